@@ -65,8 +65,8 @@ GOOD = encode_idx(np.zeros((2, 3), np.uint8))
         (GOOD[:-1], "18 bytes in all, but there are 17"),
         (GOOD + b"\0", "18 bytes in all, but there are 19"),
         (b"\0\0\x08\x02" + b"\xff" * 8, "promises"),
-        (b"\0\0\x08\x03" + b"\xff" * 8 + b"\0" * 4, "too big"),
-        (b"\0\0\x08\x50" + b"\0" * 320, "dimension"),
+        (b"\0\0\x08\x03" + b"\xff" * 8 + b"\0" * 4, "header names the shape"),
+        (b"\0\0\x08\x50" + b"\0" * 320, "header names the shape"),
     ],
 )
 def test_damaged_files_are_refused_with_what_was_expected(data, said):
