@@ -1,0 +1,235 @@
+"""The process that the SDK takes for Azure: its HTTP surface, and how long it lives.
+
+Run as ``python -m mnist_deploy.local.control_plane FOLDER [PORT]``; it ends when the last
+process that holds a lease has ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hmac
+import logging
+import os
+import shutil
+import signal
+import ssl
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+from . import refusal
+from .artifact_api import WORKSPACE, artifact_api
+from .environment_api import environment_api
+from .model_api import model_api
+from .refusal import Refusal
+from .service_api import service_api
+from .services import Services
+from .store import Store
+from .tls import TENANT, Endpoint, create_server_context, create_token, derive
+
+SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
+RESOURCE_GROUP = "local"
+WORKSPACE_NAME = "local"
+LEASE_INTERVAL = 0.5  # seconds between two looks at who is still there
+FIRST_LEASE = 60.0  # seconds that a new control plane waits for its first client
+
+workspace_api = Blueprint("workspace", __name__)
+
+
+class Leases:
+    """The processes that use this workspace: a lease ends with its process, however that ends."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders: set[psutil.Process] = set()
+        self._deadline = time.monotonic() + FIRST_LEASE
+        self._closed = False
+
+    def add(self, pid: int) -> bool:
+        """False if the control plane is ending already."""
+        with self._lock:
+            if not self._closed:
+                self._holders.add(psutil.Process(pid))
+                self._deadline = 0.0
+            return not self._closed
+
+    def close_if_unused(self) -> bool:
+        with self._lock:
+            self._holders = {holder for holder in self._holders if is_alive(holder)}
+            if not self._holders and time.monotonic() > self._deadline:
+                self._closed = True
+            return self._closed
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it is the same process still (not one that got its number), and no zombie."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def create_app(store: Store, services: Services, leases: Leases, token: str, host: str) -> Flask:
+    """The whole HTTP surface.
+
+    Parameters
+    ----------
+    token : str
+        What every request must carry, but for the few URLs that hold a secret of their own.
+    host : str
+        Where it is served, as ``127.0.0.1:port``.
+    """
+    app = Flask("mnist_deploy.local")
+    app.config.update(TOKEN=token, HOST=host, PREFERRED_URL_SCHEME="https")
+    app.extensions.update(store=store, services=services, leases=leases)
+    for api in (workspace_api, artifact_api, model_api, environment_api, service_api):
+        app.register_blueprint(api)
+    app.before_request(check_token)
+    refusal.install(app)
+    return app
+
+
+def check_token() -> None:
+    """Let nothing in without the token, except where the URL itself is the secret."""
+    view = request.view_args or {}
+    if request.endpoint == "artifacts.blob_content":
+        return  # signed, and checked there
+    if request.endpoint in ("workspace.managed_identity", "workspace.discovery"):
+        purpose = "msi" if request.endpoint == "workspace.managed_identity" else "discovery"
+        expected, offered = derive(current_app.config["TOKEN"], purpose), view["secret"]
+    else:
+        expected = current_app.config["TOKEN"]
+        offered = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if not hmac.compare_digest(offered.encode(), expected.encode()):
+        raise Refusal(401, "AuthenticationFailed", "This is not the token of this workspace.")
+
+
+@workspace_api.route("/msi/<secret>", methods=["GET", "POST"])
+def managed_identity(secret: str) -> Response:
+    """The endpoint that the SDK asks for a token when no other way to log in was named."""
+    return jsonify(
+        access_token=current_app.config["TOKEN"],
+        expires_on=str(int(time.time()) + 24 * 3600),
+        token_type="Bearer",
+        resource=request.values.get("resource", ""),
+    )
+
+
+@workspace_api.get("/discovery/<secret>")
+def discovery(secret: str) -> Response:
+    url = f"https://{current_app.config['HOST']}"
+    apis = ("api", "experimentation", "history", "hyperdrive", "modelmanagement", "studio")
+    return jsonify(dict.fromkeys(apis, url))
+
+
+@workspace_api.get("/subscriptions")
+def list_subscriptions() -> Response:
+    one = {
+        "id": f"/subscriptions/{SUBSCRIPTION}",
+        "subscriptionId": SUBSCRIPTION,
+        "displayName": "local workspace of mnist_deploy",
+        "state": "Enabled",
+        "tenantId": TENANT,
+    }
+    return jsonify(value=[one])
+
+
+@workspace_api.get(WORKSPACE)
+def show_workspace(subscription: str, group: str, workspace: str) -> Response:
+    secret = derive(current_app.config["TOKEN"], "discovery")
+    host = current_app.config["HOST"]
+    return jsonify(
+        id=request.path,
+        name=workspace,
+        type="Microsoft.MachineLearningServices/workspaces",
+        location="local",
+        tags={},
+        sku={"name": "Basic", "tier": "Basic"},
+        properties={
+            "workspaceId": subscription,
+            "friendlyName": workspace,
+            "description": "A local workspace of mnist_deploy",
+            "discoveryUrl": f"https://{host}/discovery/{secret}",
+            "provisioningState": "Succeeded",
+        },
+    )
+
+
+@workspace_api.post("/leases")
+def add_lease() -> Response:
+    leases: Leases = current_app.extensions["leases"]
+    if not leases.add(int(request.get_json()["pid"])):
+        raise Refusal(503, "Ending", "This control plane is ending.")
+    return jsonify({})
+
+
+@workspace_api.delete("/leases")
+def end_leases() -> Response:
+    current_app.extensions["leases"].close()
+    return jsonify({})
+
+
+class QuietHandler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 120  # seconds that a silent connection is kept
+
+    def log_request(self, *_: Any) -> None:
+        """The log is for errors."""
+
+
+class TlsServer(ThreadedWSGIServer):
+    """Greets each client in its own thread, so that a silent one keeps nobody waiting."""
+
+    daemon_threads = True
+    tls: ssl.SSLContext
+
+    def finish_request(self, connection: Any, address: Any) -> None:
+        connection.settimeout(10)
+        try:
+            with self.tls.wrap_socket(connection, server_side=True) as secure:
+                super().finish_request(secure, address)
+        except (OSError, ssl.SSLError) as error:
+            logging.getLogger(__name__).debug("connection ended: %s", error)
+
+
+def run(home: Path, port: int = 0) -> None:
+    """Serve the workspace under `home` until nobody uses it any more."""
+    runtime = home / "run"
+    runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = open(home / "lock", "w")  # noqa: SIM115 - held, and so open, for the process's life
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    containers = runtime / "containers"
+    shutil.rmtree(containers, ignore_errors=True)
+    store, leases = Store(home / "store"), Leases()
+    services = Services(store, containers)
+    server = TlsServer("127.0.0.1", port, None, QuietHandler)  # type: ignore[arg-type]
+    server.tls = create_server_context(runtime)
+    host, token = f"127.0.0.1:{server.server_port}", create_token()
+    server.app = create_app(store, services, leases, token, host)
+    endpoint = Endpoint(f"https://{host}", os.getpid(), token, runtime)
+    signal.signal(signal.SIGTERM, lambda *_: leases.close())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint.write()
+    try:
+        while not leases.close_if_unused():
+            time.sleep(LEASE_INTERVAL)
+    finally:
+        (runtime / "endpoint.json").unlink(missing_ok=True)
+        services.stop_all()
+        store.close()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    run(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    os._exit(0)  # threads that still hold an answer back must not hold the process

@@ -1,0 +1,77 @@
+"""What a registered environment asks for, against what the running interpreter has."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+# The local workspace stands in for what this metapackage installs on Azure.
+PROVIDED = {"azureml-defaults", "pip"}
+CONDA_PIN = re.compile(
+    r"(?P<name>[A-Za-z0-9_.-]+)\s*(?P<operator>==?|[<>!~]=?)?\s*(?P<version>[\w.*]+)?"
+)
+
+
+def differences(environment: dict[str, Any]) -> list[str]:
+    """One line for each package that is missing here or of another version than asked for.
+
+    Parameters
+    ----------
+    environment : dict
+        An environment's definition, as the SDK sends it.
+    """
+    python = environment.get("python") or {}
+    if python.get("userManagedDependencies"):
+        return []
+    dependencies = (python.get("condaDependencies") or {}).get("dependencies") or []
+    return list(filter(None, map(difference, requirements(dependencies))))
+
+
+def requirements(dependencies: list[Any]) -> Iterator[Requirement]:
+    """The conda list's entries, and those of the pip list inside it, as pip writes them."""
+    for entry in dependencies:
+        pip_list = entry.get("pip") or [] if isinstance(entry, dict) else [conda_to_pip(entry)]
+        for line in pip_list:
+            try:
+                yield Requirement(line.split("#")[0].strip())
+            except InvalidRequirement:
+                continue  # an option or an address of pip's, such as --extra-index-url
+
+
+def conda_to_pip(entry: str) -> str:
+    """``scikit-learn=1.5`` means 1.5 and everything that begins with it."""
+    match = CONDA_PIN.match(entry.split("::")[-1])
+    if match is None:
+        return entry
+    name, operator, version = match["name"], match["operator"], match["version"]
+    if not version:
+        return name
+    if operator == "=" and "*" not in version:
+        version += ".*"
+    return f"{name}{'==' if operator == '=' else operator}{version}"
+
+
+def difference(requirement: Requirement) -> str | None:
+    name = requirement.name
+    if name in PROVIDED or (requirement.marker and not requirement.marker.evaluate()):
+        return None
+    found: str | None
+    if name == "python":
+        found = platform.python_version()
+    else:
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found = None
+    if found is not None and requirement.specifier.contains(found, prereleases=True):
+        return None
+    wanted = str(requirement.specifier) or "any version"
+    return (
+        f"environment: {name}: wanted {wanted}, found {found or 'none'}; "
+        f"on Azure the image would have {name} {wanted}"
+    )

@@ -1,0 +1,147 @@
+"""The loopback certificate, the bearer token, and what makes the SDK use them.
+
+The SDK insists on https, on a cloud it knows and on a decodable JWT. All three are
+made anew at each start, readable by their user alone, and worth nothing elsewhere.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hmac
+import ipaddress
+import json
+import os
+import secrets
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import certifi
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+CLOUD = "MnistDeployLocal"
+TENANT = "00000000-0000-0000-0000-000000000001"
+LIFETIME = dt.timedelta(days=365)
+
+
+def write_private(path: Path, content: bytes) -> Path:
+    """Write a file that only its user can read, whole or not at all."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    os.replace(part, path)
+    return path
+
+
+def create_token() -> str:
+    """A JWT that the SDK can decode; the signing key, thrown away, makes it unguessable."""
+    now = dt.datetime.now(dt.timezone.utc)
+    claims = {"iat": now, "exp": now + LIFETIME, "tid": TENANT, "oid": TENANT, "name": "local user"}
+    return jwt.encode(claims, secrets.token_bytes(32), algorithm="HS256")
+
+
+def create_server_context(folder: Path) -> ssl.SSLContext:
+    """Make a certificate for 127.0.0.1 under `folder` and an SSL context that serves it.
+
+    Leaves ``certificate.pem`` and ``key.pem`` (mode 0600).
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mnist_deploy local workspace")])
+    now = dt.datetime.now(dt.timezone.utc)
+    public = key.public_key()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+            ),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    certificate_file = write_private(folder / "certificate.pem", certificate.public_bytes(pem))
+    key_file = write_private(
+        folder / "key.pem",
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_file, key_file)
+    return context
+
+
+def derive(token: str, purpose: str) -> str:
+    """A secret of its own for `purpose`, which does not give the token away."""
+    return hmac.new(token.encode(), purpose.encode(), "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a running control plane is found, as it wrote it into ``endpoint.json``."""
+
+    url: str
+    pid: int
+    token: str
+    folder: Path
+
+    def __repr__(self) -> str:
+        return f"Endpoint(url={self.url!r}, pid={self.pid})"
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "certificate.pem"
+
+    def write(self) -> None:
+        document = {"url": self.url, "pid": self.pid, "token": self.token}
+        write_private(self.folder / "endpoint.json", json.dumps(document).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> Endpoint | None:
+        try:
+            return cls(folder=folder, **json.loads((folder / "endpoint.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def environment(self) -> dict[str, str]:
+        """The variables that lead a bare ``Workspace.from_config()`` to this endpoint.
+
+        Also writes the files that they name: the cloud's description, and the trusted
+        roots, to which the loopback certificate is added so that other https keeps working.
+        """
+        cloud = {
+            "name": CLOUD,
+            "portal": self.url,
+            "resourceManager": self.url,
+            "graph": self.url,
+            "suffixes": {},
+            "authentication": {
+                "loginEndpoint": self.url,
+                "audiences": [self.url],
+                "tenant": TENANT,
+                "identityProvider": "AAD",
+            },
+        }
+        cloud_file = write_private(self.folder / "cloud.json", json.dumps([cloud]).encode())
+        bundle = self.folder / "roots.pem"
+        trusted = Path(os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
+        if not trusted.is_file() or trusted.resolve() == bundle.resolve():
+            trusted = Path(certifi.where())
+        write_private(bundle, trusted.read_bytes() + b"\n" + self.certificate.read_bytes())
+        return {
+            "ARM_CLOUD_METADATA_URL": cloud_file.as_uri(),
+            "AZUREML_CURRENT_CLOUD": CLOUD,
+            "REQUESTS_CA_BUNDLE": str(bundle),
+            "MSI_ENDPOINT": f"{self.url}/msi/{derive(self.token, 'msi')}",
+        }
