@@ -15,7 +15,11 @@ from numpy.typing import ArrayLike
 
 from mnist_deploy.errors import DataError
 
-TYPE_CODES = {0x08: np.dtype(np.uint8), 0x0D: np.dtype(">f4"), 0x0E: np.dtype(">f8")}
+TYPE_CODES: dict[int, np.dtype] = {
+    0x08: np.dtype(np.uint8),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
 _CODE_OF = {dtype.newbyteorder("="): code for code, dtype in TYPE_CODES.items()}
 
 

@@ -1,0 +1,193 @@
+"""Score images of handwritten digits: what runs inside the deployed service.
+
+The service calls ``init()`` once, when its container starts, and ``run(request)`` for every
+request to /score. A request holds images in one of two forms:
+
+* the tutorial's JSON, ``{"data": [[784 intensities in [0, 1]], ...]}``;
+* an IDX image file as it is, the form in which MNIST itself is published: of uint8 pixels
+  (0 to 255), or of float32 or float64 intensities (0 to 1), shaped (n, 28, 28) or (n, 784).
+
+Either may be compressed with gzip, and no content type is needed. The answer is a JSON list with
+one label per image, ``[7, 2, 1, ...]``; what cannot be scored is answered with the status 4xx and
+``{"message": ...}``, which says what was wrong and what was expected.
+"""
+
+import gzip
+import io
+import math
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+
+import joblib
+import msgspec
+import numpy as np
+from azureml_inference_server_http.api.aml_request import AMLRequest, rawhttp
+from azureml_inference_server_http.api.aml_response import AMLResponse
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+
+MODEL_FILE = "sklearn_mnist_model.pkl"
+MAX_BYTES = 128 * 2**20  # of one request, as sent and as unpacked
+BLOCK = 256  # images converted and scored at once: memory stays flat, and fits the CPU's cache
+IDX_TYPES: dict[int, np.dtype] = {
+    0x08: np.dtype(np.uint8),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
+
+Predict = Callable[[np.ndarray], np.ndarray]
+features: int  # numbers in one image: 784 for MNIST
+predict: Predict
+
+
+class Refused(Exception):
+    """The request cannot be scored; the message goes to the one who sent it."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def init() -> None:
+    """Load the registered model, which Azure puts into AZUREML_MODEL_DIR."""
+    global features, predict
+    model = joblib.load(os.path.join(os.environ["AZUREML_MODEL_DIR"], MODEL_FILE))
+    features = model.n_features_in_
+    predict = choose_predict(model)
+
+
+@rawhttp
+def run(request: AMLRequest) -> list | AMLResponse:
+    """Answer one request with a label for each of its images."""
+    try:
+        if request.method == "OPTIONS":  # a browser asks before it sends (CORS)
+            return AMLResponse("", 200, {"Allow": "POST"})
+        if request.method != "POST":
+            raise Refused(f"{request.method} is not understood here; POST images.", 405)
+        labels = []
+        for images in read_images(read_body(request)):
+            labels += predict(images).tolist()
+        return labels
+    except Refused as refusal:
+        return AMLResponse({"message": str(refusal)}, refusal.status, json_str=True)
+
+
+def choose_predict(model) -> Predict:
+    """Return model.predict, or for the tutorial's model the one product that it comes down to.
+
+    ``predict`` checks its input and its settings on each call, which takes several times
+    longer than scoring one image does. Here the input has been checked already.
+    """
+    if type(model) not in (LogisticRegression, LogisticRegressionCV) or len(model.classes_) == 2:
+        return model.predict
+    weights = np.asarray(model.coef_.T, dtype=np.float64)
+    return lambda images: model.classes_[np.argmax(images @ weights + model.intercept_, axis=1)]
+
+
+def read_body(request: AMLRequest) -> bytes:
+    """Read the bytes that were sent, whatever their content type, and no more than MAX_BYTES."""
+    try:
+        if (request.content_length or 0) <= MAX_BYTES:
+            body = request.stream.read(MAX_BYTES + 1)
+            if len(body) <= MAX_BYTES:
+                return body
+        for _ in range(8):  # a client listens only when it has sent all: let it, within reason
+            if not request.stream.read(MAX_BYTES):
+                break
+    except Exception as error:  # each server has its own for a connection that broke off
+        raise Refused(f"the body could not be read to its end: {error!r}") from error
+    raise Refused(f"the body is larger than {MAX_BYTES} bytes; send fewer images at once.", 413)
+
+
+def read_images(body: bytes) -> Iterator[np.ndarray]:
+    """Yield the images of a request in blocks of shape (up to BLOCK, features), in [0, 1]."""
+    if not body:
+        raise Refused('the request is empty; expected {"data": [[...], ...]} or an IDX file.')
+    file: io.BufferedIOBase = io.BytesIO(body)
+    if body.startswith(b"\x1f\x8b"):
+        file = gzip.GzipFile(fileobj=file)
+    try:
+        is_idx = file.read(2) == b"\0\0"
+        file.seek(0)
+        yield from read_idx(file) if is_idx else read_json(file)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise Refused(f"the gzip data is damaged or cut short: {error}.") from error
+
+
+def read_idx(file: io.BufferedIOBase) -> Iterator[np.ndarray]:
+    """Yield the images of an IDX file, unpacking only as much as is scored next."""
+    _, _, code, ndim = file.read(4).ljust(4, b"\0")
+    if code not in IDX_TYPES or ndim not in (2, 3):
+        raise Refused(
+            f"the IDX file holds {ndim} dimensions of type 0x{code:02x}; expected images: 2 or 3 "
+            "dimensions of type 0x08 (uint8), 0x0d (float32) or 0x0e (float64)."
+        )
+    header = file.read(4 * ndim)
+    if len(header) < 4 * ndim:
+        raise Refused("the IDX file ends within its header.")
+    count, *shape = struct.unpack(f">{ndim}I", header)
+    if math.prod(shape) != features:
+        raise Refused(f"each image in the IDX file has shape {shape}; the model takes {features}.")
+    dtype = IDX_TYPES[code]
+    image_bytes = features * dtype.itemsize
+    if count * image_bytes > MAX_BYTES:
+        raise Refused(f"{count} images unpack to more than {MAX_BYTES} bytes; send fewer.", 413)
+    for start in range(0, count, BLOCK):
+        size = min(BLOCK, count - start) * image_bytes
+        data = file.read(size)
+        if len(data) < size:
+            raise Refused(f"the IDX file promises {count} images and ends before the last.")
+        images = np.frombuffer(data, dtype).reshape(-1, features)
+        yield images / 255.0 if code == 0x08 else checked(images.astype(np.float64), start)
+    if file.read(1):
+        raise Refused(f"the IDX file promises {count} images and goes on after the last.")
+
+
+class JsonImages(msgspec.Struct):
+    """The tutorial's JSON. Its rows stay text until they are scored: numbers take more room."""
+
+    data: list[msgspec.Raw]  # a type, not its name: the server hides this module from look-ups
+
+
+parse_request = msgspec.json.Decoder(JsonImages).decode
+parse_row = msgspec.json.Decoder(list[float]).decode  # numbers only: no null, "0.5" or true
+
+
+def read_json(file: io.BufferedIOBase) -> Iterator[np.ndarray]:
+    """Yield the images of the tutorial's JSON."""
+    text = file.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise Refused(f"the body unpacks to more than {MAX_BYTES} bytes; send fewer images.", 413)
+    rows = parsed(parse_request, text, "the body").data
+    row_bytes = struct.Struct(f"{features}d")  # several times faster than NumPy on a list
+    for start in range(0, len(rows), BLOCK):
+        images = np.empty((min(BLOCK, len(rows) - start), features))
+        for i in range(len(images)):
+            row = parsed(parse_row, rows[start + i], f"image {start + i}")
+            if len(row) != features:
+                raise Refused(f"image {start + i} has {len(row)} numbers; expected {features}.")
+            row_bytes.pack_into(images.data, i * row_bytes.size, *row)
+        yield checked(images, start)
+
+
+def parsed(parse: Callable, text: bytes | msgspec.Raw, what: str):
+    try:
+        return parse(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refused(
+            f'{what} was not understood: {error}; expected {{"data": [[...], ...]}}, each image a '
+            f"list of {features} numbers in [0, 1] (NaN and Infinity are no JSON), or an IDX file."
+        ) from error
+
+
+def checked(images: np.ndarray, start: int) -> np.ndarray:
+    """Return the images if all their intensities lie in [0, 1]; NaN does not."""
+    if images.min() >= 0 and images.max() <= 1:
+        return images
+    row = int(np.argmin(((images >= 0) & (images <= 1)).all(axis=1)))
+    low, high = images[row].min(), images[row].max()
+    advice = "expected intensities in [0, 1]"
+    if low >= 0 and 1 < high <= 255:
+        advice += "; it looks like 0-255: divide by 255 or send uint8 IDX"
+    raise Refused(f"image {start + row} has values from {low:g} to {high:g}; {advice}.")
