@@ -22,6 +22,7 @@ _ROOMS = {
     "deployment": (
         "build_aci_config",
         "build_inference_config",
+        "closing_service",
         "delete_service",
         "deploy_to_aci",
     ),
@@ -32,7 +33,7 @@ _ROOMS = {
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
-__all__ = sorted(_ROOM_OF)  # noqa: PLE0605
+__all__ = sorted(_ROOM_OF)
 
 
 def __getattr__(name: str):

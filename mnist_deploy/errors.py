@@ -6,7 +6,7 @@
     ├── DataError                   MNIST files are missing, damaged or cannot be had
     ├── WorkspaceError              a workspace cannot be reached or started
     │   └── ConfigError             config.json is unreadable or half-filled
-    ├── ModelError                  a model is not registered, changed, damaged or of another version
+    ├── ModelError                  a model is not registered, or not to be trusted to load
     ├── EnvironmentNotFound         an environment is not registered
     ├── DeploymentError             a service did not become healthy, or could not be sent
     │   └── DeploymentTimeout       … within the time it was given
