@@ -29,6 +29,7 @@ _ROOMS = {
     "errors": ("MnistDeployError",),
     "plots": ("plot_confusion_matrix", "plot_predictions"),
     "registry": ("download_model", "fetch_environment", "fetch_model", "prepare_workspace"),
+    "tutorial": ("tutorial_file",),
     "workspace": ("connect_workspace",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -1,0 +1,168 @@
+"""``python -m mnist_deploy``: run the notebook from its first cell to its last.
+
+Shows which section it is in and how long each takes, and leaves the executed notebook and
+the same as one HTML page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from jupyter_client import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbconvert import HTMLExporter
+
+from .tutorial import tutorial_file
+
+NOTEBOOK = "notebooks/img-classification-part2-deploy.ipynb"
+CELL_LIMIT = 3600  # seconds
+ERROR_LINES = 15
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Sections:
+    """Prints each section's heading when its first cell starts, and the time it took."""
+
+    def __init__(self, notebook: nbformat.NotebookNode) -> None:
+        self._of_cell: list[str] = []
+        heading = "Beginning"
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown" and (
+                found := re.search(r"^## (.+)$", cell.source, re.M)
+            ):
+                heading = found[1]
+            self._of_cell.append(heading)
+        self.current = ""
+        self._began = 0.0
+
+    def start(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
+        if self._of_cell[cell_index] != self.current and cell.cell_type == "code":
+            self.end()
+            self.current, self._began = self._of_cell[cell_index], time.monotonic()
+            print(f"{self.current:<40}", end="", flush=True)
+
+    def end(self) -> None:
+        if self.current:
+            print(f"{time.monotonic() - self._began:6.1f} s")
+
+    def failure(self, error: str) -> str:
+        """What to end with: the section, and the last lines of the error."""
+        lines = error.rstrip().splitlines()[-ERROR_LINES:]
+        return "\n".join([f"\nFailed in section {self.current!r}:", *lines])
+
+
+def run_notebook(
+    notebook_file: Path, output_dir: Path, parameters: dict[str, str]
+) -> nbformat.NotebookNode:
+    """Execute a notebook in `output_dir`, and leave it there as .ipynb and .html, finished or not.
+
+    Parameters
+    ----------
+    notebook_file, output_dir : Path
+    parameters : dict of str to str
+        Assigned after the cell that is tagged ``parameters``.
+
+    Raises
+    ------
+    SystemExit
+        With the section's name and the last lines of the error, if a cell fails.
+    """
+    notebook = nbformat.read(notebook_file, as_version=4)
+    inject(notebook, parameters)
+    sections = Sections(notebook)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        execute(notebook, output_dir, sections)
+    except CellExecutionError as error:
+        raise SystemExit(sections.failure(_ANSI.sub("", error.traceback))) from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        raise SystemExit(sections.failure(str(error))) from None
+    finally:
+        nbformat.write(notebook, output_dir / notebook_file.name)
+        page, _ = HTMLExporter(mathjax_url="").from_notebook_node(notebook)
+        (output_dir / notebook_file.with_suffix(".html").name).write_text(page, encoding="utf-8")
+    return notebook
+
+
+def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -> None:
+    with tempfile.TemporaryDirectory() as sockets:
+        # Over files, not over ports that others on this machine could listen to.
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+        NotebookClient(
+            notebook,
+            timeout=CELL_LIMIT,
+            km=kernel,
+            resources={"metadata": {"path": str(folder)}},
+            on_cell_start=sections.start,
+        ).execute(cleanup_kc=True)
+    sections.end()
+
+
+def inject(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> None:
+    """Assign `parameters` in a cell of their own, as papermill does."""
+    if not parameters:
+        return
+    tagged = [
+        index
+        for index, cell in enumerate(notebook.cells)
+        if "parameters" in cell.metadata.get("tags", [])
+    ]
+    if not tagged:
+        raise SystemExit("The notebook has no cell tagged 'parameters': its options cannot be set.")
+    source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
+    notebook.cells.insert(tagged[0] + 1, cell)
+
+
+def printed_lines(notebook: nbformat.NotebookNode) -> list[str]:
+    """Everything that the cells printed, in order."""
+    texts = [
+        output.text
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream" and output.name == "stdout"
+    ]
+    return "".join(texts).splitlines()
+
+
+def summary(notebook: nbformat.NotebookNode) -> str:
+    """The last confusion matrix and accuracy that were printed, and the data they are of."""
+    text = "\n".join(printed_lines(notebook))
+    results = re.findall(r"^ *\[\[[^\]]*\](?:\n *\[[^\]]*\])*\]\nOverall accuracy: \S+", text, re.M)
+    data = re.findall(r"^MNIST: .*$", text, re.M)
+    return "\n".join([*results[-1:], *data[-1:]])
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m mnist_deploy", description=__doc__)
+    parser.add_argument("--data-dir", type=Path, help="where MNIST lies, or is downloaded to")
+    parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="default: outputs")
+    parser.add_argument("--config", type=Path, help="a config.json: then it runs on Azure")
+    parser.add_argument("--notebook", type=Path, help="another notebook than the tutorial's")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    notebook_file = (options.notebook or tutorial_file(NOTEBOOK)).absolute()
+    if not notebook_file.is_file():
+        raise SystemExit(f"There is no notebook {notebook_file}.")
+    chosen = {"data_dir": options.data_dir, "config": options.config}
+    parameters = {name: str(path.absolute()) for name, path in chosen.items() if path}
+    # Nobody can answer a log-in, and progress bars would be frozen into the page.
+    os.environ |= {"MNIST_DEPLOY_UNATTENDED": "1", "TQDM_DISABLE": "1"}
+    output_dir = options.output_dir.absolute()
+    notebook = run_notebook(notebook_file, output_dir, parameters)
+    print(f"\n{summary(notebook)}\nResults: {options.output_dir}/{notebook_file.stem}.html, .ipynb")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
