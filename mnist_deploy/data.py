@@ -6,6 +6,7 @@ marker: the genuine database, the sample that stands in for it offline, or files
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def _complete(data_dir: StrPath, how: str) -> MnistFiles | None:
     """Describe the whole set under a folder; None if there is none."""
     best = [pairs[0] for split in NAMES if (pairs := find_pairs(data_dir, split))]
     kinds = {pair.kind for pair in best}
-    kind = "own" if kinds == {"own", "genuine"} else "".join(kinds)
+    kind = "own" if kinds == {"own", "genuine"} else "/".join(kinds)  # a mixture has no title
     if len(best) < 2 or kind not in _TITLE:
         return None
     train, test = best
@@ -172,14 +173,10 @@ def _fetch(folder: Path) -> MnistFiles:
             f"{own.images} is a file of your own, but {folder} does not hold all four files, "
             "to train and to test with. Add the others, or choose another folder."
         )
-    try:
-        contents, way = fetch_from_azure()
-        install(folder, contents)
-        how = f"downloaded from Azure Open Datasets ({way})"
-    except DataError as error:
-        how = f"in place of the whole database ({error})"
-        if not pairs:
-            write_sample(folder)
+    if pairs and not os.access(folder, os.W_OK):
+        how = "in place of the whole database (the folder is read-only)"
+    else:
+        how = _download(folder, or_sample=not pairs)
     files = _complete(folder, how)
     if files is None:
         problem = next((pair.problem for pair in pairs if pair.problem), "files are missing.")
@@ -188,6 +185,18 @@ def _fetch(folder: Path) -> MnistFiles:
             "Try again with a network, or choose another folder."
         )
     return files
+
+
+def _download(folder: Path, *, or_sample: bool) -> str:
+    """Put the genuine files into a folder, or the sample if asked to, and say how it went."""
+    try:
+        contents, way = fetch_from_azure()
+    except DataError as error:
+        if or_sample:
+            write_sample(folder)
+        return f"in place of the whole database ({error})"
+    install(folder, contents)
+    return f"downloaded from Azure Open Datasets ({way})"
 
 
 def _load(data_dir: StrPath, split: Split) -> tuple[np.ndarray, np.ndarray]:

@@ -220,15 +220,22 @@ class TestAzure:
         assert found.is_sample
         assert "HTTPError" in found.source
 
-    def test_a_sample_that_cannot_be_replaced_is_kept(self, azure, sample_dir, monkeypatch):
-        def refuse(self, target):
-            raise PermissionError(13, "Permission denied")
-
-        monkeypatch.setattr(Path, "replace", refuse)
+    def test_a_sample_in_a_read_only_folder_is_kept(self, azure, sample_dir, monkeypatch):
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
         before = snapshot(sample_dir)
         found = download_mnist(sample_dir)
         assert found.is_sample
-        assert "cannot be written" in found.source
+        assert found.source.endswith("(the folder is read-only)")
+        assert snapshot(sample_dir) == before
+
+    def test_a_full_disk_is_said_and_leaves_the_sample(self, azure, sample_dir, monkeypatch):
+        def refuse(self, content):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", refuse)
+        before = snapshot(sample_dir)
+        with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
+            download_mnist(sample_dir)
         assert snapshot(sample_dir) == before
 
 
