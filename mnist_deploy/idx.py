@@ -59,7 +59,7 @@ def encode_idx(array: ArrayLike) -> bytes:
             "each shorter than 2**32."
         )
     header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
-    return header + array.astype(TYPE_CODES[code], copy=False).tobytes()
+    return b"".join((header, np.ascontiguousarray(array, TYPE_CODES[code]).data))
 
 
 def decode_idx(data: bytes) -> np.ndarray:
