@@ -27,7 +27,12 @@ _ROOMS = {
         "deploy_to_aci",
     ),
     "errors": ("MnistDeployError",),
-    "plots": ("plot_confusion_matrix", "plot_predictions"),
+    "plots": (
+        "plot_comparison",
+        "plot_confusion_matrix",
+        "plot_misclassified",
+        "plot_predictions",
+    ),
     "registry": ("download_model", "fetch_environment", "fetch_model", "prepare_workspace"),
     "tutorial": ("tutorial_file",),
     "workspace": ("connect_workspace",),

@@ -1,0 +1,84 @@
+"""``python -m mnist_deploy``: its options, and how it ends when a cell fails."""
+
+from __future__ import annotations
+
+import nbformat
+import pytest
+
+from mnist_deploy.__main__ import inject, main, parse_arguments, summary
+
+
+def notebook(*cells: str, tags: tuple[str, ...] = ()) -> nbformat.NotebookNode:
+    """A notebook of Markdown cells (those that begin with #) and code cells."""
+    made = nbformat.v4.new_notebook()
+    for source in cells:
+        if source.startswith("#"):
+            made.cells.append(nbformat.v4.new_markdown_cell(source))
+        else:
+            made.cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)}))
+    return made
+
+
+def run(tmp_path, *cells: str) -> None:
+    nbformat.write(notebook(*cells), tmp_path / "mine.ipynb")
+    main(["--notebook", str(tmp_path / "mine.ipynb"), "--output-dir", str(tmp_path / "out")])
+
+
+def test_shows_sections_and_leaves_results(tmp_path, capfd):
+    run(tmp_path, "# Title", "## Add", "print(1 + 1)", "## Multiply", "print(2 * 3)", "2 * 5")
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["Add", "Multiply"]
+    executed = nbformat.read(tmp_path / "out" / "mine.ipynb", as_version=4)
+    assert executed.cells[2].outputs[0].text == "2\n"
+    assert "Multiply" in (tmp_path / "out" / "mine.html").read_text()
+
+
+def test_a_failing_cell_ends_it_with_its_section_and_error(tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, "## Good", "1", "## Bad", "raise RuntimeError('the cell broke')", "print(9)")
+    message = str(ended.value)
+    assert "Failed in section 'Bad'" in message
+    assert message.endswith("RuntimeError: the cell broke")
+    assert "\x1b" not in message
+    executed = nbformat.read(tmp_path / "out" / "mine.ipynb", as_version=4)
+    assert executed.cells[3].outputs[0].ename == "RuntimeError"
+
+
+def test_a_dying_kernel_is_told(tmp_path):
+    with pytest.raises(SystemExit, match="Failed in section 'Die'"):
+        run(tmp_path, "## Die", "import os; os._exit(1)")
+
+
+def test_a_missing_notebook_is_told(tmp_path):
+    with pytest.raises(SystemExit, match="no notebook"):
+        main(["--notebook", str(tmp_path / "none.ipynb")])
+
+
+def test_parameters_follow_the_tagged_cell():
+    parametrised = notebook("data_dir = 'data'", tags=("parameters",))
+    inject(parametrised, {"data_dir": "else'where"})
+    scope: dict = {}
+    for cell in parametrised.cells:
+        exec(cell.source, scope)
+    assert scope["data_dir"] == "else'where"
+
+
+def test_parameters_need_a_tagged_cell():
+    with pytest.raises(SystemExit, match="parameters"):
+        inject(notebook("1 + 1"), {"data_dir": "x"})
+
+
+def test_summary_is_the_last_matrix_with_its_data():
+    executed = notebook("1")
+    text = (
+        "MNIST: files.\n[[1 0]\n [0 1]]\nOverall accuracy: 1.0000\n"
+        "[[2 1]\n [0 3]]\nOverall accuracy: 0.8333\n"
+    )
+    executed.cells[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+    assert summary(executed) == "[[2 1]\n [0 3]]\nOverall accuracy: 0.8333\nMNIST: files."
+
+
+def test_defaults():
+    options = parse_arguments([])
+    assert str(options.output_dir) == "outputs"
+    assert options.notebook is options.config is options.data_dir is None
