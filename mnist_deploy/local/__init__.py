@@ -8,11 +8,13 @@ stays on disk; everything that runs ends with the last process that uses it.
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +23,11 @@ from typing import TYPE_CHECKING
 import platformdirs
 import requests
 
-from .tls import CLOUD, Endpoint
+from .tls import Endpoint
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
+    from azureml.core.authentication import TokenAuthentication
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
 RESOURCE_GROUP = "local"
@@ -63,32 +66,40 @@ def start(home: str | os.PathLike[str] | None = None, *, port: int = 0) -> Endpo
     """
     folder = home_folder(home)
     runtime = folder / "run"
-    runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _one_at_a_time(runtime / "starting"):
-        endpoint = Endpoint.read(runtime)
-        if endpoint is not None and _join(endpoint):
-            return endpoint
-        (runtime / "endpoint.json").unlink(missing_ok=True)
-        endpoint = _launch(folder, runtime, port)
-        if not _join(endpoint):
-            raise LocalWorkspaceError("The local workspace ended while it was being joined.")
-        return endpoint
+    try:
+        for private in (folder, runtime):
+            private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(runtime / "starting"):
+            endpoint = Endpoint.read(runtime)
+            if endpoint is not None and _join(endpoint):
+                return endpoint
+            return _launch(folder, runtime, port)
+    except OSError as error:
+        raise LocalWorkspaceError(
+            f"The local workspace cannot be kept in {folder}: {error}. Set MNIST_DEPLOY_HOME to "
+            "a folder that you may write to."
+        ) from error
 
 
 def _launch(folder: Path, runtime: Path, port: int) -> Endpoint:
+    (runtime / "endpoint.json").unlink(missing_ok=True)
     log_file = runtime / "control_plane.log"
+    command = [sys.executable, "-m", "mnist_deploy.local.control_plane"]
     with open(log_file, "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mnist_deploy.local.control_plane", str(folder), str(port)],
+            [*command, str(folder), str(port), str(os.getpid())],
+            cwd=runtime,  # not the caller's folder, whose modules would hide others
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+    # Whenever it ends, no zombie of it stays.
+    threading.Thread(target=process.wait, daemon=True, name="reaper").start()
     give_up_at = time.monotonic() + START_LIMIT
     while process.poll() is None and time.monotonic() < give_up_at:
         endpoint = Endpoint.read(runtime)
-        if endpoint is not None and endpoint.pid == process.pid:
+        if endpoint is not None:
             return endpoint
         time.sleep(0.02)
     process.kill()
@@ -102,7 +113,7 @@ def _join(endpoint: Endpoint) -> bool:
     """Take a lease for this process; False if nobody answers there any more."""
     try:
         answer = _call(endpoint, "POST", "/leases", {"pid": os.getpid()})
-    except requests.RequestException:
+    except (requests.RequestException, OSError):
         return False
     return answer.ok
 
@@ -125,8 +136,8 @@ def _call(
 def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
     """The local workspace as a genuine ``azureml.core.Workspace``; started if it does not run.
 
-    Sets REQUESTS_CA_BUNDLE and the variables of Azure's cloud registry in this process,
-    which is how the SDK learns of the loopback certificate and of this cloud.
+    Sets REQUESTS_CA_BUNDLE in this process to a file that holds the loopback certificate
+    beside the roots that were trusted before.
 
     Raises
     ------
@@ -134,19 +145,34 @@ def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
         If it cannot be started.
     """
     endpoint = start(home)
-    variables = endpoint.environment()
-    os.environ["REQUESTS_CA_BUNDLE"] = variables["REQUESTS_CA_BUNDLE"]
-    os.environ["ARM_CLOUD_METADATA_URL"] = variables["ARM_CLOUD_METADATA_URL"]
+    os.environ.update(endpoint.https_environment())
 
     from azureml.core import Workspace
-    from azureml.core.authentication import TokenAuthentication
 
     return Workspace.get(
         WORKSPACE_NAME,
-        auth=TokenAuthentication(lambda audience: endpoint.token, cloud=CLOUD),
+        auth=_authentication(endpoint),
         subscription_id=SUBSCRIPTION,
         resource_group=RESOURCE_GROUP,
     )
+
+
+def _authentication(endpoint: Endpoint) -> TokenAuthentication:
+    """The SDK's own, with this endpoint for its cloud.
+
+    By its name a cloud would be looked up in a list that the SDK reads once for each process
+    and keeps in the user's ~/.azure: an endpoint that moved, or one beside Azure's own, would
+    not be found.
+    """
+    from azureml.core.authentication import TokenAuthentication
+
+    known = os.environ.get("AZUREML_CURRENT_CLOUD", "AzureCloud")
+    authentication = TokenAuthentication(lambda audience: endpoint.token, cloud=known)
+    cloud = authentication._cloud_type = copy.deepcopy(authentication._cloud_type)
+    for service in ("resource_manager", "management", "active_directory", "portal",
+                    "active_directory_resource_id"):  # fmt: skip
+        setattr(cloud.endpoints, service, endpoint.url)
+    return authentication
 
 
 def stop(home: str | os.PathLike[str] | None = None) -> bool:
@@ -161,35 +187,48 @@ def stop(home: str | os.PathLike[str] | None = None) -> bool:
     endpoint = Endpoint.read(runtime)
     if endpoint is None:
         return False
-    with contextlib.suppress(requests.RequestException):
+    with contextlib.suppress(requests.RequestException, OSError):
         _call(endpoint, "DELETE", "/leases")
-    with open(home_folder(home) / "lock", "w") as lock:
-        give_up_at = time.monotonic() + START_LIMIT
-        while time.monotonic() < give_up_at:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.05)
-            else:
-                return True
-    raise LocalWorkspaceError(f"The control plane (process {endpoint.pid}) does not end.")
+    with _locked(runtime / "alive"):  # which the control plane holds while it lives
+        return True
 
 
 def wipe(home: str | os.PathLike[str] | None = None) -> Path:
-    """Stop the local workspace and delete everything that is registered in it."""
-    stop(home)
+    """Stop the local workspace and delete everything that is registered in it.
+
+    Raises
+    ------
+    LocalWorkspaceError
+        If it does not end within 30 seconds.
+    """
     folder = home_folder(home)
-    for name in ("store", "run", "lock"):
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    if (folder / "run").is_dir():
+        stop(folder)
+        with _locked(folder / "run" / "starting"):
+            shutil.rmtree(folder / "store", ignore_errors=True)
+            shutil.rmtree(folder / "run")
     return folder
 
 
 @contextlib.contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock that a file stands for.
+
+    Raises
+    ------
+    LocalWorkspaceError
+        If another process keeps it for more than 30 seconds.
+    """
     with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        give_up_at = time.monotonic() + START_LIMIT
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > give_up_at:
+                    raise LocalWorkspaceError(
+                        f"Another process has held {path} for {START_LIMIT:g} s; end it first."
+                    ) from None
+                time.sleep(0.05)
         yield

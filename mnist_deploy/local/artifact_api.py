@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from flask import Blueprint, Response, current_app, jsonify, request, send_file
 
-from .refusal import Refusal
+from .refusal import Refusal, not_supported
 from .store import Store
 from .tls import derive
 
@@ -74,9 +74,9 @@ def checked_path(path: str) -> str:
 @artifact_api.get(f"{ARTIFACTS}/contentinfo/<origin>/<container>/<path:path>")
 def content_information(origin: str, container: str, path: str, **_: str) -> Response:
     artifact_id = f"{origin}/{container}/{path}"
-    for found, blob in store().artifacts(artifact_id):
-        if found == artifact_id:
-            return jsonify(describe(found, contentUri=content_uri(blob, "read")))
+    for found, file in store().artifacts(artifact_id):
+        if found == artifact_id and file.exists():
+            return jsonify(describe(found, contentUri=content_uri(file.name, "read")))
     raise Refusal(404, "ArtifactNotFound", f"There is no artifact {artifact_id}.")
 
 
@@ -84,7 +84,7 @@ def content_information(origin: str, container: str, path: str, **_: str) -> Res
 def content_information_by_prefix(origin: str, container: str, path: str, **_: str) -> Response:
     found = store().artifacts(f"{origin}/{container}/{path}")
     return jsonify(
-        value=[describe(each, contentUri=content_uri(blob, "read")) for each, blob in found]
+        value=[describe(each, contentUri=content_uri(file.name, "read")) for each, file in found]
     )
 
 
@@ -92,13 +92,15 @@ def content_information_by_prefix(origin: str, container: str, path: str, **_: s
 def blob_content(blob: str) -> Response:
     """Blob storage, as far as the SDK's client speaks it."""
     right = "write" if request.method in ("PUT", "HEAD") else "read"
-    if not hmac.compare_digest(request.args.get("sig", ""), sign(blob, right)):
+    offered = request.args.get("sig", "").encode()
+    if not hmac.compare_digest(offered, sign(blob, right).encode()):
         raise Refusal(403, "AuthenticationFailed", "This URI was not signed by this workspace.")
     if request.method == "PUT":
         return put_blob(blob)
-    if not store().blob_file(blob).exists():
+    file = store().blobs.file(blob)
+    if not file.exists():
         raise Refusal(404, "BlobNotFound", "Nothing was uploaded here.")
-    answer = send_file(store().blob_file(blob), mimetype="application/octet-stream", etag=False)
+    answer = send_file(file, mimetype="application/octet-stream", etag=False)
     answer.headers |= {"x-ms-blob-type": "BlockBlob", "ETag": f'"{blob}"'}
     return answer
 
@@ -106,14 +108,14 @@ def blob_content(blob: str) -> Response:
 def put_blob(blob: str) -> Response:
     kind = request.args.get("comp")
     if kind == "block":
-        store().stage_block(blob, request.args["blockid"], body())
+        store().blobs.stage(blob, request.args["blockid"], body())
     elif kind == "blocklist":
         blocks = [entry.text or "" for entry in ElementTree.fromstring(request.get_data())]
-        store().commit_blocks(blob, blocks)
+        store().blobs.commit(blob, blocks)
     elif kind is None:
-        store().write_blob(blob, body())
+        store().blobs.write(blob, body())
     else:
-        raise Refusal(501, "NotImplemented", f"Blob storage call comp={kind}")
+        raise not_supported(f"the blob storage call comp={kind}")
     answer = Response(status=201)
     answer.headers |= {"ETag": f'"{blob}"', "Last-Modified": STORAGE_DATE}
     return answer

@@ -23,10 +23,12 @@ import psutil
 from .tls import write_private
 
 # A container knows nothing of the machine around it but what it needs to run Python.
-INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "TMPDIR", "TZ", "HOME")
+INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
+             "LANG", "LC_ALL", "TMPDIR", "TZ", "HOME")  # fmt: skip
 WATCH_INTERVAL = 0.25  # seconds
 LOG_LIMIT = 16 << 20  # bytes
 LONGEST_PAUSE = 8.0  # seconds between two attempts to restart
+START_LIMIT = 600.0  # seconds that init() may take
 
 
 class Container:
@@ -71,33 +73,31 @@ class Container:
 
     def set_keys(self, keys: list[str] | None) -> None:
         """Ask for one of `keys` from now on, or for none."""
-        write_private(self.folder / "keys.json", json.dumps(keys).encode())
+        with contextlib.suppress(FileNotFoundError):  # its folder is being removed
+            write_private(self.folder / "keys.json", json.dumps(keys).encode())
 
     def log(self, line: str) -> None:
         stamp = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-        with open(self.log_file, "a", encoding="utf-8") as file:
+        # A full disk, or a folder that is being removed, must not end who watches the process.
+        with contextlib.suppress(OSError), open(self.log_file, "a", encoding="utf-8") as file:
             file.write(f"{stamp} container - {line}\n")
 
     def log_tail(self, lines: int) -> str:
         """The last `lines` lines of what the process printed, and of what happened to it."""
-        try:
-            with open(self.log_file, "rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_LIMIT))
-                text = file.read().decode("utf-8", "replace")
-        except FileNotFoundError:
+        if lines <= 0:
             return ""
-        return "\n".join(text.splitlines()[-lines:]) if lines > 0 else ""
+        return "\n".join(self._log_end(LOG_LIMIT).decode("utf-8", "replace").splitlines()[-lines:])
 
-    def start(self) -> bool:
-        """Start the process and wait until ``init()`` has returned; False if it failed."""
+    def start(self) -> str | None:
+        """Start the process and wait until ``init()`` has returned; why not, if it failed."""
         with self._starting:
-            healthy = self._launch()
-            self.state = "Healthy" if healthy else "Failed"
-            if healthy:
+            problem = self._launch()
+            self.state = "Failed" if problem else "Healthy"
+            if problem is None:
                 self._supervisor.start()
             else:
                 self._end_process()
-        return healthy
+        return problem
 
     def stop(self) -> None:
         """End the process and remove the folder."""
@@ -108,32 +108,39 @@ class Container:
             self._end_process()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _launch(self) -> bool:
+    def _launch(self) -> str | None:
         ready, told = os.pipe()
         command = [
             sys.executable, "-u", "-m", "mnist_deploy.local.scoring_app",
             str(self._listener.fileno()), str(told), str(self._cores),
             str(self.folder / "keys.json"),
         ]  # fmt: skip
-        with open(self.log_file, "ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=self.folder / "app",
-                env=self._variables(),
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                pass_fds=(self._listener.fileno(), told),
-                start_new_session=True,
-            )
-        os.close(told)
         with open(ready, "rb", buffering=0) as reader:
-            while not self._stopped.is_set():
+            try:
+                with open(self.log_file, "ab") as log:
+                    self._process = subprocess.Popen(
+                        command,
+                        cwd=self.folder,
+                        env=self._variables(),
+                        stdin=subprocess.PIPE,
+                        stdout=log,
+                        stderr=log,
+                        pass_fds=(self._listener.fileno(), told),
+                        start_new_session=True,
+                    )
+            except OSError as error:
+                return f"its process could not be started: {error}"
+            finally:
+                os.close(told)
+            give_up_at = time.monotonic() + START_LIMIT
+            while not self._stopped.is_set() and time.monotonic() < give_up_at:
                 if select.select([reader], [], [], WATCH_INTERVAL)[0]:
-                    return reader.read(1) != b""
+                    if reader.read(1):
+                        return None
+                    return "its script could not be imported, or init() raised"
                 if self._is_too_large():
-                    return False
-        return False
+                    return "it needs more than memory_gb"
+        return "it was stopped" if self._stopped.is_set() else "init() did not return in 10 minutes"
 
     def _variables(self) -> dict[str, str]:
         threads = str(self._cores)
@@ -152,21 +159,23 @@ class Container:
         pause = 0.0
         while not self._stopped.wait(WATCH_INTERVAL):
             self._trim_log()
-            process = self._process
-            assert process is not None
-            if process.poll() is None and not self._is_too_large():
+            if self._is_running() and not self._is_too_large():
                 continue
             self.state = "Unhealthy"
-            self._end_process()
-            self.log(f"the scoring process ended with status {process.returncode}; restarting it")
-            began = time.monotonic()
-            if self._launch():
+            status = self._end_process()
+            if status is not None:
+                self.log(f"the scoring process ended with status {status}; restarting it")
+            problem = self._launch()
+            if problem is None:
                 self.state, pause = "Healthy", 0.0
             elif not self._stopped.is_set():
                 pause = min(max(1.0, 2 * pause), LONGEST_PAUSE)
-                self.log(f"it did not start in {time.monotonic() - began:.1f} s; trying again")
+                self.log(f"it did not start: {problem}; trying again in {pause:g} s")
                 self._end_process()
                 self._stopped.wait(pause)
+
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     def _is_too_large(self) -> bool:
         used = self.memory_used()
@@ -193,22 +202,29 @@ class Container:
                 continue
         return total
 
-    def _end_process(self) -> None:
-        process = self._process
+    def _end_process(self) -> int | None:
+        """End the process and all that it started; its exit status, None if there was none."""
+        process, self._process = self._process, None
         if process is None:
-            return
+            return None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stdin:
-            process.stdin.close()
+        assert process.stdin is not None
+        process.stdin.close()
+        return process.wait()
+
+    def _log_end(self, size: int) -> bytes:
+        try:
+            with open(self.log_file, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+                return file.read()
+        except FileNotFoundError:
+            return b""
 
     def _trim_log(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the folder is being removed, or the disk is full
             if self.log_file.stat().st_size > LOG_LIMIT:
-                kept = self.log_tail(5000).encode()
-                os.truncate(self.log_file, 0)
-                with open(self.log_file, "ab") as log:
-                    log.write(kept + b"\n")
-        except OSError:
-            pass  # the folder is being removed
+                kept = self._log_end(LOG_LIMIT // 2)
+                with open(self.log_file, "ab") as log:  # as the process writes: at its end
+                    log.truncate(0)
+                    log.write(kept.partition(b"\n")[2])

@@ -26,7 +26,15 @@ def build_folder(parent: Path, store: Store, recipe: Document, models: list[Docu
         Registered models, as the SDK is answered.
     """
     folder = parent / secrets.token_hex(8)
-    app = folder / "app"
+    try:
+        _fill(folder / "app", store, recipe, models)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def _fill(app: Path, store: Store, recipe: Document, models: list[Document]) -> None:
     (app / MODELS).mkdir(parents=True)
     for asset in recipe["assets"]:
         file = uploaded_file(store, asset["url"])
@@ -37,12 +45,14 @@ def build_folder(parent: Path, store: Store, recipe: Document, models: list[Docu
     for model in models:
         target = app / MODELS / model["name"] / str(model["version"])
         target.mkdir(parents=True)
-        for prefix in asset_prefixes(store.asset(asset_of(model)) or {}):
+        asset = store.asset(asset_of(model))
+        if asset is None:
+            raise Refusal(404, "ModelNotFound", f"The model {model['id']} was deleted meanwhile.")
+        for prefix in asset_prefixes(asset):
             stripped = PurePosixPath(prefix.split("/", 2)[2]).parent
-            for artifact_id, blob in store.artifacts(prefix):
+            for artifact_id, file in store.artifacts(prefix):
                 path = PurePosixPath(artifact_id.split("/", 2)[2]).relative_to(stripped)
-                copy_below(target, str(path), store.blob_file(blob))
-    return folder
+                copy_below(target, str(path), file)
 
 
 def script_environment(
@@ -63,9 +73,9 @@ def script_environment(
 
 def uploaded_file(store: Store, url: str) -> Path:
     artifact_id = url.removeprefix("aml://artifact/")
-    for found, blob in store.artifacts(artifact_id):
-        if found == artifact_id:
-            return store.blob_file(blob)
+    for found, file in store.artifacts(artifact_id):
+        if found == artifact_id and file.exists():
+            return file
     raise Refusal(400, "ArtifactNotFound", f"{url} was not uploaded to this workspace.")
 
 

@@ -1,11 +1,12 @@
 """The process that the SDK takes for Azure: its HTTP surface, and how long it lives.
 
-Run as ``python -m mnist_deploy.local.control_plane FOLDER [PORT]``; it ends when the last
-process that holds a lease has ended.
+Run as ``python -m mnist_deploy.local.control_plane FOLDER PORT PID``, which gives the
+process PID the first lease; it ends when the last process that holds one has ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hmac
 import logging
@@ -23,21 +24,19 @@ import psutil
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
-from . import refusal
+from . import SUBSCRIPTION, refusal
 from .artifact_api import WORKSPACE, artifact_api
 from .environment_api import environment_api
+from .image_api import image_api
 from .model_api import model_api
+from .operation_api import operation_api
 from .refusal import Refusal
 from .service_api import service_api
 from .services import Services
 from .store import Store
 from .tls import TENANT, Endpoint, create_server_context, create_token, derive
 
-SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
-RESOURCE_GROUP = "local"
-WORKSPACE_NAME = "local"
 LEASE_INTERVAL = 0.5  # seconds between two looks at who is still there
-FIRST_LEASE = 60.0  # seconds that a new control plane waits for its first client
 
 workspace_api = Blueprint("workspace", __name__)
 
@@ -46,24 +45,23 @@ class Leases:
     """The processes that use this workspace: a lease ends with its process, however that ends."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may come while the main thread holds it
         self._holders: set[psutil.Process] = set()
-        self._deadline = time.monotonic() + FIRST_LEASE
         self._closed = False
 
     def add(self, pid: int) -> bool:
-        """False if the control plane is ending already."""
-        with self._lock:
+        """False if the control plane is ending already, or there is no such process."""
+        with self._lock, contextlib.suppress(psutil.NoSuchProcess):
             if not self._closed:
                 self._holders.add(psutil.Process(pid))
-                self._deadline = 0.0
-            return not self._closed
+                return True
+        return False
 
     def close_if_unused(self) -> bool:
+        """Whether it is over: no holder of a lease is left, or :meth:`close` was called."""
         with self._lock:
             self._holders = {holder for holder in self._holders if is_alive(holder)}
-            if not self._holders and time.monotonic() > self._deadline:
-                self._closed = True
+            self._closed = self._closed or not self._holders
             return self._closed
 
     def close(self) -> None:
@@ -92,7 +90,8 @@ def create_app(store: Store, services: Services, leases: Leases, token: str, hos
     app = Flask("mnist_deploy.local")
     app.config.update(TOKEN=token, HOST=host, PREFERRED_URL_SCHEME="https")
     app.extensions.update(store=store, services=services, leases=leases)
-    for api in (workspace_api, artifact_api, model_api, environment_api, service_api):
+    apis = (workspace_api, artifact_api, model_api, environment_api)
+    for api in (*apis, image_api, operation_api, service_api):
         app.register_blueprint(api)
     app.before_request(check_token)
     refusal.install(app)
@@ -202,24 +201,25 @@ class TlsServer(ThreadedWSGIServer):
             logging.getLogger(__name__).debug("connection ended: %s", error)
 
 
-def run(home: Path, port: int = 0) -> None:
+def run(home: Path, port: int, first_user: int) -> None:
     """Serve the workspace under `home` until nobody uses it any more."""
     runtime = home / "run"
-    runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = open(home / "lock", "w")  # noqa: SIM115 - held, and so open, for the process's life
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    containers = runtime / "containers"
-    shutil.rmtree(containers, ignore_errors=True)
-    store, leases = Store(home / "store"), Leases()
-    services = Services(store, containers)
+    alive = open(runtime / "alive", "w")  # noqa: SIM115 - open, and so locked, while we live
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    leases = Leases()
+    if not leases.add(first_user):
+        return
+    for leftover in ("containers", "azure"):
+        shutil.rmtree(runtime / leftover, ignore_errors=True)
+    store = Store(home / "store")
+    services = Services(store, runtime / "containers")
     server = TlsServer("127.0.0.1", port, None, QuietHandler)  # type: ignore[arg-type]
     server.tls = create_server_context(runtime)
     host, token = f"127.0.0.1:{server.server_port}", create_token()
     server.app = create_app(store, services, leases, token, host)
-    endpoint = Endpoint(f"https://{host}", os.getpid(), token, runtime)
     signal.signal(signal.SIGTERM, lambda *_: leases.close())
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint.write()
+    Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
     try:
         while not leases.close_if_unused():
             time.sleep(LEASE_INTERVAL)
@@ -231,5 +231,5 @@ def run(home: Path, port: int = 0) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    run(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     os._exit(0)  # threads that still hold an answer back must not hold the process

@@ -35,8 +35,10 @@ def create_asset(**_: str) -> Response:
         "properties": {},
         "createdTime": now(),
     }
-    if not any(store().artifacts(prefix) for prefix in asset_prefixes(asset)):
-        raise Refusal(400, "ArtifactNotFound", f"No file of {asked['name']} was uploaded.")
+    for prefix in asset_prefixes(asset):
+        files = [file for _, file in store().artifacts(prefix)]
+        if not files or not all(file.exists() for file in files):
+            raise Refusal(400, "ArtifactNotFound", f"{prefix} of {asked['name']} is not uploaded.")
     store().add_asset(asset)
     return jsonify(asset)
 
@@ -78,6 +80,13 @@ def register_model(**_: str) -> Response:
 
 def answer(name: str, version: int | str, model: Document) -> Document:
     return model | {"id": f"{name}:{version}", "version": version}
+
+
+def details(model: Document) -> Document:
+    """A model as part of a service or an image, which the SDK reads with a parser of its own."""
+    empty = dict.fromkeys(("description", "framework", "frameworkVersion", "experimentName",
+                           "runId", "mimeType", "unpack"))  # fmt: skip
+    return {**empty, **model, "tags": model["kvTags"]}
 
 
 def find_model(model_id: str) -> tuple[str, int | str, Document]:

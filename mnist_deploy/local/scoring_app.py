@@ -45,7 +45,7 @@ class KeyCheck:
     def __init__(self, app: WsgiApp, keys_file: Path) -> None:
         self._app = app
         self._keys_file = keys_file
-        self._read_at = -1
+        self._read: tuple[int, int] | None = None
         self._keys: list[bytes] | None = []
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -59,11 +59,11 @@ class KeyCheck:
         )
 
     def _is_allowed(self, authorization: str) -> bool:
-        changed_at = os.stat(self._keys_file).st_mtime_ns
-        if changed_at != self._read_at:
+        status = os.stat(self._keys_file)
+        if (status.st_mtime_ns, status.st_ino) != self._read:
             keys = json.loads(self._keys_file.read_bytes())
             self._keys = None if keys is None else [key.encode() for key in keys]
-            self._read_at = changed_at
+            self._read = status.st_mtime_ns, status.st_ino
         if self._keys is None:
             return True
         offered = authorization.removeprefix("Bearer ").encode("latin-1")
@@ -71,43 +71,61 @@ class KeyCheck:
         return any([hmac.compare_digest(offered, key) for key in self._keys])
 
 
+class WholeBody:
+    """Lets a request through when its body has arrived: a slow sender keeps nobody waiting.
+
+    It comes before the key check, because who is refused while still sending would see a
+    broken connection instead of the reason.
+    """
+
+    def __init__(self, app: WsgiApp) -> None:
+        self._app = app
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            environ["wsgi.input"] = BytesIO(read_body(environ))
+        except OverflowError as error:
+            return refuse(start_response, "413 Content Too Large", str(error))
+        except TimeoutError as error:
+            return refuse(start_response, "408 Request Timeout", str(error))
+        return self._app(environ, start_response)
+
+
 class Turnstile:
-    """Gives the script one whole request at a time, and no longer than the scoring time-out.
+    """Gives the script one request at a time, and no longer than the scoring time-out.
 
     Microsoft's server runs a script in a single thread and times it out by a signal. gunicorn's
-    threaded worker keeps connections open and lets nobody's slow upload block the others,
-    but its threads know no signals: when the time is up, the caller gets the answer that
-    Microsoft's server would have given, and the worker is ended and started anew.
+    threaded worker keeps connections open, but its threads know no signals: when the time is
+    up, the caller gets the answer that Microsoft's server would have given, and the worker is
+    ended and started anew.
     """
 
     def __init__(self, app: WsgiApp, seconds: float) -> None:
         self._app = app
         self._seconds = seconds
         self._turn = threading.Lock()
+        self._answering = threading.Lock()  # held by who may answer: the script, or the watch
         self._running: tuple[float, Any] | None = None
 
     def watch(self) -> None:
         threading.Thread(target=self._watch, daemon=True, name="deadline").start()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            environ["wsgi.input"] = BytesIO(read_body(environ))
-        except (OverflowError, TimeoutError) as error:
-            status = "413 Content Too Large" if isinstance(error, OverflowError) else "408 Timeout"
-            return refuse(start_response, status, str(error))
         with self._turn:
             self._running = time.monotonic(), environ.get("gunicorn.socket")
             try:
                 return self._app(environ, start_response)
             finally:
-                self._running = None
+                with self._answering:
+                    self._running = None
 
     def _watch(self) -> None:
         while True:
             time.sleep(min(0.25, self._seconds / 4))
-            running = self._running
-            if running is not None and time.monotonic() - running[0] > self._seconds:
-                self._give_up(running[1])
+            with self._answering:
+                running = self._running
+                if running is not None and time.monotonic() - running[0] > self._seconds:
+                    self._give_up(running[1])
 
     def _give_up(self, socket: Any) -> None:
         message = f"Scoring timeout after {self._seconds * 1000:.0f} ms"
@@ -144,17 +162,18 @@ def read_body(environ: Environ) -> bytes:
         body = environ["wsgi.input"].read(BODY_LIMIT + 1)
     except TimeoutError:
         raise TimeoutError(f"The rest of the body did not come in {SILENCE_LIMIT} s.") from None
-    finally:
-        if socket is not None:
-            socket.settimeout(None)
+    if socket is not None:
+        socket.settimeout(None)
     if len(body) > BODY_LIMIT:
         raise OverflowError(f"The body is larger than {BODY_LIMIT} bytes. Send smaller batches.")
     return body
 
 
 def refuse(start_response: StartResponse, status: str, message: str) -> list[bytes]:
-    start_response(status, [("Content-Type", "application/json"), ("Connection", "close")])
-    return [json.dumps({"message": message}).encode()]
+    body = json.dumps({"message": message}).encode()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response(status, headers)
+    return [body]
 
 
 class ScoringServer(BaseApplication):
@@ -187,7 +206,7 @@ class ScoringServer(BaseApplication):
 
         turnstile = Turnstile(app, min(config.scoring_timeout / 1000, WORKER_LIMIT))
         turnstile.watch()
-        return KeyCheck(turnstile, self._keys_file)
+        return WholeBody(KeyCheck(turnstile, self._keys_file))
 
 
 def tell_ready(ready_fd: int) -> None:
@@ -196,20 +215,25 @@ def tell_ready(ready_fd: int) -> None:
 
 
 def exit_with_control_plane() -> None:
-    """End this process, however it may be busy, when standard input is closed at the other end."""
+    """End when standard input is closed at its other end, and with us all that we started.
+
+    However busy the script may be: a thread waits, and no signal can be held back.
+    """
 
     def wait() -> None:
         while os.read(0, 1):
             pass
-        os._exit(0)
+        os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=wait, daemon=True, name="lifeline").start()
 
 
 def main() -> None:
     socket_fd, ready_fd, workers, keys_file = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     exit_with_control_plane()
+    # As on Azure, the folder of scripts comes last: Microsoft's server appends it.
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path.cwd()]
+    os.chdir(os.environ["AML_APP_ROOT"])
     sys.argv = sys.argv[:1]
     ScoringServer(
         socket_fd=int(socket_fd),

@@ -1,4 +1,4 @@
-"""The services that are deployed now, and the long-running operations that deploy them.
+"""The services that are deployed now, and how they come, change and go.
 
 They live as long as the control plane: what is on disk is only what a container needs.
 """
@@ -8,55 +8,20 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
-import uuid
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from .container import Container
 from .container_folder import build_folder, script_environment
+from .operation import Operation, failure, now
 from .refusal import Refusal
 from .requirements import differences
 from .store import Document, Store
 
 
-def now() -> str:
-    return datetime.now(timezone.utc).isoformat()
-
-
 def new_key() -> str:
     return secrets.token_urlsafe(24)
-
-
-class Operation:
-    """Something that takes a while: its state, and the log that the SDK streams."""
-
-    def __init__(self, kind: str) -> None:
-        self.id = str(uuid.uuid4())
-        self.kind = kind
-        self.state = "Running"
-        self.error: Document | None = None
-        self.created, self.ended = now(), ""
-        self.resource: str | None = None
-        self._log = ""
-        self._done = threading.Event()
-
-    def say(self, line: str) -> None:
-        """Add a line to the log; # and | are the separators of its format."""
-        stamp = datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
-        self._log += f"{stamp}|{line.replace('#', ' ').replace('|', ' ')}#"
-
-    def log_after(self, offset: int) -> str:
-        return self._log[offset:]
-
-    def finish(self, error: Document | None = None) -> None:
-        self.state = "Failed" if error else "Succeeded"
-        self.error, self.ended = error, now()
-        self._done.set()
-
-    def wait(self, seconds: float) -> None:
-        self._done.wait(seconds)
 
 
 class Service:
@@ -65,29 +30,27 @@ class Service:
     def __init__(self, request: Document) -> None:
         self.name: str = request["name"]
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.keys = {"primaryKey": new_key(), "secondaryKey": new_key()}
         self.container: Container | None = None
         self.models: list[Document] = []
         self.error: Document | None = None
         self.created = now()
-        self.changing = threading.Lock()
-        self.deleted = False
+        self.changing = threading.Lock()  # held while its container is exchanged
+        self.deployment: Operation | None = None  # the last that was asked for; None if deleted
         self.accept(request)
 
-    def accept(self, request: Document) -> None:
+    def accept(self, request: Document) -> Operation:
         """Take what is asked for now: at creation, at an update, when it is overwritten."""
         self.request = request
         self.keys |= {name: key for name, key in (request.get("keys") or {}).items() if key}
         self.operation = Operation("Service")
         self.updated = now()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        return self.operation
 
     @property
     def state(self) -> str:
-        if self.operation.state == "Running":
+        if self.deployment is not None and self.deployment.state == "Running":
             return "Transitioning"
         return self.container.state if self.container else "Failed"
 
@@ -98,6 +61,11 @@ class Service:
 
     def log_tail(self, lines: int) -> str:
         return self.container.log_tail(lines) if self.container else ""
+
+    def stop(self) -> None:
+        if self.container is not None:
+            self.container.stop()
+            self.container = None
 
 
 class Services:
@@ -119,7 +87,8 @@ class Services:
         self.operations: dict[str, Operation] = {}
 
     def all(self) -> list[Service]:
-        return list(self._services.values())
+        with self._lock:
+            return list(self._services.values())
 
     def find(self, name: str) -> Service | None:
         return self._services.get(name)
@@ -128,7 +97,7 @@ class Services:
         """The names of the services that run this model (``name:version``)."""
         return [s.name for s in self.all() if model_id in [model["id"] for model in s.models]]
 
-    def create(self, request: Document, recipe: Document, models: list[Document]) -> Service:
+    def create(self, request: Document, recipe: Document, models: list[Document]) -> Operation:
         """Deploy a service, or replace the one of that name where ``overwrite`` was asked for."""
         name = request["name"]
         with self._lock:
@@ -139,44 +108,44 @@ class Services:
                 service.accept(request)
             else:
                 raise Refusal(409, "ServiceAlreadyExists", already_exists(name))
-            operation = service.operation
-        self._deploy(service, operation, recipe, models)
-        return service
+            return self._deploy(service, recipe, models)
 
     def update(
         self, service: Service, request: Document, recipe: Document | None, models: list[Document]
-    ) -> None:
+    ) -> Operation:
         """Change a service; with a new recipe its container is built anew."""
         with self._lock:
-            service.accept(request)
-            operation = service.operation
-        if recipe is not None:
-            self._deploy(service, operation, recipe, models)
-        else:
-            service.apply_keys()
+            if self._services.get(service.name) is not service:
+                raise Refusal(404, "ServiceNotFound", f"{service.name} was deleted meanwhile.")
+            operation = service.accept(request)
+            if recipe is not None:
+                return self._deploy(service, recipe, models)
             self.operations[operation.id] = operation
+            service.apply_keys()
             operation.finish()
+        return operation
 
     def delete(self, name: str) -> None:
+        """Delete a service, if it is there; one that is being deployed gives up."""
         with self._lock:
-            service = self._services.pop(name)
-        self._remove(service)
+            service = self._services.pop(name, None)
+        if service is not None:
+            self._remove(service)
 
     def stop_all(self) -> None:
         with self._lock:
-            services, self._services = self.all(), {}
+            services, self._services = list(self._services.values()), {}
         for service in services:
             self._remove(service)
 
     @staticmethod
     def _remove(service: Service) -> None:
-        service.deleted = True
+        service.deployment = None
         container = service.container
         if container is not None:
-            container.stop()
+            container.stop()  # if it is starting, that ends now
         with service.changing:
-            if service.container is not None:
-                service.container.stop()
+            service.stop()
             service.listener.close()
 
     def start_operation(self, kind: str, work: Callable[[Operation], Any]) -> Operation:
@@ -187,17 +156,18 @@ class Services:
         operation.finish()
         return operation
 
-    def _deploy(
-        self, service: Service, operation: Operation, recipe: Document, models: list[Document]
-    ) -> None:
+    def _deploy(self, service: Service, recipe: Document, models: list[Document]) -> Operation:
+        operation = service.deployment = service.operation
+        service.models = models
         self.operations[operation.id] = operation
         notes = differences(recipe.get("environment") or {})
         for note in notes:
             operation.say(note)
         arguments = (service, operation, recipe, models, notes)
-        threading.Thread(target=self._build_and_start, args=arguments, daemon=True).start()
+        threading.Thread(target=self._exchange, args=arguments, daemon=True).start()
+        return operation
 
-    def _build_and_start(
+    def _exchange(
         self,
         service: Service,
         operation: Operation,
@@ -205,29 +175,38 @@ class Services:
         models: list[Document],
         notes: list[str],
     ) -> None:
+        """Put a new container in the place of a service's old one."""
         with service.changing:
+            error = None
             try:
-                if service.container is not None:
-                    service.container.stop()
-                    service.container = None
-                folder = build_folder(self._folder, self._store, recipe, models)
-                wanted = service.request["containerResourceRequirements"]
-                container = service.container = Container(
-                    folder,
-                    service.listener,
-                    cpu_cores=float(wanted["cpu"]),
-                    memory_gb=float(wanted["memoryInGB"]),
-                    environment=script_environment(folder, service.name, recipe, models),
-                )
-                service.models = models
-                for note in notes:
-                    container.log(note)
-                service.apply_keys()
-                healthy = not service.deleted and container.start()
-                operation.finish(None if healthy else crashed(service))
-            except Exception as error:
-                operation.finish(failure("DeploymentFailed", f"{type(error).__name__}: {error}"))
-            service.error = operation.error
+                if service.deployment is operation:
+                    service.stop()
+                    container = service.container = self._build(service, recipe, models)
+                    for note in notes:
+                        container.log(note)
+                    service.apply_keys()
+                    problem = container.start() if service.deployment is operation else None
+                    if problem is not None:
+                        error = crashed(service, problem)
+            except Refusal as refusal:
+                error = failure(refusal.code, refusal.message)
+            except Exception as fault:
+                error = failure("DeploymentFailed", f"{type(fault).__name__}: {fault}")
+            if service.deployment is not operation:
+                error = failure("Superseded", f"{service.name} was deleted or deployed anew.")
+            service.error = error
+            operation.finish(error)
+
+    def _build(self, service: Service, recipe: Document, models: list[Document]) -> Container:
+        folder = build_folder(self._folder, self._store, recipe, models)
+        wanted = service.request["containerResourceRequirements"]
+        return Container(
+            folder,
+            service.listener,
+            cpu_cores=float(wanted["cpu"]),
+            memory_gb=float(wanted["memoryInGB"]),
+            environment=script_environment(folder, service.name, recipe, models),
+        )
 
 
 def already_exists(name: str) -> str:
@@ -237,14 +216,9 @@ def already_exists(name: str) -> str:
     )
 
 
-def failure(code: str, message: str) -> Document:
-    return {"code": code, "statusCode": 400, "message": message, "details": []}
-
-
-def crashed(service: Service) -> Document:
-    tail = service.log_tail(20)
+def crashed(service: Service, problem: str) -> Document:
     return failure(
         "AciDeploymentFailed",
-        f"The container of {service.name} did not start: its script could not be imported or "
-        f"init() raised. The last lines of its log:\n{tail}",
+        f"The container of {service.name} did not start: {problem}. The last lines of its log:\n"
+        + service.log_tail(20),
     )

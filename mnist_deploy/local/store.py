@@ -1,23 +1,20 @@
 """What is registered in the local workspace, on disk.
 
 Documents (models, environments, assets) are rows of one SQLite file, the bytes of
-artifacts are files beside it. No name that came in a request is ever a file's name:
-a blob's name is drawn here, so no path can leave the folder.
+artifacts are files beside it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
 import sqlite3
 import threading
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from .blobs import Blobs
 
 Document = dict[str, Any]
 Version = int | str
@@ -44,12 +41,8 @@ class Store:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._blobs = folder / "blobs"
-        self._staged = folder / "staged"
-        self._blobs.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self._staged, ignore_errors=True)
-        self._staged.mkdir()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.blobs = Blobs(folder)
         self._lock = threading.RLock()
         self._database = sqlite3.connect(
             folder / "workspace.sqlite", check_same_thread=False, isolation_level=None
@@ -68,10 +61,11 @@ class Store:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # a full disk may have ended it already
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
 
     def _rows(self, query: str, *values: object) -> list[tuple]:
         with self._lock:
@@ -80,68 +74,27 @@ class Store:
     # Artifacts: a path that the SDK chose, and the blob that holds its bytes.
 
     def add_artifact(self, artifact_id: str) -> str:
-        """Give `artifact_id` (origin/container/path) a new, empty blob; return the blob's name."""
-        blob = uuid.uuid4().hex
+        """Give `artifact_id` (origin/container/path) a blob yet to be written; its name."""
+        blob = self.blobs.new_name()
         with self._transaction() as database:
             database.execute("REPLACE INTO artifact VALUES (?, ?)", (artifact_id, blob))
         return blob
 
-    def artifacts(self, prefix: str) -> list[tuple[str, str]]:
-        """(id, blob) of the artifact `prefix` itself and of all below it that have their bytes."""
+    def artifacts(self, prefix: str) -> list[tuple[str, Path]]:
+        """(id, file) of the artifact `prefix` itself and of all below it.
+
+        A file is missing as long as its bytes have not all arrived.
+        """
+        return [(artifact, self.blobs.file(blob)) for artifact, blob in self._artifacts(prefix)]
+
+    def _artifacts(self, prefix: str) -> list[tuple[str, str]]:
         folder = prefix.rstrip("/") + "/"
-        rows = self._rows(
+        return self._rows(
             "SELECT id, blob FROM artifact WHERE id = ? OR substr(id, 1, ?) = ? ORDER BY id",
             prefix,
             len(folder),
             folder,
         )
-        return [(artifact_id, blob) for artifact_id, blob in rows if self.blob_file(blob).exists()]
-
-    def blob_file(self, blob: str) -> Path:
-        return self._blobs / uuid.UUID(hex=blob).hex
-
-    def is_blob(self, blob: str) -> bool:
-        return bool(self._rows("SELECT 1 FROM artifact WHERE blob = ?", blob))
-
-    def write_blob(self, blob: str, chunks: Iterable[bytes]) -> None:
-        """Write the bytes of `blob`, which appear under its name only when all have arrived."""
-        part = self._staged / uuid.uuid4().hex
-        self._write(part, chunks)
-        os.replace(part, self.blob_file(blob))
-
-    def stage_block(self, blob: str, block: str, chunks: Iterable[bytes]) -> None:
-        """Keep one block of a large upload until :meth:`commit_blocks` names it."""
-        part = self._staged / uuid.uuid4().hex
-        self._write(part, chunks)
-        os.replace(part, self._block_file(blob, block))
-
-    def commit_blocks(self, blob: str, blocks: list[str]) -> None:
-        """Join staged blocks, in the order given, into the bytes of `blob`.
-
-        Raises
-        ------
-        FileNotFoundError
-            If a block was never staged.
-        """
-        files = [self._block_file(blob, block) for block in blocks]
-
-        self.write_blob(blob, (file.read_bytes() for file in files))
-        for file in files:
-            file.unlink(missing_ok=True)
-
-    def _block_file(self, blob: str, block: str) -> Path:
-        return self._staged / hashlib.sha256(f"{blob}/{block}".encode()).hexdigest()
-
-    @staticmethod
-    def _write(path: Path, chunks: Iterable[bytes]) -> None:
-        try:
-            with open(path, "wb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                _sync(file)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
 
     # Documents.
 
@@ -211,32 +164,33 @@ class Store:
             )
 
     def remove_asset(self, asset_id: str) -> None:
-        """Forget an asset, its artifacts and their bytes."""
+        """Forget an asset, its artifacts and their bytes, unless a model still refers to it."""
         asset = self.asset(asset_id)
-        if asset is None:
+        if asset is None or asset_id in self._assets_in_use():
             return
-        gone = [pair for prefix in asset_prefixes(asset) for pair in self.artifacts(prefix)]
+        gone = [pair for prefix in asset_prefixes(asset) for pair in self._artifacts(prefix)]
         with self._transaction() as database:
             database.execute("DELETE FROM asset WHERE id = ?", (asset_id,))
             database.executemany("DELETE FROM artifact WHERE id = ?", [(pair[0],) for pair in gone])
         for _, blob in gone:
-            self.blob_file(blob).unlink(missing_ok=True)
+            self.blobs.remove(blob)
+
+    def _assets_in_use(self) -> set[str]:
+        return {asset_of(document) for _, _, document in self.all("model")}
 
     def _sweep(self) -> None:
         """Forget what no model refers to: uploads that were cut off, code of old services."""
-        wanted = {asset_of(document) for _, _, document in self.all("model")}
+        wanted = self._assets_in_use()
         for (asset_id,) in self._rows("SELECT id FROM asset"):
             if asset_id not in wanted:
                 self.remove_asset(asset_id)
         prefixes = [p for asset in wanted for p in asset_prefixes(self.asset(asset) or {})]
-        kept = {blob for prefix in prefixes for _, blob in self.artifacts(prefix)}
+        kept = {blob for prefix in prefixes for _, blob in self._artifacts(prefix)}
         with self._transaction() as database:
             for (blob,) in self._rows("SELECT blob FROM artifact"):
                 if blob not in kept:
                     database.execute("DELETE FROM artifact WHERE blob = ?", (blob,))
-        for file in self._blobs.iterdir():
-            if file.name not in kept:
-                file.unlink(missing_ok=True)
+        self.blobs.keep_only(kept)
 
 
 def asset_of(model: Document) -> str:
@@ -247,8 +201,3 @@ def asset_of(model: Document) -> str:
 def asset_prefixes(asset: Document) -> list[str]:
     """The artifact ids, or prefixes of them, that make up an asset."""
     return [part.get("prefix") or part["id"] for part in asset.get("artifacts") or []]
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())

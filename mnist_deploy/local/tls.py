@@ -7,6 +7,7 @@ made anew at each start, readable by their user alone, and worth nothing elsewhe
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import hmac
 import ipaddress
 import json
@@ -15,6 +16,7 @@ import secrets
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import getproxies_environment
 
 import certifi
 import jwt
@@ -26,14 +28,19 @@ from cryptography.x509.oid import NameOID
 CLOUD = "MnistDeployLocal"
 TENANT = "00000000-0000-0000-0000-000000000001"
 LIFETIME = dt.timedelta(days=365)
+OWN_CERTIFICATE = b"\n# mnist_deploy local workspace\n"
 
 
 def write_private(path: Path, content: bytes) -> Path:
     """Write a file that only its user can read, whole or not at all."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-    os.replace(part, path)
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     return path
 
 
@@ -114,11 +121,38 @@ class Endpoint:
         except (OSError, ValueError, TypeError):
             return None
 
+    def https_environment(self) -> dict[str, str]:
+        """The variables that make https to this endpoint work, and leave all other https alone.
+
+        Writes the file of trusted roots that they name, if need be anew.
+        """
+        trusted = self._trusted_roots()
+        digest = hashlib.sha256(trusted).hexdigest()[:8]
+        bundle = self.folder / f"roots-{digest}.pem"
+        write_private(bundle, trusted + OWN_CERTIFICATE + self.certificate.read_bytes())
+        variables = {"REQUESTS_CA_BUNDLE": str(bundle)}
+        if set(getproxies_environment()) - {"no"}:
+            direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+            if "127.0.0.1" not in direct.split(","):
+                direct = f"{direct},127.0.0.1".lstrip(",")
+            variables |= {"no_proxy": direct, "NO_PROXY": direct}
+        return variables
+
+    def _trusted_roots(self) -> bytes:
+        """What requests trusts in this process, without what was added for this endpoint."""
+        chosen = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        trusted = Path(chosen or certifi.where())
+        if trusted.is_dir():
+            return b"\n".join(file.read_bytes() for file in sorted(trusted.glob("*.[0-9]")))
+        if not trusted.is_file():
+            trusted = Path(certifi.where())
+        content = trusted.read_bytes()
+        return content.rpartition(OWN_CERTIFICATE)[0] if trusted.parent == self.folder else content
+
     def environment(self) -> dict[str, str]:
         """The variables that lead a bare ``Workspace.from_config()`` to this endpoint.
 
-        Also writes the files that they name: the cloud's description, and the trusted
-        roots, to which the loopback certificate is added so that other https keeps working.
+        For a process that is yet to start: the SDK reads them once.
         """
         cloud = {
             "name": CLOUD,
@@ -134,14 +168,10 @@ class Endpoint:
             },
         }
         cloud_file = write_private(self.folder / "cloud.json", json.dumps([cloud]).encode())
-        bundle = self.folder / "roots.pem"
-        trusted = Path(os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where())
-        if not trusted.is_file() or trusted.resolve() == bundle.resolve():
-            trusted = Path(certifi.where())
-        write_private(bundle, trusted.read_bytes() + b"\n" + self.certificate.read_bytes())
-        return {
+        return self.https_environment() | {
             "ARM_CLOUD_METADATA_URL": cloud_file.as_uri(),
             "AZUREML_CURRENT_CLOUD": CLOUD,
-            "REQUESTS_CA_BUNDLE": str(bundle),
+            # Else the SDK keeps this cloud, with its port of today, in the user's ~/.azure.
+            "AZURE_CONFIG_DIR": str(self.folder / "azure"),
             "MSI_ENDPOINT": f"{self.url}/msi/{derive(self.token, 'msi')}",
         }

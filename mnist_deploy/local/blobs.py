@@ -1,0 +1,102 @@
+"""The bytes of artifacts, as files that appear whole or not at all.
+
+A blob's name is drawn here and never comes from a request, so no path can leave the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+CHUNK = 1 << 20  # bytes
+
+
+class Blobs:
+    """Files of bytes, each under a name of 32 hexadecimal digits.
+
+    Parameters
+    ----------
+    folder : Path
+        Has a folder for whole blobs and one for what is still being written. What an earlier
+        process left half-written is swept away.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._whole = folder / "blobs"
+        self._staged = folder / "staged"
+        shutil.rmtree(self._staged, ignore_errors=True)
+        for private in (self._whole, self._staged):
+            private.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @staticmethod
+    def new_name() -> str:
+        return uuid.uuid4().hex
+
+    def file(self, name: str) -> Path:
+        """Where the bytes of a blob are, once they have been written."""
+        return self._whole / uuid.UUID(hex=name).hex
+
+    def write(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Write a blob, which appears under its name only when all its bytes are on the disk."""
+        self._write(self.file(name), chunks)
+
+    def stage(self, name: str, block: str, chunks: Iterable[bytes]) -> None:
+        """Keep one block of a large upload until :meth:`commit` names it."""
+        self._write(self._block_file(name, block), chunks)
+
+    def commit(self, name: str, blocks: list[str]) -> None:
+        """Join staged blocks, in the order given, into a blob.
+
+        Raises
+        ------
+        FileNotFoundError
+            If a block was never staged.
+        """
+        files = [self._block_file(name, block) for block in blocks]
+        self.write(name, (chunk for file in files for chunk in read_chunks(file)))
+        for file in files:
+            file.unlink(missing_ok=True)
+
+    def remove(self, name: str) -> None:
+        self.file(name).unlink(missing_ok=True)
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Remove every blob but these."""
+        for file in self._whole.iterdir():
+            if file.name not in names:
+                file.unlink(missing_ok=True)
+
+    def _block_file(self, name: str, block: str) -> Path:
+        return self._staged / hashlib.sha256(f"{name}/{block}".encode()).hexdigest()
+
+    def _write(self, path: Path, chunks: Iterable[bytes]) -> None:
+        part = self._staged / uuid.uuid4().hex
+        try:
+            with open(part, "wb") as file:
+                file.writelines(chunks)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        if path.parent == self._whole:
+            sync_folder(self._whole)
+
+
+def read_chunks(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        yield from iter(lambda: file.read(CHUNK), b"")
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk too: a file that was renamed could lose its own."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
