@@ -88,12 +88,13 @@ def choose_predict(model) -> Predict:
 def read_body(request: AMLRequest) -> bytes:
     """Read the bytes that were sent, whatever their content type, and no more than MAX_BYTES."""
     try:
-        if (request.content_length or 0) <= MAX_BYTES:
-            body = request.stream.read(MAX_BYTES + 1)
+        announced = request.content_length  # None if the body comes in chunks
+        if announced is None or announced <= MAX_BYTES:
+            body = request.stream.read((announced or MAX_BYTES) + 1)
             if len(body) <= MAX_BYTES:
                 return body
-        for _ in range(8):  # a client listens only when it has sent all: let it, within reason
-            if not request.stream.read(MAX_BYTES):
+        for _ in range(1024):  # a client listens only when all is sent: let it, up to 1 GiB
+            if not request.stream.read(2**20):
                 break
     except Exception as error:  # each server has its own for a connection that broke off
         raise Refused(f"the body could not be read to its end: {error!r}") from error

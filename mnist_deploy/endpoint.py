@@ -27,6 +27,8 @@ from mnist_deploy.payload import excerpt
 
 _LONGEST_PAUSE = 2.0  # seconds between two tries
 _LONGEST_CONNECT = 10.0  # seconds
+# The environment's proxies cannot reach this machine's loopback.
+_NO_PROXY = {"http": "", "https": "", "all": ""}
 
 
 class Endpoint:
@@ -54,8 +56,7 @@ class Endpoint:
         self.uri = uri
         self._session = session
         self._session.auth = _BearerKey(None)
-        # A proxy of the environment cannot reach this machine's own loopback.
-        self._session.trust_env = not _is_loopback(uri)
+        self._proxies = _NO_PROXY if _is_loopback(uri) else None
         self._renew_key: Callable[[], str] | None = None
         self._timeout = timeout
         self._patience = patience
@@ -92,6 +93,7 @@ class Endpoint:
                     headers={"Content-Type": content_type},
                     timeout=(min(self._timeout, _LONGEST_CONNECT), self._timeout),
                     allow_redirects=False,
+                    proxies=self._proxies,
                 )
             except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError) as error:
                 if _is_timeout(error):

@@ -1,0 +1,309 @@
+"""Whatever arrives at /score: thousands of generated requests to a real service.
+
+Each class of bad input has a generator of its own. A case asserts that the answer is a 4xx with
+a JSON message, never a 500, or, where the input turned out to be valid, the labels that
+model.predict gives; and that the next, valid request is answered.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mnist_deploy.idx import encode_idx
+
+pytest_plugins = ["scoring_server"]
+
+FEATURES = 784
+WRONG_SIZES = st.integers(0, 1000).filter(lambda n: n != FEATURES)
+INTENSITIES = st.sampled_from([0, 1, 0.0, 0.5, 1.0, 0.25])
+NO_NUMBERS = st.sampled_from(["0.5", "", "NaN", None, True, False, [0.5], [], {}, {"a": 1}])
+TOO_FAR = st.one_of(
+    st.floats(1.0, exclude_min=True, allow_infinity=False),
+    st.floats(max_value=0.0, exclude_max=True, allow_infinity=False),
+    st.integers(2, 255),
+    st.integers(-(10**30), -1),
+)
+
+
+@pytest.fixture(scope="module")
+def service(scoring_uri, digits_model):
+    """Ask the service something, check the manner of its answer, and that it goes on."""
+    model, X = digits_model
+    good_body, good_labels = encode_idx(X[:1]), model.predict(X[:1]).tolist()
+    with requests.Session() as session:
+
+        def ask(body: bytes, headers=None) -> requests.Response:
+            answer = session.post(scoring_uri, data=body, headers=headers, timeout=30)
+            if answer.status_code != 200:
+                assert 400 <= answer.status_code < 500, (body[:200], answer.text)
+                assert answer.headers["Content-Type"] == "application/json"
+                assert len(answer.json()["message"]) > 20
+            after = session.post(scoring_uri, data=good_body, timeout=30)
+            assert after.json() == good_labels
+            return answer
+
+        yield ask
+
+
+def refused(answer: requests.Response, *said: str, status: int = 400) -> None:
+    assert answer.status_code == status, answer.text
+    message = answer.json()["message"]
+    assert all(word in message for word in said), message
+
+
+def cases(n: int):
+    """Settings for ``n`` different cases: over the network there is nothing to time or shrink."""
+    return settings(
+        max_examples=n,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+
+
+def a_row(**at) -> list:
+    row: list = [0.0] * FEATURES
+    for place, value in at.items():
+        row[int(place[1:])] = value
+    return row
+
+
+@st.composite
+def rows_with(draw, values) -> dict:
+    """The tutorial's JSON of up to four images, one number of which is drawn from ``values``."""
+    data = [a_row() for _ in range(draw(st.integers(1, 4)))]
+    row = draw(st.integers(0, len(data) - 1))
+    data[row][draw(st.integers(0, FEATURES - 1))] = draw(values)
+    return {"data": data, "row": row}
+
+
+@cases(150)
+@given(st.binary(max_size=300))
+def test_any_bytes(service, body):
+    service(body)
+
+
+@cases(150)
+@given(st.text(max_size=200))
+def test_any_text(service, text):
+    refused(service(text.encode()), "expected")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=12,
+)
+
+
+@cases(200)
+@given(JSON)
+def test_any_json(service, value):
+    refused(service(json.dumps(value).encode()), "expected")
+
+
+@cases(200)
+@given(JSON.filter(lambda value: value != []))
+def test_any_json_as_data(service, value):
+    refused(service(json.dumps({"data": value}).encode()), "expected")
+
+
+@cases(100)
+@given(st.lists(WRONG_SIZES, min_size=1, max_size=3), st.integers(0, 3), INTENSITIES)
+def test_rows_of_another_length(service, sizes, at, number):
+    data = [[number] * size for size in sizes]
+    data.insert(min(at, len(data)), a_row())
+    refused(service(json.dumps({"data": data}).encode()), "numbers; expected 784")
+
+
+@cases(150)
+@given(rows_with(NO_NUMBERS))
+def test_values_that_are_no_numbers(service, request_):
+    answer = service(json.dumps(request_).encode())
+    refused(answer, f"image {request_['row']} ", "Expected `float`", "expected", "784 numbers")
+
+
+@cases(100)
+@given(rows_with(st.sampled_from([float("nan"), float("inf"), float("-inf")])))
+def test_nan_and_infinity(service, request_):
+    refused(service(json.dumps(request_).encode()), "NaN and Infinity are no JSON")
+
+
+@cases(200)
+@given(rows_with(TOO_FAR))
+def test_numbers_out_of_range(service, request_):
+    answer = service(json.dumps(request_).encode())
+    refused(answer, f"image {request_['row']} ", "[0, 1]")
+
+
+@cases(50)
+@given(rows_with(st.integers(2, 255)))
+def test_pixels_instead_of_intensities(service, request_):
+    answer = service(json.dumps(request_).encode())
+    refused(answer, "looks like 0-255", "divide by 255", "uint8 IDX")
+
+
+@cases(50)
+@given(st.integers(1, 100_000), st.sampled_from([b"[", b'{"data":', b'{"data":[', b'[{"a":']))
+def test_nested_too_deep(service, depth, opening):
+    refused(service(b'{"data": [' + opening * depth), "expected")
+    refused(service(opening * depth), "expected")
+
+
+@cases(100)
+@given(st.binary(min_size=0, max_size=2).filter(lambda tail: tail[:1] not in (b"\x02", b"\x03")))
+def test_idx_of_another_kind(service, tail):
+    body = b"\0\0" + tail + encode_idx(np.zeros((2, 28, 28), np.uint8))[4:]
+    refused(service(body), "expected images")
+
+
+@cases(100)
+@given(st.integers(0, 255).filter(lambda code: code not in (8, 13, 14)), st.integers(2, 3))
+def test_idx_of_another_type(service, code, ndim):
+    body = bytes([0, 0, code, ndim]) + struct.pack(f">{ndim}I", 1, *[28, 28][: ndim - 1])
+    refused(service(body + bytes(FEATURES)), f"0x{code:02x}", "0x08 (uint8)")
+
+
+@cases(150)
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=2, max_size=3), st.sampled_from([8, 13, 14]))
+def test_idx_of_any_counts(service, shape, code):
+    body = bytes([0, 0, code, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+    refused(service(body + bytes(FEATURES)), "the model takes 784")
+
+
+@cases(100)
+@given(st.integers(2, 2**32 - 1), st.sampled_from([(28, 28), (784,), (1, 784)]))
+def test_idx_that_promises_more_than_it_holds(service, count, shape):
+    body = bytes([0, 0, 8, 1 + len(shape)]) + struct.pack(f">{1 + len(shape)}I", count, *shape)
+    answer = service(body + bytes(FEATURES))
+    if count * FEATURES > 2**27:
+        refused(answer, f"{count} images", "unpack to more", status=413)
+    else:
+        refused(answer, f"promises {count} images", "ends before")
+
+
+@st.composite
+def idx_files(draw) -> bytes:
+    dtype = draw(st.sampled_from(["u1", "f4", "f8"]))
+    shape = draw(st.sampled_from([(3, 28, 28), (1, 784), (2, 784)]))
+    return encode_idx(np.zeros(shape, dtype))
+
+
+@cases(150)
+@given(idx_files(), st.data())
+def test_idx_cut_short(service, body, data):
+    cut = body[: data.draw(st.integers(1, len(body) - 1))]
+    refused(service(cut), "expected" if len(cut) < 4 else "IDX file")
+    refused(service(gzip.compress(cut)), "expected" if len(cut) < 4 else "IDX file")
+
+
+@cases(100)
+@given(idx_files(), st.binary(min_size=1, max_size=2000))
+def test_idx_with_something_after_it(service, body, more):
+    refused(service(body + more), "goes on after the last")
+    refused(service(gzip.compress(body + more)), "goes on after the last")
+
+
+@cases(100)
+@given(
+    st.sampled_from(["f4", "f8"]),
+    st.integers(0, 3 * FEATURES - 1),
+    st.one_of(st.floats(1.5, width=32), st.floats(max_value=-0.5, width=32), st.just(float("nan"))),
+)
+def test_idx_with_numbers_out_of_range(service, dtype, place, number):
+    images = np.zeros(3 * FEATURES, dtype)
+    images[place] = number
+    answer = service(encode_idx(images.reshape(3, 28, 28)))
+    refused(answer, f"image {place // FEATURES} ", "[0, 1]")
+
+
+@cases(100)
+@given(idx_files(), st.data())
+def test_gzip_cut_short(service, body, data):
+    packed = gzip.compress(body)
+    cut = packed[: data.draw(st.integers(2, len(packed) - 1))]
+    refused(service(cut), "gzip data is damaged or cut short")
+
+
+@cases(300)
+@given(st.data())
+def test_valid_bodies_with_some_bytes_changed(service, digits, digits_model, data):
+    """Flip, cut, double or insert anywhere: a clear refusal, or labels of the right images."""
+    images = digits[0][:2].reshape(2, -1)
+    valid = {
+        "idx": encode_idx(images),
+        "json": json.dumps({"data": (images / 255.0).tolist()}).encode(),
+        "gzip": gzip.compress(encode_idx(images)),
+    }
+    kind = data.draw(st.sampled_from(list(valid)))
+    body = bytearray(valid[kind])
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.one_of(st.integers(0, 30), st.integers(0, len(body))))
+        piece = data.draw(st.binary(max_size=3))
+        body[at : at + data.draw(st.integers(0, 3))] = piece
+    answer = service(bytes(body))
+    if answer.status_code == 200:
+        expected = predict_like_the_tutorial(digits_model[0], bytes(body))
+        assert answer.json() == expected
+
+
+def predict_like_the_tutorial(model, body: bytes) -> list[int]:
+    """What the images in a valid body are, read in another way than the service does."""
+    if body[:2] == b"\x1f\x8b":
+        body = gzip.decompress(body)
+    if body[:2] == b"\0\0":
+        count, width = struct.unpack(">I", body[4:8])[0], FEATURES
+        start = 4 + 4 * body[3]
+        numbers = np.frombuffer(body[start:], {8: "u1", 13: ">f4", 14: ">f8"}[body[2]])
+        X = numbers.reshape(count, width) / (255.0 if body[2] == 8 else 1.0)
+    else:
+        X = np.array(json.loads(body)["data"]).reshape(-1, FEATURES)
+    return model.predict(X).tolist() if len(X) else []
+
+
+@cases(100)
+@given(
+    st.sampled_from(["u1", "f4", "f8", "json"]),
+    st.integers(1, 4),
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+)
+def test_valid_images_of_any_content(service, digits_model, form, count, seed, packed):
+    rng = np.random.default_rng(seed)
+    if form == "json":
+        X = rng.random((count, FEATURES))
+        body = json.dumps({"data": X.tolist()}).encode()
+    elif form == "u1":
+        pixels = rng.integers(0, 256, (count, FEATURES), dtype=np.uint8)
+        X, body = pixels / 255.0, encode_idx(pixels)
+    else:
+        X = rng.random((count, FEATURES)).astype(form)
+        body = encode_idx(X)
+    answer = service(gzip.compress(body, 1) if packed else body)
+    assert answer.json() == digits_model[0].predict(X.astype(np.float64)).tolist()
+
+
+def test_an_empty_body(service):
+    refused(service(b""), "empty", "expected")
+    refused(service(gzip.compress(b"")), "expected")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "identity", "nonsense"])
+def test_a_content_encoding_that_is_not_so(service, encoding):
+    refused(service(b"\x1b\0\xf8nonsense", {"Content-Encoding": encoding}), "expected")
+
+
+@pytest.mark.parametrize("name", ["X-Anything", "Content-Type", "Authorization", "Cookie"])
+def test_strange_headers(service, digits, name):
+    for value in ("", "\u00e9" * 50, "a" * 4000, "=;,\"'"):
+        body = encode_idx(digits[0][:1])
+        assert service(body, {name: value.encode("latin-1")}).json() == [digits[1][0]]

@@ -1,0 +1,264 @@
+"""score.py as the service runs it, and its functions on their own."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import http.client
+import importlib.util
+import json
+import shutil
+import subprocess
+import tracemalloc
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import requests
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.svm import SVC
+from werkzeug.test import EnvironBuilder
+from werkzeug.wrappers import Request
+
+from mnist_deploy.idx import encode_idx
+from mnist_deploy.training import save_model
+
+pytest_plugins = ["scoring_server"]
+
+SCORE_SCRIPT = Path(__file__).resolve().parents[1] / "score.py"
+
+
+@pytest.fixture(scope="module")
+def session():
+    with requests.Session() as opened:
+        yield opened
+
+
+@pytest.fixture
+def load_script(monkeypatch, tmp_path):
+    """Load score.py in this process, around a given model."""
+
+    def load(model):
+        save_model(model, tmp_path / "sklearn_mnist_model.pkl")
+        monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path))
+        spec = importlib.util.spec_from_file_location("entry_module", SCORE_SCRIPT)
+        script = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(script)
+        script.init()
+        return script
+
+    return load
+
+
+def ask(script, body: bytes):
+    return script.run(Request(EnvironBuilder(method="POST", data=body).get_environ()))
+
+
+def forms(pixels: np.ndarray) -> dict[str, bytes]:
+    """The same images in every form that the service takes."""
+    rows = pixels.reshape(len(pixels), -1)
+    numbers = (rows / 255.0).tolist()
+    plain = {
+        "the tutorial's JSON": json.dumps({"data": numbers}).encode(),
+        "JSON with more in it": json.dumps({"method": "true", "data": numbers, "n": 1}).encode(),
+        "uint8 IDX, as published": encode_idx(pixels),
+        "uint8 IDX, flat": encode_idx(rows),
+        "float64 IDX": encode_idx(pixels / 255.0),
+        "float64 IDX, flat": encode_idx(rows / 255.0),
+        "float32 IDX": encode_idx((pixels / 255.0).astype(np.float32)),
+    }
+    packed = {f"{name}, gzip": gzip.compress(body) for name, body in plain.items()}
+    half = len(plain["uint8 IDX, flat"]) // 2
+    members = [plain["uint8 IDX, flat"][:half], plain["uint8 IDX, flat"][half:]]
+    return plain | packed | {"two gzip members": b"".join(map(gzip.compress, members))}
+
+
+@pytest.mark.parametrize("count", [1, 2, 255, 256, 257, 1000])
+def test_every_form_gives_the_labels_of_predict(session, scoring_uri, digits, count):
+    pixels, labels = digits[0][:count], digits[1][:count].tolist()
+    for form, body in forms(pixels).items():
+        answer = session.post(scoring_uri, data=body)
+        assert (form, answer.status_code, answer.json()) == (form, 200, labels)
+        assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_integers_are_numbers_too(session, scoring_uri, digits_model):
+    black_and_white = (digits_model[1][:5] > 0.5).astype(int)
+    answer = session.post(scoring_uri, json={"data": black_and_white.tolist()})
+    assert answer.json() == digits_model[0].predict(black_and_white).tolist()
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "", "application/json", "text/plain", "application/x-www-form-urlencoded", "a/b; c=d"],
+)
+def test_the_content_type_does_not_matter(session, scoring_uri, digits, content_type):
+    for body in forms(digits[0][:3]).values():
+        answer = session.post(scoring_uri, data=body, headers={"Content-Type": content_type})
+        assert answer.json() == digits[1][:3].tolist()
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_one_line_of_curl_scores_an_idx_file(scoring_uri, digits, tmp_path):
+    file = tmp_path / "images-idx3-ubyte.gz"
+    file.write_bytes(gzip.compress(encode_idx(digits[0])))
+    command = ["curl", "--silent", "--noproxy", "*", "--data-binary", f"@{file}", scoring_uri]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == digits[1].tolist()
+
+
+def test_a_body_may_come_in_chunks_of_unknown_number(session, scoring_uri, digits):
+    body = encode_idx(digits[0][:300])
+    chunks = (body[start : start + 1000] for start in range(0, len(body), 1000))
+    assert session.post(scoring_uri, data=chunks).json() == digits[1][:300].tolist()
+
+
+@pytest.mark.parametrize("shape", [(0, 28, 28), (0, 784)])
+def test_no_images_have_no_labels(session, scoring_uri, shape):
+    assert session.post(scoring_uri, data=encode_idx(np.zeros(shape, np.uint8))).json() == []
+    assert session.post(scoring_uri, data=b'{"data": []}').json() == []
+
+
+def test_options_are_answered_and_other_methods_are_not(session, scoring_uri, digits):
+    options = session.options(scoring_uri)
+    assert (options.status_code, options.content) == (200, b"")
+    for method in ("GET", "PUT", "DELETE", "PATCH"):
+        answer = session.request(method, scoring_uri, data=encode_idx(digits[0][:1]))
+        assert answer.status_code == 405
+        assert answer.json()["message"]
+    assert session.head(scoring_uri).status_code == 405
+    assert session.post(scoring_uri, data=encode_idx(digits[0][:1])).status_code == 200
+
+
+def test_a_body_over_the_limit_is_refused_however_its_length_is_told(session, scoring_uri, digits):
+    limit = 128 * 2**20
+
+    def chunks():
+        for _ in range(limit // 2**20 + 1):
+            yield bytes(2**20)
+
+    for body in (bytes(limit + 1), chunks()):
+        answer = session.post(scoring_uri, data=body)
+        assert answer.status_code == 413
+        assert "larger than 134217728 bytes" in answer.json()["message"]
+    assert session.post(scoring_uri, data=encode_idx(digits[0][:1])).json() == [digits[1][0]]
+
+
+BOMBS = {
+    "IDX that promises too much": gzip.compress(encode_idx(np.zeros((1, 784), np.uint8))[:4])
+    + gzip.compress(b"\xff\xff\xff\xff\0\0\x03\x10" + bytes(2**20)),
+    "IDX that goes on": gzip.compress(encode_idx(np.zeros((1, 784), np.uint8)) + bytes(2**28), 1),
+    "JSON that goes on": gzip.compress(b'{"data": [' + b" " * 2**28, 1),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_gzip_bombs_are_refused(session, scoring_uri, digits, name):
+    answer = session.post(scoring_uri, data=BOMBS[name])
+    assert answer.status_code in (400, 413)
+    assert any(word in answer.json()["message"] for word in ("goes on", "unpack"))
+    assert session.post(scoring_uri, data=encode_idx(digits[0][:1])).json() == [digits[1][0]]
+
+
+def test_the_connection_is_kept_after_a_refusal(scoring_uri, digits):
+    connection = http.client.HTTPConnection(urlsplit(scoring_uri).netloc, timeout=30)
+    connection.connect()
+    connection.auto_open = 0
+    for body, status in ((b"nonsense", 400), (encode_idx(digits[0][:1]), 200)):
+        connection.request("POST", "/score", body)
+        response = connection.getresponse()
+        assert (response.status, bool(response.read())) == (status, True)
+    connection.close()
+
+
+def test_a_body_that_ends_early_is_refused(scoring_uri):
+    connection = http.client.HTTPConnection(urlsplit(scoring_uri).netloc, timeout=30)
+    connection.putrequest("POST", "/score")
+    connection.putheader("Content-Length", "1000")
+    connection.endheaders(b"\0\0\x08\x03")
+    connection.sock.shutdown(1)
+    response = connection.getresponse()
+    assert response.status == 400
+    assert "header" in json.load(response)["message"]
+    connection.close()
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\nabc\r\n", b"5\r\nabcdeXX0\r\n\r\n", b"ffff\r\nshort"])
+def test_broken_chunks_are_refused(scoring_uri, chunk):
+    connection = http.client.HTTPConnection(urlsplit(scoring_uri).netloc, timeout=30)
+    connection.putrequest("POST", "/score")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders(chunk)
+    connection.sock.shutdown(1)
+    response = connection.getresponse()
+    assert response.status == 400
+    assert "could not be read to its end" in json.load(response)["message"]
+    connection.close()
+
+
+def test_memory_does_not_grow_with_the_images(load_script, digits_model):
+    script = load_script(digits_model[0])
+    body = gzip.compress(encode_idx(np.zeros((100_000, 784), np.uint8)), 1)
+    tracemalloc.start()
+    labels = ask(script, body)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(labels) == 100_000
+    assert peak < 16e6  # the pixels alone are 78 MB
+
+
+RNG = np.random.default_rng(7)
+X = RNG.random((400, 12))
+Y = np.argmax(X[:, :4] + 0.2 * RNG.random((400, 4)), axis=1)
+
+
+@pytest.mark.parametrize(
+    ("classifier", "y"),
+    [
+        (LogisticRegression(), Y),
+        (LogisticRegression(), np.array(list("abcd"))[Y]),
+        (LogisticRegression(), Y > 1),
+        (LogisticRegression(fit_intercept=False), Y),
+        (OneVsRestClassifier(LogisticRegression()), Y),
+        (RidgeClassifier(), Y),
+        (SVC(kernel="linear"), Y % 3),  # as many pairs as classes: coef_ looks like one-vs-rest
+        (RandomForestClassifier(n_estimators=5, random_state=1), Y),
+    ],
+    ids=str,
+)
+def test_any_classifier_answers_as_its_predict_does(load_script, classifier, y):
+    model = classifier.fit(X, y)
+    expected = model.predict(X).tolist()
+    script = load_script(model)
+    assert ask(script, json.dumps({"data": X.tolist()}).encode()) == expected
+    assert ask(script, encode_idx(X)) == expected
+    assert ask(script, encode_idx(X.reshape(400, 3, 4))) == expected
+
+
+def test_the_tutorials_model_is_scored_without_scikit_learn(load_script, digits_model, monkeypatch):
+    model, X_test = digits_model
+    expected = model.predict(X_test).tolist()
+    script = load_script(model)
+    monkeypatch.setattr(LogisticRegression, "predict", None)
+    assert ask(script, encode_idx(X_test)) == expected
+
+
+def test_a_model_that_is_not_there_is_named(load_script, monkeypatch, tmp_path, digits_model):
+    script = load_script(digits_model[0])
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path / "elsewhere"))
+    with pytest.raises(FileNotFoundError, match=r"elsewhere/sklearn_mnist_model\.pkl"):
+        script.init()
+
+
+def test_the_script_stands_alone():
+    imported = set()
+    for node in ast.walk(ast.parse(SCORE_SCRIPT.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported.add(node.module)
+    assert not any(name.split(".")[0] == "mnist_deploy" for name in imported)
