@@ -22,6 +22,8 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from . import old_names
+
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
@@ -201,6 +203,7 @@ class ScoringServer(BaseApplication):
                 self.cfg.set(name, value)
 
     def load(self) -> WsgiApp:
+        old_names.install()  # for scripts and models of 2018
         from azureml_inference_server_http.server.config import config
         from azureml_inference_server_http.server.entry import app
 

@@ -1,4 +1,4 @@
-"""Web services: deploy, look at, change, delete; their logs and keys; operations."""
+"""Web services: deploy, look at, change, delete; their logs and keys."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import re
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from .model_api import CREATOR, MMS, answer, apply_patch, find_model, has_all
+from .image_api import find_image, image_recipe
+from .model_api import CREATOR, MMS, answer, apply_patch, details, find_model, has_all
+from .operation_api import accepted
 from .refusal import Refusal, not_supported
 from .services import Operation, Service, Services, already_exists, new_key
 from .store import Document
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
-HOLD = 10.0  # seconds that the answer about a running operation is held back
+RECIPES = ("environmentImageRequest", "imageId")  # what a service is made of: one of the two
 
 service_api = Blueprint("services", __name__)
 
@@ -48,8 +50,7 @@ def create_service(**_: str) -> Response:
     asked = request.get_json()
     check_request(asked)
     recipe = find_recipe(asked)
-    service = services().create(asked, recipe, find_models(recipe))
-    return accepted(service.operation)
+    return accepted(services().create(asked, recipe, find_models(recipe)))
 
 
 def check_request(asked: Document) -> None:
@@ -76,6 +77,8 @@ def check_request(asked: Document) -> None:
 
 def find_recipe(asked: Document) -> Document:
     """What the container is made of."""
+    if asked.get("imageId"):
+        return image_recipe(find_image(asked["imageId"]))
     recipe = asked.get("environmentImageRequest")
     if not recipe or not recipe.get("driverProgram") or not recipe.get("assets"):
         raise not_supported("a deployment without an inference config")
@@ -84,40 +87,6 @@ def find_recipe(asked: Document) -> Document:
 
 def find_models(recipe: Document) -> list[Document]:
     return [answer(*find_model(model_id)) for model_id in recipe.get("modelIds") or []]
-
-
-def accepted(operation: Operation) -> Response:
-    location = f"{request.path.partition('/services')[0]}/operations/{operation.id}"
-    return Response(status=202, headers={"Operation-Location": location})
-
-
-@service_api.get(f"{MMS}/operations/<operation_id>")
-def show_operation(operation_id: str, **_: str) -> Response:
-    operation = services().operations.get(operation_id)
-    if operation is None:
-        raise Refusal(404, "OperationNotFound", f"There is no operation {operation_id}.")
-    offset = int(request.args.get("offset", 0))
-    if not operation.log_after(offset):
-        # The SDK sleeps five seconds between two questions: it asks only once if the
-        # first answer is held until there is something to tell.
-        operation.wait(HOLD)
-    state, log = operation.state, operation.log_after(offset)
-    answer: Document = {
-        "id": operation.id,
-        "operationType": operation.kind,
-        "state": state,
-        "createdTime": operation.created,
-    }
-    if state != "Running":
-        answer["endTime"] = operation.ended
-    if operation.error:
-        answer["error"] = operation.error
-        answer["operationDetails"] = {"subOperationType": "DeployService"}
-    if operation.resource:
-        answer["resourceLocation"] = operation.resource
-    if log:
-        answer["streamingOperationLog"] = log
-    return jsonify(answer)
 
 
 @service_api.get(f"{MMS}/services")
@@ -167,38 +136,27 @@ def describe(service: Service) -> Document:
         "sslEnabled": False,
         "sslCertificate": "",
         "sslKey": "",
-        # The SDK reads the models of a service with another parser than registered ones.
-        "models": [service_model(model) for model in service.models],
+        "models": [details(model) for model in service.models],
     }
     if service.error:
         answer["error"] = service.error
-    if "environmentImageRequest" in asked:
-        answer["environmentImageRequest"] = asked["environmentImageRequest"]
-    if "imageId" in asked:
-        answer["imageId"] = asked["imageId"]
-    return answer
-
-
-def service_model(model: Document) -> Document:
-    empty = dict.fromkeys(("description", "framework", "frameworkVersion", "experimentName",
-                           "runId", "mimeType", "unpack"))  # fmt: skip
-    return {**empty, **model, "tags": model["kvTags"]}
+    return answer | {field: asked[field] for field in RECIPES if asked.get(field)}
 
 
 @service_api.patch(f"{MMS}/services/<name>")
 def update_service(name: str, **_: str) -> Response:
     service = find_service(name)
     asked = copy.deepcopy(service.request)
+    changeable = {"kvTags", "properties", "description", "authEnabled", *RECIPES}
     for change in request.get_json(force=True):
-        apply_patch(asked, change, {"kvTags", "properties", "description", "authEnabled",
-                                    "environmentImageRequest", "imageId"})  # fmt: skip
-    rebuilt = any(
-        asked.get(field) != service.request.get(field)
-        for field in ("environmentImageRequest", "imageId")
-    )
-    recipe = find_recipe(asked) if rebuilt else None
-    services().update(service, asked, recipe, find_models(recipe) if recipe else [])
-    return accepted(service.operation)
+        apply_patch(asked, change, changeable)
+    rebuilt = [field for field in RECIPES if asked.get(field) != service.request.get(field)]
+    recipe = None
+    if rebuilt:
+        asked |= {field: None for field in RECIPES if field not in rebuilt}
+        recipe = find_recipe(asked)
+    models = find_models(recipe) if recipe else []
+    return accepted(services().update(service, asked, recipe, models))
 
 
 @service_api.delete(f"{MMS}/services/<name>")
