@@ -25,6 +25,7 @@ from .tutorial import tutorial_file
 NOTEBOOK = "notebooks/img-classification-part2-deploy.ipynb"
 CELL_LIMIT = 3600  # seconds
 ERROR_LINES = 15
+WIDGET = "application/vnd.jupyter.widget-view+json"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -86,6 +87,7 @@ def run_notebook(
     except (CellTimeoutError, DeadKernelError) as error:
         raise SystemExit(sections.failure(str(error))) from None
     finally:
+        drop_progress_bars(notebook)
         nbformat.write(notebook, output_dir / notebook_file.name)
         page, _ = HTMLExporter(mathjax_url="").from_notebook_node(notebook)
         (output_dir / notebook_file.with_suffix(".html").name).write_text(page, encoding="utf-8")
@@ -104,6 +106,13 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
             on_cell_start=sections.start,
         ).execute(cleanup_kc=True)
     sections.end()
+
+
+def drop_progress_bars(notebook: nbformat.NotebookNode) -> None:
+    """Take out widgets: without the kernel that moved them they show nothing."""
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
 
 
 def inject(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> None:
@@ -157,8 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"There is no notebook {notebook_file}.")
     chosen = {"data_dir": options.data_dir, "config": options.config}
     parameters = {name: str(path.absolute()) for name, path in chosen.items() if path}
-    # Nobody can answer a log-in, and progress bars would be frozen into the page.
-    os.environ |= {"MNIST_DEPLOY_UNATTENDED": "1", "TQDM_DISABLE": "1"}
+    os.environ["MNIST_DEPLOY_UNATTENDED"] = "1"  # nobody can answer a log-in in here
     output_dir = options.output_dir.absolute()
     notebook = run_notebook(notebook_file, output_dir, parameters)
     print(f"\n{summary(notebook)}\nResults: {options.output_dir}/{notebook_file.stem}.html, .ipynb")
