@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def serve(script: Path, model_dir: Path, log: Path) -> Iterator[str]:
         assert health.status_code == 200, log.read_text()
         yield f"http://127.0.0.1:{port}/score"
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGQUIT)  # at once, whatever connections are open
         process.wait(timeout=30)
 
 

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import shutil
 import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import requests
+import yaml
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.multiclass import OneVsRestClassifier
@@ -29,6 +31,7 @@ from mnist_deploy.training import save_model
 pytest_plugins = ["scoring_server"]
 
 SCORE_SCRIPT = Path(__file__).resolve().parents[1] / "score.py"
+ENVIRONMENT = SCORE_SCRIPT.with_name("environment.yml")
 
 
 @pytest.fixture(scope="module")
@@ -253,12 +256,16 @@ def test_a_model_that_is_not_there_is_named(load_script, monkeypatch, tmp_path, 
         script.init()
 
 
-def test_the_script_stands_alone():
+def test_the_environment_pins_all_that_the_script_imports():
     imported = set()
     for node in ast.walk(ast.parse(SCORE_SCRIPT.read_text())):
         if isinstance(node, ast.Import):
-            imported |= {name.name for name in node.names}
+            imported |= {name.name.split(".")[0] for name in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            imported.add(node.module)
-    assert not any(name.split(".")[0] == "mnist_deploy" for name in imported)
+            imported.add(node.module.split(".")[0])
+    *conda, pip = yaml.safe_load(ENVIRONMENT.read_text())["dependencies"]
+    assert "python=3.11" in conda
+    pinned = dict(line.split("==") for line in pip["pip"])
+    module_of = {"scikit-learn": "sklearn", "azureml-defaults": "azureml_inference_server_http"}
+    installed = {module_of.get(name, name) for name in pinned}
+    assert imported - sys.stdlib_module_names == installed
