@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import ssl
 import sys
 import threading
@@ -21,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from flask import Flask, current_app, request
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from . import SUBSCRIPTION, refusal
-from .artifact_api import WORKSPACE, artifact_api
+from .artifact_api import artifact_api
 from .environment_api import environment_api
 from .image_api import image_api
 from .model_api import model_api
@@ -34,11 +35,10 @@ from .refusal import Refusal
 from .service_api import service_api
 from .services import Services
 from .store import Store
-from .tls import TENANT, Endpoint, create_server_context, create_token, derive
+from .tls import Endpoint, create_server_context, create_token, derive
+from .workspace_api import workspace_api
 
 LEASE_INTERVAL = 0.5  # seconds between two looks at who is still there
-
-workspace_api = Blueprint("workspace", __name__)
 
 
 class Leases:
@@ -90,6 +90,7 @@ def create_app(store: Store, services: Services, leases: Leases, token: str, hos
     app = Flask("mnist_deploy.local")
     app.config.update(TOKEN=token, HOST=host, PREFERRED_URL_SCHEME="https")
     app.extensions.update(store=store, services=services, leases=leases)
+    app.extensions["subscriptions"] = {SUBSCRIPTION}
     apis = (workspace_api, artifact_api, model_api, environment_api)
     for api in (*apis, image_api, operation_api, service_api):
         app.register_blueprint(api)
@@ -113,71 +114,6 @@ def check_token() -> None:
         raise Refusal(401, "AuthenticationFailed", "This is not the token of this workspace.")
 
 
-@workspace_api.route("/msi/<secret>", methods=["GET", "POST"])
-def managed_identity(secret: str) -> Response:
-    """The endpoint that the SDK asks for a token when no other way to log in was named."""
-    return jsonify(
-        access_token=current_app.config["TOKEN"],
-        expires_on=str(int(time.time()) + 24 * 3600),
-        token_type="Bearer",
-        resource=request.values.get("resource", ""),
-    )
-
-
-@workspace_api.get("/discovery/<secret>")
-def discovery(secret: str) -> Response:
-    url = f"https://{current_app.config['HOST']}"
-    apis = ("api", "experimentation", "history", "hyperdrive", "modelmanagement", "studio")
-    return jsonify(dict.fromkeys(apis, url))
-
-
-@workspace_api.get("/subscriptions")
-def list_subscriptions() -> Response:
-    one = {
-        "id": f"/subscriptions/{SUBSCRIPTION}",
-        "subscriptionId": SUBSCRIPTION,
-        "displayName": "local workspace of mnist_deploy",
-        "state": "Enabled",
-        "tenantId": TENANT,
-    }
-    return jsonify(value=[one])
-
-
-@workspace_api.get(WORKSPACE)
-def show_workspace(subscription: str, group: str, workspace: str) -> Response:
-    secret = derive(current_app.config["TOKEN"], "discovery")
-    host = current_app.config["HOST"]
-    return jsonify(
-        id=request.path,
-        name=workspace,
-        type="Microsoft.MachineLearningServices/workspaces",
-        location="local",
-        tags={},
-        sku={"name": "Basic", "tier": "Basic"},
-        properties={
-            "workspaceId": subscription,
-            "friendlyName": workspace,
-            "description": "A local workspace of mnist_deploy",
-            "discoveryUrl": f"https://{host}/discovery/{secret}",
-            "provisioningState": "Succeeded",
-        },
-    )
-
-
-@workspace_api.post("/leases")
-def add_lease() -> Response:
-    leases: Leases = current_app.extensions["leases"]
-    if not leases.add(int(request.get_json()["pid"])):
-        raise Refusal(503, "Ending", "This control plane is ending.")
-    return jsonify({})
-
-
-@workspace_api.delete("/leases")
-def end_leases() -> Response:
-    current_app.extensions["leases"].close()
-    return jsonify({})
-
-
 class QuietHandler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 120  # seconds that a silent connection is kept
@@ -190,12 +126,13 @@ class TlsServer(ThreadedWSGIServer):
     """Greets each client in its own thread, so that a silent one keeps nobody waiting."""
 
     daemon_threads = True
-    tls: ssl.SSLContext
+    ssl_context: ssl.SSLContext
 
     def finish_request(self, connection: Any, address: Any) -> None:
         connection.settimeout(10)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            with self.tls.wrap_socket(connection, server_side=True) as secure:
+            with self.ssl_context.wrap_socket(connection, server_side=True) as secure:
                 super().finish_request(secure, address)
         except (OSError, ssl.SSLError) as error:
             logging.getLogger(__name__).debug("connection ended: %s", error)
@@ -214,7 +151,7 @@ def run(home: Path, port: int, first_user: int) -> None:
     store = Store(home / "store")
     services = Services(store, runtime / "containers")
     server = TlsServer("127.0.0.1", port, None, QuietHandler)  # type: ignore[arg-type]
-    server.tls = create_server_context(runtime)
+    server.ssl_context = create_server_context(runtime)
     host, token = f"127.0.0.1:{server.server_port}", create_token()
     server.app = create_app(store, services, leases, token, host)
     signal.signal(signal.SIGTERM, lambda *_: leases.close())

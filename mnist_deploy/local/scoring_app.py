@@ -22,7 +22,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from . import old_names
+from . import aliases
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -203,7 +203,7 @@ class ScoringServer(BaseApplication):
                 self.cfg.set(name, value)
 
     def load(self) -> WsgiApp:
-        old_names.install()  # for scripts and models of 2018
+        aliases.install()  # for scripts and models of 2018
         from azureml_inference_server_http.server.config import config
         from azureml_inference_server_http.server.entry import app
 

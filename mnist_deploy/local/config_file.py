@@ -1,0 +1,101 @@
+"""The config.json by which a bare ``Workspace.from_config()`` finds its workspace."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
+
+# In the SDK's own order of search, each in a folder and then in all above it.
+PLACES = tuple(
+    Path(folder, name)
+    for folder in (".azureml", "aml_config", "")
+    for name in ("config.json", "project.json")
+)
+LENT = json.dumps(
+    {
+        "subscription_id": SUBSCRIPTION,
+        "resource_group": RESOURCE_GROUP,
+        "workspace_name": WORKSPACE_NAME,
+        "written_by": "mnist_deploy.local exec, which removes this file when it ends",
+    },
+    indent=4,
+).encode()
+
+
+def find_config(folder: Path) -> Path | None:
+    """The file that the SDK would read in `folder`; None if there is none, or only a lent one."""
+    for place in PLACES:
+        for parent in (folder, *folder.parents):
+            if (parent / place).is_file():
+                return None if is_lent(parent / place) else parent / place
+    return None
+
+
+def is_lent(file: Path) -> bool:
+    """Whether :func:`lend_config` wrote it, now or in a process that was killed."""
+    try:
+        return file.read_bytes() == LENT
+    except OSError:
+        return False
+
+
+def read_subscription(file: Path) -> str | None:
+    """The subscription that a config.json names; None if the SDK could not use it either."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        scope = content.get("Scope")
+        found = scope.split("/")[2] if scope else content["subscription_id"]
+        return found if isinstance(found, str) else None
+    except (OSError, ValueError, KeyError, IndexError, AttributeError):
+        return None
+
+
+@contextlib.contextmanager
+def lend_config(folder: Path) -> Iterator[Path]:
+    """Keep a config.json for the local workspace in ``folder/.azureml`` meanwhile.
+
+    Processes that lend it at the same time share it, and the last of them removes it. One
+    that is there already, or that somebody writes there meanwhile, is left alone.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    file = folder / ".azureml" / "config.json"
+    is_new_folder = is_lent(file) or not file.parent.exists()
+    file.parent.mkdir(exist_ok=True)
+    descriptor = _share(file)
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_lent(file):
+                file.unlink()
+        os.close(descriptor)
+        if is_new_folder:
+            with contextlib.suppress(OSError):  # something else lies in it by now
+                file.parent.rmdir()
+
+
+def _share(file: Path) -> int:
+    """Write the file unless it is there, and hold a shared lock on it."""
+    while True:
+        with contextlib.suppress(FileExistsError), open(file, "xb") as new:
+            new.write(LENT)
+        try:
+            descriptor = os.open(file, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # its last holder has just removed it
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(file)):
+                return descriptor
+        os.close(descriptor)

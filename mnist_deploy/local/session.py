@@ -1,0 +1,160 @@
+"""What a command is given so that it finds the local workspace where it expects Azure."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import requests
+
+from . import LocalWorkspaceError, _call, aliases, home_folder, start
+from .config_file import find_config, lend_config, read_subscription
+from .kernels import AZURE_KERNELS, find_notebooks, kernel_of, write_kernels
+from .tls import Endpoint
+
+# The tutorial's share in this: run or imported in other processes, never in this package.
+PART_ONE = (sys.executable, "-m", "mnist_deploy.part_one")
+OPEN_DATASETS = "azureml.opendatasets=mnist_deploy.open_datasets"
+DATA_HOST = "https://azureopendatastorage.blob.core.windows.net/"
+PATIENCE = 3.0  # seconds to find out whether there is a network
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal; standard output is the command's."""
+    print(f"[mnist_deploy.local] {line}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def open_session(
+    command: Sequence[str] = (), *, data_dir: Path | None = None, bare: bool = False
+) -> Iterator[dict[str, str]]:
+    """Start or join the local workspace, and lead what is run meanwhile to it.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Notebooks among its arguments get a config.json and kernels where they lie.
+    data_dir : Path, optional
+        Where MNIST lies or is downloaded to; a folder of the workspace's by default.
+    bare : bool
+        Leave out what part one of the tutorial would have registered.
+
+    Yields
+    ------
+    dict of str to str
+        The environment to run it in.
+
+    Raises
+    ------
+    LocalWorkspaceError
+        If the workspace does not start, or part one fails.
+    """
+    endpoint = start()
+    home = home_folder()
+    data_dir = (data_dir or home / "data").absolute()
+    notebooks = [Path(word).absolute() for word in command if word.endswith(".ipynb")]
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mnist_deploy-")))
+        environment = {
+            **os.environ,
+            **endpoint.environment(),
+            "MNIST_DEPLOY_HOME": str(home),
+            "MNIST_DEPLOY_DATA": str(data_dir),
+            aliases.STAND_INS: OPEN_DATASETS if needs_stand_in() else "",
+            "PATH": prepend(Path(sys.executable).parent, "PATH"),
+            "PYTHONPATH": prepend(add_aliases(folder / "python"), "PYTHONPATH"),
+            "JUPYTER_PATH": prepend(add_kernels(folder / "jupyter", notebooks), "JUPYTER_PATH"),
+        }
+        if not bare:
+            prepare(environment, home, data_dir, folder)
+        for place in dict.fromkeys((Path.cwd(), *(notebook.parent for notebook in notebooks))):
+            stack.enter_context(config_in(place, endpoint))
+        yield environment
+
+
+def prepend(folder: Path, variable: str) -> str:
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get(variable))))
+
+
+def add_aliases(folder: Path) -> Path:
+    """Let every Python that is started look up module names that are no more."""
+    folder.mkdir()
+    shutil.copyfile(aliases.__file__, folder / "sitecustomize.py")
+    return folder
+
+
+def needs_stand_in() -> bool:
+    """Whether ``azureml.opendatasets`` is not there, or could not reach its data."""
+    if importlib.util.find_spec("azureml.opendatasets") is None:
+        say("azureml-opendatasets is not installed: mnist_deploy.open_datasets stands in for it.")
+        return True
+    try:
+        requests.head(DATA_HOST, timeout=PATIENCE)
+    except requests.RequestException:
+        say("No network: mnist_deploy.open_datasets stands in for azureml.opendatasets.")
+        return True
+    return False
+
+
+def add_kernels(folder: Path, notebooks: Sequence[Path]) -> Path:
+    """Make every kernel that a notebook here names lead to the running Python."""
+    named = map(kernel_of, [*notebooks, *find_notebooks(Path.cwd())])
+    write_kernels(folder, {*AZURE_KERNELS, *filter(None, named)})
+    return folder
+
+
+def prepare(environment: Mapping[str, str], home: Path, data_dir: Path, folder: Path) -> None:
+    """Let the tutorial's part one register what is missing, one process at a time.
+
+    It is out of reach of the terminal's Ctrl-C, and so ends without a traceback.
+    """
+    with open(home / "run" / "preparing", "w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        process = subprocess.Popen(
+            [*PART_ONE, str(data_dir)],
+            env={**environment, "MNIST_DEPLOY_UNATTENDED": "1"},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(),
+            start_new_session=True,
+        )
+        try:
+            status = process.wait()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+    if status != 0:
+        raise LocalWorkspaceError(
+            "Part one of the tutorial could not be prepared. Run with --bare to do without it, or "
+            "with --data-dir and a folder that holds MNIST."
+        )
+
+
+@contextlib.contextmanager
+def config_in(folder: Path, endpoint: Endpoint) -> Iterator[None]:
+    """See to it that ``Workspace.from_config()`` in `folder` finds the local workspace."""
+    config = find_config(folder)
+    subscription = config and read_subscription(config)
+    if subscription:
+        _call(endpoint, "POST", "/subscriptions", {"subscriptionId": subscription})
+        say(f"{config} names a workspace of yours: in here it leads to the local one.")
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lend_config(folder))
+        except OSError as error:
+            say(
+                f"{folder} takes no config.json ({error.strerror}): from_config() will not find it."
+            )
+        yield
