@@ -19,13 +19,7 @@ _ROOMS = {
         "load_test_data",
         "load_training_data",
     ),
-    "deployment": (
-        "build_aci_config",
-        "build_inference_config",
-        "closing_service",
-        "delete_service",
-        "deploy_to_aci",
-    ),
+    "deployment": ("closing_service", "delete_service", "deploy_to_aci"),
     "errors": ("MnistDeployError",),
     "plots": (
         "plot_comparison",
@@ -33,8 +27,10 @@ _ROOMS = {
         "plot_misclassified",
         "plot_predictions",
     ),
-    "registry": ("download_model", "fetch_environment", "fetch_model", "prepare_workspace"),
+    "preparation": ("prepare_workspace",),
     "tutorial": ("tutorial_file",),
+    "registry": ("download_model", "fetch_environment", "fetch_model"),
+    "service_config": ("build_aci_config", "build_inference_config"),
     "workspace": ("connect_workspace",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -2,100 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
 from .errors import DeploymentError, DeploymentTimeout
 from .preflight import check_deployment
-from .tutorial import tutorial_file
+from .sdk_call import Deadline, DeadlinePassed, reason
 
 if TYPE_CHECKING:
-    from azureml.core import Environment, Model, Workspace
+    from azureml.core import Model, Workspace
     from azureml.core.model import InferenceConfig
-    from azureml.core.webservice import AciWebservice
+    from azureml.core.webservice import AciWebservice, Webservice
     from azureml.core.webservice.aci import AciServiceDeploymentConfiguration
 
 _LOG_LINES = 30
-
-
-def build_inference_config(
-    environment: Environment, entry_script: str | os.PathLike[str] = "score.py"
-) -> InferenceConfig:
-    """What runs in the service: a scoring script in an environment.
-
-    Wraps the tutorial's ``InferenceConfig(entry_script="score.py", environment=myenv)``.
-
-    Parameters
-    ----------
-    environment : azureml.core.Environment
-    entry_script : path-like
-        Looked for in the working directory, then among the tutorial's own files.
-
-    Raises
-    ------
-    DeploymentError
-        There is no such script.
-    """
-    from azureml.core.model import InferenceConfig
-
-    script = Path(entry_script)
-    if not script.is_file():
-        try:
-            script = tutorial_file(str(entry_script))
-        except FileNotFoundError:
-            raise DeploymentError(
-                f"There is no scoring script {entry_script} in this folder. Expected a Python "
-                "file with init() and run()."
-            ) from None
-    return InferenceConfig(entry_script=str(script), environment=environment)
-
-
-def build_aci_config(
-    cpu_cores: float = 1,
-    memory_gb: float = 1,
-    tags: dict[str, str] | None = None,
-    description: str = "Predict MNIST with sklearn",
-    **aci: Any,
-) -> AciServiceDeploymentConfiguration:
-    """How large the container is, and how the service is described.
-
-    Wraps the tutorial's ``AciWebservice.deploy_configuration``.
-
-    Parameters
-    ----------
-    cpu_cores, memory_gb : float
-        More than 0; memory in GB.
-    tags : dict of str to str, optional
-        By default data=MNIST and method=sklearn.
-    description : str
-    **aci
-        Whatever else `AciWebservice.deploy_configuration` takes; ``auth_enabled=True`` makes
-        the service ask for a key.
-
-    Raises
-    ------
-    DeploymentError
-        A value that no container can have.
-    """
-    from azureml.core.webservice import AciWebservice
-    from azureml.exceptions import WebserviceException
-
-    if tags is None:
-        tags = {"data": "MNIST", "method": "sklearn"}
-    try:
-        return AciWebservice.deploy_configuration(
-            cpu_cores=cpu_cores, memory_gb=memory_gb, tags=tags, description=description, **aci
-        )
-    except WebserviceException as error:
-        raise DeploymentError(f"The ACI configuration is not valid: {error.message}") from error
+_LOG_LIMIT = 5.0  # seconds
+_DELETE_LIMIT = 300.0  # seconds
+_NOTE = " container - environment: "  # begins what a local container says of its packages
 
 
 def deploy_to_aci(
@@ -119,11 +46,11 @@ def deploy_to_aci(
     inference_config, aci_config
         See `build_inference_config`, `build_aci_config`.
     name : str
-        Lower-case letters, digits and '-'; at most 32 characters.
+        3 to 32 lower-case letters, digits and '-', a letter first.
     overwrite : bool
         Replace a service of that name, which an earlier run may have left over.
     timeout : float
-        In seconds.
+        In seconds, for all of it; the log of a service that failed may take 5 more.
 
     Returns
     -------
@@ -141,81 +68,87 @@ def deploy_to_aci(
         It was not healthy in time; likewise.
     """
     from azureml.core.model import Model
-    from azureml.exceptions import WebserviceException
 
     models = [model] if isinstance(model, Model) else list(model)
-    check_deployment(models, inference_config)
-    give_up_at = time.monotonic() + timeout
-    replaced = _make_room(ws, name, overwrite)
+    if not all(isinstance(each, Model) for each in models):
+        raise TypeError(f"model is {model!r}; expected a Model, as fetch_model(ws) returns it.")
+    check_deployment(name, models, inference_config)
+    deadline, service = Deadline(timeout), None
     try:
-        with warnings.catch_warnings():
-            # That SDK v1 is retired is said in the notebook, once.
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            service = Model.deploy(
-                ws, name, models, inference_config, aci_config, overwrite=replaced
+        left_over = _find_left_over(ws, name, overwrite, deadline)
+        with tqdm(desc=f"deploying {name}", bar_format="{desc} {elapsed}", leave=False) as progress:
+            deadline.tick = progress.refresh
+            in_place = left_over is not None and left_over.state == "Healthy"
+            if left_over is not None and not in_place:  # Azure updates no service that failed
+                deadline.call(left_over.delete)
+            service = deadline.call(
+                _send, ws, name, models, inference_config, aci_config, overwrite=in_place
             )
-    except WebserviceException as error:
-        raise DeploymentError(f"{name} was not deployed: {error.message}") from error
-    _wait(service, give_up_at, timeout)
+            deadline.call(service.wait_for_deployment, timeout_sec=deadline.left() + 1)
+            if service.state != "Healthy":
+                raise RuntimeError(f"it became {service.state} after it had started.")
+    except KeyboardInterrupt:
+        print(f"Interrupted. The service {name!r} may be left: overwrite=True replaces it.")
+        raise
+    except DeploymentError:
+        raise
+    except DeadlinePassed as error:
+        what = f"was not healthy within {timeout:g} s"
+        raise _failure(DeploymentTimeout, name, service, what, error) from None
+    except Exception as error:
+        raise _failure(DeploymentError, name, service, "could not be deployed", error) from error
     for line in _log_tail(service, 5000).splitlines():
-        if " environment: " in line:
-            print(line.partition(" environment: ")[2])
+        if _NOTE in line:
+            print(line.partition(_NOTE)[2])
     return service
 
 
-def _make_room(ws: Workspace, name: str, overwrite: bool) -> bool:
-    """Whether there is a service of that name to be overwritten; one that failed is deleted."""
+def _find_left_over(
+    ws: Workspace, name: str, overwrite: bool, deadline: Deadline
+) -> Webservice | None:
     from azureml.core.webservice import Webservice
 
-    old = next((service for service in Webservice.list(ws) if service.name == name), None)
-    if old is None:
-        return False
-    if not overwrite:
+    services = deadline.call(Webservice.list, ws)
+    left_over = next((service for service in services if service.name == name), None)
+    if left_over is not None and not overwrite:
         raise DeploymentError(
-            f"There is a service {name!r} already. Pass overwrite=True to replace it, choose "
-            "another name, or delete it with delete_service.",
-            state=old.state,
+            f"There is a service {name!r} already ({left_over.state}). Pass overwrite=True to "
+            "replace it, choose another name, or delete it with delete_service.",
+            state=left_over.state,
         )
-    print(f"Replacing the service {name!r} that was left from {old.created_time:%Y-%m-%d %H:%M}.")
-    if old.state in ("Healthy", "Transitioning"):
-        return True
-    old.delete()
-    return False
+    if left_over is not None:
+        print(f"Replacing the service {name!r} ({left_over.state}), left from an earlier run.")
+    return left_over
 
 
-def _wait(service: AciWebservice, give_up_at: float, timeout: float) -> None:
-    outcome: list[Exception | None] = []
+def _send(*deployment: object, overwrite: bool) -> AciWebservice:
+    from azureml.core.model import Model
 
-    def poll() -> None:
-        try:
-            service.wait_for_deployment(timeout_sec=max(1.0, give_up_at - time.monotonic()))
-            outcome.append(None)
-        except Exception as error:
-            outcome.append(error)
-
-    # The SDK looks at the clock every five seconds only: the time is kept out here.
-    poller = threading.Thread(target=poll, daemon=True)
-    poller.start()
-    form = "{desc} {elapsed}"
-    with tqdm(desc=f"deploying {service.name}", bar_format=form, leave=False) as progress:
-        while poller.is_alive() and time.monotonic() < give_up_at:
-            poller.join(0.25)
-            progress.refresh()
-    if not outcome or (outcome[0] is not None and time.monotonic() >= give_up_at):
-        raise _failed(service, DeploymentTimeout, f"was not healthy within {timeout:g} s")
-    if outcome[0] is not None:
-        raise _failed(service, DeploymentError, "could not be deployed") from outcome[0]
+    with warnings.catch_warnings():
+        # That the first SDK is retired is said in the notebook, once.
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        return Model.deploy(*deployment, overwrite=overwrite)
 
 
-def _failed(service: AciWebservice, kind: type[DeploymentError], what: str) -> DeploymentError:
+def _failure(
+    kind: type[DeploymentError],
+    name: str,
+    service: AciWebservice | None,
+    what: str,
+    error: Exception,
+) -> DeploymentError:
+    """Put together all that is known about a deployment that failed."""
+    if service is None:
+        return kind(f"The service {name!r} {what}: {reason(error)}")
     with suppress(Exception):  # whatever it is, it must not hide the failure itself
-        service.update_deployment_state()
+        Deadline(_LOG_LIMIT).call(service.update_deployment_state)
     logs = _log_tail(service, _LOG_LINES)
+    shown = f"The last lines of its container's log:\n\n{logs}\n" if logs else reason(error)
     return kind(
-        f"The service {service.name!r} {what}; its state is {service.state}. The last lines of "
-        f"its container's log:\n{logs or '(there is none)'}\n"
-        "Look for the first error in them: most often init() could not load the model, or an "
-        "import of the script is missing from the environment. Then deploy with overwrite=True.",
+        f"The service {name!r} {what}; its state is {service.state}. {shown}\n"
+        "Look for the first error above. Most often init() could not load the model, or the "
+        "script imports what the environment does not install. Where there is no error, it needs "
+        "more time: pass a longer timeout. Then deploy again with overwrite=True.",
         state=service.state,
         logs=logs,
     )
@@ -223,23 +156,28 @@ def _failed(service: AciWebservice, kind: type[DeploymentError], what: str) -> D
 
 def _log_tail(service: AciWebservice, lines: int) -> str:
     try:
-        return "\n".join((service.get_logs(num_lines=lines) or "").splitlines()[-lines:])
+        log = Deadline(_LOG_LIMIT).call(service.get_logs, num_lines=lines)
     except Exception as error:
-        return f"(the log cannot be read: {error})"
+        return f"(The log cannot be read: {reason(error)})"
+    return "\n".join((log or "").splitlines()[-lines:])
 
 
 def delete_service(service: AciWebservice) -> None:
     """Delete a service; nothing happens if it is gone already.
 
-    Wraps the tutorial's ``service.delete()``. Raises a `DeploymentError` where that fails.
-    """
-    from azureml.exceptions import WebserviceException
+    Wraps the tutorial's ``service.delete()``.
 
+    Raises
+    ------
+    DeploymentError
+        It could not be deleted, or was not within 300 seconds.
+    """
     try:
-        service.delete()
-    except WebserviceException as error:
+        Deadline(_DELETE_LIMIT).call(service.delete)
+    except Exception as error:
         raise DeploymentError(
-            f"The service {service.name!r} could not be deleted: {error.message}",
+            f"The service {service.name!r} could not be deleted: {reason(error)} On Azure it may "
+            "go on costing money: try again, or delete it in the portal.",
             state=service.state,
         ) from error
 

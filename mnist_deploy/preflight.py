@@ -4,87 +4,129 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+import symtable
+from collections.abc import Iterator, Sequence
+from importlib.util import decode_source
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from .errors import DeploymentError
-from .scoring_environment import pinned_version
+from .model_file import same_minor
+from .registry import ANSWER_LIMIT, trained_with
+from .scoring_environment import find_requirement, pinned_version
+from .sdk_call import Deadline, reason
 
 if TYPE_CHECKING:
     from azureml.core import Environment, Model
     from azureml.core.model import InferenceConfig
 
-_MODEL_FILE = re.compile(r"[\w.-]+\.(pkl|pickle|joblib)")
+_SERVICE_NAME = re.compile(r"[a-z][-a-z0-9]{1,30}[a-z0-9]")
+_MODEL_FILE = re.compile(r"[\w./-]*[\w-]\.(pkl|pickle|joblib)")
 
 
-def check_deployment(models: Sequence[Model], inference_config: InferenceConfig) -> None:
+def check_deployment(name: str, models: Sequence[Model], inference_config: InferenceConfig) -> None:
     """Raise a `DeploymentError` for what would only fail minutes later, in the container."""
-    folder = Path(inference_config.source_directory or ".")
-    script = folder / inference_config.entry_script
+    check_name(name)
+    script = Path(inference_config.source_directory or "", inference_config.entry_script)
     tree = parse_script(script)
-    check_model_files(script, tree, models)
-    check_versions(models, inference_config.environment)
+    check_model_files(script, tree, models, inference_config.source_directory)
+    for model in models:
+        check_version(model, inference_config.environment)
+
+
+def check_name(name: str) -> None:
+    """Check that Azure takes it as the name of a service."""
+    if not _SERVICE_NAME.fullmatch(name):
+        raise DeploymentError(
+            f"{name!r} is no name for a service. Expected 3 to 32 lower-case letters, digits and "
+            "'-', a letter first and no '-' last."
+        )
 
 
 def parse_script(script: Path) -> ast.Module:
     """Compile a scoring script, without running it, and find ``init`` and ``run`` in it."""
     try:
-        tree = ast.parse(script.read_text(encoding="utf-8"), filename=str(script))
+        source = decode_source(script.read_bytes())
+        tree = ast.parse(source, str(script))
+        compile(tree, str(script), "exec", dont_inherit=True)
+        table = symtable.symtable(source, str(script), "exec")
     except (OSError, SyntaxError, ValueError) as error:
-        raise DeploymentError(f"The scoring script {script} cannot be compiled: {error}") from error
-    missing = [name for name in ("init", "run") if name not in _top_level_names(tree)]
-    if missing:
         raise DeploymentError(
-            f"The scoring script {script} does not define {' and '.join(missing)}. The service "
-            "calls init() once, when it starts, and run(request) for every request."
+            f"The scoring script {script} cannot be compiled: {error}. Mend it first: the service "
+            "would end with the same error."
+        ) from error
+    defined = {each.get_name() for each in table.get_symbols() if _is_bound(each)}
+    missing = [name for name in ("init", "run") if name not in defined]
+    if missing and not _imports_star(tree):
+        raise DeploymentError(
+            f"The scoring script {script} does not define {' and '.join(missing)}. Expected are "
+            "init(), which the service calls when it starts, and run(data), for every request."
         )
     return tree
 
 
-def _top_level_names(tree: ast.Module) -> set[str]:
-    names: set[str] = set()
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            names.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.Assign):
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        elif isinstance(node, (ast.If, ast.Try, ast.With)):
-            names |= {"init", "run"} & {
-                inner.name for inner in ast.walk(node) if isinstance(inner, ast.FunctionDef)
-            }
-    return names if "*" not in names else names | {"init", "run"}
+def _is_bound(symbol: symtable.Symbol) -> bool:
+    return symbol.is_assigned() or symbol.is_imported()
 
 
-def check_model_files(script: Path, tree: ast.Module, models: Sequence[Model]) -> None:
-    """Where the script names pickles, one of them at least must be in the models."""
+def _imports_star(tree: ast.Module) -> bool:
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    return any(alias.name == "*" for node in imports for alias in node.names)
+
+
+def check_model_files(
+    script: Path, tree: ast.Module, models: Sequence[Model], source_directory: str | None = None
+) -> None:
+    """Where the script names pickles, find one of them at least in the models or beside it."""
     named = {
-        PurePosixPath(node.value).name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and _MODEL_FILE.fullmatch(PurePosixPath(node.value).name)
+        PurePosixPath(text).name for text in _whole_strings(tree) if _MODEL_FILE.fullmatch(text)
     }
-    if not named:
+    if not named or any(model.unpack for model in models):  # what is in an archive is not listed
         return
-    held = {PurePosixPath(path).name for model in models for path in model.get_sas_urls()}
-    if not named & held:
+    held = set()
+    for model in models:
+        try:
+            held |= {
+                PurePosixPath(path).name for path in Deadline(ANSWER_LIMIT).call(model.get_sas_urls)
+            }
+        except Exception as error:
+            raise DeploymentError(
+                f"What is in model {model.id} cannot be looked up: {reason(error)} Is it "
+                "registered still?"
+            ) from None
+    beside = (
+        {path.name for path in Path(source_directory).rglob("*")} if source_directory else set()
+    )
+    if not named & (held | beside):
         raise DeploymentError(
             f"{script} loads {', '.join(sorted(named))}, but the model holds "
             f"{', '.join(sorted(held)) or 'no file'}. Deploy another model, or name its file."
         )
 
 
-def check_versions(models: Sequence[Model], environment: Environment | None) -> None:
+def _whole_strings(node: ast.AST) -> Iterator[str]:
+    """The strings that the code holds as they are, not as parts of longer ones."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif not isinstance(node, ast.JoinedStr) and not (
+        isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Mod))
+    ):
+        for child in ast.iter_child_nodes(node):
+            yield from _whole_strings(child)
+
+
+def check_version(model: Model, environment: Environment | None) -> None:
     """A model that says which scikit-learn saved it must meet that one in the container."""
-    pinned = pinned_version(environment, "scikit-learn") if environment is not None else None
-    for model in models:
-        saved_with = (model.properties or {}).get("scikit-learn")
-        if pinned and saved_with and pinned != saved_with:
-            raise DeploymentError(
-                f"Model {model.id} was saved by scikit-learn {saved_with}, but the environment "
-                f"{environment.name!r} installs {pinned}. Use the environment that was "
-                "registered with it, or prepare_workspace(ws) to make both anew."
-            )
+    trained = trained_with(model)
+    if trained is None or environment is None:
+        return
+    asked = find_requirement(environment, "scikit-learn")
+    if asked is None or asked.specifier.contains(trained, prereleases=True):
+        return
+    pinned = pinned_version(environment, "scikit-learn")
+    if pinned is None or not same_minor(pinned, trained):
+        raise DeploymentError(
+            f"Model {model.id} was saved by scikit-learn {trained}, but the environment "
+            f"{environment.name!r} installs {asked}: it might not load there, or answer wrongly. "
+            "Use the environment that belongs to the model, or prepare_workspace(ws) to have both."
+        )

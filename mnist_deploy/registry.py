@@ -1,125 +1,30 @@
-"""Models and environments in a workspace: prepare, fetch, download."""
+"""Models and environments that are registered in a workspace: fetch, download, verify."""
 
 from __future__ import annotations
 
-import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packaging.version import Version
-
-from .errors import EnvironmentNotFound, ModelError
+from .errors import EnvironmentNotFound, ModelError, WorkspaceError
+from .model_file import find_problem, loads_here, saved_with
+from .sdk_call import Deadline, reason
 
 if TYPE_CHECKING:
     from azureml.core import Environment, Model, Workspace
-
-    from .data import MnistFiles
 
 MODEL_NAME = "sklearn_mnist"
 MODEL_FILE = "sklearn_mnist_model.pkl"
 ENVIRONMENT_NAME = "tutorial-env"
 
-
-def prepare_workspace(
-    ws: Workspace, data_dir: str | os.PathLike[str] = "data", regularization: float = 0.8
-) -> Model:
-    """Make sure of what part one of the tutorial leaves behind: its model and its environment.
-
-    Wraps part one in brief. What is registered already is left as it is; a model that this
-    function registered earlier gets a new version where it was trained on the sample and the
-    genuine database is at hand now, or with another scikit-learn than the one installed.
-
-    Parameters
-    ----------
-    ws : azureml.core.Workspace
-    data_dir : path-like
-        Where MNIST lies or is downloaded to, if it must be trained.
-    regularization : float
-        The inverse of scikit-learn's C.
-
-    Returns
-    -------
-    azureml.core.Model
-        ``sklearn_mnist``, with the properties ``scikit-learn``, ``accuracy``, ``data`` and
-        ``sha256`` if it was trained here. The environment is ``tutorial-env``.
-
-    Raises
-    ------
-    DataError
-        It must be trained and there is no data.
-    """
-    from .data import download_mnist
-    from .scoring_environment import build_scoring_environment, pinned_version
-
-    model = _find_model(ws, MODEL_NAME)
-    if model is None or _was_trained_here(model):
-        files = download_mnist(data_dir)
-        if model is None or not _is_current(model, files):
-            model = _train_and_register(ws, files, data_dir, regularization)
-    wanted = model.properties.get("scikit-learn")
-    try:
-        environment = fetch_environment(ws)
-        agrees = wanted is None or pinned_version(environment, "scikit-learn") == wanted
-    except EnvironmentNotFound:
-        agrees = False
-    if not agrees:
-        environment = build_scoring_environment(ENVIRONMENT_NAME).register(ws)
-        print(f"Registered environment {environment.name}:{environment.version}.")
-    return model
-
-
-def _was_trained_here(model: Model) -> bool:
-    return {"data", "scikit-learn", "sha256"} <= (model.properties or {}).keys()
-
-
-def _is_current(model: Model, files: MnistFiles) -> bool:
-    """Whether nothing better than this registered model can be trained now."""
-    trained_on = model.properties["data"].split(":")[0]
-    same_data = trained_on == files.kind or files.is_sample
-    return same_data and _fits(model.properties["scikit-learn"])
-
-
-def _train_and_register(
-    ws: Workspace, files: MnistFiles, data_dir: str | os.PathLike[str], regularization: float
-) -> Model:
-    from azureml.core import Model
-
-    from .data import load_test_data, load_training_data
-    from .training import fit_model, save_model
-
-    images, labels = load_training_data(data_dir)
-    print(f"Training {MODEL_NAME} on {len(labels):,} images.")
-    classifier = fit_model(images, labels, regularization)
-    accuracy = classifier.score(*load_test_data(data_dir))
-    with _folder_here() as folder:
-        path = save_model(classifier, folder / MODEL_FILE)
-        model = Model.register(
-            ws,
-            model_path=os.path.relpath(path),
-            model_name=MODEL_NAME,
-            tags={"data": "MNIST", "method": "sklearn"},
-            description="One-vs-rest logistic regression on MNIST",
-            properties={
-                "scikit-learn": installed_version("scikit-learn"),
-                "accuracy": f"{accuracy:.4f}",
-                "data": f"{files.kind}: {len(labels)} images",
-                "sha256": _sha256(path),
-            },
-        )
-    print(f"Registered model {model.id}, accuracy {accuracy:.4f} on the test images.")
-    return model
-
-
-@contextmanager
-def _folder_here() -> Iterator[Path]:
-    """A passing folder in the working directory: Model.register takes files from nowhere else."""
-    with tempfile.TemporaryDirectory(prefix=".mnist_deploy-", dir=".") as folder:
-        yield Path(folder)
+ANSWER_LIMIT = 120.0  # seconds for the workspace to answer
+TRANSFER_LIMIT = 3600.0  # seconds for a model's files to go up or down
+_LISTED = 10  # names in an error message
 
 
 def fetch_model(ws: Workspace, name: str = MODEL_NAME, version: int | None = None) -> Model:
@@ -130,32 +35,44 @@ def fetch_model(ws: Workspace, name: str = MODEL_NAME, version: int | None = Non
     Raises
     ------
     ModelError
-        It is not registered; says which models are.
+        It is not registered; says which models, or which of its versions, are.
+    WorkspaceError
+        The workspace does not answer.
     """
-    model = _find_model(ws, name, version)
-    if model is None:
-        from azureml.core import Model
-
-        known = sorted(each.id for each in Model.list(ws))
-        which = f"Version {version} of model" if version else "Model"
-        raise ModelError(
-            f"{which} {name!r} is not registered in workspace {ws.name!r}. "
-            f"Registered are: {', '.join(known) or 'none'}. "
-            "prepare_workspace(ws) registers the tutorial's."
-        )
-    return model
-
-
-def _find_model(ws: Workspace, name: str, version: int | None = None) -> Model | None:
     from azureml.core import Model
-    from azureml.exceptions import WebserviceException
 
-    try:
-        return Model(ws, name, version=version)
-    except WebserviceException as error:
-        if "ModelNotFound" in str(error):
+    model = find_model(ws, name, version)
+    if model is not None:
+        return model
+    with asking(ws, "list its models"):
+        models = Deadline(ANSWER_LIMIT).call(Model.list, ws, latest=version is None)
+    same_name = [each for each in models if each.name == name]
+    raise ModelError(
+        f"{'Model' if version is None else f'Version {version} of model'} {name!r} is not "
+        f"registered in workspace {ws.name!r}. {_listed(each.id for each in same_name or models)} "
+        "prepare_workspace(ws) registers the tutorial's."
+    )
+
+
+def find_model(ws: Workspace, name: str, version: int | None = None) -> Model | None:
+    """Fetch a registered model; None if it is not registered."""
+    from azureml.core import Model
+
+    with asking(ws, f"fetch the model {name!r}"):
+        try:
+            return Deadline(ANSWER_LIMIT).call(Model, ws, name, version=version)
+        except Exception as error:
+            if "ModelNotFound" not in str(error):
+                raise
             return None
-        raise ModelError(f"Model {name!r} could not be fetched: {error.message}") from error
+
+
+def trained_with(model: Model) -> str | None:
+    """Read which scikit-learn made a registered model; None if it does not say so."""
+    named = (model.properties or {}).get("scikit-learn")
+    if named is None and model.model_framework == "ScikitLearn":
+        return model.model_framework_version
+    return named
 
 
 def download_model(model: Model, target_dir: str | os.PathLike[str] = ".") -> Path:
@@ -168,7 +85,7 @@ def download_model(model: Model, target_dir: str | os.PathLike[str] = ".") -> Pa
     ----------
     model : azureml.core.Model
     target_dir : path-like
-        Made if need be; a file of the same name in it is replaced.
+        Made if need be; a file of the same name in it is replaced, once the new one is verified.
 
     Returns
     -------
@@ -178,30 +95,46 @@ def download_model(model: Model, target_dir: str | os.PathLike[str] = ".") -> Pa
     Raises
     ------
     ModelError
-        The download failed or is empty, differs from the ``sha256`` it was registered with,
-        or was saved by another scikit-learn than the one installed here.
+        The download failed. Or a file is empty, is a pickle that is cut short, differs from the
+        ``sha256`` it was registered with, or was saved by another scikit-learn than the one
+        installed here.
     """
-    saved_with = (model.properties or {}).get("scikit-learn")
-    if saved_with is not None and not _fits(saved_with):
-        raise ModelError(
-            f"Model {model.id} was saved by scikit-learn {saved_with}, and here is "
-            f"{installed_version('scikit-learn')}: it might load and answer wrongly. Install "
-            f"scikit-learn=={saved_with}, or let prepare_workspace(ws) train a new version."
-        )
+    _check_version(model, trained_with(model))
     try:
-        path = Path(model.download(target_dir=str(target_dir), exist_ok=True))
+        with passing_folder(target_dir) as folder:
+            path = Path(Deadline(TRANSFER_LIMIT).call(model.download, target_dir=str(folder)))
+            _check_files(model, path)
+            target = Path(target_dir) / path.name
+            if path.is_dir():
+                return shutil.copytree(path, target, dirs_exist_ok=True)
+            return path.replace(target)
+    except ModelError:
+        raise
     except Exception as error:  # the SDK raises its own, requests' and azure-storage's
-        raise ModelError(f"Model {model.id} could not be downloaded: {error}") from error
-    expected = (model.properties or {}).get("sha256")
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
-        raise ModelError(f"Model {model.id} has no content. Register it anew.")
-    if expected is not None and path.is_file() and _sha256(path) != expected:
-        path.unlink()
+        # Without its cause, which may hold a signed address of the file.
+        raise ModelError(f"Model {model.id} could not be downloaded: {reason(error)}") from None
+
+
+def _check_files(model: Model, path: Path) -> None:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    sha256 = (model.properties or {}).get("sha256") if files == [path] else None
+    for file in files:
+        if problem := find_problem(file, sha256):
+            raise ModelError(
+                f"{file.name} of model {model.id} is not fit to be loaded, and was not kept: "
+                f"{problem}. Download it again; if that does not help, register the model anew."
+            )
+        _check_version(model, saved_with(file))
+
+
+def _check_version(model: Model, trained: str | None) -> None:
+    if trained is not None and not loads_here(trained):
+        here = installed_version("scikit-learn")
         raise ModelError(
-            f"{path} is not the file that was registered as {model.id}: its sha256 differs. It was "
-            "removed. Download it again; if that does not help, register the model anew."
+            f"Model {model.id} was saved by scikit-learn {trained}, and installed here is {here}: "
+            f"it might not load, or answer wrongly. Run 'pip install scikit-learn=={trained}', or "
+            f"train and register it anew with {here}."
         )
-    return path
 
 
 def fetch_environment(
@@ -215,30 +148,45 @@ def fetch_environment(
     ------
     EnvironmentNotFound
         It is not registered; says which are.
+    WorkspaceError
+        The workspace does not answer.
     """
     from azureml.core import Environment
 
+    with asking(ws, f"fetch the environment {name!r}"):
+        try:
+            return Deadline(ANSWER_LIMIT).call(Environment.get, ws, name, version=version)
+        except Exception as error:  # the SDK raises a bare one here
+            if "Code: 404" not in str(error):
+                raise
+        known = Deadline(ANSWER_LIMIT).call(Environment.list, ws).values()
+    own = (f"{each.name}:{each.version}" for each in known if not each.name.startswith("AzureML-"))
+    raise EnvironmentNotFound(
+        f"{'Environment' if version is None else f'Version {version} of environment'} {name!r} is "
+        f"not registered in workspace {ws.name!r}. {_listed(own)} "
+        "prepare_workspace(ws) registers the tutorial's."
+    )
+
+
+@contextmanager
+def asking(ws: Workspace, what: str) -> Iterator[None]:
+    """Say what was asked of the workspace where that fails."""
     try:
-        return Environment.get(workspace=ws, name=name, version=version)
-    except Exception as error:  # the SDK raises a bare Exception here
-        if "404" not in str(error):
-            raise
-        known = ", ".join(sorted(Environment.list(ws))) or "none"
-        which = f"Version {version} of environment" if version else "Environment"
-        raise EnvironmentNotFound(
-            f"{which} {name!r} is not registered in workspace {ws.name!r}. Registered are: "
-            f"{known}. prepare_workspace(ws) registers the tutorial's."
-        ) from error
+        yield
+    except Exception as error:
+        raise WorkspaceError(f"Workspace {ws.name!r} could not {what}: {reason(error)}") from error
 
 
-def _fits(saved_with: str) -> bool:
-    """Whether a pickle of that scikit-learn loads here: releases of one minor version agree."""
-    return Version(saved_with).release[:2] == Version(installed_version("scikit-learn")).release[:2]
+def _listed(names: Iterable[str]) -> str:
+    """Name what is registered, but not too much of it."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _LISTED} more" if len(ordered) > _LISTED else ""
+    return f"Registered are: {', '.join(ordered[:_LISTED]) or 'none'}{more}."
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()
+@contextmanager
+def passing_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make a folder in `parent`, itself made if need be, and remove it in the end."""
+    Path(parent).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mnist_deploy-", dir=parent) as folder:
+        yield Path(folder)

@@ -6,12 +6,14 @@ import os
 import platform
 import re
 import tempfile
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from .tutorial import tutorial_file
 
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
 
 
 def build_scoring_environment(
-    name: str = "tutorial-env", file: str | os.PathLike[str] | None = None
+    name: str = "tutorial-env",
+    file: str | os.PathLike[str] | None = None,
+    *,
+    scikit_learn: str | None = None,
 ) -> Environment:
-    """The environment of environment.yml, with the versions that are installed here as its pins.
+    """Build the environment of environment.yml, with what is installed here as its pins.
 
     A model is sure to load only where the versions that saved it are installed: with their
     pins, model and environment agree. What is not installed here keeps the file's own pin.
@@ -33,6 +38,8 @@ def build_scoring_environment(
         Under which it will be registered.
     file : path-like, optional
         A conda specification; by default the tutorial's.
+    scikit_learn : str, optional
+        The version that saved the model, if it is not the one installed here.
 
     Returns
     -------
@@ -44,39 +51,64 @@ def build_scoring_environment(
     text = Path(file or tutorial_file("environment.yml")).read_text(encoding="utf-8")
     specification = yaml.safe_load(text)
     specification["name"] = name
-    specification["dependencies"] = [_pin(entry) for entry in specification["dependencies"]]
+    known = {"scikit-learn": scikit_learn} if scikit_learn else {}
+    specification["dependencies"] = [_pin(entry, known) for entry in specification["dependencies"]]
     with tempfile.TemporaryDirectory() as folder:
         pinned = Path(folder) / "environment.yml"
         pinned.write_text(yaml.safe_dump(specification, sort_keys=False), encoding="utf-8")
         return Environment.from_conda_specification(name, str(pinned))
 
 
-def _pin(entry: Any) -> Any:
+def _pin(entry: Any, known: dict[str, str]) -> Any:
     if isinstance(entry, dict):
-        return {"pip": [_pin_requirement(line) for line in entry["pip"]]}
-    if entry.partition("=")[0] == "python":
+        return {"pip": [_pin_requirement(line, known) for line in entry["pip"]]}
+    if re.match(r"python\b(?!-)", entry):
         return "python=" + ".".join(platform.python_version_tuple()[:2])
     return entry
 
 
-def _pin_requirement(line: str) -> str:
-    name = Requirement(line).name
+def _pin_requirement(line: str, known: dict[str, str]) -> str:
     try:
-        return f"{name}=={metadata.version(name)}"
-    except metadata.PackageNotFoundError:
-        return line
+        name = canonicalize_name(Requirement(line).name)
+        return f"{name}=={known.get(name) or metadata.version(name)}"
+    except (InvalidRequirement, metadata.PackageNotFoundError):
+        return line  # an option of pip's, or a package that only the container has
+
+
+def find_requirement(environment: Environment, package: str) -> Requirement | None:
+    """What an environment asks of a package, in pip's words; None if it does not name it."""
+    for requirement in _requirements(environment):
+        if canonicalize_name(requirement.name) == package:
+            return requirement
+    return None
 
 
 def pinned_version(environment: Environment, package: str) -> str | None:
-    """The version that an environment pins a package to (``==`` or conda's ``=``), or None."""
+    """The version that an environment pins a package to (``==``, conda's ``=``), or None."""
+    requirement = find_requirement(environment, package)
+    pins = requirement.specifier if requirement else ()
+    exact = (pin.version.removesuffix(".*") for pin in pins if pin.operator in ("==", "==="))
+    return next(exact, None)
+
+
+def _requirements(environment: Environment) -> Iterator[Requirement]:
     dependencies = environment.python.conda_dependencies
-    entries = [*dependencies.conda_packages, *dependencies.pip_packages]
-    for entry in entries:
+    if environment.python.user_managed_dependencies or dependencies is None:
+        return
+    conda = map(_conda_to_pip, dependencies.conda_packages)
+    for line in [*dependencies.pip_packages, *conda]:
         try:
-            requirement = Requirement(re.sub(r"(?<![=<>!~])=(?!=)", "==", entry))
+            yield Requirement(line)
         except InvalidRequirement:
             continue
-        pins = [each.version for each in requirement.specifier if each.operator == "=="]
-        if requirement.name == package and pins:
-            return pins[0]
-    return None
+
+
+def _conda_to_pip(entry: str) -> str:
+    """``channel::name=1.5=build``, ``name=1.5`` and ``name 1.5``: 1.5 and all that begins so."""
+    entry = entry.split("::")[-1]
+    name = re.split(r"[\s=<>!~]", entry, maxsplit=1)[0]
+    version = entry.removeprefix(name).strip()
+    if re.match(r"=?[\w.*]", version):
+        version = re.split(r"[\s=]", version.lstrip("="))[0]
+        version = f"=={version.removesuffix('.*')}.*"
+    return name + version

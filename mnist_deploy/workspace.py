@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError, WorkspaceError
+from .login import choose_authentication
+from .sdk_call import Deadline, reason
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
-    from azureml.core.authentication import AbstractAuthentication
 
 # In the SDK's own order of search.
 _FOLDERS = (".azureml", "aml_config", "")
 _FIELDS = ("subscription_id", "resource_group", "workspace_name")
+_ANSWER_LIMIT = 120.0  # seconds for Azure to answer
+_ADVICE = "Download it again from the Azure portal, or use connect_workspace(local=True)."
 
 
 def connect_workspace(
@@ -65,28 +69,34 @@ def connect_workspace(
 
 
 def find_config(config: str | os.PathLike[str] | None = None) -> Path | None:
-    """The config.json that was named, or the nearest one; None if there is none.
+    """Find the config.json that was named, or the nearest one; None if there is none.
 
     Raises
     ------
     ConfigError
-        `config` was named and is not there.
+        `config` was named and is not there, or a folder on the way cannot be looked into.
     """
-    start = Path(config or ".").expanduser().absolute()
-    if start.is_file():
-        return start
+    start = Path("." if config is None else config).expanduser().absolute()
+    parents = [] if config is not None else start.parents
+    try:
+        if start.is_file():
+            return start
+        for file in _candidates([start, *parents]):
+            if file.is_file():
+                return file
+    except OSError as error:
+        raise ConfigError(f"config.json cannot be searched for: {error}. {_ADVICE}") from error
     if config is not None:
-        named = [start / folder / "config.json" for folder in _FOLDERS]
-        found = next(filter(Path.is_file, named), None)
-        if found is None:
-            raise ConfigError(f"There is no config.json at {config}.")
-        return found
-    return next(filter(Path.is_file, _candidates(start)), None)
+        raise ConfigError(
+            f"There is no config.json at {config}. Expected the file, or a folder that holds it "
+            "or has it under .azureml."
+        )
+    return None
 
 
-def _candidates(start: Path) -> Iterator[Path]:
+def _candidates(parents: list[Path]) -> Iterator[Path]:
     for folder in _FOLDERS:
-        for parent in (start, *start.parents):
+        for parent in parents:
             yield parent / folder / "config.json"
 
 
@@ -113,95 +123,61 @@ def _connect_local(why: str) -> Workspace:
 
 def _connect_azure(file: Path) -> Workspace:
     subscription, group, name = read_config(file)
+    authentication = choose_authentication()
     from azureml.core import Workspace
 
     try:
-        workspace = Workspace.get(
+        workspace = Deadline(_ANSWER_LIMIT).call(
+            Workspace.get,
             name,
-            auth=choose_authentication(),
+            auth=authentication,
             subscription_id=subscription,
             resource_group=group,
         )
-    except WorkspaceError:
-        raise
     except Exception as error:  # the SDK raises its own, azure-core's, msrest's and requests'
+        why = reason(error)
         raise WorkspaceError(
-            f"The workspace {name!r} (resource group {group!r}) that {file} names cannot be "
-            f"reached: {_first_line(error)} Check workspace_name, resource_group and "
-            "subscription_id in that file and your access, or use connect_workspace(local=True)."
+            f"The workspace {name!r} that {file} names cannot be reached: {why} {_advice(why)} "
+            "Or use connect_workspace(local=True)."
         ) from error
     print(f"Azure workspace {name!r} (config: {_short(file)}).")
     return workspace
 
 
+def _advice(why: str) -> str:
+    """Name the field that may be wrong, in view of what Azure said."""
+    if "not found" in why:
+        return "Check workspace_name and resource_group in that file."
+    if re.search(r"\bsubscription\b", why):
+        return "Check subscription_id in that file, and with whom you are logged in."
+    return "Check the network, and your access to the workspace."
+
+
 def read_config(file: Path) -> tuple[str, str, str]:
-    """(subscription id, resource group, workspace name) of a config.json.
+    """Read (subscription id, resource group, workspace name) from a config.json.
 
     Raises
     ------
     ConfigError
         With the file and the field that is wrong.
     """
-    advice = "Download it again from the Azure portal, or use connect_workspace(local=True)."
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}. {advice}") from error
+        content = json.loads(file.read_bytes())  # UTF-8 or UTF-16, with or without a mark
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}. {_ADVICE}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{file} holds no JSON object. {advice}")
+        raise ConfigError(f"{file} holds no JSON object. {_ADVICE}")
     for field in _FIELDS:
         value = content.get(field)
         if not isinstance(value, str) or not value.strip() or value.strip().startswith("<"):
-            raise ConfigError(f"{file}: the field {field!r} is not filled in. {advice}")
+            raise ConfigError(f"{file}: the field {field!r} is not filled in. {_ADVICE}")
     subscription, group, name = (content[field].strip() for field in _FIELDS)
     return subscription, group, name
 
 
-def choose_authentication() -> AbstractAuthentication:
-    """How to log in to Azure: service principal, then Azure CLI, then a person.
-
-    Raises
-    ------
-    WorkspaceError
-        None of the first two is there, and nobody to log in interactively: no terminal and no
-        notebook, CI, or MNIST_DEPLOY_UNATTENDED is set.
-    """
-    from azureml.core import authentication
-
-    names = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
-    values = [os.environ.get(name) for name in names]
-    if all(values):
-        return authentication.ServicePrincipalAuthentication(*values)
-    if any(values):
-        missing = ", ".join(name for name, value in zip(names, values, strict=True) if not value)
-        raise WorkspaceError(f"A service principal needs {' and '.join(names)}; missing: {missing}")
-    azure_cli = authentication.AzureCliAuthentication()
-    try:
-        azure_cli.get_authentication_header()
-    except Exception:  # not installed, not logged in, expired: each is an error of its own
-        if _somebody_is_there():
-            return authentication.InteractiveLoginAuthentication()
-        raise WorkspaceError(
-            "Nobody can log in to Azure here: set AZURE_CLIENT_ID, AZURE_CLIENT_SECRET and "
-            "AZURE_TENANT_ID of a service principal, or run 'az login' first."
-        ) from None
-    return azure_cli
-
-
-def _somebody_is_there() -> bool:
-    if os.environ.get("CI") or os.environ.get("MNIST_DEPLOY_UNATTENDED"):
-        return False
-    return "ipykernel" in sys.modules or sys.stdin.isatty()
-
-
 def _short(path: Path) -> str:
-    """`path` as a person would write it."""
+    """Write `path` as a person would."""
     for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
         if path.is_relative_to(base):
             return f"{prefix}{path.relative_to(base)}"
     return str(path)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".") + "."
