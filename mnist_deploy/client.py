@@ -108,8 +108,8 @@ def post_images(
     api_key : str, optional
         The primary or secondary key of a service with ``auth_enabled``.
     batch_size : int, optional
-        The most images in one request; by default as many as hold four million numbers, some
-        five thousand of MNIST.
+        The most images in one request; by default as many as hold three million numbers,
+        3,826 images of MNIST.
     timeout : float
         Seconds to wait for the answer to a request.
     patience : float
