@@ -194,7 +194,7 @@ def stop(home: str | os.PathLike[str] | None = None) -> bool:
 
 
 def wipe(home: str | os.PathLike[str] | None = None) -> Path:
-    """Stop the local workspace and delete everything that is registered in it.
+    """Stop the local workspace and delete everything that is registered or was downloaded in it.
 
     Raises
     ------
@@ -205,7 +205,8 @@ def wipe(home: str | os.PathLike[str] | None = None) -> Path:
     if (folder / "run").is_dir():
         stop(folder)
         with _locked(folder / "run" / "starting"):
-            shutil.rmtree(folder / "store", ignore_errors=True)
+            for name in ("store", "data"):
+                shutil.rmtree(folder / name, ignore_errors=True)
             shutil.rmtree(folder / "run")
     return folder
 

@@ -61,7 +61,8 @@ def open_session(
     endpoint = start()
     home = home_folder()
     data_dir = (data_dir or home / "data").absolute()
-    notebooks = [Path(word).absolute() for word in command if word.endswith(".ipynb")]
+    words = (word for word in command if word.endswith(".ipynb"))
+    notebooks = [Path(word).absolute() for word in words if os.path.isfile(word)]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mnist_deploy-")))
         environment = {
