@@ -115,12 +115,12 @@ class Endpoint:
 
     def _error(self, response: requests.Response) -> ScoringError:
         status = response.status_code
-        said = f"{self.uri} answered {status}: {_message(response)}"
+        said = f"{self.uri} answered {status}: {_message(response).rstrip('.')}"
         for statuses, error, advice in _ERRORS:
             if status in statuses:
                 return error(f"{said}. {advice}", status=status)
         if 400 <= status < 500:
-            return InputRejected(said, status=status)
+            return InputRejected(f"{said}.", status=status)
         return ScoringError(f"{said}. Is this the scoring URI of a service?", status=status)
 
 
