@@ -102,7 +102,7 @@ def create_app(store: Store, services: Services, leases: Leases, token: str, hos
 def check_token() -> None:
     """Let nothing in without the token, except where the URL itself is the secret."""
     view = request.view_args or {}
-    if request.endpoint == "artifacts.blob_content":
+    if request.endpoint == "artifacts.blob_content" and request.method != "OPTIONS":
         return  # signed, and checked there
     if request.endpoint in ("workspace.managed_identity", "workspace.discovery"):
         purpose = "msi" if request.endpoint == "workspace.managed_identity" else "discovery"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Request, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 
@@ -49,15 +50,40 @@ def not_supported(what: str) -> Refusal:
     )
 
 
+class Fields(dict):
+    """A JSON object whose missing fields are the sender's mistake."""
+
+    def __missing__(self, field: str) -> None:
+        raise Refusal(400, "MissingField", f"The request's JSON lacks {field!r}.")
+
+
+class JsonRequest(Request):
+    """A request whose JSON is what the SDK sends: a list of changes to PATCH, else an object."""
+
+    def get_json(self, *arguments: Any, **options: Any) -> Any:
+        body = super().get_json(*arguments, **options)
+        if self.method == "PATCH" and isinstance(body, list):
+            if all(isinstance(change, dict) for change in body):
+                return [Fields(change) for change in body]
+        elif isinstance(body, dict):
+            return Fields(body)
+        raise Refusal(400, "InvalidBody", "The request's JSON is not what this call takes.")
+
+
 def install(app: Flask) -> None:
     """Answer every error of `app` in Azure's schema."""
+    app.request_class = JsonRequest
 
     @app.errorhandler(Refusal)
-    def refuse(refusal: Refusal) -> tuple[Response, int]:
-        return jsonify(refusal.body()), refusal.status
+    def refuse(refusal: Refusal) -> Response:
+        response = jsonify(refusal.body())
+        response.status_code = refusal.status
+        if refusal.status == 501:  # some of the SDK's messages have room for this line alone
+            response.status = "501 Not supported by the local workspace of mnist_deploy"
+        return response
 
     @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> tuple[Response, int]:
+    def http_error(error: HTTPException) -> Response:
         status = error.code or 500
         if status in (404, 405):
             return refuse(not_supported(f"{request.method} {request.path}"))
@@ -65,7 +91,7 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(OSError)
     @app.errorhandler(sqlite3.OperationalError)
-    def disk_error(error: Exception) -> tuple[Response, int]:
+    def disk_error(error: Exception) -> Response:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if not full and "full" not in str(error):
             raise error

@@ -41,6 +41,7 @@ class Store:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.blobs = Blobs(folder)
         self._lock = threading.RLock()

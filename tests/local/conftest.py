@@ -1,0 +1,143 @@
+"""One local workspace for all tests of this folder, and services that several tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mnist_deploy import local
+
+MEAN_SCRIPT = """
+import json, os
+import numpy as np
+
+def init():
+    global weights
+    folder = os.environ["AZUREML_MODEL_DIR"]
+    weights = np.loadtxt(os.path.join(folder, "weights.txt"))
+    print("weights are loaded")
+
+def run(raw):
+    return [float(np.dot(row, weights)) for row in json.loads(raw)["data"]]
+"""
+
+
+@pytest.fixture(scope="session")
+def local_home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("local") / "home"
+
+
+@pytest.fixture(scope="session")
+def local_ws(local_home):
+    """The genuine SDK's Workspace, of a local workspace that these tests have for themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AZUREML_LOG_DEPRECATION_WARNING_ENABLED", "False")
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            patch.delenv(name, raising=False)
+        yield local.connect(local_home)
+        local.stop(local_home)
+        os.environ.pop("REQUESTS_CA_BUNDLE", None)
+
+
+@pytest.fixture(scope="session")
+def endpoint(local_ws, local_home):
+    """Where the control plane of `local_ws` is, and its token."""
+    return local.start(local_home)
+
+
+@pytest.fixture
+def call(endpoint):
+    """Send a request to the control plane as nobody but a test would; with the token."""
+    import requests
+
+    with requests.Session() as session:
+        session.trust_env = False
+        session.verify = str(endpoint.certificate)
+        session.headers["Authorization"] = f"Bearer {endpoint.token}"
+
+        def send(method: str, path: str, **arguments) -> requests.Response:
+            return session.request(method, endpoint.url + path, timeout=30, **arguments)
+
+        yield send
+
+
+WORKSPACE = (
+    "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/local"
+    "/providers/Microsoft.MachineLearningServices/workspaces/local"
+)
+
+
+@pytest.fixture
+def mms() -> str:
+    """The path below which models and services are managed."""
+    return f"/modelmanagement/v1.0{WORKSPACE}"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Model.register wants its files below the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def weights_file(tmp_path) -> str:
+    (tmp_path / "weights.txt").write_text("1 10 100")
+    return "weights.txt"
+
+
+@pytest.fixture(scope="session")
+def registered(local_ws, tmp_path_factory):
+    """A registered model whose weights are 1, 10 and 100."""
+    from azureml.core import Model
+
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / "weights.txt").write_text("1 10 100")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return Model.register(local_ws, "weights.txt", "weights")
+
+
+@pytest.fixture
+def inference_config(tmp_path):
+    return make_inference_config(tmp_path)
+
+
+def make_inference_config(folder: Path, script: str = MEAN_SCRIPT, packages: tuple[str, ...] = ()):
+    from azureml.core import Environment
+    from azureml.core.conda_dependencies import CondaDependencies
+    from azureml.core.model import InferenceConfig
+
+    (folder / "score_weights.py").write_text(script)
+    environment = Environment("weights-env")
+    environment.python.conda_dependencies = CondaDependencies.create(pip_packages=list(packages))
+    environment.python.user_managed_dependencies = not packages
+    return InferenceConfig(
+        entry_script="score_weights.py", source_directory=str(folder), environment=environment
+    )
+
+
+@pytest.fixture(scope="session")
+def service(local_ws, registered, tmp_path_factory):
+    """A healthy service with keys, described and tagged: tests may look, not change."""
+    from azureml.core import Model
+    from azureml.core.webservice import AciWebservice
+
+    deployed = Model.deploy(
+        local_ws,
+        "shared",
+        [registered],
+        make_inference_config(tmp_path_factory.mktemp("shared")),
+        AciWebservice.deploy_configuration(
+            cpu_cores=1,
+            memory_gb=1,
+            tags={"data": "weights"},
+            properties={"made": "once"},
+            description="for looking at",
+            auth_enabled=True,
+        ),
+    )
+    deployed.wait_for_deployment()
+    yield deployed
+    deployed.delete()

@@ -1,0 +1,272 @@
+"""Who may talk to the control plane, what it refuses, and how it says so."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from azureml.core import Dataset, Datastore, Experiment, Workspace
+from azureml.core.authentication import TokenAuthentication
+from conftest import WORKSPACE
+
+from mnist_deploy.local.control_plane import Leases, is_alive
+from mnist_deploy.local.tls import derive
+
+
+def test_the_workspace_is_the_sdk_s_own(local_ws):
+    assert type(local_ws) is Workspace
+    assert (local_ws.name, local_ws.location, local_ws.sku) == ("local", "local", "Basic")
+
+
+def test_from_config_with_an_authentication(local_ws, tmp_path):
+    local_ws.write_config(path=str(tmp_path))
+    again = Workspace.from_config(auth=local_ws._auth_object)
+    assert (again.name, again.subscription_id) == (local_ws.name, local_ws.subscription_id)
+
+
+def test_the_authentication_is_the_sdk_s_own_and_azure_s_clouds_stay_as_they_were(local_ws):
+    assert type(local_ws._auth_object) is TokenAuthentication
+    azure = TokenAuthentication(lambda audience: "token", cloud="AzureCloud")
+    assert azure._cloud_type.endpoints.resource_manager == "https://management.azure.com/"
+
+
+# Without the token.
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/subscriptions",
+        WORKSPACE,
+        f"/modelmanagement/v1.0{WORKSPACE}/models",
+        f"/modelmanagement/v1.0{WORKSPACE}/services/shared/listkeys",
+        f"/environment/v1.0{WORKSPACE}/environments/",
+        f"/artifact/v2.0{WORKSPACE}/artifacts/batch/metadata/LocalUpload/x",
+        "/leases",
+        "/discovery/x",
+        "/msi/x",
+        "/blobs/00000000000000000000000000000000",
+        "/no/such/thing",
+    ],
+)
+def test_nothing_is_answered_without_the_token(endpoint, method, path):
+    tokens = ["", "Bearer", "Bearer x", f"Bearer {endpoint.token[:-1]}", f"Basic {endpoint.token}"]
+    for token in tokens:
+        answer = requests.request(
+            method,
+            endpoint.url + path,
+            headers={"Authorization": token},
+            verify=str(endpoint.certificate),
+            timeout=10,
+        )
+        assert answer.status_code in (401, 403), (token, answer.text)
+        assert "value" not in answer.text
+        if method != "HEAD":
+            assert answer.json()["message" if "modelmanagement" in path else "error"]
+
+
+def test_a_secret_for_one_purpose_serves_no_other(endpoint):
+    secret = derive(endpoint.token, "discovery")
+
+    def status(path: str) -> int:
+        return requests.get(
+            endpoint.url + path, verify=str(endpoint.certificate), timeout=10
+        ).status_code
+
+    assert status(f"/discovery/{secret}") == 200
+    assert status(f"/msi/{secret}") == 401
+    assert status(f"/msi/{derive(endpoint.token, 'msi')}") == 200
+    blob = "0" * 32
+    assert status(f"/blobs/{blob}?sig={derive(endpoint.token, f'write {blob}')}") == 403
+    assert status(f"/blobs/{blob}?sig={derive(endpoint.token, f'read {blob}')}") == 404
+    assert status(f"/blobs/{blob}?sig=%C3%A9") == 403
+
+
+def test_no_file_of_the_running_workspace_is_for_others(endpoint, service, local_home):
+    for path in local_home.rglob("*"):
+        if path.is_dir() and path.parent == local_home:
+            assert path.stat().st_mode & 0o077 == 0, path
+    secrets = [endpoint.token, *service.get_keys()]
+    for path in local_home.rglob("*"):
+        holds_secret = path.is_file() and any(s.encode() in path.read_bytes() for s in secrets)
+        if holds_secret:
+            assert path.name in ("endpoint.json", "keys.json"), path
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_only_loopback_is_listened_on(endpoint, service):
+    pid = endpoint.pid
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    listening = {
+        connection.laddr.ip
+        for process in family
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+# What it does not know.
+
+
+@pytest.mark.parametrize(
+    ("use", "named"),
+    [
+        (lambda ws: Dataset.get_by_name(ws, "digits"), "dataset"),
+        (lambda ws: Datastore.get_default(ws) and ws.get_default_datastore(), "datastore"),
+        (lambda ws: Experiment(ws, "training"), "experiments"),
+        (lambda ws: ws.compute_targets, "computes"),
+        (lambda ws: ws.get_default_keyvault().get_secret("x"), "secret|keyvault"),
+    ],
+    ids=["Dataset", "Datastore", "Experiment", "compute_targets", "Keyvault"],
+)
+def test_what_it_does_not_know_is_refused_with_the_name_of_the_call(local_ws, use, named):
+    began = time.monotonic()
+    with pytest.raises(Exception, match=rf"(?is)not support.*{named}"):
+        use(local_ws)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/history/v1.0/anything"), ("PATCH", "/subscriptions"), ("POST", WORKSPACE)],
+)
+def test_501_names_method_and_path(call, method, path):
+    answer = call(method, path)
+    assert answer.status_code == 501
+    error = answer.json()["error"]
+    assert error["code"] == "NotImplemented"
+    assert f"{method} {path}" in error["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff"])
+def test_a_body_that_makes_no_sense_is_no_server_error(call, mms, body):
+    headers = {"Content-Type": "application/json"}
+    for path in ("models", "assets", "services"):
+        answer = call("POST", f"{mms}/{path}", data=body, headers=headers)
+        assert answer.status_code in (400, 415), (path, answer.text)
+        assert answer.json()["message"]
+    for path in (f"/artifact/v2.0{WORKSPACE}/artifacts/batch/metadata/o/c", "/leases"):
+        answer = call("POST", path, data=body, headers=headers)
+        assert answer.status_code in (400, 415), (path, answer.text)
+        assert answer.json()["error"]["message"]
+
+
+# Connections.
+
+
+def test_a_silent_client_keeps_nobody_waiting(endpoint, call):
+    host, port = endpoint.url.removeprefix("https://").split(":")
+    silent = [socket.create_connection((host, int(port)), timeout=5) for _ in range(50)]
+    began = time.monotonic()
+    assert call("GET", "/subscriptions").ok
+    assert time.monotonic() - began < 3
+    for connection in silent:
+        connection.close()
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(endpoint, call, local_home):
+    path = f"/artifact/v2.0{WORKSPACE}/artifacts/batch/metadata/LocalUpload/broken"
+    described = call("POST", path, json={"paths": [{"path": "half.bin"}]}).json()
+    uri = described["artifactContentInformation"]["half.bin"]["contentUri"]
+    host, port = endpoint.url.removeprefix("https://").split(":")
+    context = ssl.create_default_context(cafile=str(endpoint.certificate))
+    before = set((local_home / "store" / "blobs").iterdir())
+    target = "/" + uri.split("/", 3)[3]
+    with (
+        socket.create_connection((host, int(port)), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname=host) as connection,
+    ):
+        head = f"PUT {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n"
+        connection.sendall(head.encode() + b"x" * 1000)
+    until(lambda: not list((local_home / "store" / "staged").iterdir()))
+    assert set((local_home / "store" / "blobs").iterdir()) == before
+
+
+def until(condition, seconds: float = 10.0) -> None:
+    give_up_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not happen"
+        time.sleep(0.02)
+
+
+# Leases.
+
+
+def sleeper() -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+
+def test_a_lease_ends_with_its_process_even_as_a_zombie():
+    leases, process = Leases(), sleeper()
+    assert leases.add(process.pid)
+    assert not leases.close_if_unused()
+    process.kill()
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
+    assert not is_alive(psutil.Process(process.pid))
+    assert leases.close_if_unused()
+    process.wait()
+    process.stdin.close()
+
+
+def test_nobody_joins_who_is_gone_or_too_late():
+    leases, process = Leases(), sleeper()
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    assert not leases.add(process.pid)
+    leases = Leases()
+    leases.close()
+    assert not leases.add(psutil.Process().pid)
+
+
+def test_leases_may_be_closed_while_they_are_looked_at():
+    leases = Leases()
+    leases.add(psutil.Process().pid)
+    with leases._lock:  # as a signal may arrive
+        leases.close()
+    assert leases.close_if_unused()
+
+
+def test_a_number_that_was_given_to_another_process_is_not_the_holder():
+    process = psutil.Process()
+    impostor = psutil.Process(process.pid)
+    impostor._create_time = 1.0
+    impostor._ident = (process.pid, 1.0)
+    assert is_alive(process)
+    assert not is_alive(impostor)
+
+
+def test_many_clients_at_once(call, endpoint):
+    answers = []
+
+    def ask() -> None:
+        answers.append(
+            requests.get(
+                f"{endpoint.url}/subscriptions",
+                headers={"Authorization": f"Bearer {endpoint.token}"},
+                verify=str(endpoint.certificate),
+                timeout=30,
+            ).status_code
+        )
+
+    threads = [threading.Thread(target=ask) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 40
+
+
+def test_the_log_stays_empty_while_all_goes_well(local_home, service):
+    assert Path(local_home / "run" / "control_plane.log").read_text() == ""

@@ -1,0 +1,72 @@
+"""What an environment asks for, against the running interpreter."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+import pytest
+
+from mnist_deploy.local.requirements import conda_to_pip, differences
+
+
+def environment(*dependencies) -> dict:
+    return {"python": {"condaDependencies": {"dependencies": list(dependencies)}}}
+
+
+def test_an_environment_that_agrees_has_no_differences():
+    here = platform.python_version()
+    agreed = environment(
+        f"python={here}", "pip", {"pip": [f"numpy=={version('numpy')}", "azureml-defaults==1.0"]}
+    )
+    assert differences(agreed) == []
+
+
+def test_each_package_that_differs_gets_one_line():
+    python, sklearn, missing = differences(
+        environment("python=3.6.2", {"pip": ["scikit-learn==0.22.1", "no-such-package-here"]})
+    )
+    assert "python" in python
+    assert "3.6.2" in python
+    assert platform.python_version() in python
+    assert f"scikit-learn: wanted ==0.22.1, found {version('scikit-learn')}" in sklearn
+    assert "on Azure the image would have scikit-learn ==0.22.1" in sklearn
+    assert "no-such-package-here: wanted any version, found none" in missing
+
+
+@pytest.mark.parametrize(
+    ("conda", "pip"),
+    [
+        ("numpy", "numpy"),
+        ("numpy=1.19", "numpy==1.19.*"),
+        ("numpy=1.19.*", "numpy==1.19.*"),
+        ("numpy==1.19.2", "numpy==1.19.2"),
+        ("numpy>=1.19", "numpy>=1.19"),
+        ("conda-forge::scikit-learn=0.22", "scikit-learn==0.22.*"),
+        ("numpy=1.19.2=py38h456fd55_0", "numpy==1.19.2.*"),
+    ],
+)
+def test_conda_pins_in_pip_words(conda, pip):
+    assert conda_to_pip(conda) == pip
+
+
+def test_what_is_no_requirement_is_passed_over():
+    odd = environment(
+        {"pip": ["--extra-index-url https://example.com", "git+https://x.y/z", "# a comment", ""]},
+        "???",
+    )
+    assert differences(odd) == []
+
+
+def test_markers_are_minded():
+    assert differences(environment({"pip": ["nothing==1; python_version < '3'"]})) == []
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [{}, {"python": None}, {"python": {"condaDependencies": None}},
+     {"python": {"userManagedDependencies": True,
+                 "condaDependencies": {"dependencies": ["python=2.7"]}}}],
+)  # fmt: skip
+def test_nothing_asked_for_is_nothing_different(definition):
+    assert differences(definition) == []

@@ -1,0 +1,359 @@
+"""Web services, deployed and called by the genuine SDK."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import requests
+from azureml.core import Environment, Model
+from azureml.core.model import InferenceConfig
+from azureml.core.webservice import AciWebservice, AksWebservice, Webservice
+from azureml.exceptions import WebserviceException
+from conftest import MEAN_SCRIPT, make_inference_config
+
+ROWS = json.dumps({"data": [[1, 2, 3], [0, 0, 1]]})
+SUMS = [321.0, 100.0]
+
+VERSION_SCRIPT = "def init(): pass\ndef run(raw): return {answer!r}\n"
+
+
+def small(**more):
+    return AciWebservice.deploy_configuration(cpu_cores=1, memory_gb=1, **more)
+
+
+@pytest.fixture
+def deploy(local_ws, registered, tmp_path):
+    """Deploy a service with the given script, wait, and delete it in the end."""
+    deployed = []
+
+    def do(name, script=MEAN_SCRIPT, models=(registered,), *, config=None, wait=True, **more):
+        service = Model.deploy(
+            local_ws,
+            name,
+            list(models),
+            make_inference_config(tmp_path, script),
+            config or small(),
+            **more,
+        )
+        deployed.append(service)
+        if wait:
+            service.wait_for_deployment()
+        return service
+
+    yield do
+    for service in deployed:
+        service.delete()
+
+
+# A service that stays as it is.
+
+
+def test_a_service_is_described_as_it_was_asked_for(local_ws, service):
+    seen = Webservice(local_ws, "shared")
+    assert isinstance(seen, AciWebservice)
+    assert (seen.state, seen.compute_type, seen.auth_enabled) == ("Healthy", "ACI", True)
+    assert seen.tags == {"data": "weights"}
+    assert seen.properties["made"] == "once"
+    assert seen.description == "for looking at"
+    assert [model.id for model in seen.models] == ["weights:1"]
+    assert seen.scoring_uri.startswith("http://127.0.0.1:")
+    assert seen.scoring_uri.endswith("/score")
+    resources = seen.container_resource_requirements
+    assert (resources.cpu, resources.memory_in_gb) == (1, 1)
+    assert seen.environment.name == "weights-env"
+    assert seen.created_time is not None
+
+
+def test_run_scores(service):
+    assert service.run(ROWS) == SUMS
+
+
+def test_swagger_describes_the_service(service):
+    keys = {"Authorization": f"Bearer {service.get_keys()[0]}"}
+    swagger = requests.get(service.swagger_uri, headers=keys, timeout=10).json()
+    assert "/score" in swagger["paths"]
+
+
+def test_the_log_has_what_the_script_printed(service):
+    service.run(ROWS)
+    log = service.get_logs()
+    assert "weights are loaded" in log
+    assert "POST /score 200" in log
+    assert len(service.get_logs(num_lines=2).splitlines()) == 2
+
+
+def test_only_who_has_a_key_is_let_in(service):
+    def status(**headers) -> int:
+        return requests.post(service.scoring_uri, ROWS, headers=headers, timeout=10).status_code
+
+    primary, secondary = service.get_keys()
+    assert primary != secondary
+    assert status(Authorization=f"Bearer {primary}") == 200
+    assert status(Authorization=f"Bearer {secondary}") == 200
+    for wrong in ("", "Bearer ", "Bearer x", primary[:-1], f"bearer {primary}x", "Bearer é"):
+        assert status(Authorization=wrong.encode()) == 401
+    refused = requests.post(service.scoring_uri, ROWS, timeout=10)
+    assert refused.status_code == 401
+    assert "get_keys()" in refused.json()["message"]
+    assert primary not in refused.text + service.get_logs() + repr(service) + str(vars(service))
+
+
+def test_list_finds_services_by_what_they_are(local_ws, service):
+    def names(**query) -> list[str]:
+        return [found.name for found in Webservice.list(local_ws, **query)]
+
+    assert "shared" in names()
+    assert names(tags=[["data", "weights"]], compute_type="ACI") == ["shared"]
+    assert names(tags=["data"], properties=["made"]) == ["shared"]
+    assert names(model_id="weights:1") == names(model_name="weights") == ["shared"]
+    assert names(tags=[["data", "else"]]) == names(model_name="else") == []
+    assert names(compute_type="AKS") == []
+
+
+def test_a_name_that_is_taken_is_not_given_again(local_ws, service, inference_config):
+    with pytest.raises(WebserviceException, match="overwrite=True"):
+        Model.deploy(local_ws, "shared", [], inference_config, small())
+
+
+def test_a_service_that_is_not_there(local_ws):
+    with pytest.raises(WebserviceException, match="WebserviceNotFound"):
+        Webservice(local_ws, "nobody")
+
+
+# Services that come, change and go.
+
+
+def test_wait_shows_how_it_goes_and_differences_from_the_environment(
+    local_ws, registered, tmp_path, capsys
+):
+    config = make_inference_config(tmp_path, packages=("scikit-learn==0.22.1", "azureml-defaults"))
+    service = Model.deploy(local_ws, "old-pins", [registered], config, small())
+    service.wait_for_deployment(show_output=True)
+    shown = capsys.readouterr().out
+    assert "scikit-learn: wanted ==0.22.1, found" in shown
+    assert "Succeeded" in shown
+    assert "on Azure the image would have scikit-learn ==0.22.1" in service.get_logs()
+    assert service.run(ROWS) == SUMS
+    service.delete()
+
+
+@pytest.mark.parametrize("auth_enabled", [False, True])
+def test_after_delete_nobody_answers(local_ws, deploy, auth_enabled):
+    service = deploy("short-lived", config=small(auth_enabled=auth_enabled))
+    uri = service.scoring_uri
+    service.delete()
+    with pytest.raises(requests.ConnectionError):
+        requests.post(uri, ROWS, timeout=10)
+    assert "short-lived" not in [found.name for found in Webservice.list(local_ws)]
+    service.delete()  # as on Azure, twice is no error
+
+
+def test_a_failing_init_is_told_within_seconds_with_its_traceback(local_ws, deploy):
+    script = "def init():\n    raise LookupError('no weights today')\ndef run(raw): pass\n"
+    began = time.monotonic()
+    service = deploy("failing", script, wait=False)
+    with pytest.raises(WebserviceException, match="no weights today") as raised:
+        service.wait_for_deployment()
+    assert time.monotonic() - began < 10
+    assert "Failed" in str(raised.value)
+    assert service.state == "Failed"
+    assert "Traceback" in service.get_logs()
+    assert "LookupError: no weights today" in service.get_logs()
+    repaired = deploy("failing", overwrite=True)
+    assert repaired.run(ROWS) == SUMS
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        ("import no_such_module_anywhere", "No module named 'no_such_module_anywhere'"),
+        ("def init(): raise SystemExit\ndef run(raw): pass\n", "SystemExit"),
+        ("def init(): pass\n", "does not have a run"),
+        ("import os\ndef init(): os._exit(5)\ndef run(raw): pass\n", "could not be imported"),
+    ],
+)
+def test_a_script_that_cannot_run_is_told(deploy, script, complaint):
+    service = deploy("cannot-run", script, wait=False)
+    with pytest.raises(WebserviceException, match=complaint):
+        service.wait_for_deployment()
+
+
+def test_overwrite_keeps_address_and_keys(deploy):
+    first = deploy("again", VERSION_SCRIPT.format(answer=1), config=small(auth_enabled=True))
+    address, keys = first.scoring_uri, first.get_keys()
+    assert first.run("{}") == 1
+    second = deploy(
+        "again", VERSION_SCRIPT.format(answer=2), config=small(auth_enabled=True), overwrite=True
+    )
+    assert second.run("{}") == 2
+    assert (second.scoring_uri, second.get_keys()) == (address, keys)
+
+
+def test_two_models_are_found_in_one_folder(local_ws, registered, weights_file, deploy):
+    more = Model.register(local_ws, weights_file, "more-weights")
+    script = """
+import os
+from pathlib import Path
+from azureml.core import Model
+def init(): pass
+def run(raw):
+    root = Path(os.environ["AZUREML_MODEL_DIR"])
+    found = sorted(str(p.relative_to(root)) for p in root.rglob("*.txt"))
+    return {"found": found, "by_name": Path(Model.get_model_path("more-weights")).read_text()}
+"""
+    answer = deploy("two-models", script, [registered, more]).run("{}")
+    assert answer["found"] == ["more-weights/1/weights.txt", "weights/1/weights.txt"]
+    assert answer["by_name"] == "1 10 100"
+
+
+def test_a_source_directory_brings_its_other_files(local_ws, registered, tmp_path):
+    source = tmp_path / "source"
+    (source / "src").mkdir(parents=True)
+    (source / "settings.json").write_text('{"factor": 2}')
+    (source / "src" / "doubling.py").write_text("def double(x): return 2 * x\n")
+    (source / "src" / "score.py").write_text(
+        "import json, os, sys\n"
+        "here = os.path.dirname(os.path.abspath(__file__))\n"
+        "sys.path.insert(0, here)\n"
+        "from doubling import double\n"
+        "def init(): pass\n"
+        "def run(raw):\n"
+        "    with open(os.path.join(here, '..', 'settings.json')) as file:\n"
+        "        return [double(json.load(file)['factor']), os.environ['GREETING']]\n"
+    )
+    environment = Environment("weights-env")
+    environment.python.user_managed_dependencies = True
+    environment.environment_variables = {"GREETING": "hello"}
+    config = InferenceConfig("src/score.py", source_directory=str(source), environment=environment)
+    service = Model.deploy(local_ws, "sources", [registered], config, small())
+    service.wait_for_deployment()
+    assert service.run("{}") == [4, "hello"]
+    service.delete()
+
+
+def test_cpu_cores_set_the_threads(deploy):
+    script = """
+import os, threading
+def init(): pass
+def run(raw): return [os.environ["OMP_NUM_THREADS"], os.getppid()]
+"""
+    one = deploy("one-core", script)
+    two = deploy("two-cores", script, config=AciWebservice.deploy_configuration(1.5, 1))
+    assert one.run("{}")[0] == "1"
+    assert two.run("{}")[0] == "2"
+
+
+def test_a_key_that_was_regenerated_counts_at_once(deploy, call, mms):
+    service = deploy("keys", config=small(auth_enabled=True))
+    old_primary, old_secondary = service.get_keys()
+    service.regen_key("Primary")
+    primary, secondary = service.get_keys()
+    assert (primary != old_primary, secondary) == (True, old_secondary)
+    mine = {"keyType": "Secondary", "keyValue": "mine-from-now-on"}  # the SDK sleeps 5 s for it
+    assert call("POST", f"{mms}/services/keys/regenerateKeys", json=mine).status_code == 202
+    assert service.get_keys() == (primary, "mine-from-now-on")
+
+    def status(key: str) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        return requests.post(service.scoring_uri, ROWS, headers=headers, timeout=10).status_code
+
+    keys = (old_primary, old_secondary, primary, "mine-from-now-on")
+    assert [status(key) for key in keys] == [401, 401, 200, 200]
+    assert service.run(ROWS) == SUMS
+
+
+def test_keys_of_one_s_own_from_the_start(deploy):
+    keys = {"primary_key": "first-of-mine", "secondary_key": "second-of-mine"}
+    service = deploy("own-keys", config=small(auth_enabled=True, **keys))
+    assert service.get_keys() == ("first-of-mine", "second-of-mine")
+
+
+def test_update_of_labels_and_keys_needs_no_new_container(local_ws, deploy):
+    service = deploy("changing", config=small(tags={"old": "1"}))
+    log = service.get_logs()
+    service.update(tags={"new": "2"}, description="changed", auth_enabled=True)
+    service.wait_for_deployment()
+    seen = Webservice(local_ws, "changing")
+    assert (seen.tags, seen.description, seen.auth_enabled) == ({"new": "2"}, "changed", True)
+    assert requests.post(seen.scoring_uri, ROWS, timeout=10).status_code == 401
+    seen.update(auth_enabled=False)
+    assert requests.post(seen.scoring_uri, ROWS, timeout=10).status_code == 200
+    assert service.get_logs().count("weights are loaded") == log.count("weights are loaded") == 1
+    seen.add_properties({"more": "3"})
+    assert Webservice(local_ws, "changing").properties["more"] == "3"
+
+
+def test_update_of_the_script_and_the_model(local_ws, deploy, tmp_path):
+    service = deploy("renewed")
+    (tmp_path / "weights.txt").write_text("1 1 1")
+    flat = Model.register(local_ws, "weights.txt", "flat-weights")
+    service.update(models=[flat], inference_config=make_inference_config(tmp_path))
+    service.wait_for_deployment()
+    assert service.run(ROWS) == [6.0, 1.0]
+    assert [model.name for model in service.models] == ["flat-weights"]
+
+
+def test_a_service_that_is_deleted_while_it_starts_gives_up(local_ws, deploy):
+    script = "import time\ndef init(): time.sleep(60)\ndef run(raw): pass\n"
+    service = deploy("slow", script, wait=False)
+    began = time.monotonic()
+    service.delete()
+    assert time.monotonic() - began < 5
+    with pytest.raises(WebserviceException, match="WebserviceNotFound"):
+        service.wait_for_deployment()
+
+
+def test_the_later_of_two_deployments_wins_and_both_end(deploy):
+    first = deploy("race", VERSION_SCRIPT.format(answer=1), wait=False)
+    second = deploy("race", VERSION_SCRIPT.format(answer=2), wait=False, overwrite=True)
+    second.wait_for_deployment()
+    assert second.run("{}") == 2
+    with pytest.raises(WebserviceException, match="deployed anew"):
+        first.wait_for_deployment()
+    assert second.run("{}") == 2
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("more", [{"ssl_enabled": True, "ssl_cert_pem_file": "c.pem",
+                                   "ssl_key_pem_file": "c.pem", "ssl_cname": "x"},
+                                  {"enable_app_insights": True}])  # fmt: skip
+def test_what_a_container_cannot_do_here_is_named(deploy, tmp_path, more):
+    (tmp_path / "c.pem").write_text("pem")
+    with pytest.raises(WebserviceException, match="does not support a web service with"):
+        deploy("too-much", config=small(**more))
+
+
+def test_kubernetes_is_named(local_ws, registered, inference_config):
+    with pytest.raises(Exception, match=r"501|does not support"):
+        Model.deploy(
+            local_ws,
+            "on-aks",
+            [registered],
+            inference_config,
+            AksWebservice.deploy_configuration(),
+        )
+
+
+def test_a_deployment_without_a_script_is_named(local_ws, registered):
+    with pytest.raises(Exception, match=r"without an inference config|framework"):
+        Model.deploy(local_ws, "no-code", [registered], deployment_config=small())
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [{"cpu": 0, "memoryInGB": 1}, {"cpu": 1, "memoryInGB": -1}, {"cpu": "x"}, {"cpu": 1e9}],
+)
+def test_odd_resources_are_refused(call, mms, resources):
+    asked = {"name": "odd", "computeType": "ACI", "containerResourceRequirements": resources}
+    answer = call("POST", f"{mms}/services", json=asked)
+    assert (answer.status_code, answer.json()["code"]) == (400, "InvalidResources")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "A", "1a", "a-", "a" * 33, "a/b", "a\n", None])
+def test_odd_service_names_are_refused(call, mms, name):
+    answer = call("POST", f"{mms}/services", json={"name": name, "computeType": "ACI"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "InvalidServiceName")

@@ -1,0 +1,163 @@
+"""The certificate, the token and the variables that lead the SDK here."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import socket
+import ssl
+import stat
+import threading
+from pathlib import Path
+
+import certifi
+import jwt
+import pytest
+import requests
+
+from mnist_deploy.local.tls import (
+    Endpoint,
+    create_server_context,
+    create_token,
+    derive,
+    write_private,
+)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def lone_endpoint(tmp_path, monkeypatch) -> Endpoint:
+    """An endpoint with a certificate, which nobody serves; in an environment without proxies."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            monkeypatch.delenv(name)
+    create_server_context(tmp_path)
+    return Endpoint("https://127.0.0.1:1", 1, create_token(), tmp_path)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o777])
+def test_private_files_are_private_whatever_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        file = write_private(tmp_path / "secret", b"content")
+    finally:
+        os.umask(before)
+    assert mode(file) == 0o600 & ~mask
+    if not mask & 0o400:
+        assert file.read_bytes() == b"content"
+
+
+def test_a_private_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "secret").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_private(tmp_path / "secret", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def test_the_key_is_private(tmp_path):
+    create_server_context(tmp_path)
+    assert mode(tmp_path / "key.pem") == 0o600
+
+
+def test_the_certificate_is_trusted_for_loopback_alone(tmp_path):
+    context = create_server_context(tmp_path)
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        client = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
+        with socket.create_connection(server.server_address[:2], timeout=5) as plain:
+            client.wrap_socket(plain, server_hostname="127.0.0.1").close()
+        with (
+            socket.create_connection(server.server_address[:2], timeout=5) as plain,
+            pytest.raises(ssl.SSLCertVerificationError),
+        ):
+            client.wrap_socket(plain, server_hostname="management.azure.com")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_token_is_what_the_sdk_decodes_and_new_each_time():
+    token = create_token()
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert {"exp", "tid", "iat"} <= claims.keys()
+    assert token != create_token()
+
+
+def test_a_derived_secret_gives_nothing_away():
+    token = create_token()
+    secrets = {derive(token, purpose) for purpose in ("msi", "discovery", "read x", "write x")}
+    assert len(secrets) == 4
+    assert not any(part in secret for secret in secrets for part in token.split("."))
+
+
+def test_an_endpoint_is_read_as_it_was_written(lone_endpoint):
+    lone_endpoint.write()
+    assert Endpoint.read(lone_endpoint.folder) == lone_endpoint
+    assert mode(lone_endpoint.folder / "endpoint.json") == 0o600
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"url": 1}', b"\xff"])
+def test_no_endpoint_is_read_from_anything_else(tmp_path, content):
+    if content is not None:
+        (tmp_path / "endpoint.json").write_bytes(content)
+    assert Endpoint.read(tmp_path) is None
+
+
+def test_an_endpoint_does_not_print_its_token(lone_endpoint):
+    assert lone_endpoint.token not in f"{lone_endpoint!r} {lone_endpoint!s}"
+
+
+def certificates(bundle: str) -> int:
+    return Path(bundle).read_text().count("BEGIN CERTIFICATE")
+
+
+def test_other_https_is_trusted_as_before(lone_endpoint, monkeypatch):
+    public = certificates(certifi.where())
+    for _ in range(3):  # connecting again adds nothing more
+        variables = lone_endpoint.https_environment()
+        assert certificates(variables["REQUESTS_CA_BUNDLE"]) == public + 1
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", variables["REQUESTS_CA_BUNDLE"])
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_company_s_own_roots_stay_trusted(lone_endpoint, monkeypatch, tmp_path, name):
+    folder = tmp_path / "company"
+    folder.mkdir()
+    create_server_context(folder)
+    own = folder / "certificate.pem"
+    monkeypatch.setenv(name, str(own))
+    bundle = lone_endpoint.https_environment()["REQUESTS_CA_BUNDLE"]
+    assert own.read_text().strip() in Path(bundle).read_text()
+    assert certificates(bundle) == 2
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    assert lone_endpoint.https_environment()["REQUESTS_CA_BUNDLE"] == bundle
+    assert certificates(bundle) == 2
+
+
+def test_a_proxy_is_not_asked_for_the_loopback(lone_endpoint, monkeypatch):
+    assert "no_proxy" not in lone_endpoint.https_environment()
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "intranet.example")
+    for _ in range(2):
+        variables = lone_endpoint.https_environment()
+        assert variables["no_proxy"] == variables["NO_PROXY"] == "intranet.example,127.0.0.1"
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, variables[name])
+    assert not requests.utils.get_environ_proxies("https://127.0.0.1:1/")
+    assert requests.utils.get_environ_proxies("https://example.com/")
+
+
+def test_the_cloud_s_description_names_this_endpoint(lone_endpoint):
+    variables = lone_endpoint.environment()
+    file = Path(variables["ARM_CLOUD_METADATA_URL"].removeprefix("file://"))
+    [cloud] = json.loads(file.read_bytes())
+    assert cloud["name"] == variables["AZUREML_CURRENT_CLOUD"]
+    assert cloud["resourceManager"] == lone_endpoint.url
+    assert lone_endpoint.token not in str(variables)
+    assert mode(file) == 0o600
