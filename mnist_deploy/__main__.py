@@ -25,6 +25,7 @@ from .tutorial import tutorial_file
 NOTEBOOK = "notebooks/img-classification-part2-deploy.ipynb"
 CELL_LIMIT = 3600  # seconds
 ERROR_LINES = 15
+INTERRUPTED = 130  # the status that shells give for Ctrl-C
 WIDGET = "application/vnd.jupyter.widget-view+json"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -86,6 +87,9 @@ def run_notebook(
         raise SystemExit(sections.failure(_ANSI.sub("", error.traceback))) from None
     except (CellTimeoutError, DeadKernelError) as error:
         raise SystemExit(sections.failure(str(error))) from None
+    except KeyboardInterrupt:
+        print(f"\nInterrupted in section {sections.current!r}.", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
     finally:
         drop_progress_bars(notebook)
         nbformat.write(notebook, output_dir / notebook_file.name)
@@ -98,13 +102,20 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
     with tempfile.TemporaryDirectory() as sockets:
         # Over files, not over ports that others on this machine could listen to.
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
-        NotebookClient(
+        client = NotebookClient(
             notebook,
             timeout=CELL_LIMIT,
             km=kernel,
             resources={"metadata": {"path": str(folder)}},
             on_cell_start=sections.start,
-        ).execute(cleanup_kc=True)
+        )
+        try:
+            client.execute(cleanup_kc=True)
+        except AssertionError:
+            if client.km is not None:
+                raise
+            # On Ctrl-C nbclient drops its kernel, and then stumbles over having none.
+            raise KeyboardInterrupt from None
     sections.end()
 
 

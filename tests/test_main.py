@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import nbformat
 import pytest
 
@@ -47,6 +51,25 @@ def test_a_failing_cell_ends_it_with_its_section_and_error(tmp_path):
 def test_a_dying_kernel_is_told(tmp_path):
     with pytest.raises(SystemExit, match="Failed in section 'Die'"):
         run(tmp_path, "## Die", "import os; os._exit(1)")
+
+
+def test_ctrl_c_ends_it_and_its_kernel(tmp_path):
+    endless = notebook("## Wait", "import os; print(os.getpid())", "while True: pass")
+    nbformat.write(endless, tmp_path / "endless.ipynb")
+    command = [sys.executable, "-m", "mnist_deploy", "--notebook", "endless.ipynb"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        while not process.stdout.read(1).startswith("W"):
+            pass
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted in section 'Wait'" in errors
+    assert "Traceback" not in errors
+    executed = nbformat.read(tmp_path / "outputs" / "endless.ipynb", as_version=4)
+    assert executed.cells[0].source == "## Wait"
 
 
 def test_a_missing_notebook_is_told(tmp_path):
