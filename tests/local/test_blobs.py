@@ -70,7 +70,7 @@ def test_what_an_earlier_process_staged_is_swept_away(blobs, tmp_path):
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "", "a" * 31, "g" * 32, "..", "a/" * 16])
 def test_no_name_leads_out_of_the_folder(blobs, name):
-    with pytest.raises(ValueError, match="hexadecimal|base 16"):
+    with pytest.raises(ValueError, match=r"hexadecimal|base 16"):
         blobs.file(name)
 
 

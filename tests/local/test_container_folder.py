@@ -1,0 +1,160 @@
+"""What lies in a container, and that nothing in an archive gets out of it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from mnist_deploy.local import container_folder
+from mnist_deploy.local.container_folder import below, build_folder, script_environment, unpack
+from mnist_deploy.local.refusal import Refusal
+from mnist_deploy.local.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store(tmp_path / "store")
+    yield opened
+    opened.close()
+
+
+def upload(store: Store, artifact: str, content: bytes) -> str:
+    store.blobs.write(store.add_artifact(artifact), [content])
+    return f"aml://artifact/{artifact}"
+
+
+def archive(members: dict[str, bytes | str], **kinds: bytes) -> bytes:
+    """A tar file; a member whose content is text is a link to that."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                member.type, member.linkname = kinds.get("link", tarfile.SYMTYPE), content
+                tar.addfile(member)
+            else:
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def model(store: Store, name: str, files: dict[str, bytes]) -> dict:
+    for path, content in files.items():
+        upload(store, f"LocalUpload/{name}/{path}", content)
+    top = next(iter(files)).split("/")[0]
+    asset = {"id": f"asset-{name}", "artifacts": [{"prefix": f"LocalUpload/{name}/{top}"}]}
+    store.add_asset(asset)
+    return {"name": name, "version": 3, "id": f"{name}:3", "url": f"aml://asset/asset-{name}"}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_scripts_and_models_lie_where_azure_puts_them(store, tmp_path):
+    recipe = {
+        "driverProgram": "src/score.py",
+        "assets": [
+            {"id": "main.py", "url": upload(store, "o/c/main.py", b"main")},
+            {
+                "id": "src.tar",
+                "url": upload(store, "o/c/src.tar", archive({"src/score.py": b"score"})),
+                "unpack": True,
+            },
+        ],
+        "environment": {"environmentVariables": {"A": 1, "AZUREML_MODEL_DIR": "/elsewhere"}},
+    }
+    one = model(store, "digits", {"model.pkl": b"pickle"})
+    many = model(store, "folder", {"top/a": b"a", "top/sub/b": b"b"})
+    folder = build_folder(tmp_path / "containers", store, recipe, [one, many])
+    assert files(folder / "app") == {
+        "main.py": b"main",
+        "score.py": b"score",
+        "azureml-models/digits/3/model.pkl": b"pickle",
+        "azureml-models/folder/3/top/a": b"a",
+        "azureml-models/folder/3/top/sub/b": b"b",
+    }
+    models = str(folder / "app" / "azureml-models")
+    for those, model_dir in (([one], f"{models}/digits/3"), ([one, many], models), ([], models)):
+        variables = script_environment(folder, "svc", recipe, those)
+        assert variables["AZUREML_MODEL_DIR"] == model_dir
+        assert variables["AZUREML_ENTRY_SCRIPT"] == "src/score.py"
+        assert (variables["A"], variables["SERVICE_NAME"]) == ("1", "svc")
+
+
+@pytest.mark.parametrize("gone", ["script", "model"])
+def test_what_is_missing_is_told_and_leaves_no_folder(store, tmp_path, gone):
+    recipe = {"driverProgram": "s", "assets": [{"id": "s", "url": upload(store, "o/c/s", b"")}]}
+    models = [model(store, "digits", {"model.pkl": b""})]
+    if gone == "script":
+        recipe["assets"][0]["url"] = "aml://artifact/o/c/never"
+    else:
+        store.remove_asset("asset-digits")
+    with pytest.raises(Refusal):
+        build_folder(tmp_path / "containers", store, recipe, models)
+    assert not list((tmp_path / "containers").iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/x", "a/../../x", "..", "a/../../../../../../etc/passwd", "./../x"]
+)
+def test_below_stays_below(tmp_path, name):
+    with pytest.raises(Refusal):
+        below(tmp_path / "inside", name)
+
+
+def test_below_does_not_follow_links_out(tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "out").symlink_to(tmp_path)
+    with pytest.raises(Refusal):
+        below(inside, "out/x")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"src/a": b"a", "../evil": b"x"},
+        {"src/a": b"a", "/tmp/evil": b"x"},
+        {"src/a": b"a", "src/../../evil": b"x"},
+        {"src/a": b"a", "src/link": "../../..", "src/link/evil": b"x"},
+        {"src/a": b"a", "src/evil": "/etc/passwd"},
+        {"../../evil": b"x"},
+    ],
+)
+def test_no_member_of_an_archive_gets_out(tmp_path, members):
+    folder = tmp_path / "deep" / "folder"
+    folder.mkdir(parents=True)
+    (tmp_path / "a.tar.gz").write_bytes(archive(members))
+    with contextlib.suppress(Refusal):
+        unpack(tmp_path / "a.tar.gz", folder)
+    outside = {p for p in tmp_path.rglob("*") if p.is_file() and folder not in p.parents}
+    assert outside == {tmp_path / "a.tar.gz"}
+    assert not any(p.is_symlink() for p in tmp_path.rglob("*"))
+
+
+def test_links_and_devices_are_left_out(tmp_path):
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+        (tmp_path / "a.tar.gz").write_bytes(archive({"s/a": b"a", "s/odd": "a"}, link=kind))
+        folder = tmp_path / f"kind{kind.decode()}"
+        folder.mkdir()
+        unpack(tmp_path / "a.tar.gz", folder)
+        assert [p.name for p in folder.rglob("*")] == ["a"]
+
+
+def test_a_tar_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(container_folder, "UNPACKED_LIMIT", 1000)
+    (tmp_path / "a.tar.gz").write_bytes(archive({"s/a": b"\0" * 600, "s/b": b"\0" * 600}))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Refusal, match="1000 bytes"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+
+
+def test_what_is_no_archive_is_told(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(b"no archive")
+    with pytest.raises(tarfile.TarError):
+        unpack(tmp_path / "a.tar.gz", tmp_path)

@@ -1,0 +1,337 @@
+"""A local workspace starts when it is needed, is shared, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import fcntl
+import http.server
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import types
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from mnist_deploy import local
+from mnist_deploy.local import LocalWorkspaceError
+from mnist_deploy.local.tls import Endpoint
+
+CLIENT = """
+import sys
+from mnist_deploy import local
+endpoint = local.start(sys.argv[1])
+print(endpoint.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def home(tmp_path):
+    folder = tmp_path / "home"
+    yield folder
+    local.stop(folder)
+
+
+@pytest.fixture
+def client(home):
+    """Start processes that use the workspace in `home` until they are told, or killed."""
+    started = []
+
+    def start(code: str = CLIENT, *, wait: bool = True) -> types.SimpleNamespace:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        found = types.SimpleNamespace(process=process)
+        if wait:
+            found.control_plane = psutil.Process(int(process.stdout.readline()))
+        return found
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def until(condition, seconds: float = 5.0):
+    give_up_at = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < give_up_at, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_it_is_shared_and_ends_with_the_last_that_uses_it(client, home):
+    first = client()
+    endpoint = Endpoint.read(home / "run")
+    second = client()
+    assert second.control_plane == first.control_plane
+    first.process.communicate("")
+    time.sleep(1.2)  # two looks at who is still there
+    assert not is_gone(second.control_plane)
+    second.process.communicate("")
+    until(lambda: is_gone(first.control_plane))
+    assert Endpoint.read(home / "run") is None
+    with pytest.raises(requests.ConnectionError):
+        requests.get(endpoint.url, verify=False, timeout=5)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_it_ends_when_its_client_is_killed(client, how):
+    only = client()
+    only.process.send_signal(how)
+    until(lambda: is_gone(only.control_plane))
+
+
+def test_one_that_is_killed_while_it_starts_leaves_nothing(client, home):
+    code = "import sys\nfrom mnist_deploy import local\nlocal.start(sys.argv[1])\n"
+    starting = client(code, wait=False)
+    log = home / "run" / "control_plane.log"
+    until(log.exists, 20)
+    starting.process.kill()
+    until(lambda: not processes_of(home), 10)
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        if process.info["status"] != psutil.STATUS_ZOMBIE and process.info["cmdline"]:
+            words = process.info["cmdline"]
+            if any("mnist_deploy.local" in word for word in words) and any(
+                str(home) in word for word in words
+            ):
+                found.append(process)
+    return found
+
+
+def test_six_that_start_at_once_share_one(client):
+    clients = [client(wait=False) for _ in range(6)]
+    pids = {int(each.process.stdout.readline()) for each in clients}
+    assert len(pids) == 1
+
+
+def test_a_control_plane_that_was_killed_is_started_anew(client, home):
+    first = client()
+    before = Endpoint.read(home / "run")
+    first.control_plane.kill()
+    until(lambda: is_gone(first.control_plane))
+    second = client()
+    after = Endpoint.read(home / "run")
+    assert second.control_plane != first.control_plane
+    assert after.token != before.token
+
+
+def test_an_endpoint_of_nobody_is_passed_over(client, home):
+    (home / "run").mkdir(parents=True)
+    Endpoint("https://127.0.0.1:9", os.getpid(), "token", home / "run").write()
+    assert not is_gone(client().control_plane)
+
+
+def test_a_stranger_at_the_old_address_gets_no_lease(client, home):
+    """Whoever has the port now lacks the certificate, and so is not believed."""
+    first = client()
+    stale = Endpoint.read(home / "run")
+    first.process.communicate("")
+    until(lambda: is_gone(first.control_plane))
+    port = int(stale.url.rpartition(":")[2])
+    server = http.server.HTTPServer(("127.0.0.1", port), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        stale.write()
+        assert Endpoint.read(home / "run") == stale
+        client()
+        assert Endpoint.read(home / "run").url != stale.url
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_stop_ends_it_whoever_uses_it(client, home):
+    running = client()
+    assert local.stop(home)
+    until(lambda: is_gone(running.control_plane))
+    assert not local.stop(home)
+    assert running.process.poll() is None
+
+
+def test_stop_of_one_that_never_ran(tmp_path):
+    assert not local.stop(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_wipe_deletes_what_is_registered_and_nothing_else(client, home):
+    client()
+    (home / "mine.txt").write_text("not the workspace's")
+    assert (home / "store" / "workspace.sqlite").exists()
+    local.wipe(home)
+    assert [path.name for path in home.iterdir()] == ["mine.txt"]
+    local.wipe(home / "nowhere")
+
+
+def test_a_port_of_one_s_choice(home, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(LocalWorkspaceError, match="Address already in use"):
+            local.start(home, port=port)
+    assert local.start(home, port=port).url == f"https://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("inside", ["a file", "a file/deeper", "/proc/no/where"])
+def test_a_home_that_cannot_be_used_is_told(tmp_path, inside):
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(LocalWorkspaceError, match="MNIST_DEPLOY_HOME"):
+        local.start(tmp_path / inside)
+
+
+def test_a_damaged_store_is_told(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "workspace.sqlite").write_bytes(b"no database " * 1000)
+    with pytest.raises(LocalWorkspaceError, match="file is not a database"):
+        local.start(tmp_path)
+
+
+def test_a_read_only_store_is_told(tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o500)
+    with pytest.raises(LocalWorkspaceError, match="MNIST_DEPLOY_HOME"):
+        local.start(tmp_path / "home")
+    tmp_path.chmod(0o700)
+
+
+def test_one_that_does_not_let_go_of_the_lock_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "START_LIMIT", 0.2)
+    (tmp_path / "run").mkdir()
+    with open(tmp_path / "run" / "starting", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(LocalWorkspaceError, match="Another process"):
+            local.start(tmp_path)
+
+
+def test_the_caller_s_folder_and_its_modules_do_not_matter(home, tmp_path, monkeypatch):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for name in ("flask", "jwt", "sqlite3", "secrets", "utils"):
+        (folder / f"{name}.py").write_text("raise RuntimeError('the wrong module')\n")
+    monkeypatch.chdir(folder)
+    endpoint = local.start(home)
+    assert Path(psutil.Process(endpoint.pid).cwd()) == home / "run"
+
+
+def test_home_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("MNIST_DEPLOY_HOME", str(tmp_path / "here"))
+    assert local.home_folder() == tmp_path / "here"
+    assert local.home_folder("/elsewhere") == Path("/elsewhere")
+    monkeypatch.setenv("MNIST_DEPLOY_HOME", "~/there")
+    assert local.home_folder() == Path.home() / "there"
+    monkeypatch.delenv("MNIST_DEPLOY_HOME")
+    assert local.home_folder().name == "mnist_deploy"
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022])
+def test_nothing_in_it_is_for_others_whatever_the_umask(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        local.start(tmp_path / "home")
+        assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
+        for name in ("run", "store"):
+            assert (tmp_path / "home" / name).stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+        local.stop(tmp_path / "home")
+
+
+def test_no_zombie_stays_in_the_process_that_started_it(home):
+    endpoint = local.start(home)
+    local.stop(home)
+    until(lambda: not psutil.pid_exists(endpoint.pid))
+
+
+# What a process that connected keeps, and what it may do next.
+
+RECONNECT = """
+import os, sys
+from pathlib import Path
+home = Path(sys.argv[1])
+before = dict(os.environ)
+import azureml.core
+from azureml.core import Model, Workspace
+from azureml.core.authentication import TokenAuthentication
+from mnist_deploy import local
+
+azure = TokenAuthentication(lambda audience: "t", cloud="AzureCloud")  # Azure came first
+ws = local.connect(home)
+Path("w.txt").write_text("1")
+Model.register(ws, "w.txt", "kept")
+local.stop(home)
+ws = local.connect(home)  # another port, another certificate, another token
+assert {m.name for m in Model.list(ws)} == {"kept"}
+other = local.connect(home.with_name("other"))
+assert Model.list(other) == []
+assert {m.name for m in Model.list(ws)} == {"kept"}
+azure = TokenAuthentication(lambda audience: "t", cloud="AzureCloud")  # and comes again
+assert azure._cloud_type.endpoints.resource_manager == "https://management.azure.com/"
+changed = {name for name in os.environ if os.environ.get(name) != before.get(name)}
+print(sorted(changed - {"PWD", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK"}))
+local.stop(home)
+local.stop(home.with_name("other"))
+"""
+
+
+def test_one_process_may_connect_again_and_elsewhere_and_to_azure(home, tmp_path):
+    azure = tmp_path / "azure"  # a user of Azure's command line: the SDK keeps its clouds there
+    azure.mkdir()
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", RECONNECT, str(home)],
+            cwd=tmp_path,
+            env={**os.environ, "AZURE_CONFIG_DIR": str(azure)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "['REQUESTS_CA_BUNDLE']"
+    assert not (azure / "cloudEndpoints.json").exists()
+
+
+BARE = """
+import sys
+from azureml.core import Workspace
+ws = Workspace.from_config(sys.argv[1])
+print(ws.name, ws.location, ws.get_details()["name"])
+"""
+
+
+def test_variables_lead_a_bare_from_config_here(home, tmp_path):
+    endpoint = local.start(home)
+    config = {"subscription_id": local.SUBSCRIPTION, "resource_group": "g", "workspace_name": "w"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", BARE, str(tmp_path / "config.json")],
+            env={**os.environ, **endpoint.environment()},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stdout.split() == ["w", "local", "w"], done.stderr
+        local.stop(home)
+        endpoint = local.start(home)  # at another port
