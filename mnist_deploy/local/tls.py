@@ -57,7 +57,9 @@ def create_server_context(folder: Path) -> ssl.SSLContext:
     Leaves ``certificate.pem`` and ``key.pem`` (mode 0600).
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mnist_deploy local workspace")])
+    # A name that no other has: of two roots of one name, OpenSSL looks at the first only.
+    common_name = f"mnist_deploy local workspace {secrets.token_hex(8)}"
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = dt.datetime.now(dt.timezone.utc)
     public = key.public_key()
     certificate = (
