@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import symtable
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import decode_source
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from .errors import DeploymentError
 from .model_file import same_minor
 from .registry import ANSWER_LIMIT, trained_with
 from .scoring_environment import find_requirement, pinned_version
+from .script_imports import find_missing
 from .sdk_call import Deadline, reason
 
 if TYPE_CHECKING:
@@ -25,13 +26,25 @@ _MODEL_FILE = re.compile(r"[\w./-]*[\w-]\.(pkl|pickle|joblib)")
 
 
 def check_deployment(name: str, models: Sequence[Model], inference_config: InferenceConfig) -> None:
-    """Raise a `DeploymentError` for what would only fail minutes later, in the container."""
+    """Raise a `DeploymentError` for what would only fail minutes later, in the container.
+
+    What the environment does not seem to install is only printed: a package of another name, or
+    the local workspace, may bring it.
+    """
     check_name(name)
     script = Path(inference_config.source_directory or "", inference_config.entry_script)
     tree = parse_script(script)
     check_model_files(script, tree, models, inference_config.source_directory)
+    environment = inference_config.environment
+    if environment is None:
+        return
     for model in models:
-        check_version(model, inference_config.environment)
+        check_version(model, environment)
+    if missing := find_missing(tree, script.parent, environment):
+        print(
+            f"Note: {script.name} needs {', '.join(missing)}, which the environment "
+            f"{environment.name!r} does not seem to install; on Azure it would not start."
+        )
 
 
 def check_name(name: str) -> None:
@@ -55,7 +68,8 @@ def parse_script(script: Path) -> ast.Module:
             f"The scoring script {script} cannot be compiled: {error}. Mend it first: the service "
             "would end with the same error."
         ) from error
-    defined = {each.get_name() for each in table.get_symbols() if _is_bound(each)}
+    symbols = table.get_symbols()
+    defined = {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()}
     missing = [name for name in ("init", "run") if name not in defined]
     if missing and not _imports_star(tree):
         raise DeploymentError(
@@ -63,10 +77,6 @@ def parse_script(script: Path) -> ast.Module:
             "init(), which the service calls when it starts, and run(data), for every request."
         )
     return tree
-
-
-def _is_bound(symbol: symtable.Symbol) -> bool:
-    return symbol.is_assigned() or symbol.is_imported()
 
 
 def _imports_star(tree: ast.Module) -> bool:
@@ -78,30 +88,27 @@ def check_model_files(
     script: Path, tree: ast.Module, models: Sequence[Model], source_directory: str | None = None
 ) -> None:
     """Where the script names pickles, find one of them at least in the models or beside it."""
-    named = {
-        PurePosixPath(text).name for text in _whole_strings(tree) if _MODEL_FILE.fullmatch(text)
-    }
+    strings = filter(_MODEL_FILE.fullmatch, _whole_strings(tree))
+    named = {PurePosixPath(text).name for text in strings}
     if not named or any(model.unpack for model in models):  # what is in an archive is not listed
         return
-    held = set()
-    for model in models:
-        try:
-            held |= {
-                PurePosixPath(path).name for path in Deadline(ANSWER_LIMIT).call(model.get_sas_urls)
-            }
-        except Exception as error:
-            raise DeploymentError(
-                f"What is in model {model.id} cannot be looked up: {reason(error)} Is it "
-                "registered still?"
-            ) from None
-    beside = (
-        {path.name for path in Path(source_directory).rglob("*")} if source_directory else set()
-    )
-    if not named & (held | beside):
+    held = {PurePosixPath(path).name for model in models for path in _list_files(model)}
+    beside = Path(source_directory).rglob("*") if source_directory else ()
+    if named.isdisjoint(held | {path.name for path in beside}):
         raise DeploymentError(
             f"{script} loads {', '.join(sorted(named))}, but the model holds "
-            f"{', '.join(sorted(held)) or 'no file'}. Deploy another model, or name its file."
+            f"{', '.join(sorted(held)) or 'no file'}. Deploy the model that holds it, or mend the "
+            "name in the script."
         )
+
+
+def _list_files(model: Model) -> Iterable[str]:
+    try:
+        return Deadline(ANSWER_LIMIT).call(model.get_sas_urls)
+    except Exception as error:  # without its cause, which may hold a signed address
+        raise DeploymentError(
+            f"Model {model.id} cannot be looked into: {reason(error)} Is it registered still?"
+        ) from None
 
 
 def _whole_strings(node: ast.AST) -> Iterator[str]:
@@ -115,13 +122,10 @@ def _whole_strings(node: ast.AST) -> Iterator[str]:
             yield from _whole_strings(child)
 
 
-def check_version(model: Model, environment: Environment | None) -> None:
+def check_version(model: Model, environment: Environment) -> None:
     """A model that says which scikit-learn saved it must meet that one in the container."""
-    trained = trained_with(model)
-    if trained is None or environment is None:
-        return
-    asked = find_requirement(environment, "scikit-learn")
-    if asked is None or asked.specifier.contains(trained, prereleases=True):
+    trained, asked = trained_with(model), find_requirement(environment, "scikit-learn")
+    if not trained or not asked or asked.specifier.contains(trained, prereleases=True):
         return
     pinned = pinned_version(environment, "scikit-learn")
     if pinned is None or not same_minor(pinned, trained):

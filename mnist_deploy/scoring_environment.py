@@ -77,7 +77,7 @@ def _pin_requirement(line: str, known: dict[str, str]) -> str:
 
 def find_requirement(environment: Environment, package: str) -> Requirement | None:
     """What an environment asks of a package, in pip's words; None if it does not name it."""
-    for requirement in _requirements(environment):
+    for requirement in list_requirements(environment):
         if canonicalize_name(requirement.name) == package:
             return requirement
     return None
@@ -91,7 +91,8 @@ def pinned_version(environment: Environment, package: str) -> str | None:
     return next(exact, None)
 
 
-def _requirements(environment: Environment) -> Iterator[Requirement]:
+def list_requirements(environment: Environment) -> Iterator[Requirement]:
+    """What an environment installs, in pip's words; nothing where its image does that itself."""
     dependencies = environment.python.conda_dependencies
     if environment.python.user_managed_dependencies or dependencies is None:
         return
