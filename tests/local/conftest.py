@@ -6,22 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from weights_service import WORKSPACE, make_inference_config
 
 from mnist_deploy import local
-
-MEAN_SCRIPT = """
-import json, os
-import numpy as np
-
-def init():
-    global weights
-    folder = os.environ["AZUREML_MODEL_DIR"]
-    weights = np.loadtxt(os.path.join(folder, "weights.txt"))
-    print("weights are loaded")
-
-def run(raw):
-    return [float(np.dot(row, weights)) for row in json.loads(raw)["data"]]
-"""
 
 
 @pytest.fixture(scope="session")
@@ -63,12 +50,6 @@ def call(endpoint):
         yield send
 
 
-WORKSPACE = (
-    "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/local"
-    "/providers/Microsoft.MachineLearningServices/workspaces/local"
-)
-
-
 @pytest.fixture
 def mms() -> str:
     """The path below which models and services are managed."""
@@ -102,20 +83,6 @@ def registered(local_ws, tmp_path_factory):
 @pytest.fixture
 def inference_config(tmp_path):
     return make_inference_config(tmp_path)
-
-
-def make_inference_config(folder: Path, script: str = MEAN_SCRIPT, packages: tuple[str, ...] = ()):
-    from azureml.core import Environment
-    from azureml.core.conda_dependencies import CondaDependencies
-    from azureml.core.model import InferenceConfig
-
-    (folder / "score_weights.py").write_text(script)
-    environment = Environment("weights-env")
-    environment.python.conda_dependencies = CondaDependencies.create(pip_packages=list(packages))
-    environment.python.user_managed_dependencies = not packages
-    return InferenceConfig(
-        entry_script="score_weights.py", source_directory=str(folder), environment=environment
-    )
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
+from weights_service import until
 
 from mnist_deploy.local import container as container_module
 from mnist_deploy.local.container import Container
@@ -50,14 +50,6 @@ def build(tmp_path):
     for container, listener in built:
         container.stop()
         listener.close()
-
-
-def until(condition, seconds: float = 20.0):
-    give_up_at = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < give_up_at, "it did not happen"
-        time.sleep(0.02)
-    return found
 
 
 def score(url: str, body: str = "{}") -> dict:

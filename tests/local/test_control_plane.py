@@ -15,7 +15,7 @@ import pytest
 import requests
 from azureml.core import Dataset, Datastore, Experiment, Workspace
 from azureml.core.authentication import TokenAuthentication
-from conftest import WORKSPACE
+from weights_service import WORKSPACE, until
 
 from mnist_deploy.local.control_plane import Leases, is_alive
 from mnist_deploy.local.tls import derive
@@ -191,13 +191,6 @@ def test_an_upload_that_breaks_off_leaves_nothing(endpoint, call, local_home):
         connection.sendall(head.encode() + b"x" * 1000)
     until(lambda: not list((local_home / "store" / "staged").iterdir()))
     assert set((local_home / "store" / "blobs").iterdir()) == before
-
-
-def until(condition, seconds: float = 10.0) -> None:
-    give_up_at = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not happen"
-        time.sleep(0.02)
 
 
 # Leases.

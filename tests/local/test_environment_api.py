@@ -7,7 +7,7 @@ import uuid
 import pytest
 from azureml.core import Environment
 from azureml.core.conda_dependencies import CondaDependencies
-from conftest import WORKSPACE
+from weights_service import WORKSPACE
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
 

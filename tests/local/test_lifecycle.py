@@ -18,10 +18,11 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from weights_service import until
 
 from mnist_deploy import local
 from mnist_deploy.local import LocalWorkspaceError
-from mnist_deploy.local.tls import Endpoint
+from mnist_deploy.local.tls import Endpoint, create_server_context
 
 CLIENT = """
 import sys
@@ -63,14 +64,6 @@ def client(home):
         process.communicate()
 
 
-def until(condition, seconds: float = 5.0):
-    give_up_at = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < give_up_at, "it did not happen"
-        time.sleep(0.02)
-    return found
-
-
 def is_gone(process: psutil.Process) -> bool:
     try:
         return process.status() == psutil.STATUS_ZOMBIE
@@ -87,7 +80,7 @@ def test_it_is_shared_and_ends_with_the_last_that_uses_it(client, home):
     time.sleep(1.2)  # two looks at who is still there
     assert not is_gone(second.control_plane)
     second.process.communicate("")
-    until(lambda: is_gone(first.control_plane))
+    until(lambda: is_gone(first.control_plane), 5)
     assert Endpoint.read(home / "run") is None
     with pytest.raises(requests.ConnectionError):
         requests.get(endpoint.url, verify=False, timeout=5)
@@ -97,7 +90,7 @@ def test_it_is_shared_and_ends_with_the_last_that_uses_it(client, home):
 def test_it_ends_when_its_client_is_killed(client, how):
     only = client()
     only.process.send_signal(how)
-    until(lambda: is_gone(only.control_plane))
+    until(lambda: is_gone(only.control_plane), 5)
 
 
 def test_one_that_is_killed_while_it_starts_leaves_nothing(client, home):
@@ -131,7 +124,7 @@ def test_a_control_plane_that_was_killed_is_started_anew(client, home):
     first = client()
     before = Endpoint.read(home / "run")
     first.control_plane.kill()
-    until(lambda: is_gone(first.control_plane))
+    until(lambda: is_gone(first.control_plane), 5)
     second = client()
     after = Endpoint.read(home / "run")
     assert second.control_plane != first.control_plane
@@ -147,26 +140,33 @@ def test_an_endpoint_of_nobody_is_passed_over(client, home):
 def test_a_stranger_at_the_old_address_gets_no_lease(client, home):
     """Whoever has the port now lacks the certificate, and so is not believed."""
     first = client()
-    stale = Endpoint.read(home / "run")
     first.process.communicate("")
-    until(lambda: is_gone(first.control_plane))
-    port = int(stale.url.rpartition(":")[2])
-    server = http.server.HTTPServer(("127.0.0.1", port), http.server.SimpleHTTPRequestHandler)
+    until(lambda: is_gone(first.control_plane), 5)
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    server.socket = create_server_context(stranger_folder(home)).wrap_socket(
+        server.socket, server_side=True
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        stale.write()
-        assert Endpoint.read(home / "run") == stale
+        url = f"https://127.0.0.1:{server.server_port}"
+        Endpoint(url, os.getpid(), "token", home / "run").write()
         client()
-        assert Endpoint.read(home / "run").url != stale.url
+        assert Endpoint.read(home / "run").url != url
     finally:
         server.shutdown()
         server.server_close()
 
 
+def stranger_folder(home: Path) -> Path:
+    folder = home.with_name("stranger")
+    folder.mkdir()
+    return folder
+
+
 def test_stop_ends_it_whoever_uses_it(client, home):
     running = client()
     assert local.stop(home)
-    until(lambda: is_gone(running.control_plane))
+    until(lambda: is_gone(running.control_plane), 5)
     assert not local.stop(home)
     assert running.process.poll() is None
 
@@ -261,7 +261,7 @@ def test_nothing_in_it_is_for_others_whatever_the_umask(tmp_path, mask):
 def test_no_zombie_stays_in_the_process_that_started_it(home):
     endpoint = local.start(home)
     local.stop(home)
-    until(lambda: not psutil.pid_exists(endpoint.pid))
+    until(lambda: not psutil.pid_exists(endpoint.pid), 5)
 
 
 # What a process that connected keeps, and what it may do next.

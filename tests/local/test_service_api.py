@@ -11,7 +11,7 @@ from azureml.core import Environment, Model
 from azureml.core.model import InferenceConfig
 from azureml.core.webservice import AciWebservice, AksWebservice, Webservice
 from azureml.exceptions import WebserviceException
-from conftest import MEAN_SCRIPT, make_inference_config
+from weights_service import SCRIPT, make_inference_config
 
 ROWS = json.dumps({"data": [[1, 2, 3], [0, 0, 1]]})
 SUMS = [321.0, 100.0]
@@ -28,7 +28,7 @@ def deploy(local_ws, registered, tmp_path):
     """Deploy a service with the given script, wait, and delete it in the end."""
     deployed = []
 
-    def do(name, script=MEAN_SCRIPT, models=(registered,), *, config=None, wait=True, **more):
+    def do(name, script=SCRIPT, models=(registered,), *, config=None, wait=True, **more):
         service = Model.deploy(
             local_ws,
             name,
