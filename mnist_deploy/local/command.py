@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # exit statuses, as shells have them
@@ -21,29 +20,39 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
     OSError
         If there is no such command, or it cannot be executed.
     """
-    with _signals_passed_on() as processes, subprocess.Popen(command, env=environment) as process:
-        processes.append(process)
+    relay = SignalRelay()
+    with relay, subprocess.Popen(command, env=environment) as process:
+        relay.send_to(process)
         status = process.wait()
     return status if status >= 0 else BY_SIGNAL - status
 
 
-@contextlib.contextmanager
-def _signals_passed_on() -> Iterator[list[subprocess.Popen]]:
-    processes: list[subprocess.Popen] = []
+class SignalRelay:
+    """Passes this process's signals on to another, those that came before it was there as well."""
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        if number in (signal.SIGINT, signal.SIGQUIT) and _is_in_foreground():
-            return  # the terminal has sent it to the command as well
-        for process in processes:
+    SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+
+    def __enter__(self) -> None:
+        self._process: subprocess.Popen | None = None
+        self._early: list[int] = []
+        self._before = {number: signal.signal(number, self._relay) for number in self.SIGNALS}
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def send_to(self, process: subprocess.Popen) -> None:
+        self._process = process
+        for number in self._early:
             process.send_signal(number)
 
-    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, pass_on) for number in numbers}
-    try:
-        yield processes
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def _relay(self, number: int, frame: FrameType | None) -> None:
+        if number in (signal.SIGINT, signal.SIGQUIT) and _is_in_foreground():
+            return  # the terminal has sent it to the command as well
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._process.send_signal(number)
 
 
 def _is_in_foreground() -> bool:

@@ -1,0 +1,99 @@
+"""Old module names, looked up in processes of their own: what is imported stays imported."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from mnist_deploy.local import aliases
+
+INSTALL = "from mnist_deploy.local import aliases; aliases.install()\n"
+
+
+def python(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=environment or None,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def model():
+    rows = np.random.default_rng(0).random((30, 4))
+    return LogisticRegression().fit(rows, np.arange(30) % 3)
+
+
+def test_without_them_the_old_name_is_unknown():
+    assert "cannot import name 'joblib'" in python("from sklearn.externals import joblib").stderr
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["from sklearn.externals import joblib", "import sklearn.externals.joblib as joblib"],
+)
+def test_joblib_by_its_old_name_is_joblib(statement):
+    answer = python(
+        f"{INSTALL}{statement}\nimport joblib as today\n"
+        "print(joblib is today, today.__spec__.name, today.__name__)"
+    )
+    assert answer.stdout == "True joblib joblib\n", answer.stderr
+    assert answer.stderr.count("FutureWarning: sklearn.externals.joblib is no more") == 1
+
+
+def test_a_model_that_was_saved_in_2018_loads(model, tmp_path):
+    """By protocol 2, and with the module names of scikit-learn 0.20."""
+    file = tmp_path / "old.pkl"
+    joblib.dump(model, file, protocol=2)
+    saved = file.read_bytes()
+    for today, then in (
+        (b"csklearn.linear_model._logistic\n", b"csklearn.linear_model.logistic\n"),
+        (b"cjoblib.numpy_pickle\n", b"csklearn.externals.joblib.numpy_pickle\n"),
+    ):
+        assert today in saved
+        saved = saved.replace(today, then)
+    file.write_bytes(saved)
+    script = "import joblib, sys; print(joblib.load(sys.argv[1]).coef_.tolist())"
+    assert "No module named 'sklearn.linear_model.logistic'" in python(script, str(file)).stderr
+    assert python(INSTALL + script, str(file)).stdout == f"{model.coef_.tolist()}\n"
+
+
+def test_a_stand_in_hides_the_module_whose_name_it_has(tmp_path):
+    (tmp_path / "colorsys.py").write_text("genuine = True")
+    (tmp_path / "other.py").write_text("genuine = False")
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from mnist_deploy.local import aliases; aliases.install({'colorsys': 'other'})\n"
+        "import colorsys, other; print(colorsys is other, colorsys.genuine)"
+    )
+    assert python(script).stdout == "True False\n"
+
+
+def test_runs_as_sitecustomize_before_the_one_that_it_hides(tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+    shutil.copyfile(aliases.__file__, ours / "sitecustomize.py")
+    (theirs / "sitecustomize.py").write_text("import builtins; builtins.seen = 'theirs'")
+    answer = python(
+        "from azureml import opendatasets; print(seen, opendatasets.__name__)",
+        PYTHONPATH=f"{ours}:{theirs}",
+        MNIST_DEPLOY_STAND_INS="azureml.opendatasets=wave",
+    )
+    assert answer.stdout == "theirs wave\n", answer.stderr
+
+
+def test_leaves_all_other_names_alone():
+    answer = python(f"{INSTALL}import sklearn.externals.nothing")
+    assert "No module named 'sklearn.externals.nothing'" in answer.stderr
+    answer = python(f"{INSTALL}import sklearn.linear_model.logistics")
+    assert "No module named 'sklearn.linear_model.logistics'" in answer.stderr

@@ -1,0 +1,194 @@
+"""Container images, the way of deploying of 2019, asked for by the genuine SDK."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import requests
+from azureml.core import Environment, Model
+from azureml.core.image import ContainerImage, Image
+from azureml.core.model import InferenceConfig
+from azureml.core.webservice import AciWebservice, Webservice
+from azureml.exceptions import WebserviceException
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+SCRIPT = """
+import json
+
+import beside
+from azureml.core.model import Model
+
+def init():
+    global first
+    first = open(Model.get_model_path("numbers")).read().split()[0]
+
+def run(raw):
+    return json.dumps([beside.GREETING, first, *json.loads(raw)])
+"""
+CONDA_FILE = """
+dependencies:
+- python=3.6.2
+- scikit-learn=0.20.1
+- pip:
+  - no-such-package==1.0
+"""
+
+
+@pytest.fixture
+def model(local_ws, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "numbers.txt").write_text("17 4")
+    return Model.register(local_ws, "numbers.txt", "numbers")
+
+
+@pytest.fixture
+def configuration(tmp_path, model):
+    """Make an image configuration of a script, a conda file and a module beside it."""
+    (tmp_path / "score.py").write_text(SCRIPT)
+    (tmp_path / "beside.py").write_text("GREETING = 'here'\n")
+    (tmp_path / "myenv.yml").write_text(CONDA_FILE)
+
+    def make(**more):
+        options = {"runtime": "python", "conda_file": "myenv.yml", "dependencies": ["beside.py"]}
+        return ContainerImage.image_configuration("score.py", **{**options, **more})
+
+    return make
+
+
+@pytest.fixture
+def deployed(local_ws, model, configuration):
+    service = Webservice.deploy_from_model(
+        local_ws,
+        "by-image",
+        [model],
+        configuration(tags={"year": "2019"}),
+        AciWebservice.deploy_configuration(cpu_cores=1, memory_gb=1),
+    )
+    yield service
+    service.delete()
+
+
+def test_deploys_from_model(local_ws, model, deployed, capsys):
+    deployed.wait_for_deployment(show_output=True)
+    assert json.loads(deployed.run("[1, 2]")) == ["here", "17", 1, 2]
+    answer = requests.post(deployed.scoring_uri, data="[3]", timeout=30)
+    assert json.loads(answer.json()) == ["here", "17", 3]
+    assert [each.id for each in deployed.models] == [model.id]
+    assert Webservice(local_ws, "by-image").image_id == deployed.image_id
+
+    differing = "\n".join((capsys.readouterr().out, deployed.get_logs()))
+    for line in (
+        "python: wanted ==3.6.2",
+        "scikit-learn: wanted ==0.20.1",
+        "no-such-package: wanted ==1.0, found none",
+    ):
+        assert differing.count(line) == 2  # streamed, and in the log
+
+
+def test_a_script_that_fails_says_why(local_ws, model, configuration, tmp_path):
+    config = configuration()
+    (tmp_path / "score.py").write_text("import nothing_of_that_name\ndef run(raw): pass\n")
+    service = Webservice.deploy_from_model(local_ws, "by-image-failing", [model], config)
+    with pytest.raises(WebserviceException, match="nothing_of_that_name"):
+        service.wait_for_deployment()
+    assert "ModuleNotFoundError" in service.get_logs()
+    service.delete()
+
+
+def test_images_are_counted_found_and_deleted(local_ws, model, configuration):
+    made = [
+        ContainerImage.create(local_ws, "numbers-img", [model], configuration(tags={"n": str(n)}))
+        for n in (1, 2)
+    ]
+    assert [image.version for image in made] == [1, 2]
+    made[1].wait_for_creation()
+    assert made[1].creation_state == "Succeeded"
+    assert [each.id for each in made[1].models] == [model.id]
+
+    assert Image(local_ws, "numbers-img").version == 2
+    assert Image(local_ws, "numbers-img", version="1").version == 1
+    assert Image(local_ws, id="numbers-img:1").tags == {"n": "1"}
+    assert [each.version for each in Image.list(local_ws, image_name="numbers-img")] == [2, 1]
+    assert [each.version for each in Image.list(local_ws, tags=[["n", "1"]])] == [1]
+    assert not Image.list(local_ws, image_name="numbers-img", model_name="another")
+    assert len(Image.list(local_ws, image_name="numbers-img", model_id=model.id)) == 2
+
+    made[0].add_tags({"more": "of it"})
+    assert Image(local_ws, id="numbers-img:1").tags == {"n": "1", "more": "of it"}
+    for image in made:
+        image.delete()
+    assert not Image.list(local_ws, image_name="numbers-img")
+    with pytest.raises(WebserviceException, match="ImageNotFound"):
+        Image(local_ws, "numbers-img")
+
+
+def test_a_service_changes_from_image_to_image(local_ws, model, configuration, deployed, tmp_path):
+    deployed.wait_for_deployment()
+    (tmp_path / "score.py").write_text("def init(): pass\ndef run(raw): return 'later'\n")
+    later = ContainerImage.create(local_ws, "later", [model], configuration())
+    deployed.update(image=later, tags={"now": "later"})
+    deployed.wait_for_deployment()
+    assert deployed.run("[]") == "later"
+    assert (deployed.image_id, deployed.tags) == ("later:1", {"now": "later"})
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::FutureWarning")
+def test_a_service_changes_from_image_to_environment_and_back(
+    local_ws, model, configuration, deployed, tmp_path
+):
+    deployed.wait_for_deployment()
+    (tmp_path / "later.py").write_text("def init(): pass\ndef run(raw): return 'later'\n")
+    later = InferenceConfig("later.py", environment=Environment("later"))
+    service = Model.deploy(local_ws, "by-image", [model], later, overwrite=True)
+    service.wait_for_deployment()
+    assert service.run("[]") == "later"
+    assert service.image_id is None
+
+    image = ContainerImage.create(local_ws, "back", [model], configuration())
+    service = Webservice.deploy_from_image(local_ws, "by-image", image, overwrite=True)
+    service.wait_for_deployment()
+    assert json.loads(service.run("[]")) == ["here", "17"]
+    assert (service.image_id, service.environment) == ("back:1", None)
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [
+        ({"runtime": "spark-py"}, "SparkPython"),
+        ({"docker_file": "myenv.yml"}, "docker_file"),
+        ({"enable_gpu": True}, "GPUs"),
+    ],
+)
+def test_refuses_what_it_cannot_do(local_ws, model, configuration, option, word):
+    with pytest.raises(WebserviceException, match="501") as refusal:
+        ContainerImage.create(local_ws, "refused", [model], configuration(**option))
+    assert word in refusal.value.message
+
+
+def test_refuses_a_conda_file_that_is_none(local_ws, model, configuration, tmp_path):
+    for content in ("a: [", "just text"):
+        (tmp_path / "myenv.yml").write_text(content)
+        with pytest.raises(WebserviceException, match="InvalidCondaFile"):
+            ContainerImage.create(local_ws, "refused", [model], configuration())
+
+
+def test_refuses_files_that_nobody_uploaded(call, mms):
+    image = {
+        "name": "forged",
+        "imageType": "Docker",
+        "imageFlavor": "WebApiContainer",
+        "driverProgram": "driver",
+        "targetRuntime": {"runtimeType": "Python", "properties": {}},
+        "assets": [{"id": "driver", "url": "aml://artifact/LocalUpload/none/driver"}],
+    }
+    answer = call("POST", f"{mms}/images", json=image)
+    assert (answer.status_code, answer.json()["code"]) == (400, "ArtifactNotFound")
+
+
+def test_a_model_that_is_gone_is_named(local_ws, model, configuration):
+    image = ContainerImage.create(local_ws, "orphan", [model], configuration())
+    model.delete()
+    with pytest.raises(WebserviceException, match="ModelNotFound"):
+        Webservice.deploy_from_image(local_ws, "orphan-svc", image)
