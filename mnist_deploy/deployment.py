@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _LOG_LINES = 30
 _LOG_LIMIT = 5.0  # seconds
 _DELETE_LIMIT = 300.0  # seconds
+_ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit)\b.*$", re.M)
 _NOTE = " container - environment: "  # begins what a local container says of its packages
 
 
@@ -145,13 +147,22 @@ def _failure(
     logs = _log_tail(service, _LOG_LINES)
     shown = f"The last lines of its container's log:\n\n{logs}\n" if logs else reason(error)
     return kind(
-        f"The service {name!r} {what}; its state is {service.state}. {shown}\n"
-        "Look for the first error above. Most often init() could not load the model, or the "
-        "script imports what the environment does not install. Where there is no error, it needs "
-        "more time: pass a longer timeout. Then deploy again with overwrite=True.",
+        f"The service {name!r} {what}; its state is {service.state}. {shown}\n{_advice(logs)}",
         state=service.state,
         logs=logs,
     )
+
+
+def _advice(logs: str) -> str:
+    """What to try next, in view of the first error that a container's log tells."""
+    found = _ERROR.search(logs)
+    if found is None:
+        return (
+            "No error is told there: init() may only need more time. Pass a longer timeout, and "
+            "overwrite=True, which replaces the service."
+        )
+    mend = "The environment must install it" if "ModuleNotFound" in found[0] else "Mend that"
+    return f"The first error: {found[0]}\n{mend}, then deploy again with overwrite=True."
 
 
 def _log_tail(service: AciWebservice, lines: int) -> str:

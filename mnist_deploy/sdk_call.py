@@ -78,6 +78,7 @@ def reason(error: BaseException) -> str:
     if answer := _ANSWER.search(text.replace("\\'", "'")):
         text = json.loads(answer[1])
     elif "Max retries exceeded" in text and (found := _NO_CONNECTION.search(text)):
-        text = f"{found[1]}:{found[2]} cannot be reached ({found[3] or 'no connection'})"
+        why = found[3] or "no connection"
+        text = f"{found[1]}:{found[2]} cannot be reached ({why}); connect to the workspace again"
     text = " ".join(_SIGNATURE.sub("", text).split()) or type(error).__name__
     return text if text.endswith((".", "!", "?")) else text + "."

@@ -99,7 +99,8 @@ def test_reason_is_one_readable_line(error, said):
 def test_reason_names_the_host_that_was_not_reached():
     with pytest.raises(requests.ConnectionError) as raised:
         requests.get("http://127.0.0.1:1/a?sig=S3CRET", timeout=5)
-    assert reason(raised.value) == "127.0.0.1:1 cannot be reached (Connection refused)."
+    why = "127.0.0.1:1 cannot be reached (Connection refused)"
+    assert reason(raised.value) == f"{why}; connect to the workspace again."
 
 
 def test_the_sdk_does_not_chat_on_stderr(capfd):

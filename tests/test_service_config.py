@@ -1,0 +1,75 @@
+"""The inference and ACI configurations: the SDK's own, with clear refusals."""
+
+from __future__ import annotations
+
+import pytest
+from azureml.core import Environment
+from azureml.core.model import InferenceConfig
+
+from mnist_deploy import build_aci_config, build_inference_config
+from mnist_deploy.errors import DeploymentError
+from mnist_deploy.tutorial import tutorial_file
+
+SOUND = "def init():\n    pass\n\ndef run(data):\n    return data\n"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_script_of_ones_own_goes_before_the_tutorials(tmp_path):
+    assert build_inference_config(Environment("e")).entry_script == str(tutorial_file("score.py"))
+    (tmp_path / "score.py").write_text(SOUND)
+    config = build_inference_config(Environment("e"))
+    assert type(config) is InferenceConfig
+    assert config.entry_script == "score.py"
+    assert config.environment.name == "e"
+
+
+def test_a_script_that_is_nowhere():
+    with pytest.raises(DeploymentError, match=r"no scoring script nowhere\.py in this folder"):
+        build_inference_config(Environment("e"), "nowhere.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "said"),
+    [
+        ("mine.py", "def init(:", "cannot be compiled"),
+        ("mine.py", "def init(): ...", "does not define run"),
+        ("mine.txt", SOUND, r"mine\.txt cannot be deployed: Invalid driver type"),
+    ],
+)
+def test_a_script_that_cannot_run(tmp_path, name, source, said):
+    (tmp_path / name).write_text(source)
+    with pytest.raises(DeploymentError, match=said):
+        build_inference_config(Environment("e"), name)
+
+
+def test_the_tutorials_container():
+    config = build_aci_config()
+    assert (config.cpu_cores, config.memory_gb) == (1, 1)
+    assert config.tags == {"data": "MNIST", "method": "sklearn"}
+    assert config.description == "Predict MNIST with sklearn"
+    assert not config.auth_enabled
+
+
+def test_everything_of_the_sdk_passes_through():
+    config = build_aci_config(0.5, 1.5, {}, "mine", auth_enabled=True, location="westeurope")
+    assert (config.cpu_cores, config.memory_gb, config.tags) == (0.5, 1.5, {})
+    assert (config.description, config.auth_enabled) == ("mine", True)
+    assert config.location == "westeurope"
+    with pytest.raises(TypeError, match="cpus"):
+        build_aci_config(cpus=2)
+
+
+@pytest.mark.parametrize("value", [0, -1, "1", None, True, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["cpu_cores", "memory_gb"])
+def test_sizes_that_no_container_has(name, value):
+    with pytest.raises(DeploymentError, match=f"{name} is .*; expected a number above 0"):
+        build_aci_config(**{name: value})
+
+
+def test_what_the_sdk_refuses_is_told():
+    with pytest.raises(DeploymentError, match="not valid: SSL is enabled, you must provide"):
+        build_aci_config(ssl_enabled=True)
