@@ -1,12 +1,13 @@
 """Deploy an image classification model with Azure Machine Learning, on Azure or without it.
 
 The public names are imported when they are first used, so that ``import mnist_deploy``
-costs nothing and a plot needs no Azure.
+costs nothing and a plot needs no Azure. Type checkers read the same names in ``__init__.pyi``.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _ROOMS = {
     "tutorial": ("tutorial_file",),
     "registry": ("download_model", "fetch_environment", "fetch_model"),
     "service_config": ("build_aci_config", "build_inference_config"),
+    "views": ("compare_results", "show_model", "show_service"),
     "workspace": ("connect_workspace",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
@@ -38,7 +40,7 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = sorted(_ROOM_OF)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _ROOM_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)

@@ -1,0 +1,194 @@
+"""What is registered in a mocked workspace: models, their files, and environments.
+
+`Models`, `Assets` and `Artifacts` answer in the place of the SDK's REST clients of these
+names: a method bears the name and takes the arguments of the one that it replaces.
+"""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import azureml.core  # noqa: F401 - first: below it, modules import each other in circles
+from azureml._model_management._util import populate_model_not_found_details
+from azureml._restclient.models import Asset
+from azureml._restclient.models import Model as ModelDocument
+from azureml.exceptions import WebserviceException
+
+from .service_api import Reply, has_all, not_simulated
+from .services import Document
+
+BLOBS = "https://mocked.invalid/blobs/"
+_FIELDS = {"kvTags": "kv_tags", "properties": "properties", "description": "description"}
+
+
+class Models:
+    """Registered models, the oldest first.
+
+    Parameters
+    ----------
+    is_in_use : callable
+        Whether a service runs the model of this id: then it cannot be deleted.
+    """
+
+    def __init__(self, is_in_use: Callable[[str], bool]) -> None:
+        self._documents: list[ModelDocument] = []
+        self._last_version: dict[str, int] = {}
+        self._is_in_use = is_in_use
+
+    def register_model(
+        self,
+        name: str,
+        url: str,
+        tags: dict[str, str] | None = None,
+        properties: dict[str, str] | None = None,
+        datasets: Any = None,
+        resource_requirements: Any = None,
+        mime_type: str = "application/json",
+        **fields: Any,
+    ) -> ModelDocument:
+        if datasets or resource_requirements:
+            raise not_simulated("Model.register with datasets or a resource configuration")
+        self._last_version[name] = version = self._last_version.get(name, 0) + 1
+        fields |= {"id": f"{name}:{version}", "version": version, "datasets": []}
+        fields |= {"kv_tags": tags or {}, "properties": properties or {}}
+        created = datetime.now(timezone.utc)
+        document = ModelDocument(name, url, mime_type, created_time=created, **fields)
+        self._documents.append(document)
+        return copy.deepcopy(document)
+
+    def get_by_id(self, model_id: str) -> ModelDocument:
+        return copy.deepcopy(self._find(model_id))
+
+    def query(
+        self,
+        name: str | None = None,
+        framework: str | None = None,
+        tags: str | None = None,
+        properties: str | None = None,
+        run_id: str | None = None,
+        latest_version_only: bool = False,
+        **_: Any,
+    ) -> Iterator[ModelDocument]:
+        seen = set()
+        for each in reversed(self._documents):
+            if (
+                name in (None, each.name)
+                and framework in (None, each.framework)
+                and run_id in (None, each.run_id)
+                and has_all(each.kv_tags, tags)
+                and has_all(each.properties, properties)
+                and not (latest_version_only and each.name in seen)
+            ):
+                seen.add(each.name)
+                yield copy.deepcopy(each)
+
+    def patch(self, model_id: str, body: list[Document]) -> None:
+        document = self._find(model_id)
+        for change in body:
+            field = _FIELDS.get(change["path"].strip("/"))
+            if field is None:
+                raise not_simulated(f"Model.update of {change['path']}")
+            setattr(document, field, copy.deepcopy(change["value"]))
+
+    def delete(self, model_id: str) -> None:
+        document = self._find(model_id)
+        if self._is_in_use(model_id):
+            raise WebserviceException(f"DeletionRequired: a service uses the model {model_id}.")
+        self._documents.remove(document)
+
+    def _find(self, model_id: str) -> ModelDocument:
+        found = next((each for each in self._documents if each.id == model_id), None)
+        if found is None:
+            raise WebserviceException(populate_model_not_found_details(id=model_id))
+        return found
+
+
+class Assets:
+    """Which files belong to a model."""
+
+    def __init__(self) -> None:
+        self._assets: dict[str, Asset] = {}
+
+    def create_asset(self, model_name: str, artifact_values: list[Document], *_: Any) -> Asset:
+        artifacts = [SimpleNamespace(id=None, prefix=each["prefix"]) for each in artifact_values]
+        asset = Asset(model_name, id=uuid.uuid4().hex, artifacts=artifacts)
+        self._assets[asset.id] = asset
+        return asset
+
+    def get_asset_by_id(self, asset_id: str) -> Asset:
+        return self._assets[asset_id]
+
+
+class Artifacts:
+    """The files themselves."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+
+    def upload_files(
+        self, paths: list[str], origin: str, container: str, names: list[str], **_: Any
+    ) -> None:
+        for path, name in zip(paths, names, strict=True):
+            self.contents[f"{origin}/{container}/{name}"] = Path(path).read_bytes()
+
+    def upload_artifact_from_path(
+        self, path: str, origin: str, container: str, name: str
+    ) -> SimpleNamespace:
+        self.upload_files([path], origin, container, names=[name])
+        uploaded = SimpleNamespace(path=name, artifact_id=f"{origin}/{container}/{name}")
+        return SimpleNamespace(artifacts={name: uploaded})
+
+    def get_files_by_artifact_prefix_id(self, prefix: str) -> list[tuple[str, str]]:
+        return [(key.split("/", 2)[2], BLOBS + key) for key in self.under(prefix)]
+
+    def under(self, prefix: str) -> list[str]:
+        """The ids of the file of that id, or of all in the folder of that id."""
+        return [key for key in self.contents if key == prefix or key.startswith(f"{prefix}/")]
+
+    def content(self, artifact_id: str) -> bytes:
+        return self.contents[artifact_id]
+
+
+class Environments:
+    """Registered environments; the SDK asks for them over plain HTTP."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, dict[str, Document]] = {}
+
+    def reply(self, method: str, path: list[str], body: Any) -> Reply:
+        """Answer a request below ``…/environments``."""
+        match method, *path:
+            case "GET", "":
+                newest = [list(versions.values())[-1] for versions in self._definitions.values()]
+                return 200, {"value": newest}, {}
+            case "PUT", name:
+                return 200, self._register(name, None, body), {}
+            case "PUT", name, "versions", version:
+                return 200, self._register(name, version, body), {}
+            case "GET", name, *rest if rest[:1] in ([], ["versions"]):
+                versions = self._definitions.get(name, {})
+                version = rest[1] if rest else next(reversed(versions), "")
+                if version in versions:
+                    return 200, versions[version], {}
+                return 404, {"message": f"There is no environment {'/'.join(path)}."}, {}
+        raise not_simulated(f"{method} environments/{'/'.join(path)}")
+
+    def _register(self, name: str, version: str | None, body: Document) -> Document:
+        # The SDK sends some names capitalised, but reads all of them in camel case.
+        definition = {key[:1].lower() + key[1:]: value for key, value in body.items()}
+        versions = self._definitions.setdefault(name, {})
+        newest = next(reversed(versions), None)
+        if version is None:
+            counted = [int(each) for each in versions if each.isdigit()]
+            version = str(max(counted, default=0) + 1)
+            if newest and versions[newest] == {**definition, "name": name, "version": newest}:
+                version = newest  # as on Azure: the same definition is no new version
+        versions.pop(version, None)
+        versions[version] = {**definition, "name": name, "version": version}
+        return versions[version]

@@ -1,0 +1,37 @@
+import pytest
+from azureml.core import Model, Webservice
+from digit_report import count_errors
+
+from mnist_deploy.errors import DeploymentError, ServiceUnavailable
+
+pytest_plugins = ["mnist_deploy.testing"]
+
+
+def test_counts_errors(mocked_workspace, mnist_sample):
+    mocked_workspace.cloud.answer_with(lambda images: [7] * len(images))
+    assert count_errors(mocked_workspace, mnist_sample.images, mnist_sample.labels) == 90
+
+
+def test_uses_a_key_and_cleans_up(mocked_workspace, mnist_sample):
+    count_errors(mocked_workspace, mnist_sample.images, mnist_sample.labels)
+    Model.deploy.assert_called_once()
+    Webservice.get_keys.assert_called_once()
+    assert mocked_workspace.cloud.requests[0].images.shape == (100, 784)
+    assert not mocked_workspace.webservices
+
+
+def test_cleans_up_after_a_refusal(mocked_workspace, mnist_sample):
+    mocked_workspace.cloud.refuse(503)
+    with pytest.raises(ServiceUnavailable):
+        count_errors(mocked_workspace, mnist_sample.images, mnist_sample.labels)
+    assert not mocked_workspace.webservices
+
+
+def test_says_why_a_container_did_not_start(mocked_workspace, mnist_sample):
+    mocked_workspace.cloud.fail_init("ModuleNotFoundError: No module named 'xgboost'")
+    with pytest.raises(DeploymentError, match="xgboost"):
+        count_errors(mocked_workspace, mnist_sample.images, mnist_sample.labels)
+
+
+def test_works_for_real(local_workspace, mnist_sample):
+    assert count_errors(local_workspace, mnist_sample.images, mnist_sample.labels) < 20

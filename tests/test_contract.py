@@ -1,0 +1,377 @@
+"""One suite for both workspaces of the kit: a mock that drifts from the real thing fails here.
+
+`mocked_workspace` answers from memory; behind `local_workspace` the SDK talks to a control
+plane, and services are processes that run the scoring script.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from azureml.core import Environment, Model, Webservice, Workspace
+from azureml.core.webservice import AciWebservice
+from azureml.exceptions import WebserviceException
+
+import mnist_deploy as md
+from mnist_deploy.errors import (
+    AuthenticationFailed,
+    DeploymentError,
+    EnvironmentNotFound,
+    InputRejected,
+    ModelError,
+    ScriptFailed,
+    ServiceUnavailable,
+)
+
+pytest_plugins = ["mnist_deploy.testing"]
+
+_numbers = count()
+
+
+@pytest.fixture(params=["mocked", "local"])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def workspace(kind, request):
+    return request.getfixturevalue(f"{kind}_workspace")
+
+
+@pytest.fixture
+def name():
+    """A name that nothing in the session bears yet."""
+    return f"contract-{next(_numbers)}"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory: the SDK registers files from nowhere else."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.pkl").write_bytes(b"the first content")
+    return tmp_path
+
+
+def deploy(ws, name, script="score.py", *, overwrite=False, **aci):
+    return md.deploy_to_aci(
+        ws,
+        md.fetch_model(ws),
+        md.build_inference_config(md.fetch_environment(ws), script),
+        md.build_aci_config(**aci),
+        name,
+        overwrite=overwrite,
+    )
+
+
+@pytest.fixture(scope="module")
+def local_service(local_workspace):
+    with md.closing_service(deploy(local_workspace, "shared", auth_enabled=True)) as service:
+        yield service
+
+
+@pytest.fixture
+def service(kind, request):
+    """A healthy service that asks for a key; what changes it is a service of its own."""
+    if kind == "local":
+        return request.getfixturevalue("local_service")
+    return deploy(request.getfixturevalue("mocked_workspace"), "shared", auth_enabled=True)
+
+
+class TestWorkspace:
+    def test_is_a_workspace(self, workspace):
+        assert isinstance(workspace, Workspace)
+        for field in ("name", "resource_group", "subscription_id", "location"):
+            assert isinstance(getattr(workspace, field), str)
+
+    def test_starts_with_part_one(self, workspace):
+        model = md.fetch_model(workspace, version=1)
+        assert (model.name, model.version, model.id) == ("sklearn_mnist", 1, "sklearn_mnist:1")
+        assert model.tags == {"data": "MNIST", "method": "sklearn"}
+        assert set(model.properties) == {"scikit-learn", "sha256"}
+        environment = md.fetch_environment(workspace, version="1")
+        packages = environment.python.conda_dependencies.serialize_to_string()
+        assert "azureml-defaults" in packages
+        assert "scikit-learn" in packages
+        assert "sklearn_mnist" in workspace.models
+        assert "tutorial-env" in workspace.environments
+
+
+class TestModels:
+    def test_versions_count_up(self, workspace, folder, name):
+        first = Model.register(workspace, "model.pkl", name, tags={"a": "1"}, description="once")
+        second = Model.register(workspace, "model.pkl", name, properties={"b": "2"})
+        assert (first.version, second.version) == (1, 2)
+        newest = md.fetch_model(workspace, name)
+        assert (newest.id, newest.tags, newest.properties) == (f"{name}:2", {}, {"b": "2"})
+        assert md.fetch_model(workspace, name, version=1).description == "once"
+
+    def test_a_version_is_never_used_twice(self, workspace, folder, name):
+        Model.register(workspace, "model.pkl", name)
+        Model.register(workspace, "model.pkl", name).delete()
+        assert Model.register(workspace, "model.pkl", name).version == 3
+
+    def test_lists(self, workspace, folder, name):
+        Model.register(workspace, "model.pkl", name, tags={"data": "x", "who": name})
+        Model.register(workspace, "model.pkl", name, tags={"data": "y", "who": name})
+        assert [model.version for model in Model.list(workspace, name)] == [2, 1]
+        assert [model.version for model in Model.list(workspace, name, latest=True)] == [2]
+        tagged = Model.list(workspace, tags=[["data", "x"], "who"])
+        assert [model.id for model in tagged] == [f"{name}:1"]
+        assert Model.list(workspace, tags=[["who", "nobody"]]) == []
+
+    def test_tags_and_properties_are_kept(self, workspace, folder, name):
+        model = Model.register(workspace, "model.pkl", name, tags={"a": "1", "b": "2"})
+        model.add_tags({"c": "3"})
+        model.remove_tags(["a"])
+        model.add_properties({"accuracy": "0.9"})
+        model.update(description="better")
+        again = Model(workspace, name)
+        assert again.tags == {"b": "2", "c": "3"}
+        assert again.properties == {"accuracy": "0.9"}
+        assert again.description == "better"
+
+    def test_what_is_changed_here_only_is_not_kept(self, workspace, folder, name):
+        model = Model.register(workspace, "model.pkl", name, tags={"a": "1"})
+        model.tags["a"] = "2"
+        assert Model(workspace, name).tags == {"a": "1"}
+
+    def test_download_brings_the_bytes(self, workspace, folder, name):
+        model = Model.register(workspace, "model.pkl", name)
+        (folder / "model.pkl").write_bytes(b"changed since")
+        path = model.download("out")
+        assert Path(path).read_bytes() == b"the first content"
+        with pytest.raises(WebserviceException, match="already exists"):
+            model.download("out")
+        assert list(model.get_sas_urls()) == ["model.pkl"]
+
+    def test_a_folder_is_a_model_too(self, workspace, folder, name):
+        (folder / "net" / "deep").mkdir(parents=True)
+        (folder / "net" / "a.txt").write_text("a")
+        (folder / "net" / "deep" / "b.txt").write_text("b")
+        model = Model.register(workspace, "net", name)
+        assert sorted(model.get_sas_urls()) == ["net/a.txt", "net/deep/b.txt"]
+        path = md.download_model(model, "out")
+        assert path.name == "net"
+        assert (path / "deep" / "b.txt").read_text() == "b"
+
+    def test_a_changed_file_is_not_handed_out(self, workspace, folder, name):
+        model = Model.register(workspace, "model.pkl", name, properties={"sha256": "0" * 64})
+        with pytest.raises(ModelError, match="sha256"):
+            md.download_model(model, "out")
+
+    def test_unknown(self, workspace, name):
+        for arguments in ({}, {"version": 3}):
+            with pytest.raises(WebserviceException, match="ModelNotFound"):
+                Model(workspace, name, **arguments)
+        with pytest.raises(ModelError, match="Registered are: "):
+            md.fetch_model(workspace, name)
+        with pytest.raises(ModelError, match=r"Version 99.*sklearn_mnist:1"):
+            md.fetch_model(workspace, version=99)
+
+    def test_a_deleted_one_is_unknown(self, workspace, folder, name):
+        Model.register(workspace, "model.pkl", name).delete()
+        with pytest.raises(ModelError):
+            md.fetch_model(workspace, name)
+
+    def test_refused_registrations(self, workspace, folder, name):
+        with pytest.raises(FileNotFoundError):
+            Model.register(workspace, "missing.pkl", name)
+        with pytest.raises(PermissionError):
+            Model.register(workspace, "..", name)
+        with pytest.raises(WebserviceException, match="model name is invalid"):
+            Model.register(workspace, "model.pkl", "no name!")
+
+    def test_of_a_service_cannot_be_deleted(self, workspace, service):
+        with pytest.raises(WebserviceException):
+            md.fetch_model(workspace, version=1).delete()
+        assert md.fetch_model(workspace).id == "sklearn_mnist:1"
+
+
+class TestEnvironments:
+    def test_the_same_definition_is_no_new_version(self, workspace, name):
+        environment = Environment(name)
+        assert environment.register(workspace).version == "1"
+        assert environment.register(workspace).version == "1"
+        environment.python.conda_dependencies.add_pip_package("msgspec==0.18.6")
+        assert environment.register(workspace).version == "2"
+        assert md.fetch_environment(workspace, name).version == "2"
+        first = md.fetch_environment(workspace, name, version="1")
+        assert "msgspec" not in first.python.conda_dependencies.serialize_to_string()
+        assert Environment.list(workspace)[name].version == "2"
+
+    def test_a_version_may_be_chosen(self, workspace, name):
+        environment = Environment(name)
+        environment.version = "2026-01"
+        assert environment.register(workspace).version == "2026-01"
+        assert md.fetch_environment(workspace, name).version == "2026-01"
+
+    def test_variables_are_kept(self, workspace, name):
+        environment = Environment(name)
+        environment.environment_variables = {"MODE": "quiet"}
+        environment.register(workspace)
+        assert md.fetch_environment(workspace, name).environment_variables == {"MODE": "quiet"}
+
+    @pytest.mark.parametrize("version", [None, "7"])
+    def test_unknown(self, workspace, name, version):
+        with pytest.raises(EnvironmentNotFound, match="Registered are: "):
+            md.fetch_environment(workspace, name, version=version)
+
+
+class TestServices:
+    def test_become_healthy_step_by_step(self, workspace, name):
+        inference_config = md.build_inference_config(md.fetch_environment(workspace))
+        config = md.build_aci_config(cpu_cores=0.5, memory_gb=1.5, tags={"who": name})
+        models = [md.fetch_model(workspace)]
+        service = Model.deploy(workspace, name, models, inference_config, config)
+        assert isinstance(service, AciWebservice)
+        assert service.state == "Transitioning"
+        service.wait_for_deployment()
+        assert service.state == "Healthy"
+        assert service.error is None
+        assert service.scoring_uri.endswith("/score")
+        assert [model.id for model in service.models] == [models[0].id]
+        size = service.container_resource_requirements
+        assert (size.cpu, size.memory_in_gb) == (0.5, 1.5)
+        assert service.environment.name == "tutorial-env"
+        assert [each.name for each in Webservice.list(workspace, tags=[["who", name]])] == [name]
+        assert "state" in repr(md.show_service(service))
+        md.delete_service(service)
+
+    def test_are_found(self, workspace, service):
+        found = Webservice(workspace, service.name)
+        assert isinstance(found, AciWebservice)
+        assert (found.state, found.scoring_uri) == ("Healthy", service.scoring_uri)
+        assert service.name in workspace.webservices
+        for query in ({"model_name": "sklearn_mnist"}, {"model_id": "sklearn_mnist:1"}):
+            assert service.name in [each.name for each in Webservice.list(workspace, **query)]
+        assert Webservice.list(workspace, model_name="none") == []
+        with pytest.raises(WebserviceException, match="WebserviceNotFound"):
+            Webservice(workspace, "nowhere")
+
+    def test_answer_the_registered_model_s_labels(self, service, mnist_sample, tmp_path):
+        import joblib
+
+        path = md.download_model(md.fetch_model(service.workspace), tmp_path)
+        expected = joblib.load(path).predict(mnist_sample.images)
+        np.testing.assert_array_equal(md.call_service(service, mnist_sample.images), expected)
+        pixels = np.rint(mnist_sample.images * 255).astype(np.uint8)
+        np.testing.assert_array_equal(md.call_service(service, pixels), expected)
+        body = json.dumps({"data": mnist_sample.images[:3].tolist()})
+        assert service.run(body) == expected[:3].tolist()
+
+    def test_ask_for_a_key(self, service, mnist_sample):
+        uri, images = service.scoring_uri, mnist_sample.images[:2]
+        primary, secondary = service.get_keys()
+        assert primary != secondary
+        for key in (primary, secondary):
+            assert len(md.post_images(uri, images, api_key=key)) == 2
+        for key in (None, "wrong"):
+            with pytest.raises(AuthenticationFailed) as caught:
+                md.post_images(uri, images, api_key=key)
+            assert caught.value.status == 401
+
+    def test_take_a_new_key_at_once(self, service, mnist_sample):
+        old, secondary = service.get_keys()
+        service.regen_key("Primary")
+        new, unchanged = service.get_keys()
+        assert new != old
+        assert secondary == unchanged
+        assert len(md.call_service(service, mnist_sample.images[:2])) == 2
+        with pytest.raises(AuthenticationFailed):
+            md.post_images(service.scoring_uri, mnist_sample.images[:2], api_key=old)
+        with pytest.raises(WebserviceException, match="Primary, Secondary"):
+            service.regen_key("Tertiary")
+
+    @pytest.mark.parametrize("body", [b"", b"no json", b'{"dat": [[0]]}', b"\0\0\x08\x03cut short"])
+    def test_refuse_what_is_no_image(self, service, body):
+        headers = {"Authorization": f"Bearer {service.get_keys()[0]}"}
+        answer = requests.post(service.scoring_uri, body, headers=headers)
+        assert answer.status_code == 400
+        assert answer.json()["message"]
+
+    def test_refuse_images_of_another_size(self, service):
+        with pytest.raises(InputRejected, match="784"):
+            md.call_service(service, np.zeros((2, 13)))
+
+    def test_have_logs(self, service):
+        lines = service.get_logs().splitlines()
+        assert lines
+        assert service.get_logs(num_lines=1).splitlines() == lines[-1:]
+
+    def test_can_be_changed(self, workspace, service):
+        service.update(tags={"new": "1"}, description="changed", auth_enabled=False)
+        service.wait_for_deployment()
+        again = Webservice(workspace, service.name)
+        assert (again.tags, again.description) == ({"new": "1"}, "changed")
+        assert not again.auth_enabled
+        assert len(md.post_images(service.scoring_uri, np.zeros((1, 784)))) == 1
+        service.update(auth_enabled=True)
+        service.wait_for_deployment()
+        with pytest.raises(AuthenticationFailed):
+            md.post_images(service.scoring_uri, np.zeros((1, 784)))
+
+    def test_are_not_replaced_by_mistake(self, workspace, service):
+        with pytest.raises(DeploymentError, match="overwrite=True"):
+            deploy(workspace, service.name)
+        inference_config = md.build_inference_config(md.fetch_environment(workspace))
+        arguments = [md.fetch_model(workspace)], inference_config, md.build_aci_config()
+        with pytest.raises(WebserviceException, match="already"):
+            Model.deploy(workspace, service.name, *arguments)
+
+    def test_can_be_replaced_and_deleted(self, workspace, name, mnist_sample):
+        first = deploy(workspace, name)
+        second = deploy(workspace, name, overwrite=True, description="the second")
+        assert Webservice(workspace, name).description == "the second"
+        assert [each.name for each in Webservice.list(workspace)].count(name) == 1
+        md.delete_service(second)
+        assert name not in workspace.webservices
+        with pytest.raises(ServiceUnavailable):
+            md.call_service(first, mnist_sample.images[:1], patience=0)
+        md.delete_service(first)  # it is gone, which is what was wanted
+
+    @pytest.mark.parametrize("wrong", ["Upper", "a_b", "ab", "a" * 33, "9lives"])
+    def test_have_azure_s_names(self, workspace, wrong):
+        inference_config = md.build_inference_config(md.fetch_environment(workspace))
+        arguments = [md.fetch_model(workspace)], inference_config, md.build_aci_config()
+        with pytest.raises(WebserviceException, match="service name is invalid"):
+            Model.deploy(workspace, wrong, *arguments)
+
+
+class TestBrokenScripts:
+    def test_init_that_raises(self, kind, workspace, folder, name):
+        (folder / "broken.py").write_text(
+            "def init(): raise RuntimeError('the weights are missing')\ndef run(data): return []\n"
+        )
+        if kind == "mocked":
+            workspace.cloud.fail_init("RuntimeError: the weights are missing")
+        with pytest.raises(DeploymentError, match="the weights are missing") as caught:
+            deploy(workspace, name, "broken.py")
+        assert caught.value.state == "Failed"
+        assert "the weights are missing" in caught.value.logs
+        service = Webservice(workspace, name)
+        assert service.state == "Failed"
+        assert service.error["message"]
+        with pytest.raises(WebserviceException, match="Long running operation"):
+            service.wait_for_deployment()
+        md.delete_service(service)
+
+    def test_run_that_raises(self, kind, workspace, folder, name):
+        (folder / "broken.py").write_text(
+            "def init(): ...\ndef run(data): raise KeyError('no such column')\n"
+        )
+
+        def broken(images):
+            raise KeyError("no such column")
+
+        if kind == "mocked":
+            workspace.cloud.answer_with(broken)
+        with md.closing_service(deploy(workspace, name, "broken.py")) as service:
+            with pytest.raises(ScriptFailed) as caught:
+                md.call_service(service, np.zeros((1, 784)))
+            assert caught.value.status == 500
+            assert "no such column" in service.get_logs()

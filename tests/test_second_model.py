@@ -1,0 +1,112 @@
+"""The helpers are not for MNIST alone: wines, told by a model and a script of their own."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from azureml.core import Environment, Model
+from azureml.core.conda_dependencies import CondaDependencies
+from sklearn.datasets import load_wine
+from sklearn.ensemble import RandomForestClassifier
+
+import mnist_deploy as md
+from mnist_deploy.errors import DeploymentError, ServiceUnavailable
+
+pytest_plugins = ["mnist_deploy.testing"]
+
+EXAMPLES = Path(__file__).parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def wines():
+    """Numbers far outside [0, 1], and names for labels."""
+    data = load_wine()
+    return data.data, data.target_names[data.target]
+
+
+@pytest.fixture
+def forest(wines, tmp_path, monkeypatch):
+    """A fitted forest; the working directory holds its file and its script."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(EXAMPLES / "score_wine.py", tmp_path)
+    forest = RandomForestClassifier(n_estimators=20, random_state=0).fit(*wines)
+    joblib.dump(forest, "wine.pkl")
+    return forest
+
+
+@pytest.fixture(params=["mocked", "local"])
+def workspace(request, forest):
+    workspace = request.getfixturevalue(f"{request.param}_workspace")
+    Model.register(workspace, "wine.pkl", "wine", tags={"data": "wine"})
+    environment = Environment("wine-env")
+    environment.python.conda_dependencies = CondaDependencies.create(
+        python_version="3.11",
+        pip_packages=["azureml-defaults", f"scikit-learn=={version('scikit-learn')}"],
+    )
+    environment.register(workspace)
+    return workspace
+
+
+def wine_service(ws, script="score_wine.py"):
+    return md.deploy_to_aci(
+        ws,
+        md.fetch_model(ws, "wine"),
+        md.build_inference_config(md.fetch_environment(ws, "wine-env"), script),
+        md.build_aci_config(tags={"data": "wine"}, description="Tells wines by their chemistry"),
+        "wine-svc",
+    )
+
+
+def digit_service(ws):
+    inference_config = md.build_inference_config(md.fetch_environment(ws))
+    return md.deploy_to_aci(
+        ws, md.fetch_model(ws), inference_config, md.build_aci_config(), "digit-svc"
+    )
+
+
+def test_two_services_answer_side_by_side(workspace, wines, forest, mnist_sample):
+    with (
+        md.closing_service(digit_service(workspace)) as digits,
+        md.closing_service(wine_service(workspace)) as wine,
+    ):
+        assert {"digit-svc", "wine-svc"} <= workspace.webservices.keys()
+        numbers, names = wines
+        deployed = md.call_service(wine, numbers, batch_size=50)
+        assert deployed.dtype.kind == "U"
+        np.testing.assert_array_equal(deployed, forest.predict(numbers))
+        compared = md.compare_results(names, local=forest.predict(numbers), deployed=deployed)
+        assert compared.rows["they disagree on"] == "0 samples"
+        predicted = md.call_service(digits, mnist_sample.images)
+        assert np.mean(predicted == mnist_sample.labels) > 0.8
+        assert md.show_service(wine).rows["models"].startswith("wine:")
+        assert md.show_service(digits).rows["models"] == "sklearn_mnist:1"
+
+        md.delete_service(wine)
+        assert len(md.call_service(digits, mnist_sample.images[:1])) == 1
+        with pytest.raises(ServiceUnavailable):
+            md.call_service(wine, numbers[:1], patience=0)
+
+
+def test_models_are_told_apart(workspace, tmp_path):
+    assert {"sklearn_mnist", "wine"} <= workspace.models.keys()
+    assert {"tutorial-env", "wine-env"} <= workspace.environments.keys()
+    model = md.fetch_model(workspace, "wine")
+    assert md.download_model(model, tmp_path / "out").read_bytes() == Path("wine.pkl").read_bytes()
+    assert md.show_model(model).rows["tags"] == "data=wine"
+
+
+def test_a_script_for_another_model_is_found_out_before_it_is_sent(workspace):
+    with pytest.raises(DeploymentError, match="loads sklearn_mnist_model"):
+        wine_service(workspace, script="score.py")
+    assert "wine-svc" not in workspace.webservices
+
+
+def test_closing_service_deletes_after_an_exception(workspace):
+    with pytest.raises(ZeroDivisionError), md.closing_service(wine_service(workspace)):
+        1 / 0  # noqa: B018
+    assert "wine-svc" not in workspace.webservices
