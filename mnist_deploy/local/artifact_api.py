@@ -7,6 +7,7 @@ takes and gives bytes to whoever holds one.
 from __future__ import annotations
 
 import hmac
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -22,6 +23,7 @@ WORKSPACE = (
     "/providers/Microsoft.MachineLearningServices/workspaces/<workspace>"
 )
 ARTIFACTS = f"/artifact/v2.0{WORKSPACE}/artifacts"
+NAME = re.compile("[0-9a-f]{32}")
 STORAGE_DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 
 artifact_api = Blueprint("artifacts", __name__)
@@ -95,6 +97,8 @@ def blob_content(blob: str) -> Response:
     offered = request.args.get("sig", "").encode()
     if not hmac.compare_digest(offered, sign(blob, right).encode()):
         raise Refusal(403, "AuthenticationFailed", "This URI was not signed by this workspace.")
+    if not NAME.fullmatch(blob):
+        raise Refusal(404, "BlobNotFound", "That is no name of a blob.")
     if request.method == "PUT":
         return put_blob(blob)
     file = store().blobs.file(blob)
@@ -110,8 +114,13 @@ def put_blob(blob: str) -> Response:
     if kind == "block":
         store().blobs.stage(blob, request.args["blockid"], body())
     elif kind == "blocklist":
-        blocks = [entry.text or "" for entry in ElementTree.fromstring(request.get_data())]
-        store().blobs.commit(blob, blocks)
+        try:
+            blocks = [entry.text or "" for entry in ElementTree.fromstring(request.get_data())]
+            store().blobs.commit(blob, blocks)
+        except (ElementTree.ParseError, FileNotFoundError) as error:
+            raise Refusal(
+                400, "InvalidBlockList", f"These blocks were not uploaded: {error}"
+            ) from error
     elif kind is None:
         store().blobs.write(blob, body())
     else:

@@ -1,0 +1,78 @@
+"""Faults on purpose: what was tried, how often, and what was lost, in a table at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from mnist_deploy import local
+
+ACCOUNT = pytest.StashKey[list["Line"]]()
+
+
+@dataclass
+class Line:
+    """One line of the table; a test fills it in as it goes, so that a failure leaves one too."""
+
+    tried: str
+    times: int = 0
+    lost: list[str] = field(default_factory=list)
+    found: str = ""
+    outcome: str = "not finished"
+
+
+def pytest_configure(config) -> None:
+    config.stash[ACCOUNT] = []
+
+
+def pytest_collection_modifyitems(items) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.faults)
+
+
+@pytest.fixture
+def account(request):
+    """The line of this test: what is tried is the first line of its docstring."""
+    tried = request.function.__doc__.strip().splitlines()[0].rstrip(".")
+    if hasattr(request.node, "callspec"):
+        tried += f" ({request.node.callspec.id})"
+    line = Line(tried)
+    request.config.stash[ACCOUNT].append(line)
+    yield line
+    assert line.times > 0
+    assert line.lost == []
+    line.outcome = "nothing"
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    lines = config.stash[ACCOUNT]
+    if not lines:
+        return
+    terminalreporter.section("faults: what was tried, how often, what was lost")
+    rows = [("what was tried", "times", "lost", "what was seen")]
+    for line in lines:
+        lost = "; ".join(line.lost[:3]) or line.outcome
+        rows.append((line.tried, str(line.times), lost, line.found))
+    terminalreporter.write_line("| " + " | ".join(rows[0]) + " |")
+    terminalreporter.write_line("| --- | ---: | --- | --- |")
+    for row in rows[1:]:
+        terminalreporter.write_line("| " + " | ".join(row) + " |")
+
+
+@pytest.fixture
+def home(tmp_path):
+    """The folder of a local workspace of this test's own."""
+    folder = tmp_path / "home"
+    yield folder
+    local.stop(folder)
+
+
+@pytest.fixture
+def workspace(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("AZUREML_LOG_DEPRECATION_WARNING_ENABLED", "False")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")  # so that it is as before in the end
+    monkeypatch.chdir(tmp_path)
+    return local.connect(home)

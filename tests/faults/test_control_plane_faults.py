@@ -1,0 +1,259 @@
+"""The control plane dies, the disk fills, many want the same: nothing is lost or half there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from rest import Rest
+from weights_service import until
+
+from mnist_deploy import local
+from mnist_deploy.local.store import Store
+
+SCRIPT = "def init(): pass\ndef run(raw): return {answer!r}\n"
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """The scoring processes of the workspace in `home`."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "status"])
+        if process.info["status"] != psutil.STATUS_ZOMBIE
+        and str(home / "run" / "containers") in " ".join(process.info["cmdline"] or ())
+    ]
+
+
+class Client:
+    """Registers, deploys and deletes for as long as somebody answers; notes what was promised."""
+
+    def __init__(self, rest: Rest, name: str, chance: random.Random) -> None:
+        self._rest, self._name, self._chance = rest, name, chance
+        self.registered = {rest.register(name, b"the first")}  # acknowledged
+        self.deleted: set[str] = set()  # acknowledged
+        self.deleting: str | None = None
+        self.doing = ""
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def _work(self) -> None:
+        steps = {"register": self._register, "delete": self._delete, "deploy": self._deploy}
+        with contextlib.suppress(requests.ConnectionError):
+            while True:
+                [self.doing] = self._chance.choices(list(steps), weights=[5, 5, 1])
+                steps[self.doing]()
+
+    def _register(self) -> None:
+        content = self._chance.randbytes(self._chance.randrange(1, 200_000))
+        self.registered.add(self._rest.register(self._name, content))
+
+    def _delete(self) -> None:
+        if not self.registered:
+            return
+        self.deleting = self._chance.choice(sorted(self.registered))
+        try:
+            self._rest.delete_model(self.deleting)
+        except requests.HTTPError as error:
+            if error.response.status_code != 412:  # a service runs it
+                raise
+        else:
+            self.registered.discard(self.deleting)
+            self.deleted.add(self.deleting)
+        self.deleting = None
+
+    def _deploy(self) -> None:
+        models = sorted(self.registered)[:1]
+        script = SCRIPT.format(answer=self._name)
+        self._rest.wait(self._rest.deploy("svc", script, models, overwrite=True))
+        self._rest.delete_service("svc")
+
+
+def test_killed_while_it_works(home, account):
+    """Control plane killed at random moments of register, deploy and delete.
+
+    Afterwards the store opens, has what was acknowledged, whole, and nothing of the rest.
+    """
+    chance = random.Random(20)
+    promised: set[str] = set()
+    doing: dict[str, int] = {}
+    endpoint = local.start(home)
+    for turn in range(40):
+        client = Client(Rest(endpoint), f"m{turn}", random.Random(turn))
+        time.sleep(chance.uniform(0.0, 0.5))
+        doing[client.doing] = doing.get(client.doing, 0) + 1
+        os.kill(endpoint.pid, signal.SIGKILL)
+        client.join()
+        until(lambda: not processes_of(home), 5)
+
+        endpoint = local.start(home)
+        rest = Rest(endpoint)
+        models = rest.models()
+        promised |= client.registered
+        promised -= {client.deleting}  # whose deletion may have come through or not
+        account.lost += [f"{model} is gone" for model in promised - models.keys()]
+        account.lost += [f"{model} is back" for model in client.deleted & models.keys()]
+        account.lost += [f"{id_} is damaged" for id_, m in models.items() if not rest.is_whole(m)]
+        blobs = list((home / "store" / "blobs").iterdir())
+        if len(blobs) != len(models):
+            account.lost.append(f"{len(blobs)} files for {len(models)} models")
+        for model in list(models)[20:]:  # else there would be more and more to look at
+            rest.delete_model(model)
+        promised = set(list(models)[:20])
+        account.times += 1
+    account.found = ", ".join(f"{count} in {what}" for what, count in sorted(doing.items()))
+    local.stop(home)
+    with contextlib.closing(sqlite3.connect(home / "store" / "workspace.sqlite")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+FILL = """
+import os, resource, sys, time
+from pathlib import Path
+from mnist_deploy import local
+
+home, how = Path(sys.argv[1]), sys.argv[2]
+if how == "limit":  # of a file's size, which the control plane inherits
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+ws = local.connect(home)
+if how == "limit":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+from azureml.core import Model
+Path("small.bin").write_bytes(b"small")
+Path("large.bin").write_bytes(os.urandom(30 << 20))
+for number in range(5):
+    Model.register(ws, "small.bin", "small")
+if how == "brim":  # not one byte is left, for the database neither
+    with open(home / "ballast", "wb", buffering=0) as ballast:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    ballast.write(bytes(size))
+            except OSError:
+                pass
+for number in range(5):
+    began = time.monotonic()
+    try:
+        Model.register(ws, "small.bin" if how == "brim" else "large.bin", "refused")
+    except Exception as error:
+        print("REFUSED", round(time.monotonic() - began, 1), " ".join(str(error).split()))
+    else:
+        print("REGISTERED")
+assert [m.name for m in Model.list(ws)] == ["small"] * 5
+assert Path(Model(ws, "small").download("fetched")).read_bytes() == b"small"
+if how == "brim":
+    os.unlink(home / "ballast")
+    assert Model.register(ws, "small.bin", "small").version == 6
+"""
+
+
+@pytest.mark.parametrize("how", ["tmpfs", "brim", "limit"])
+def test_the_disk_is_full(tmp_path, account, how):
+    """Disk full while registering, through the genuine SDK."""
+    home = tmp_path / "home"
+    home.mkdir()
+    if how != "limit":
+        mount = ["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "tmpfs", str(home)]
+        if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("a small file system can only be mounted by root")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", FILL, str(home), how],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        attempts = [line for line in done.stdout.splitlines() if line.startswith("RE")]
+        attempts = [line for line in attempts if not line.startswith("Registering")]
+        account.times = len(attempts)
+        account.lost += [
+            line for line in attempts if "disk of the local workspace is full" not in line
+        ]
+        slowest = max(float(line.split()[1]) for line in attempts if line.startswith("REFUSED"))
+        assert slowest < 20
+        account.found = f"each refused with the reason, the slowest after {slowest} s"
+        until(lambda: not (home / "run" / "endpoint.json").exists(), 10)
+        store = Store(home / "store")
+        names = [(name, version) for name, version, _ in store.all("model")]
+        assert names == [("small", n) for n in range(5 + (how == "brim"), 0, -1)]
+        assert len(list((home / "store" / "blobs").iterdir())) == len(names)
+        store.close()
+    finally:
+        local.stop(home)
+        if how != "limit":
+            subprocess.run(["umount", "-l", str(home)], capture_output=True)
+
+
+SHARE = """
+import json, sys
+from pathlib import Path
+from mnist_deploy import local
+ws = local.connect(sys.argv[1])
+from azureml.core import Environment, Model
+from azureml.core.model import InferenceConfig
+from azureml.core.webservice import AciWebservice
+who, rounds = sys.argv[2], int(sys.argv[3])
+environment = Environment("plain")
+environment.python.user_managed_dependencies = True
+config = AciWebservice.deploy_configuration(cpu_cores=1, memory_gb=1)
+for number in range(rounds):
+    answer = f"{who}-{number}"
+    Path(f"{who}.txt").write_text(answer)
+    model = Model.register(ws, f"{who}.txt", who)
+    Path(f"{who}.py").write_text(
+        "import os\\ndef init(): pass\\n"
+        f"def run(raw): return open(os.environ['AZUREML_MODEL_DIR'] + '/{who}.txt').read()\\n")
+    service = Model.deploy(ws, who, [model], InferenceConfig(f"{who}.py", environment=environment),
+                           config, overwrite=True)
+    service.wait_for_deployment()
+    got = [service.run("{}") for _ in range(3)]
+    port = service.scoring_uri.split(":")[2].split("/")[0]
+    if number % 2:
+        service.delete()
+    print("ROUND", json.dumps([answer, got, port]), flush=True)
+"""
+
+
+def test_two_share_one_workspace(home, tmp_path, account):
+    """Two processes deploy, score and delete in one workspace at once."""
+    local.start(home)
+    clients = {
+        who: subprocess.Popen(
+            [sys.executable, "-c", SHARE, str(home), who, "25"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for who in ("left", "right")
+    }
+    ports: dict[str, set[str]] = {}
+    for who, client in clients.items():
+        output, errors = client.communicate(timeout=280)
+        assert client.returncode == 0, errors
+        rounds = [json.loads(line[6:]) for line in output.splitlines() if line.startswith("ROUND")]
+        account.times += len(rounds)
+        account.lost += [f"{want}: {got}" for want, got, _ in rounds if got != [want] * 3]
+        assert [want for want, _, _ in rounds] == [f"{who}-{number}" for number in range(25)]
+        ports[who] = {port for _, _, port in rounds}
+    models = Rest(local.start(home)).models()
+    assert {f"{who}:{n}" for who in clients for n in range(1, 26)} == set(models)
+    account.found = f"{len(models)} models, each service answered for itself, no port was refused"
