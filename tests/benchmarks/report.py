@@ -1,0 +1,206 @@
+"""What was measured, as tables in Markdown, and held against the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+Figures = dict[str, Any]
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure, what it must be and what it should be.
+
+    Attributes
+    ----------
+    must, goal : float
+        If the goal is the smaller one, less is better.
+    """
+
+    title: str
+    unit: str
+    must: float
+    goal: float
+    figure: Callable[[Figures], float]
+
+    def check(self, figures: Figures) -> dict[str, Any]:
+        try:
+            value = self.figure(figures)
+        except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError):
+            return {"title": self.title, "value": None, "verdict": "not measured"}
+        sign = 1 if self.goal > self.must else -1
+        if sign * value >= sign * self.goal:
+            verdict = "goal met"
+        elif sign * value >= sign * self.must:
+            verdict = f"must met; goal missed by {abs(value / self.goal - 1):.0%}"
+        else:
+            verdict = f"missed by {abs(value / self.must - 1):.0%}"
+        asked = {"must": self.must, "goal": self.goal, "unit": self.unit}
+        return {"title": self.title, "value": value, **asked, "verdict": verdict}
+
+
+def seconds(figures: Figures, way: str) -> float:
+    return figures["ways"][way]["median_seconds"]
+
+
+def times_faster(figures: Figures, way: str) -> float:
+    return seconds(figures, "tutorial") / seconds(figures, way)
+
+
+def best_peer(figures: Figures) -> float:
+    """Seconds of the quickest way of a peer."""
+    ours = ("tutorial", "json", "idx")
+    peers = [way for way in figures["ways"] if way not in ours]
+    return min(seconds(figures, way) for way in peers if "left_out" not in figures["ways"][way])
+
+
+def per_second(figures: Figures, way: str, connections: int) -> float:
+    return figures["ways"][way]["one_image"][str(connections)]["per_second"]
+
+
+def stream_growth(figures: Figures, peak: str) -> float:
+    few, many = (figures["stream"][count][peak] for count in sorted(figures["stream"]))
+    return many / few
+
+
+def start_ratio(figures: Figures) -> float:
+    return median(figures["start"]["deploy_to_aci"]) / median(
+        figures["start"]["mlflow models serve"]
+    )
+
+
+TARGETS = [
+    Target("IDX against the tutorial's way", "times faster", 60, 100,
+           lambda f: times_faster(f, "idx")),
+    Target("JSON by our client against the tutorial's way", "times faster", 4, 8,
+           lambda f: times_faster(f, "json")),
+    Target("IDX against the best peer's best way", "times faster", 10, 25,
+           lambda f: best_peer(f) / seconds(f, "idx")),
+    Target("one image at 8 connections, IDX against the tutorial's script", "times as many", 3, 5,
+           lambda f: per_second(f, "idx", 8) / per_second(f, "tutorial", 8)),
+    Target("server peak, the whole test set by our client", "MB", 300, 150,
+           lambda f: f["ways"]["idx"]["server_peak_mb"]),
+    Target("client peak, a long stream against a short one", "times", 1.3, 1.05,
+           lambda f: stream_growth(f, "client_peak_mb")),
+    Target("server peak, a long stream against a short one", "times", 1.3, 1.05,
+           lambda f: stream_growth(f, "server_peak_mb")),
+    Target("deploy to first answer, against `mlflow models serve`", "times", 0.8, 0.4, start_ratio),
+    Target("`python -m mnist_deploy` on the sample", "s", 45, 25,
+           lambda f: median(f["notebook_seconds"])),
+]  # fmt: skip
+
+
+def targets(figures: Figures) -> list[dict[str, Any]]:
+    return [target.check(figures) for target in TARGETS]
+
+
+def markdown(figures: Figures) -> str:
+    run = figures["run"]
+    began, ended = run["load_average_before"][0], run["load_average_after"][0]
+    heading = (
+        f"{run['images']:,} images ({run['data']}), medians of {run['rounds']} rounds in turn; "
+        f"Python {run['python']}, {run['cores']} cores, load average {began:.1f} before and "
+        f"{ended:.1f} after."
+    )
+    left_out = [
+        f"Left out: {way['title']}: {way['left_out']}."
+        for way in figures["ways"].values()
+        if "left_out" in way
+    ]
+    tables = [whole_set(figures), one_image(figures), others(figures), verdicts(figures)]
+    return "\n\n".join(filter(None, [heading, *left_out, *tables]))
+
+
+def whole_set(figures: Figures) -> str:
+    head = ["way", "seconds", "times faster", "body MB", "server peak MB", "client peak MB",
+            "of which scoring", "first answer after s"]  # fmt: skip
+    rows = []
+    for name, way in figures["ways"].items():
+        if "left_out" not in way:
+            rows.append(
+                [
+                    way["title"],
+                    number(way["median_seconds"], 3),
+                    number(quotient(figures, name), 1),
+                    number(way["body_bytes"] / 1e6, 1),
+                    number(way["server_peak_mb"]),
+                    number(way["client_peak_mb"]),
+                    number(way["client_added_mb"]),
+                    number(way["seconds_to_start"], 1),
+                ]
+            )
+    return table(head, rows)
+
+
+def quotient(figures: Figures, name: str) -> float | None:
+    try:
+        return times_faster(figures, name)
+    except (KeyError, TypeError):
+        return None
+
+
+def one_image(figures: Figures) -> str:
+    head = ["one image", "bytes", "requests/s, 1 connection", "p50 ms", "p99 ms",
+            "requests/s, 8 connections", "p50 ms", "p99 ms", "errors"]  # fmt: skip
+    rows = []
+    for way in figures["ways"].values():
+        runs = way.get("one_image") or {}
+        if len(runs) == 2:
+            row = [way["title"], str(way["one_image_bytes"])]
+            for figure in runs.values():
+                row += [number(figure["per_second"])]
+                row += [number(figure["p50_ms"], 1), number(figure["p99_ms"], 1)]
+            rows.append([*row, number(sum(figure["errors"] for figure in runs.values()))])
+    return table(head, rows) if rows else ""  # without wrk
+
+
+def others(figures: Figures) -> str:
+    rows = []
+    for count, figure in figures["stream"].items():
+        peaks = f"client {number(figure['client_peak_mb'])} MB, "
+        peaks += f"server {number(figure['server_peak_mb'])} MB"
+        rows.append(
+            [f"a stream of {int(count):,} images", f"{figure['seconds']:.2f} s; peak: {peaks}"]
+        )
+    for what, times in figures["start"].items():
+        rows.append(
+            [f"`{what}` to the first answer", f"{median(times):.2f} s" if times else UNKNOWN]
+        )
+    rows.append(
+        ["`python -m mnist_deploy`, the sample", f"{median(figures['notebook_seconds']):.1f} s"]
+    )
+    return table(["besides", "measured"], rows)
+
+
+def verdicts(figures: Figures) -> str:
+    rows = []
+    for target in figures["targets"]:
+        asked = [number(target.get("must"), 2), number(target.get("goal"), 2)]
+        measured = number(target["value"], 2) + " " + target.get("unit", "")
+        rows.append([target["title"], *asked, measured.strip(), target["verdict"]])
+    return table(["target", "must", "goal", "measured", "verdict"], rows)
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    if value is None:
+        return UNKNOWN
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if digits == 2 else text
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table whose columns stand below each other on a terminal too."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+
+    def line(cells: list[str]) -> str:
+        padded = [cells[0].ljust(widths[0])]
+        padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = "| " + "-" * widths[0] + " | "
+    rule += " | ".join("-" * (width - 1) + ":" for width in widths[1:]) + " |"
+    return "\n".join([line(head), rule, *(line(row) for row in rows)])

@@ -1,0 +1,166 @@
+"""The ways to score that are compared: on which server, in what form, by which client.
+
+Runs in the environment of each peer too: what only one way needs is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+JSON = "application/json"
+Score = Callable[[Any], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How images become a request body, and an answer becomes labels."""
+
+    body: Callable[[np.ndarray], bytes]
+    labels: Callable[[bytes], list[int]]
+    content_type: str = JSON
+    path: str = "/score"
+
+
+@dataclass(frozen=True)
+class Way:
+    """A server, and a client that scores on it.
+
+    Attributes
+    ----------
+    name : str
+        In the JSON file; ``title`` stands in the table.
+    server : str
+        "tutorial", "ours", or a peer's name.
+    form : Form
+    client : {"sdk", "ours", "http"}
+        ``service.run`` of Azure's SDK; our `call_service`; one kept connection of requests.
+    batch : int or None
+        Images in one request of the "http" client; None is all.
+    """
+
+    name: str
+    title: str
+    server: str
+    form: Form
+    client: str = "http"
+    batch: int | None = None
+
+
+def tutorial_body(images: np.ndarray) -> bytes:
+    return bytes(json.dumps({"data": images.tolist()}), encoding="utf8")
+
+
+def quick_json(document: dict) -> bytes:
+    import orjson
+
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def idx_body(images: np.ndarray) -> bytes:
+    from mnist_deploy import payload
+
+    body = payload.idx_body(images)
+    assert body is not None, "these images are no intensities"
+    return body
+
+
+def parquet_body(images: np.ndarray) -> bytes:
+    import pandas as pd
+
+    buffer = io.BytesIO()
+    columns = [str(column) for column in range(images.shape[1])]
+    pd.DataFrame(images, columns=columns).to_parquet(buffer)
+    return buffer.getvalue()
+
+
+def v2_body(images: np.ndarray) -> bytes:
+    """The Open Inference Protocol, whose numbers are one flat list."""
+    tensor = {"name": "images", "shape": list(images.shape), "datatype": "FP64"}
+    return quick_json({"inputs": [tensor | {"data": images.ravel()}]})
+
+
+def under(*keys: str | int) -> Callable[[bytes], list[int]]:
+    """Read a JSON answer, in which the labels lie below some keys."""
+
+    def labels(answer: bytes) -> list[int]:
+        found = json.loads(answer)
+        for key in keys:
+            found = found[key]
+        return found
+
+    return labels
+
+
+TUTORIAL = Form(tutorial_body, under())
+OUR_JSON = Form(lambda images: quick_json({"data": images}), under())
+OUR_IDX = Form(idx_body, under(), "application/octet-stream")
+MLFLOW_JSON = Form(
+    lambda images: quick_json({"inputs": images}), under("predictions"), path="/invocations"
+)
+MLFLOW_PARQUET = replace(
+    MLFLOW_JSON, body=parquet_body, content_type="application/vnd.apache.parquet"
+)
+BENTOML = Form(lambda images: quick_json({"images": images}), under())
+MLSERVER = Form(v2_body, under("outputs", 0, "data"), path="/v2/models/digits/infer")
+
+WAYS = [
+    Way("tutorial", "the tutorial's client and script", "tutorial", TUTORIAL, "sdk"),
+    Way("json", "our client and script, JSON", "ours", OUR_JSON, "ours"),
+    Way("idx", "our client and script, IDX", "ours", OUR_IDX, "ours"),
+    Way("mlflow", "MLflow, JSON", "mlflow", MLFLOW_JSON),
+    Way("mlflow_parquet", "MLflow, Parquet (undocumented)", "mlflow", MLFLOW_PARQUET),
+    Way("bentoml", "BentoML, JSON", "bentoml", BENTOML),
+    Way("mlserver", "MLServer, JSON", "mlserver", MLSERVER, batch=500),
+    Way("fastapi", "FastAPI as one would write it, JSON", "fastapi", OUR_JSON),
+]
+
+
+def http_client(uri: str, form: Form, batch: int | None) -> Score:
+    import requests
+
+    session = requests.Session()
+    headers = {"Content-Type": form.content_type}
+
+    def score(images: np.ndarray) -> np.ndarray:
+        labels: list[int] = []
+        for start in range(0, len(images), batch or len(images)):
+            body = form.body(images[start : start + (batch or len(images))])
+            answer = session.post(uri, data=body, headers=headers, timeout=300)
+            answer.raise_for_status()
+            labels += form.labels(answer.content)
+        return np.array(labels).ravel()
+
+    return score
+
+
+def service_client(way: Way, uri: str, service_name: str) -> Score:
+    """The clients that hold the SDK's service object, as in the tutorial's notebook."""
+    from azureml.core.webservice import Webservice
+
+    from mnist_deploy import call_service, client, connect_workspace
+
+    service = Webservice(connect_workspace(local=True), service_name)
+    if way.client == "sdk":
+        return lambda images: np.array(service.run(input_data=way.form.body(images)))
+    if way.name == "json":  # as if the service had refused IDX, and the client remembered it
+        client._speak_only_json.add(uri)
+    return lambda images: call_service(service, images)
+
+
+def client_of(way: Way, uri: str, service_name: str) -> Score:
+    if way.client == "http":
+        return http_client(uri, way.form, way.batch)
+    return service_client(way, uri, service_name)
+
+
+def stream_client(uri: str) -> Score:
+    """Our client without the SDK, for an iterator of arrays."""
+    from mnist_deploy import post_images
+
+    return lambda pieces: post_images(uri, pieces)
