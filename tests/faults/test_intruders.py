@@ -91,10 +91,8 @@ def test_nothing_without_the_token(rest, account):
               f"Bearer {rest.endpoint.token.swapcase()}"]  # fmt: skip
     tries = [(method, path, token) for method in ("GET", "POST", "PUT", "DELETE")
              for path in paths for token in tokens]  # fmt: skip
-    tries += [
-        ("PUT", f"/blobs/{blob}?sig={read}", None),
-        ("GET", f"/blobs/{blob}?sig={write}", None),
-    ]
+    tries.append(("PUT", f"/blobs/{blob}?sig={read}", None))
+    tries.append(("GET", f"/blobs/{blob}?sig={write}", None))
     with requests.Session() as session:
         session.trust_env, session.verify = False, str(rest.endpoint.certificate)
         for method, path, token in tries:
@@ -245,8 +243,8 @@ def test_names_in_bodies(rest, outside, account):
 def evil_archives(secret: str) -> dict[str, bytes]:
     """Tar files whose members lead out of their folder, by name or by link."""
     archives = {}
-    for number, upwards in enumerate(UPWARDS):
-        path = upwards.format(secret=secret).replace("\0", "")
+    paths = [upwards.format(secret=secret).replace("\0", "") for upwards in UPWARDS]
+    for number, path in enumerate(paths + [f"src/{path}" for path in paths]):
         for kind, link in (
             (tarfile.REGTYPE, ""),
             (tarfile.SYMTYPE, path),
@@ -276,11 +274,12 @@ def test_members_of_archives(rest, outside, home, tmp_path, account):
         store.blobs.write(store.add_artifact(artifact), [content])
         asset = {"id": "a", "url": f"aml://artifact/{artifact}", "unpack": True}
         containers = tmp_path / "some" / "containers"
-        before = {path for path in tmp_path.rglob("*")}
+        containers.mkdir(parents=True, exist_ok=True)
+        containers.mkdir(parents=True, exist_ok=True)
+        before = set(tmp_path.rglob("*"))
         try:
             folder = build_folder(containers, store, {"assets": [asset]}, [])
-        except Refusal as refusal:
-            assert refusal.status == 400
+        except Refusal:
             refused += 1
         else:
             account.lost += [f"{name}: a link" for p in folder.rglob("*") if p.is_symlink()]
