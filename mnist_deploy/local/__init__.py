@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
-import requests
 
-from .tls import Endpoint
-
+# Every scoring process imports this package on its way to its own module: what makes it large
+# or slow to start is imported where it is used.
 if TYPE_CHECKING:
+    import requests
     from azureml.core import Workspace
     from azureml.core.authentication import TokenAuthentication
+
+    from .tls import Endpoint
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
 RESOURCE_GROUP = "local"
@@ -70,7 +72,7 @@ def start(home: str | os.PathLike[str] | None = None, *, port: int = 0) -> Endpo
         for private in (folder, runtime):
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(runtime / "starting"):
-            endpoint = Endpoint.read(runtime)
+            endpoint = _find_endpoint(runtime)
             if endpoint is not None and _join(endpoint):
                 return endpoint
             return _launch(folder, runtime, port)
@@ -98,7 +100,7 @@ def _launch(folder: Path, runtime: Path, port: int) -> Endpoint:
     threading.Thread(target=process.wait, daemon=True, name="reaper").start()
     give_up_at = time.monotonic() + START_LIMIT
     while process.poll() is None and time.monotonic() < give_up_at:
-        endpoint = Endpoint.read(runtime)
+        endpoint = _find_endpoint(runtime)
         if endpoint is not None:
             return endpoint
         time.sleep(0.02)
@@ -109,11 +111,17 @@ def _launch(folder: Path, runtime: Path, port: int) -> Endpoint:
     )
 
 
+def _find_endpoint(runtime: Path) -> Endpoint | None:
+    from .tls import Endpoint
+
+    return Endpoint.read(runtime)
+
+
 def _join(endpoint: Endpoint) -> bool:
     """Take a lease for this process; False if nobody answers there any more."""
     try:
         answer = _call(endpoint, "POST", "/leases", {"pid": os.getpid()})
-    except (requests.RequestException, OSError):
+    except OSError:  # as all errors of requests are
         return False
     return answer.ok
 
@@ -121,6 +129,8 @@ def _join(endpoint: Endpoint) -> bool:
 def _call(
     endpoint: Endpoint, method: str, path: str, body: dict | None = None
 ) -> requests.Response:
+    import requests
+
     with requests.Session() as session:
         session.trust_env = False  # neither proxies nor other roots: this is the loopback
         return session.request(
@@ -184,10 +194,10 @@ def stop(home: str | os.PathLike[str] | None = None) -> bool:
         If it does not end within 30 seconds.
     """
     runtime = home_folder(home) / "run"
-    endpoint = Endpoint.read(runtime)
+    endpoint = _find_endpoint(runtime)
     if endpoint is None:
         return False
-    with contextlib.suppress(requests.RequestException, OSError):
+    with contextlib.suppress(OSError):  # as all errors of requests are
         _call(endpoint, "DELETE", "/leases")
     with _locked(runtime / "alive"):  # which the control plane holds while it lives
         return True
