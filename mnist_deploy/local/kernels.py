@@ -17,26 +17,25 @@ AZURE_KERNELS = (
     "python3-azureml",
     "python38-azureml",
     "python38-azureml-pt-tf",
-    "python310-sdkv2",
     "azureml_py36",
     "azureml_py38",
     "conda-env-azureml_py36-py",
     "conda-env-azureml_py38-py",
 )
 KERNEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
-SEARCHED = 1000  # notebooks, at most
+DEPTH, FOLDERS, NOTEBOOKS = 3, 1000, 200  # how far to look for notebooks, at most
 
 
 def find_notebooks(folder: Path) -> Iterator[Path]:
-    """The notebooks below `folder`, hidden folders and virtual environments left out."""
+    """The notebooks in `folder` and not far below it, hidden folders left out."""
 
     def walk() -> Iterator[Path]:
-        for here, folders, files in os.walk(folder):
-            kept = [name for name in folders if not name.startswith(".")]
-            folders[:] = [n for n in kept if n not in ("node_modules", "site-packages")]
+        for here, folders, files in itertools.islice(os.walk(folder), FOLDERS):
+            is_deep = len(Path(here).relative_to(folder).parts) == DEPTH
+            folders[:] = [] if is_deep else [name for name in folders if not name.startswith(".")]
             yield from (Path(here, name) for name in files if name.endswith(".ipynb"))
 
-    return itertools.islice(walk(), SEARCHED)
+    return itertools.islice(walk(), NOTEBOOKS)
 
 
 def kernel_of(notebook: Path) -> str | None:
