@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import load
 import numpy as np
 import peers
 from client import Client
+from load import Load
 from servers import DeployedService, PeerServer
 from ways import Way
 
@@ -48,8 +47,8 @@ class Contestant:
         self._seconds: list[float] = []
         self._client_memory: dict[str, Any] = {}
         self._server_memory: float | None = None
-        self._load: dict[int, list[dict[str, float]]] = defaultdict(list)
         self._one_image = images.parent / f"{way.name}.body"
+        self.load = Load(server.uri, self._one_image, way.form.content_type)
         self._client = Client(python, way.name, server.uri, server.name, images)
         try:
             self.body_bytes = self._client.write_body(len(labels), self._one_image)
@@ -73,13 +72,6 @@ class Contestant:
         self._client_memory = answer
         self._server_memory = self.server.peak_memory()
 
-    def run_load(self, connections: int, seconds: int) -> None:
-        """Score one image as often as it goes."""
-        body = self._one_image.read_bytes()
-        self._load[connections].append(
-            load.measure(self.server.uri, self.way.form, body, connections, seconds)
-        )
-
     def result(self) -> dict[str, Any]:
         return {
             "title": self.way.title,
@@ -91,10 +83,7 @@ class Contestant:
             "client_peak_mb": self._client_memory.get("peak_mb"),
             "client_added_mb": self._client_memory.get("added_mb"),
             "seconds_to_start": self.server.seconds_to_start,
-            "one_image": {
-                str(connections): {key: median(run[key] for run in runs) for key in runs[0]}
-                for connections, runs in self._load.items()
-            },
+            "one_image": self.load.result(),
         }
 
     def close(self) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import tempfile
+from collections import defaultdict
 from pathlib import Path
+from statistics import median
 from typing import Any
-
-from ways import Form
 
 SCRIPT = Path(__file__).with_name("one_image.lua")
 MISSING = (
@@ -22,28 +21,50 @@ def is_installed() -> bool:
     return shutil.which("wrk") is not None
 
 
-def measure(uri: str, form: Form, body: bytes, connections: int, seconds: int) -> dict[str, Any]:
-    """Post a body again and again.
+class Load:
+    """One request, posted as often as it goes.
 
-    Returns
-    -------
-    dict
+    Parameters
+    ----------
+    uri : str
+    body : Path
+        The file that holds it.
+    content_type : str
+    """
+
+    def __init__(self, uri: str, body: Path, content_type: str) -> None:
+        self._uri = uri
+        self._arguments = [str(body), content_type]
+        self._runs: dict[int, list[dict[str, float]]] = defaultdict(list)
+
+    def run(self, connections: int, seconds: int) -> None:
+        """Post over some connections at once, each of which waits for its answers.
+
+        Raises
+        ------
+        RuntimeError
+            wrk failed; with what it said.
+        """
+        command = ["wrk", "--threads", "1", "--connections", str(connections)]
+        command += ["--duration", f"{seconds}s", "--script", str(SCRIPT), self._uri]
+        finished = subprocess.run(
+            [*command, "--", *self._arguments],
+            capture_output=True,
+            text=True,
+            timeout=seconds + 60,
+        )
+        last = (finished.stdout.strip().splitlines() or [""])[-1]
+        if finished.returncode != 0 or not last.startswith("{"):
+            raise RuntimeError(f"wrk failed: {finished.stderr.strip() or last}")
+        self._runs[connections].append(json.loads(last))
+
+    def result(self) -> dict[str, Any]:
+        """The medians of all runs, by the number of connections.
+
         ``per_second``, ``p50_ms``, ``p99_ms``, and ``errors``: requests that were not answered
         with 200, or within two seconds.
-
-    Raises
-    ------
-    RuntimeError
-        wrk failed; with what it said.
-    """
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(body)
-        file.flush()
-        command = ["wrk", "--threads", "1", "--connections", str(connections)]
-        command += ["--duration", f"{seconds}s", "--script", str(SCRIPT), uri]
-        command += ["--", file.name, form.content_type]
-        finished = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
-    last = (finished.stdout.strip().splitlines() or [""])[-1]
-    if finished.returncode != 0 or not last.startswith("{"):
-        raise RuntimeError(f"wrk failed: {finished.stderr.strip() or last}")
-    return json.loads(last)
+        """
+        return {
+            str(connections): {key: median(run[key] for run in runs) for key in runs[0]}
+            for connections, runs in self._runs.items()
+        }

@@ -18,6 +18,7 @@ from ways import OUR_IDX, Form
 HERE = Path(__file__).parent
 OUR_SCRIPT = HERE.parents[1] / "score.py"
 TUTORIAL_SCRIPT = HERE / "tutorial_score.py"
+EMPTY_SCRIPT = HERE / "empty_score.py"
 NOTEBOOK_LIMIT = 600  # seconds
 
 

@@ -146,16 +146,22 @@ def quotient(figures: Figures, name: str) -> float | None:
 def one_image(figures: Figures) -> str:
     head = ["one image", "bytes", "requests/s, 1 connection", "p50 ms", "p99 ms",
             "requests/s, 8 connections", "p50 ms", "p99 ms", "errors"]  # fmt: skip
+    measured = [
+        (way["title"], f"{way['one_image_bytes']:,}", way["one_image"])
+        for way in figures["ways"].values()
+        if way.get("one_image")
+    ]
+    if not measured:  # without wrk
+        return ""
+    measured.append(("a script that does nothing", UNKNOWN, figures["server_limit"]))
     rows = []
-    for way in figures["ways"].values():
-        runs = way.get("one_image") or {}
-        if len(runs) == 2:
-            row = [way["title"], str(way["one_image_bytes"])]
-            for figure in runs.values():
-                row += [number(figure["per_second"])]
-                row += [number(figure["p50_ms"], 1), number(figure["p99_ms"], 1)]
-            rows.append([*row, number(sum(figure["errors"] for figure in runs.values()))])
-    return table(head, rows) if rows else ""  # without wrk
+    for title, size, runs in measured:
+        row = [title, size]
+        for figure in runs.values():
+            row += [number(figure["per_second"])]
+            row += [number(figure["p50_ms"], 1), number(figure["p99_ms"], 1)]
+        rows.append([*row, number(sum(figure["errors"] for figure in runs.values()))])
+    return table(head, rows)
 
 
 def others(figures: Figures) -> str:
@@ -173,6 +179,12 @@ def others(figures: Figures) -> str:
     rows.append(
         ["`python -m mnist_deploy`, the sample", f"{median(figures['notebook_seconds']):.1f} s"]
     )
+    if limit := figures["server_limit"].get("8"):
+        most = limit["per_second"] / per_second(figures, "tutorial", 8)
+        rows.append(
+            ["one image at 8 connections, a script that does nothing against the tutorial's",
+             f"{most:.2f} times as many"]
+        )  # fmt: skip
     return table(["besides", "measured"], rows)
 
 

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import closing, redirect_stdout
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ import peers
 import platformdirs
 import report
 from contestant import Contest, Contestant, entered, start_peer
-from local_workspace import OUR_SCRIPT, TUTORIAL_SCRIPT, LocalWorkspace
-from ways import WAYS, Way
+from local_workspace import EMPTY_SCRIPT, OUR_SCRIPT, TUTORIAL_SCRIPT, LocalWorkspace
+from ways import OUR_IDX, WAYS, Way
 
 FEW = 10_000  # images in the short stream
 SCRIPTS = {"tutorial": TUTORIAL_SCRIPT, "ours": OUR_SCRIPT}
@@ -85,7 +86,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     with closing(LocalWorkspace(scratch)) as local:
         images = test_images(options.data_dir or local.data_dir, options.images)
         labels = joblib.load(local.model_file).predict(images)
-        figures["ways"] = compare(options, local, images, labels, scratch)
+        figures |= compare(options, local, images, labels, scratch)
         figures["stream"] = {
             count: local.stream(count, images)
             for count in progress("stream", (FEW, options.stream))
@@ -130,13 +131,38 @@ def compare(
             contest.enter(way, start)
         for _ in progress(f"{options.images:,} images", range(options.rounds)):
             contest.each(Contestant.run_round)
-        if load.is_installed():
-            for _ in progress("one image", range(options.rounds)):
-                contest.each(lambda one: one.run_load(1, options.seconds))
-                contest.each(lambda one: one.run_load(8, options.seconds))
+        limit = compare_load(options, local, images[:1], contest, scratch)
     finally:
         contest.close()
-    return contest.results
+    return {"ways": contest.results, "server_limit": limit}
+
+
+def compare_load(
+    options: argparse.Namespace,
+    local: LocalWorkspace,
+    one_image: np.ndarray,
+    contest: Contest,
+    scratch: Path,
+) -> dict[str, Any]:
+    """Put load on all ways in turn, and on a script that does nothing; returns its figures."""
+    if not load.is_installed():
+        return {}
+    body = scratch / "limit.body"
+    body.write_bytes(OUR_IDX.body(one_image))
+    service = local.deploy(EMPTY_SCRIPT, "empty", one_image, OUR_IDX)
+    try:
+        limit = load.Load(service.uri, body, OUR_IDX.content_type)
+        for _ in progress("one image", range(options.rounds)):
+            for connections in (1, 8):
+                limit.run(connections, options.seconds)
+                contest.each(partial(put_load, connections=connections, seconds=options.seconds))
+        return limit.result()
+    finally:
+        service.stop()
+
+
+def put_load(contestant: Contestant, connections: int, seconds: int) -> None:
+    contestant.load.run(connections, seconds)
 
 
 def compare_starts(
