@@ -254,6 +254,7 @@ def test_takes_up_the_config_of_one_that_was_killed(here, home):
     assert everything_in(here) == set()
 
 
+@pytest.mark.slow
 def test_within_the_environment_of_another_local_workspace(here, tmp_path):
     inner = f"MNIST_DEPLOY_HOME={shlex.quote(str(tmp_path / 'other'))} {shlex.join(LOCAL)}"
     script = f"{inner} exec --bare -- python -c {shlex.quote(SHOW_WORKSPACE)}"
@@ -338,6 +339,7 @@ def test_an_interactive_python(here):
     assert terminal.end() == 0
 
 
+@pytest.mark.slow
 def test_prepares_what_part_one_leaves_behind(here, sample_dir):
     script = (
         f"{SHOW_WORKSPACE}; from azureml.core import Environment, Model;"
