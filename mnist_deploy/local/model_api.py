@@ -64,10 +64,11 @@ def register_model(**_: str) -> Response:
         )
     if store().asset(asset_of(asked)) is None:
         raise Refusal(400, "AssetNotFound", f"The files of {name} were not registered first.")
-    kept = ("name", "url", "description", "mimeType", "unpack", "framework", "frameworkVersion",
-            "experimentName", "runId", "sampleInputData", "sampleOutputData",
-            "resourceRequirements")  # fmt: skip
+    kept = ("name", "url", "description", "framework", "frameworkVersion", "experimentName",
+            "runId", "sampleInputData", "sampleOutputData", "resourceRequirements")  # fmt: skip
     model = {field: asked[field] for field in kept if asked.get(field) is not None} | {
+        "mimeType": asked.get("mimeType") or "application/octet-stream",
+        "unpack": bool(asked.get("unpack")),
         "kvTags": asked.get("kvTags") or {},
         "properties": asked.get("properties") or {},
         "datasets": asked.get("datasets") or [],
@@ -83,10 +84,9 @@ def answer(name: str, version: int | str, model: Document) -> Document:
 
 
 def details(model: Document) -> Document:
-    """A model as part of a service or an image, which the SDK reads with a parser of its own."""
-    empty = dict.fromkeys(("description", "framework", "frameworkVersion", "experimentName",
-                           "runId", "mimeType", "unpack"))  # fmt: skip
-    return {**empty, **model, "tags": model["kvTags"]}
+    """A model in a service or an image, where the SDK has a parser that misses every field."""
+    texts = ("description", "framework", "frameworkVersion", "experimentName", "runId")
+    return dict.fromkeys(texts, "") | model | {"tags": model["kvTags"]}
 
 
 def find_model(model_id: str) -> tuple[str, int | str, Document]:

@@ -219,6 +219,14 @@ def already_exists(name: str) -> str:
 def crashed(service: Service, problem: str) -> Document:
     return failure(
         "AciDeploymentFailed",
-        f"The container of {service.name} did not start: {problem}. The last lines of its log:\n"
-        + service.log_tail(20),
+        f"The container of {service.name} did not start: {problem}.\n"
+        + what_matters(service.log_tail(5000)),
     )
+
+
+def what_matters(log: str) -> str:
+    """The traceback of the script, without that of the server around it; or the last lines."""
+    _, found, traceback = log.partition("Traceback (most recent call last):\n")
+    around = "\n\nThe above exception was the direct cause of the following exception:\n\n"
+    lines = (traceback.rpartition(around)[0] or traceback).splitlines() if found else []
+    return "\n".join([found.strip(), *lines[-30:]] if found else log.splitlines()[-20:])

@@ -1,0 +1,279 @@
+"""Every answer of the control plane, against what Microsoft has published of its REST APIs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import swagger
+from azureml.core import Environment, Model, Webservice, Workspace
+from azureml.core.authentication import TokenAuthentication
+from azureml.core.webservice import AciWebservice
+from weights_service import make_inference_config
+
+from mnist_deploy import local
+from mnist_deploy.local.control_plane import Leases, QuietHandler, TlsServer, create_app
+from mnist_deploy.local.services import Services
+from mnist_deploy.local.store import Store
+from mnist_deploy.local.tls import Endpoint, create_server_context, create_token
+
+pytestmark = pytest.mark.skipif(
+    not swagger.DESCRIPTIONS.is_dir(),
+    reason="Microsoft's descriptions are not in ../shared/azure-rest-spec, next to the repository",
+)
+
+WORKSPACE = (
+    r"/subscriptions/[^/]+/resourceGroups/[^/]+"
+    r"/providers/Microsoft\.MachineLearningServices/workspaces/[^/]+"
+)
+DESCRIBED = ("modelmanagement", "artifact", "machinelearningservices")
+
+# Requests that the descriptions have in another form than the SDK sends them in.
+FORMS = [
+    # The SDK has origin, container and path at the end, the description before `contentinfo`.
+    (rf"(/artifact/v2\.0{WORKSPACE}/artifacts)/(prefix/contentinfo|contentinfo)/([^/]+)/([^/]+)/.+",
+     r"\1/\3/\4/\2"),
+    (rf"(/artifact/v2\.0{WORKSPACE}/artifacts)/batch/metadata/([^/]+)/([^/]+)",
+     r"\1/\2/\3/batch/metadata"),
+]  # fmt: skip
+
+# Requests that the SDK sends and no description has.
+NOT_DESCRIBED = {
+    r"/environment/v1\.0/.*": "environments have a description of their own, not published",
+    rf"/modelmanagement/v1\.0{WORKSPACE}/services/validate.*": "checks before a deployment",
+    rf"/modelmanagement/v1\.0{WORKSPACE}/services/[^/]+/logs": "the container's log",
+    rf"/modelmanagement/v1\.0{WORKSPACE}/images(/[^/]+)?": "container images, of 2018 and 2019",
+    r"/blobs/[0-9a-f]{32}": "blob storage, which is another service",
+    r"/discovery/[0-9a-f]{64}": "where the APIs are",
+    r"/msi/[0-9a-f]{64}": "the managed identity's endpoint, which is another service",
+    r"/subscriptions": "in Azure's description of subscriptions, which is not in the folder",
+    r"/leases": "the local workspace's own",
+}
+
+# Fields that no description has, and what the SDK reads them for.
+NEEDED = {
+    "Workspace.sku": "Workspace.sku; later versions of the description have it",
+    "Model.createdBy": "Model.created_by, which the SDK prints",
+    "Model.resourceRequirements": "Model.resource_configuration",
+    "Model.sampleInputData": "Model.sample_input_dataset",
+    "Model.sampleOutputData": "Model.sample_output_dataset",
+    "Model.tags": "the parser for the models of a service reads tags, not kvTags",
+    "ACIServiceResponse.createdBy": "Webservice.created_by, which the SDK prints",
+    "ACIServiceResponse.environmentImageRequest": "Webservice.environment is read from it",
+    "AsyncOperationStatus.streamingOperationLog": "what wait_for_deployment prints as it comes",
+}
+
+
+@dataclass
+class Exchange:
+    method: str
+    path: str
+    status: int
+    answer: Any
+
+
+class Recorder:
+    """WSGI middleware that notes every request and what was answered."""
+
+    def __init__(self, app: Any, exchanges: list[Exchange]) -> None:
+        self._app, self._exchanges = app, exchanges
+
+    def __call__(self, environ: dict, start_response: Any) -> list[bytes]:
+        statuses: list[int] = []
+
+        def note(status: str, headers: list, *more: Any) -> Any:
+            statuses.append(int(status.split()[0]))
+            return start_response(status, headers, *more)
+
+        body = b"".join(self._app(environ, note))
+        with contextlib.suppress(ValueError):
+            answer = json.loads(body) if body else None
+            path = urlsplit(environ["REQUEST_URI"]).path
+            exchange = Exchange(environ["REQUEST_METHOD"], path, statuses[-1], answer)
+            self._exchanges.append(exchange)
+        return [body]
+
+
+@contextlib.contextmanager
+def recorded(home: Path) -> Iterator[list[Exchange]]:
+    """A local workspace in this process, which others join as they would any; what it was asked."""
+    runtime = home / "run"
+    runtime.mkdir(parents=True)
+    exchanges: list[Exchange] = []
+    store = Store(home / "store")
+    services = Services(store, runtime / "containers")
+    server = TlsServer("127.0.0.1", 0, None, QuietHandler)
+    server.ssl_context = create_server_context(runtime)
+    host, token = f"127.0.0.1:{server.server_port}", create_token()
+    server.app = Recorder(create_app(store, services, Leases(), token, host), exchanges)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
+    try:
+        yield exchanges
+    finally:
+        server.shutdown()
+        server.server_close()
+        services.stop_all()
+        store.close()
+
+
+def deviations(exchanges: list[Exchange]) -> dict[tuple[str, str], str]:
+    """Each kind of deviation, with the first request that showed it."""
+    descriptions = [swagger.Description(name) for name in DESCRIBED]
+    found: dict[tuple[str, str], str] = {}
+    for exchange in exchanges:
+        path = exchange.path
+        for pattern, form in FORMS:
+            path = re.sub(f"^{pattern}$", form, path)
+        request = f"{exchange.method} {exchange.path} -> {exchange.status}"
+        if any(re.fullmatch(pattern, path) for pattern in NOT_DESCRIBED):
+            continue
+        for description in descriptions:
+            if described := description.find(path):
+                for where, what in description.deviations(
+                    described, exchange.method, exchange.status, exchange.answer
+                ):
+                    if where not in NEEDED:
+                        found.setdefault((where, what), request)
+                break
+        else:
+            found[path, "is in no description, and not among the exceptions"] = request
+    return found
+
+
+def show(found: dict[tuple[str, str], str]) -> str:
+    return "\n".join(f"{where}: {what}   ({request})" for (where, what), request in found.items())
+
+
+def use_all_calls(home: Path, folder: Path) -> None:
+    """Every call of the SDK that the local workspace knows, and the errors that it answers."""
+    ws = local.connect(home)
+    (folder / "weights.txt").write_text("1 10 100")
+    (folder / "large.bin").write_bytes(bytes(5 << 20))
+    (folder / "folder" / "sub").mkdir(parents=True)
+    (folder / "folder" / "sub" / "file").write_text("x")
+    for path, name in (("weights.txt", "w"), ("folder", "f"), ("large.bin", "large")):
+        model = Model.register(ws, path, name, tags={"a": "b"}, properties={"c": "d"})
+        model.download(str(folder / f"{name}-fetched"))
+    framed = Model.register(ws, "weights.txt", "w", description="d", model_framework="Custom",
+                            model_framework_version="1")  # fmt: skip
+    framed.add_tags({"e": "f"})
+    framed.update(description="later")
+    framed.add_properties({"g": "h"})
+    Model(ws, "w", version=1)
+    Model.list(ws, "w", tags=[["a", "b"]], latest=True)
+    with pytest.raises(Exception, match="ModelNotFound"):
+        Model(ws, "nobody")
+    environment = Environment("e").register(ws)
+    Environment.get(ws, environment.name, version=environment.version)
+    Environment.list(ws)
+
+    config = AciWebservice.deploy_configuration(1, 1, tags={"a": "b"}, properties={"c": "d"},
+                                                description="x", auth_enabled=True)  # fmt: skip
+    script = "def init(): pass\ndef run(raw): return 1\n"
+    pinned = make_inference_config(folder, script, packages=("scikit-learn==0.22.1",))
+    one, two = Model(ws, "w", version=1), Model(ws, "f")
+    service = Model.deploy(ws, "svc", [one, two], pinned, config)
+    service.wait_for_deployment(show_output=True)
+    service.get_logs()
+    service.get_keys()
+    service.regen_key("Primary")
+    service.update(tags={"new": "tag"}, auth_enabled=False)
+    service.wait_for_deployment()
+    Webservice.list(ws, model_name="w")
+    with pytest.raises(Exception, match="412"):
+        one.delete()
+    broken = make_inference_config(folder, "def init(): 1 / 0\ndef run(raw): pass\n")
+    failed = Model.deploy(ws, "svc", [one], broken, config, overwrite=True)
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        failed.wait_for_deployment()
+    Webservice(ws, "svc")
+    failed.delete()
+    failed.delete()
+    with pytest.raises(Exception, match="WebserviceNotFound"):
+        Webservice(ws, "svc")
+    Model(ws, "large").delete()
+    stranger = TokenAuthentication(lambda audience: "no.token.here", cloud="AzureCloud")
+    stranger._cloud_type = ws._auth_object._cloud_type
+    with contextlib.suppress(Exception):
+        Workspace.get(ws.name, auth=stranger, subscription_id=ws.subscription_id,
+                      resource_group="g")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sdk_run(tmp_path_factory) -> list[Exchange]:
+    folder = tmp_path_factory.mktemp("conformance")
+    with pytest.MonkeyPatch.context() as patch, recorded(folder / "home") as exchanges:
+        patch.setenv("REQUESTS_CA_BUNDLE", "")
+        patch.chdir(folder)
+        use_all_calls(folder / "home", folder)
+    return exchanges
+
+
+def test_the_sdk_calls_are_answered_as_described(sdk_run):
+    assert len(sdk_run) > 60
+    assert not (found := deviations(sdk_run)), show(found)
+
+
+def test_errors_follow_their_schema(sdk_run):
+    errors = [exchange for exchange in sdk_run if exchange.status >= 400]
+    assert {error.status for error in errors} >= {404, 412}
+    for error in errors:
+        body = error.answer if "/modelmanagement/" in error.path else error.answer["error"]
+        assert body["code"]
+        assert body["message"]
+        assert body.get("statusCode", error.status) == error.status
+
+
+def test_the_exceptions_are_all_needed(sdk_run):
+    """An exception that no answer makes use of any more is to be deleted."""
+    paths = [exchange.path for exchange in sdk_run]
+    for pattern in NOT_DESCRIBED:
+        if "images" not in pattern and "msi" not in pattern:
+            assert any(re.fullmatch(pattern, path) for path in paths), pattern
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edition", ["", "-2019"])
+def test_the_notebooks_are_answered_as_described(tmp_path, sample_dir, edition):
+    from mnist_deploy.tutorial import tutorial_file
+
+    notebook = tutorial_file(f"notebooks/img-classification-part2-deploy{edition}.ipynb")
+    with recorded(tmp_path / "home") as exchanges:
+        run = subprocess.run(
+            [sys.executable, "-m", "mnist_deploy", "--notebook", str(notebook),
+             "--data-dir", str(sample_dir)],
+            cwd=tmp_path,
+            env={**os.environ, "MNIST_DEPLOY_HOME": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert len(exchanges) > 20
+    assert not (found := deviations(exchanges)), show(found)
+
+
+def test_a_deviation_is_found(sdk_run):
+    """The comparison itself: wrong types, unknown fields and odd statuses do not slip through."""
+    [model, *_] = [e for e in sdk_run if re.search(r"/models/w(:|%3A)1$", e.path)]
+    changes = ({"version": "1"}, {"createdTime": "yesterday"}, {"odd": 1}, {"kvTags": {"a": 1}})
+    for change in changes:
+        spoiled = Exchange(model.method, model.path, 200, model.answer | change)
+        [(where, _)] = deviations([spoiled])
+        assert next(iter(change)) in where or "*" in where
+    without = {key: value for key, value in model.answer.items() if key != "url"}
+    assert deviations([Exchange(model.method, model.path, 200, without)])
+    assert deviations([Exchange(model.method, model.path, 201, model.answer)])
+    assert deviations([Exchange("GET", "/no/such/path", 200, {})])
