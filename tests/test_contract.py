@@ -136,8 +136,15 @@ class TestModels:
         assert again.description == "better"
 
     def test_what_is_changed_here_only_is_not_kept(self, workspace, folder, name):
-        model = Model.register(workspace, "model.pkl", name, tags={"a": "1"})
-        model.tags["a"] = "2"
+        registered = Model.register(workspace, "model.pkl", name, tags={"a": "1"})
+        fetched = (
+            registered,
+            Model(workspace, name),
+            Model(workspace, name, version=1),
+            *Model.list(workspace, name),
+        )
+        for model in fetched:
+            model.tags["a"] = "2"
         assert Model(workspace, name).tags == {"a": "1"}
 
     def test_download_brings_the_bytes(self, workspace, folder, name):

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import azureml.core.webservice.webservice
@@ -80,8 +81,11 @@ class TestStart:
 
 
 def test_opens_no_socket_and_starts_no_process(mocked_workspace, tmp_path, monkeypatch):
-    def forbidden(*_, **__):
-        raise AssertionError("a socket or a process")
+    tried = []
+
+    def forbidden(*arguments, **_):
+        tried.append(arguments)
+        raise OSError("a socket or a process")
 
     monkeypatch.setattr(socket, "socket", forbidden)
     monkeypatch.setattr(socket, "getaddrinfo", forbidden)
@@ -98,6 +102,7 @@ def test_opens_no_socket_and_starts_no_process(mocked_workspace, tmp_path, monke
         assert requests.post(service.scoring_uri, body, headers=headers).ok
         assert service.get_logs()
         service.regen_key("Primary")
+    assert not tried  # whoever may have caught the error
 
 
 class TestWrongCalls:
@@ -138,6 +143,15 @@ class TestWrongCalls:
             md.fetch_model(mocked_workspace, "sklearn_minst")
         with pytest.raises(EnvironmentNotFound, match="tutorial-env:1"):
             md.fetch_environment(mocked_workspace, version="2")
+
+
+def test_a_deployment_can_be_watched_instead_of_waited_for(mocked_workspace):
+    inference_config = md.build_inference_config(md.fetch_environment(mocked_workspace))
+    arguments = [md.fetch_model(mocked_workspace)], inference_config, md.build_aci_config()
+    service = Model.deploy(mocked_workspace, "svc", *arguments)
+    assert service.state == "Transitioning"
+    service.update_deployment_state()
+    assert service.state == "Healthy"
 
 
 class TestAnswers:
@@ -214,14 +228,17 @@ class TestFailures:
             (503, ServiceUnavailable),
         ],
     )
-    def test_refusals(self, mocked_workspace, cloud, status, error):
+    def test_refusals(self, mocked_workspace, cloud, status, error, monkeypatch):
         service = deploy(mocked_workspace)
+        slept = []
+        monkeypatch.setattr(time, "sleep", slept.append)
         cloud.refuse(status, "not today")
         with pytest.raises(error, match="not today") as caught:
             md.call_service(service, IMAGES)
         assert caught.value.status == status
         with pytest.raises(WebserviceException, match=str(status)):
             service.run(json.dumps({"data": [[0.0]]}))
+        assert not any(slept)  # though the SDK asks some of them four times
 
     def test_time_out_takes_no_time(self, mocked_workspace, cloud):
         service = deploy(mocked_workspace)
@@ -354,6 +371,7 @@ class TestIsolation:
         assert not cloud.calls
         assert not cloud.requests
         assert not mocked_workspace.webservices
+        mocked_workspace.get_default_datastore.assert_not_called()
         with pytest.raises(NotImplementedError):
             mocked_workspace.get_default_datastore()
         mocked_workspace.get_default_datastore.side_effect = None

@@ -35,7 +35,8 @@ def mocked_workspace() -> Iterator[MockedWorkspace]:
     It starts with the model ``sklearn_mnist`` and the environment ``tutorial-env``, version 1
     each, and remembers what is registered and deployed until the test ends. Its attribute
     ``cloud``, a `mnist_deploy.testing.cloud.MockedCloud`, says how services behave and shows
-    what reached them. Scoring scripts are checked, but not run.
+    what reached them. Scoring scripts are checked, but not run; what is sent to a service with
+    `requests` is answered, while other HTTP clients find nobody there.
     """
     from .backend import Backend
     from .cloud import MockedCloud

@@ -35,7 +35,8 @@ class ServiceApi:
     def reply(self, method: str, path: list[str], query: Mapping[str, str], body: Any) -> Reply:
         match method, *path:
             case "POST", "services", "validate", "name", name if name in self.services:
-                return 200, {"error": {"message": already_there(name)}}, {}
+                message = f"There is a service {name} already. Delete it, or overwrite it."
+                return 200, {"error": {"message": message}}, {}
             case "POST", "services", "validate", *_:
                 return 200, {}, {}
             case "POST", "services":
@@ -86,8 +87,6 @@ class ServiceApi:
         name = asked["name"]
         if asked["computeType"] != "ACI":
             raise not_simulated(f"a service of compute type {asked['computeType']}")
-        if name in self.services and not asked.get("overwrite"):
-            return 409, {"message": already_there(name)}, {}
         service = self.services.setdefault(name, MockedService(name))
         model_ids = asked["environmentImageRequest"].get("modelIds") or []
         service.deploy(asked, self._find_models(model_ids), self._plan_for(name))
@@ -105,10 +104,6 @@ class ServiceApi:
 
 def accepted(service: MockedService) -> Reply:
     return 202, {}, {"Operation-Location": f"/operations/{service.name}"}
-
-
-def already_there(name: str) -> str:
-    return f"There is a service {name} already. Delete it or deploy with overwrite=True."
 
 
 def is_wanted(service: MockedService, query: Mapping[str, str]) -> bool:
