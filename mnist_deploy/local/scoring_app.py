@@ -32,7 +32,7 @@ class ScoringServer(BaseApplication):
             "bind": f"fd://{socket_fd}",
             "workers": workers,
             "worker_class": "gthread",
-            "threads": 8,
+            "threads": 32,  # a connection on which nothing comes holds one for seconds
             "keepalive": 60,
             "timeout": WORKER_LIMIT,
             "graceful_timeout": 5,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -215,6 +217,51 @@ def test_keys_can_change_while_it_runs(build):
     keys = container.folder / "keys.json"
     assert keys.stat().st_mode & 0o077 == 0
     assert json.loads(keys.read_bytes()) is None
+
+
+def test_one_connection_serves_many_requests_refused_ones_between(build):
+    container, url = build()
+    container.set_keys(["key"])
+    container.start()
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
+    connection.connect()
+    own_port = connection.sock.getsockname()
+    large = b"x" * 3_000_000
+
+    def chunks():
+        yield from (b"one", b"two")
+
+    for key, body, status in (
+        ("key", b"a", 200),
+        ("wrong", large, 401),  # its body must not be taken for the next request
+        ("key", b"b", 200),
+        ("wrong", chunks(), 401),
+        ("key", chunks(), 200),
+        ("key", large, 200),
+    ):
+        connection.request("POST", "/score", body, {"Authorization": f"Bearer {key}"})
+        answer = connection.getresponse()
+        content = json.loads(answer.read())
+        assert answer.status == status, content
+        if isinstance(body, bytes) and status == 200:
+            assert content["raw"] == body.decode()
+        assert connection.sock is not None
+        assert connection.sock.getsockname() == own_port
+    connection.close()
+
+
+def test_senders_that_fall_silent_keep_nobody_waiting(build):
+    container, url = build()
+    container.start()
+    host, port = url.removeprefix("http://").split(":")
+    silent = [socket.create_connection((host, int(port))) for _ in range(20)]
+    for connection in silent[:7]:
+        connection.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nonly")
+    began = time.monotonic()
+    score(url)
+    assert time.monotonic() - began < 8
+    for connection in silent:
+        connection.close()
 
 
 def test_the_log_does_not_grow_for_ever(build, monkeypatch):
