@@ -4,7 +4,7 @@
 
     MnistDeployError
     ├── DataError                   MNIST files are missing, damaged or cannot be had
-    ├── WorkspaceError              a workspace cannot be reached or started
+    ├── WorkspaceError              a workspace cannot be reached or started, or refuses
     │   └── ConfigError             config.json is unreadable or half-filled
     ├── ModelError                  a model is not registered, or not to be trusted to load
     ├── EnvironmentNotFound         an environment is not registered
@@ -33,7 +33,7 @@ class DataError(MnistDeployError):
 
 
 class WorkspaceError(MnistDeployError):
-    """A workspace cannot be reached or started."""
+    """A workspace cannot be reached or started, or refuses what it is asked to do."""
 
 
 class ConfigError(WorkspaceError):
