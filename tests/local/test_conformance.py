@@ -188,7 +188,8 @@ def use_all_calls(home: Path, folder: Path) -> None:
     service.wait_for_deployment(show_output=True)
     service.get_logs()
     service.get_keys()
-    service.regen_key("Primary")
+    renewal = threading.Thread(target=service.regen_key, args=["Primary"])  # it sleeps for 5 s
+    renewal.start()
     service.update(tags={"new": "tag"}, auth_enabled=False)
     service.wait_for_deployment()
     Webservice.list(ws, model_name="w")
@@ -199,6 +200,7 @@ def use_all_calls(home: Path, folder: Path) -> None:
     with pytest.raises(Exception, match="ZeroDivisionError"):
         failed.wait_for_deployment()
     Webservice(ws, "svc")
+    renewal.join()
     failed.delete()
     failed.delete()
     with pytest.raises(Exception, match="WebserviceNotFound"):
