@@ -7,6 +7,7 @@ the same as one HTML page.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -109,18 +110,25 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
             resources={"metadata": {"path": str(folder)}},
             on_cell_start=sections.start,
         )
+        log = Path(sockets, "kernel.log")
         try:
-            client.execute(cleanup_kc=True)
-        except AssertionError:
-            if client.km is not None:
-                raise
-            # On Ctrl-C nbclient drops its kernel, and then stumbles over having none.
-            raise KeyboardInterrupt from None
+            with log.open("wb") as output:
+                client.execute(cleanup_kc=True, stdout=output, stderr=output)
+        except (AssertionError, DeadKernelError) as error:
+            if kernel.shutting_down:
+                # On Ctrl-C nbclient ends its kernel, and then stumbles over having none.
+                logging.getLogger("asyncio").disabled = True
+                raise KeyboardInterrupt from None
+            if isinstance(error, DeadKernelError):
+                last_words = log.read_text(errors="replace")
+                raise DeadKernelError(f"{error}\n{last_words}") from None
+            raise
     sections.end()
 
 
 def drop_progress_bars(notebook: nbformat.NotebookNode) -> None:
     """Take out widgets: without the kernel that moved them they show nothing."""
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if "outputs" in cell:
             cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
@@ -184,4 +192,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -63,7 +64,7 @@ def plot_comparison(
     Parameters
     ----------
     conf_mx_local, conf_mx_deployed : array-like, shape (classes, classes)
-        As for `plot_confusion_matrix`, which raises ValueError likewise; drawn on one scale.
+        As for `plot_confusion_matrix`; ValueError likewise; on one scale.
     axes : sequence of three Axes, optional
         Where to draw; a new figure by default.
 
@@ -82,7 +83,6 @@ def plot_comparison(
         image = _draw_matrix(ax, _error_rates(counts), cmap="bone", vmin=0, vmax=peak)
         ax.set_title(f"{name}: accuracy {np.trace(counts) / (counts.sum() or 1):.4f}")
     _add_bar(axes[1], image)
-
     ax, difference = axes[2], deployed - local
     peak = np.abs(difference).max() or 1
     _draw_matrix(ax, difference, cmap="RdBu", vmin=-peak, vmax=peak)
@@ -204,7 +204,7 @@ def _error_rates(counts: np.ndarray) -> np.ndarray:
     return rates
 
 
-def _draw_matrix(ax: Axes, matrix: np.ndarray, **colors) -> AxesImage:
+def _draw_matrix(ax: Axes, matrix: np.ndarray, **colors: Any) -> AxesImage:
     image = ax.imshow(matrix, **colors)
     ax.set(xlabel="predicted", ylabel="true")
     for axis in (ax.xaxis, ax.yaxis):

@@ -114,7 +114,7 @@ def _through_opendatasets() -> dict[str, bytes]:
         tempfile.TemporaryDirectory() as folder,
         tempfile.TemporaryFile() as output,
         subprocess.Popen(
-            [sys.executable, "-c", _CHILD, folder],
+            [sys.executable, "-E", "-c", _CHILD, folder],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

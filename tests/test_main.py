@@ -49,8 +49,9 @@ def test_a_failing_cell_ends_it_with_its_section_and_error(tmp_path):
 
 
 def test_a_dying_kernel_is_told(tmp_path):
-    with pytest.raises(SystemExit, match="Failed in section 'Die'"):
-        run(tmp_path, "## Die", "import os; os._exit(1)")
+    with pytest.raises(SystemExit, match="Failed in section 'Die'") as ended:
+        run(tmp_path, "## Die", "import os; os.write(2, b'last words'); os._exit(1)")
+    assert "last words" in str(ended.value)
 
 
 def test_ctrl_c_ends_it_and_its_kernel(tmp_path):
