@@ -48,8 +48,9 @@ class Store:
         self._database = sqlite3.connect(
             folder / "workspace.sqlite", check_same_thread=False, isolation_level=None
         )
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=FULL")
+        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+            # Exclusive: without a file in shared memory, which network drives do not have.
+            self._database.execute(f"PRAGMA {setting}")
         self._database.executescript(SCHEMA)
         self._sweep()
 

@@ -56,7 +56,7 @@ class Client:
         steps = {"register": self._register, "delete": self._delete, "deploy": self._deploy}
         with contextlib.suppress(requests.ConnectionError):
             while True:
-                [self.doing] = self._chance.choices(list(steps), weights=[5, 5, 1])
+                [self.doing] = self._chance.choices(list(steps), weights=[20, 20, 1])
                 steps[self.doing]()
 
     def _register(self) -> None:

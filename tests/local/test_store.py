@@ -149,3 +149,12 @@ def test_versions_from_many_threads_are_all_different(store):
 def test_nobody_else_may_read_the_store(store):
     folder = store.folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_one_process_has_it_for_itself(store):
+    register(store, "a")
+    stranger = sqlite3.connect(store.folder / "workspace.sqlite", timeout=0.1)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        stranger.execute("SELECT * FROM versioned").fetchall()
+    stranger.close()
+    assert not (store.folder / "workspace.sqlite-shm").exists()
