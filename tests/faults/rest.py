@@ -66,16 +66,21 @@ class Rest:
                 return found
             skip = page["nextLink"].rpartition("skipToken=")[2]
 
-    def content(self, model: dict) -> bytes:
-        """The bytes of a model's only file."""
+    def content(self, model: dict) -> bytes | None:
+        """The bytes of a model's only file; None if they are not there."""
         asset_id = model["url"].removeprefix("aml://asset/")
         [part] = self.call("GET", f"{MMS}/assets/{asset_id}").json()["artifacts"]
         files = self.call("GET", f"{ARTIFACTS}/prefix/contentinfo/{part['prefix']}").json()
-        [file] = files["value"]
-        return self.call("GET", file["contentUri"]).content
+        try:
+            [file] = files["value"]
+            return self.call("GET", file["contentUri"]).content
+        except (ValueError, requests.HTTPError):
+            return None
 
     def is_whole(self, model: dict) -> bool:
-        return hashlib.sha256(self.content(model)).hexdigest() == model["properties"]["sha256"]
+        content = self.content(model)
+        wanted = model["properties"]["sha256"]
+        return content is not None and hashlib.sha256(content).hexdigest() == wanted
 
     def delete_model(self, model_id: str) -> None:
         self.call("DELETE", f"{MMS}/models/{model_id}")
