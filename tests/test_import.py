@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -173,9 +174,13 @@ def declared() -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
 
 
+providers_of = cache(metadata.packages_distributions)
+files_of = cache(metadata.files)
+
+
 def distributions_of(module: str) -> set[str]:
     """The installed distributions that a module comes from."""
-    providers = metadata.packages_distributions().get(module.split(".")[0], [])
+    providers = providers_of().get(module.split(".")[0], [])
     distributions = set(map(canonicalize_name, providers))
     if len(distributions) > 1:  # a name that several share: the next part decides
         parts = tuple(module.split(".")[:2])
@@ -184,7 +189,7 @@ def distributions_of(module: str) -> set[str]:
             for each in distributions
             if any(
                 (*file.parts[:-1], file.stem)[:2] == parts
-                for file in metadata.files(each) or []
+                for file in files_of(each) or []
                 if file.suffix in (".py", ".so")
             )
         }
