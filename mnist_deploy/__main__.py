@@ -106,6 +106,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
         client = NotebookClient(
             notebook,
             timeout=CELL_LIMIT,
+            record_timing=False,
             km=kernel,
             resources={"metadata": {"path": str(folder)}},
             on_cell_start=sections.start,
