@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
@@ -51,11 +52,9 @@ def find_missing(tree: ast.Module, folder: Path, environment: Environment) -> li
     if not asked:
         return []
     brought = _with_dependencies(asked)
-    providers = _providers()
+    providers = list_providers()
     return sorted(
-        module
-        for module in modules & providers.keys()
-        if brought.isdisjoint(map(canonicalize_name, providers[module]))
+        module for module in modules & providers.keys() if brought.isdisjoint(providers[module])
     )
 
 
@@ -71,8 +70,18 @@ def imported_modules(node: ast.AST) -> Iterator[str]:
 
 
 @cache
-def _providers() -> Mapping[str, list[str]]:
-    return metadata.packages_distributions()  # reads the lists of all files that are installed
+def list_providers() -> Mapping[str, set[str]]:
+    """From top-level modules to the distributions that hold them, by the files of each.
+
+    `importlib.metadata.packages_distributions` of Python 3.10 leaves many of them out.
+    """
+    providers: defaultdict[str, set[str]] = defaultdict(set)
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"] or ""  # missing where an installation was cut off
+        for file in distribution.files or ():
+            if file.suffix in (".py", ".so"):
+                providers[file.parts[0].partition(".")[0]].add(canonicalize_name(name))
+    return providers
 
 
 def _with_dependencies(names: Iterable[str]) -> set[str]:

@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import mnist_deploy
+from mnist_deploy.script_imports import list_providers
 from mnist_deploy.tutorial import tutorial_file
 
 if sys.version_info >= (3, 11):
@@ -174,14 +175,12 @@ def declared() -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
 
 
-providers_of = cache(metadata.packages_distributions)
 files_of = cache(metadata.files)
 
 
 def distributions_of(module: str) -> set[str]:
     """The installed distributions that a module comes from."""
-    providers = providers_of().get(module.split(".")[0], [])
-    distributions = set(map(canonicalize_name, providers))
+    distributions = list_providers().get(module.split(".")[0], set())
     if len(distributions) > 1:  # a name that several share: the next part decides
         parts = tuple(module.split(".")[:2])
         distributions = {
@@ -219,3 +218,5 @@ def test_the_namespace_is_told_apart():
     """Several distributions share the name azureml: one of them must not stand for another."""
     assert distributions_of("azureml.core.Workspace") == {"azureml-core"}
     assert distributions_of("sklearn.svm") == {"scikit-learn"}
+    assert distributions_of("yaml") == {"pyyaml"}
+    assert distributions_of("nothing_of_that_name") == set()
