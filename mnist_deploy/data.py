@@ -133,7 +133,16 @@ def load_test_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_training_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
-    """Load the training images and labels that lie under a folder, as `load_test_data` does."""
+    """Load the training images and labels that lie under a folder, as `load_test_data` does.
+
+    Parameters
+    ----------
+    data_dir : path-like
+
+    Returns
+    -------
+    X_train, y_train : ndarray
+    """
     return _load(data_dir, "train")
 
 

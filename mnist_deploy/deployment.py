@@ -98,7 +98,9 @@ def deploy_to_aci(
         what = f"was not healthy within {timeout:g} s"
         raise _failure(DeploymentTimeout, name, service, what, error) from None
     except Exception as error:
-        raise _failure(DeploymentError, name, service, "could not be deployed", error) from error
+        # The SDK's own clock may strike first: it is out of time all the same.
+        kind = DeploymentError if deadline.left() else DeploymentTimeout
+        raise _failure(kind, name, service, "could not be deployed", error) from error
     for line in _log_tail(service, 5000).splitlines():
         if _NOTE in line:
             print(line.partition(_NOTE)[2])
@@ -178,6 +180,10 @@ def delete_service(service: AciWebservice) -> None:
 
     Wraps the tutorial's ``service.delete()``.
 
+    Parameters
+    ----------
+    service : azureml.core.webservice.AciWebservice
+
     Raises
     ------
     DeploymentError
@@ -198,6 +204,15 @@ def closing_service(service: AciWebservice) -> Iterator[AciWebservice]:
     """``with closing_service(deploy_to_aci(...)) as service:`` deletes it at the end of the block.
 
     Also after an exception; a plain `deploy_to_aci` leaves the service, as in the tutorial.
+
+    Parameters
+    ----------
+    service : azureml.core.webservice.AciWebservice
+
+    Returns
+    -------
+    context manager
+        That gives the service.
     """
     try:
         yield service

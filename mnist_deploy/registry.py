@@ -32,6 +32,16 @@ def fetch_model(ws: Workspace, name: str = MODEL_NAME, version: int | None = Non
 
     Wraps the tutorial's ``Model(ws, 'sklearn_mnist')``.
 
+    Parameters
+    ----------
+    ws : azureml.core.Workspace
+    name : str
+    version : int, optional
+
+    Returns
+    -------
+    azureml.core.Model
+
     Raises
     ------
     ModelError
@@ -143,6 +153,16 @@ def fetch_environment(
     """Fetch a registered environment, by default the newest version.
 
     Wraps the tutorial's ``Environment.get``, which asked for version 1 and so missed any later one.
+
+    Parameters
+    ----------
+    ws : azureml.core.Workspace
+    name : str
+    version : str, optional
+
+    Returns
+    -------
+    azureml.core.Environment
 
     Raises
     ------

@@ -30,6 +30,10 @@ def build_inference_config(
     entry_script : path-like
         Looked for in the working directory, then among the tutorial's own files.
 
+    Returns
+    -------
+    azureml.core.model.InferenceConfig
+
     Raises
     ------
     DeploymentError
@@ -75,6 +79,10 @@ def build_aci_config(
     **aci
         Whatever else `AciWebservice.deploy_configuration` takes; ``auth_enabled=True`` makes
         the service ask for a key.
+
+    Returns
+    -------
+    azureml.core.webservice.aci.AciServiceDeploymentConfiguration
 
     Raises
     ------

@@ -8,6 +8,15 @@ from pathlib import Path
 def tutorial_file(name: str) -> Path:
     """The path of a file of the tutorial, in a clone of the project or in an installed wheel.
 
+    Parameters
+    ----------
+    name : str
+        Such as ``score.py``, ``environment.yml`` or ``notebooks/…``.
+
+    Returns
+    -------
+    Path
+
     Raises
     ------
     FileNotFoundError

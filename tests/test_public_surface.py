@@ -25,17 +25,6 @@ def public(name: str) -> object:
     return getattr(mnist_deploy, name)
 
 
-# Whose docstrings lack "Parameters" or "Returns" still; the one that gets them leaves this list.
-HALF_EXPLAINED = {
-    "build_aci_config",
-    "build_inference_config",
-    "closing_service",
-    "delete_service",
-    "fetch_environment",
-    "fetch_model",
-    "load_training_data",
-    "tutorial_file",
-}
 FUNCTIONS = [name for name in mnist_deploy.__all__ if inspect.isfunction(public(name))]
 
 
@@ -120,9 +109,7 @@ def test_every_argument_and_result_is_typed(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_function_says_what_it_takes_and_gives(name, request):
-    if name in HALF_EXPLAINED:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="half explained"))
+def test_every_function_says_what_it_takes_and_gives(name):
     function, parts = public(name), sections(public(name))
     summary = inspect.getdoc(function).splitlines()[0]
     assert summary.endswith(".")
