@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,9 +37,14 @@ def local_ws(local_home, tmp_path_factory):
     """The genuine SDK's Workspace, of a local workspace that these tests have for themselves."""
     roots = tmp_path_factory.mktemp("roots")
     create_server_context(roots)  # one root to trust beside ours: reading 140 takes long each time
+    bundle = roots / "bundle.pem"
+    trusted = os.environ.get("REQUESTS_CA_BUNDLE")  # a local workspace that was started before
+    bundle.write_bytes(
+        (roots / "certificate.pem").read_bytes() + (Path(trusted).read_bytes() if trusted else b"")
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AZUREML_LOG_DEPRECATION_WARNING_ENABLED", "False")
-        patch.setenv("REQUESTS_CA_BUNDLE", str(roots / "certificate.pem"))
+        patch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
         yield local.connect(local_home)
         local.stop(local_home)
 
