@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 
 from .scoring_environment import list_requirements
 
@@ -90,17 +90,20 @@ def _with_dependencies(names: Iterable[str]) -> set[str]:
     waiting = [canonicalize_name(name) for name in names]
     while waiting:
         name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        waiting += map(canonicalize_name, _METAPACKAGES.get(name, ()))
-        try:
-            required = map(Requirement, metadata.requires(name) or ())
-        except metadata.PackageNotFoundError:
-            continue
-        waiting += [
-            canonicalize_name(each.name)
-            for each in required
-            if each.marker is None or each.marker.evaluate({"extra": ""})
-        ]
+        if name not in found:
+            found.add(name)
+            waiting += _required_by(name)
     return found
+
+
+@cache
+def _required_by(name: NormalizedName) -> tuple[NormalizedName, ...]:
+    try:
+        requirements = [Requirement(line) for line in metadata.requires(name) or ()]
+    except metadata.PackageNotFoundError:
+        requirements = []
+    needed = (
+        each for each in requirements if not each.marker or each.marker.evaluate({"extra": ""})
+    )
+    names = (*_METAPACKAGES.get(name, ()), *(each.name for each in needed))
+    return tuple(map(canonicalize_name, names))
