@@ -11,7 +11,7 @@ from azureml.exceptions import UserErrorException
 
 from mnist_deploy import open_datasets
 from mnist_deploy.data import load_data
-from mnist_deploy.local import session
+from mnist_deploy.local.cli import session
 from mnist_deploy.open_datasets import FOLDER, MNIST
 
 NAMES = {

@@ -21,7 +21,7 @@ from rest import Rest
 from weights_service import until
 
 from mnist_deploy import local
-from mnist_deploy.local.store import Store
+from mnist_deploy.local.core.store import Store
 
 SCRIPT = "def init(): pass\ndef run(raw): return {answer!r}\n"
 

@@ -21,10 +21,10 @@ from rest import ARTIFACTS, MMS, Rest
 from weights_service import WORKSPACE
 
 from mnist_deploy import local
-from mnist_deploy.local.container_folder import build_folder
-from mnist_deploy.local.refusal import Refusal
-from mnist_deploy.local.store import Store
+from mnist_deploy.local.core.folder import build_folder
+from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.tls import derive
+from mnist_deploy.local.v1.refusal import Refusal
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
 SECRET = b"the secret of a file outside the store"

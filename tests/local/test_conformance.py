@@ -23,9 +23,9 @@ from azureml.core.webservice import AciWebservice
 from weights_service import make_inference_config
 
 from mnist_deploy import local
-from mnist_deploy.local.control_plane import Leases, QuietHandler, TlsServer, create_app
-from mnist_deploy.local.services import Services
-from mnist_deploy.local.store import Store
+from mnist_deploy.local.core.services import Services
+from mnist_deploy.local.core.store import Store
+from mnist_deploy.local.server.control_plane import Leases, QuietHandler, TlsServer, create_app
 from mnist_deploy.local.tls import Endpoint, create_server_context, create_token
 
 pytestmark = pytest.mark.skipif(

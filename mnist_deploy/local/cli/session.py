@@ -16,10 +16,11 @@ from pathlib import Path
 
 import requests
 
-from . import LocalWorkspaceError, _call, aliases, home_folder, start
+from .. import LocalWorkspaceError, _call, home_folder, start
+from ..scoring import aliases
+from ..tls import Endpoint
 from .config_file import find_config, lend_config, read_subscription
 from .kernels import AZURE_KERNELS, find_notebooks, kernel_of, write_kernels
-from .tls import Endpoint
 
 # The tutorial's share in this: run or imported in other processes, never in this package.
 PART_ONE = (sys.executable, "-m", "mnist_deploy.part_one")

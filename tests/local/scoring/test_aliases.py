@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from mnist_deploy.local import aliases
+from mnist_deploy.local.scoring import aliases
 
-INSTALL = "from mnist_deploy.local import aliases; aliases.install()\n"
+INSTALL = "from mnist_deploy.local.scoring import aliases; aliases.install()\n"
 
 
 def python(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -72,7 +72,7 @@ def test_a_stand_in_hides_the_module_whose_name_it_has(tmp_path):
     (tmp_path / "other.py").write_text("genuine = False")
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from mnist_deploy.local import aliases; aliases.install({'colorsys': 'other'})\n"
+        "from mnist_deploy.local.scoring import aliases; aliases.install({'colorsys': 'other'})\n"
         "import colorsys, other; print(colorsys is other, colorsys.genuine)"
     )
     assert python(script).stdout == "True False\n"

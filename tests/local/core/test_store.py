@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from mnist_deploy.local.store import Store, asset_prefixes
+from mnist_deploy.local.core.store import Store, asset_prefixes
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import psutil
 import pytest
 import requests
 
-from mnist_deploy.local.refusal import Refusal
-from mnist_deploy.local.services import Services
-from mnist_deploy.local.store import Store
+from mnist_deploy.local.core.services import Services
+from mnist_deploy.local.core.store import Store
+from mnist_deploy.local.v1.refusal import Refusal
 
 RESOURCES = {"cpu": 1, "memoryInGB": 1}
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from .tls import write_private
+from ..tls import write_private
 
 # A container knows nothing of the machine around it but what it needs to run Python.
 INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
@@ -111,7 +111,7 @@ class Container:
     def _launch(self) -> str | None:
         ready, told = os.pipe()
         command = [
-            sys.executable, "-u", "-m", "mnist_deploy.local.scoring_app",
+            sys.executable, "-u", "-m", "mnist_deploy.local.scoring.app",
             str(self._listener.fileno()), str(told), str(self._cores),
             str(self.folder / "keys.json"),
         ]  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 
-from mnist_deploy.local.kernels import find_notebooks, kernel_of, write_kernels
+from mnist_deploy.local.cli.kernels import find_notebooks, kernel_of, write_kernels
 
 
 def write(path: Path, metadata: object) -> Path:

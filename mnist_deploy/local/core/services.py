@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..v1.refusal import Refusal
 from .container import Container
-from .container_folder import build_folder, script_environment
-from .operation import Operation, failure, now
-from .refusal import Refusal
+from .folder import build_folder, script_environment
+from .operations import Operation, failure, now
 from .requirements import differences
 from .store import Document, Store
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mnist_deploy.local import container_folder
-from mnist_deploy.local.container_folder import below, build_folder, script_environment, unpack
-from mnist_deploy.local.refusal import Refusal
-from mnist_deploy.local.store import Store
+from mnist_deploy.local.core import folder as container_folder
+from mnist_deploy.local.core.folder import below, build_folder, script_environment, unpack
+from mnist_deploy.local.core.store import Store
+from mnist_deploy.local.v1.refusal import Refusal
 
 
 @pytest.fixture

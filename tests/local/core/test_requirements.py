@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from mnist_deploy.local.requirements import conda_to_pip, differences
+from mnist_deploy.local.core.requirements import conda_to_pip, differences
 
 
 def environment(*dependencies) -> dict:

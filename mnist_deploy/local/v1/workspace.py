@@ -6,9 +6,9 @@ import time
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from .artifact_api import WORKSPACE
+from ..tls import TENANT, derive
+from .artifacts import WORKSPACE
 from .refusal import Refusal
-from .tls import TENANT, derive
 
 workspace_api = Blueprint("workspace", __name__)
 

@@ -1,6 +1,6 @@
 """The process that the SDK takes for Azure: its HTTP surface, and how long it lives.
 
-Run as ``python -m mnist_deploy.local.control_plane FOLDER PORT PID``, which gives the
+Run as ``python -m mnist_deploy.local.server.control_plane FOLDER PORT PID``, which gives the
 process PID the first lease; it ends when the last process that holds one has ended.
 """
 
@@ -25,18 +25,19 @@ import psutil
 from flask import Flask, current_app, request
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
-from . import SUBSCRIPTION, refusal
-from .artifact_api import artifact_api
-from .environment_api import environment_api
-from .image_api import image_api
-from .model_api import model_api
-from .operation_api import operation_api
-from .refusal import Refusal
-from .service_api import service_api
-from .services import Services
-from .store import Store
-from .tls import Endpoint, create_server_context, create_token, derive
-from .workspace_api import workspace_api
+from .. import SUBSCRIPTION
+from ..core.services import Services
+from ..core.store import Store
+from ..tls import Endpoint, create_server_context, create_token, derive
+from ..v1 import refusal
+from ..v1.artifacts import artifact_api
+from ..v1.environments import environment_api
+from ..v1.images import image_api
+from ..v1.models import model_api
+from ..v1.operations import operation_api
+from ..v1.refusal import Refusal
+from ..v1.services import service_api
+from ..v1.workspace import workspace_api
 
 LEASE_INTERVAL = 0.5  # seconds between two looks at who is still there
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, jsonify, request, url_for
 
-from .model_api import MMS
-from .operation import Operation
+from ..core.operations import Operation
+from ..core.store import Document
+from .models import MMS
 from .refusal import Refusal
-from .store import Document
 
 HOLD = 10.0  # seconds that the answer about a running operation is held back
 

@@ -14,9 +14,9 @@ from pathlib import PurePosixPath
 
 from flask import Blueprint, Response, current_app, jsonify, request, send_file
 
+from ..core.store import Store
+from ..tls import derive
 from .refusal import Refusal, not_supported
-from .store import Store
-from .tls import derive
 
 WORKSPACE = (
     "/subscriptions/<subscription>/resourceGroups/<group>"

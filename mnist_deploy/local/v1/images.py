@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from .artifact_api import store
-from .container_folder import uploaded_file
-from .model_api import CREATOR, MMS, answer, apply_patch, details, find_model, has_all, now
-from .operation import Operation
-from .operation_api import accepted
+from ..core.folder import uploaded_file
+from ..core.operations import Operation
+from ..core.services import Services
+from ..core.store import Document
+from .artifacts import store
+from .models import CREATOR, MMS, answer, apply_patch, details, find_model, has_all, now
+from .operations import accepted
 from .refusal import Refusal, not_supported
-from .services import Services
-from .store import Document
 
 DRIVER = "azureml_driver.py"  # the SDK's driver has no suffix, and could not be imported so
 

@@ -13,8 +13,8 @@ from io import BytesIO
 
 import pytest
 
-from mnist_deploy.local import middleware
-from mnist_deploy.local.middleware import KeyCheck, Turnstile, WholeBody
+from mnist_deploy.local.scoring import middleware
+from mnist_deploy.local.scoring.middleware import KeyCheck, Turnstile, WholeBody
 
 
 def echo(environ, start_response):
@@ -133,7 +133,7 @@ def test_a_script_that_raises_lets_the_next_one_in():
 
 OVERTIME = """
 import socket, sys, time
-from mnist_deploy.local.middleware import Turnstile
+from mnist_deploy.local.scoring.middleware import Turnstile
 
 def never(environ, start_response):
     time.sleep(60)

@@ -7,7 +7,7 @@ import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from .refusal import Refusal
+from ..v1.refusal import Refusal
 from .store import Document, Store, asset_of, asset_prefixes
 
 UNPACKED_LIMIT = 4 << 30  # bytes

@@ -17,7 +17,7 @@ from azureml.core import Dataset, Datastore, Experiment, Workspace
 from azureml.core.authentication import TokenAuthentication
 from weights_service import WORKSPACE, until
 
-from mnist_deploy.local.control_plane import Leases, is_alive
+from mnist_deploy.local.server.control_plane import Leases, is_alive
 from mnist_deploy.local.tls import derive
 
 

@@ -1,6 +1,6 @@
 """What runs in a container's process: Microsoft's inference server behind a key check.
 
-Started as ``python -m mnist_deploy.local.scoring_app`` with the listening socket, the
+Started as ``python -m mnist_deploy.local.scoring.app`` with the listening socket, the
 read end of a pipe that closes when the control plane is gone, and the write end of one
 that tells it when the script's ``init()`` has returned.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mnist_deploy.local.blobs import Blobs
+from mnist_deploy.local.core.blobs import Blobs
 
 
 @pytest.fixture

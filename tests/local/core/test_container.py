@@ -17,8 +17,8 @@ import pytest
 import requests
 from weights_service import until
 
-from mnist_deploy.local import container as container_module
-from mnist_deploy.local.container import Container
+from mnist_deploy.local.core import container as container_module
+from mnist_deploy.local.core.container import Container
 
 SCRIPT = """
 import os
@@ -280,7 +280,7 @@ def test_the_log_does_not_grow_for_ever(build, monkeypatch):
 CONTROLLER = """
 import socket, sys
 from pathlib import Path
-from mnist_deploy.local.container import Container
+from mnist_deploy.local.core.container import Container
 container = Container(Path(sys.argv[1]), socket.create_server(("127.0.0.1", 0)), cpu_cores=2,
                       memory_gb=1, environment={"AZUREML_ENTRY_SCRIPT": "score.py"})
 assert container.start() is None

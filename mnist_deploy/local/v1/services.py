@@ -7,12 +7,12 @@ import re
 
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from .image_api import find_image, image_recipe
-from .model_api import CREATOR, MMS, answer, apply_patch, details, find_model, has_all
-from .operation_api import accepted
+from ..core.services import Operation, Service, Services, already_exists, new_key
+from ..core.store import Document
+from .images import find_image, image_recipe
+from .models import CREATOR, MMS, answer, apply_patch, details, find_model, has_all
+from .operations import accepted
 from .refusal import Refusal, not_supported
-from .services import Operation, Service, Services, already_exists, new_key
-from .store import Document
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
 RECIPES = ("environmentImageRequest", "imageId")  # what a service is made of: one of the two

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, jsonify, request
 
-from .artifact_api import WORKSPACE, store
-from .model_api import NAME
+from ..core.store import Document
+from .artifacts import WORKSPACE, store
+from .models import NAME
 from .refusal import Refusal
-from .store import Document
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, request, url_for
 
-from .artifact_api import WORKSPACE, store
+from ..core.store import Document, asset_of, asset_prefixes
+from .artifacts import WORKSPACE, store
 from .refusal import Refusal
-from .store import Document, asset_of, asset_prefixes
 
 MMS = f"/modelmanagement/v1.0{WORKSPACE}"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")

@@ -8,7 +8,7 @@ import sys
 
 def test_a_scoring_process_imports_nothing_of_the_control_plane():
     """The arbiter and each worker would hold it: 15 MB, and 60 ms of every deployment."""
-    code = "import sys, mnist_deploy.local.scoring_app; print(*sys.modules)"
+    code = "import sys, mnist_deploy.local.scoring.app; print(*sys.modules)"
     finished = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

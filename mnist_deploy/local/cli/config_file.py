@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
+from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
 
 # In the SDK's own order of search, each in a folder and then in all above it.
 PLACES = tuple(

@@ -1,0 +1,1 @@
+"""The workspace itself, whatever its clients speak: what is registered, what runs."""

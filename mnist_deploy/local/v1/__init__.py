@@ -1,0 +1,1 @@
+"""The REST that azureml-core, SDK v1, speaks."""
