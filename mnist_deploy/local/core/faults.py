@@ -1,0 +1,52 @@
+"""What the workspace refuses. Each REST maps these to the error schema of its own client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class Fault(Exception):
+    """A request that cannot be carried out, through no fault of the workspace.
+
+    Attributes
+    ----------
+    kind : str
+        What it was about: ``model``, ``environment``, ``deployment``, ``path``, …
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class NotFound(Fault):
+    """There is nothing of that name, or not in that version."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(kind, f"There is no {kind} {name} in this local workspace.")
+
+
+class Conflict(Fault):
+    """It is there already, or not in the state that this needs."""
+
+
+class InUse(Fault):
+    """It cannot be deleted as long as others need it."""
+
+    def __init__(self, kind: str, name: str, users: Iterable[str]) -> None:
+        super().__init__(kind, f"{name} is in use: first delete {', '.join(users)}.")
+
+
+class Invalid(Fault):
+    """What was sent is not what is expected here."""
+
+
+class NotSupported(Fault):
+    """Azure has it, the local workspace has not."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            "call",
+            f"The local workspace of mnist_deploy does not support {what}. Its README lists what "
+            "it does; with a config.json of your own the same call goes to Azure.",
+        )

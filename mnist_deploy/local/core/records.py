@@ -1,0 +1,91 @@
+"""What is registered: models, environments, code. Plain values, the same for every client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model.
+
+    Attributes
+    ----------
+    version : int
+        Counted from 1 for each name, and never used again.
+    artifacts : tuple of str
+        Its files, by the paths they were uploaded to: each a file, or a folder with all below it.
+    created : str
+        ISO 8601, in UTC.
+    other : dict
+        What only one client knows of, kept as it came.
+    """
+
+    name: str
+    version: int
+    artifacts: tuple[str, ...]
+    created: str
+    description: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=dict)
+    archived: bool = False
+    other: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A registered environment: what a script asks to be installed around it.
+
+    Attributes
+    ----------
+    version : str
+        Counted, or any text that somebody chose.
+    conda : dict or None
+        The content of its conda file.
+    image : str or None
+        The container image that it begins with.
+    variables : dict of str to str
+        Environment variables of the script.
+    other : dict
+        What only one client knows of, kept as it came.
+    """
+
+    name: str
+    version: str
+    created: str
+    description: str = ""
+    conda: dict[str, Any] | None = None
+    image: str | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    archived: bool = False
+    other: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True)
+class Code:
+    """A folder of scripts that was uploaded for deployments.
+
+    Attributes
+    ----------
+    artifacts : tuple of str
+        As of a `Model`.
+    digest : str
+        By which the same folder is found again.
+    """
+
+    name: str
+    version: str
+    artifacts: tuple[str, ...]
+    created: str
+    digest: str = ""
+    other: dict[str, Any] = field(default_factory=dict)
