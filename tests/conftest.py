@@ -46,7 +46,7 @@ def genuine_dir() -> Path:
 @pytest.fixture(scope="session")
 def genuine_model(genuine_dir):
     """The tutorial's model, trained on the genuine 60,000 images: half a minute, for slow tests."""
-    from mnist_deploy.training import fit_model
+    from mnist_deploy.part_one import fit_model
 
     return fit_model(*load_training_data(genuine_dir), regularization=0.8)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import requests
 
-from mnist_deploy.training import save_model
+from mnist_deploy.part_one import save_model
 
 SCORE_SCRIPT = Path(__file__).resolve().parents[1] / "score.py"
 

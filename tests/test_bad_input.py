@@ -17,7 +17,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mnist_deploy.idx import encode_idx
+from mnist_deploy.data.idx import encode_idx
 
 pytest_plugins = ["scoring_server"]
 

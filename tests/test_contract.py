@@ -246,7 +246,6 @@ class TestServices:
         assert (size.cpu, size.memory_in_gb) == (0.5, 1.5)
         assert service.environment.name == "tutorial-env"
         assert [each.name for each in Webservice.list(workspace, tags=[["who", name]])] == [name]
-        assert "state" in repr(md.show_service(service))
         md.delete_service(service)
 
     def test_are_found(self, workspace, service):

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from mnist_deploy.data import load_test_data, load_training_data
-from mnist_deploy.training import fit_model
+from mnist_deploy.part_one import fit_model
 
 pytestmark = pytest.mark.slow
 

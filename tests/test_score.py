@@ -25,8 +25,8 @@ from sklearn.svm import SVC
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
-from mnist_deploy.idx import encode_idx
-from mnist_deploy.training import save_model
+from mnist_deploy.data.idx import encode_idx
+from mnist_deploy.part_one import save_model
 
 pytest_plugins = ["scoring_server"]
 

@@ -15,7 +15,7 @@ from sklearn.datasets import load_wine
 from sklearn.ensemble import RandomForestClassifier
 
 import mnist_deploy as md
-from mnist_deploy.errors import DeploymentError, ServiceUnavailable
+from mnist_deploy.errors import ServiceUnavailable
 
 pytest_plugins = ["mnist_deploy.testing"]
 
@@ -75,16 +75,12 @@ def test_two_services_answer_side_by_side(workspace, wines, forest, mnist_sample
         md.closing_service(wine_service(workspace)) as wine,
     ):
         assert {"digit-svc", "wine-svc"} <= workspace.webservices.keys()
-        numbers, names = wines
+        numbers, _ = wines
         deployed = md.call_service(wine, numbers, batch_size=50)
         assert deployed.dtype.kind == "U"
         np.testing.assert_array_equal(deployed, forest.predict(numbers))
-        compared = md.compare_results(names, local=forest.predict(numbers), deployed=deployed)
-        assert compared.rows["they disagree on"] == "0 samples"
         predicted = md.call_service(digits, mnist_sample.images)
         assert np.mean(predicted == mnist_sample.labels) > 0.8
-        assert md.show_service(wine).rows["models"].startswith("wine:")
-        assert md.show_service(digits).rows["models"] == "sklearn_mnist:1"
 
         md.delete_service(wine)
         assert len(md.call_service(digits, mnist_sample.images[:1])) == 1
@@ -97,13 +93,6 @@ def test_models_are_told_apart(workspace, tmp_path):
     assert {"tutorial-env", "wine-env"} <= workspace.environments.keys()
     model = md.fetch_model(workspace, "wine")
     assert md.download_model(model, tmp_path / "out").read_bytes() == Path("wine.pkl").read_bytes()
-    assert md.show_model(model).rows["tags"] == "data=wine"
-
-
-def test_a_script_for_another_model_is_found_out_before_it_is_sent(workspace):
-    with pytest.raises(DeploymentError, match="loads sklearn_mnist_model"):
-        wine_service(workspace, script="score.py")
-    assert "wine-svc" not in workspace.webservices
 
 
 def test_closing_service_deletes_after_an_exception(workspace):

@@ -20,7 +20,7 @@ from azureml.exceptions import (
 )
 
 import mnist_deploy
-from mnist_deploy import connect_workspace, login
+from mnist_deploy import connect_workspace
 from mnist_deploy import workspace as workspace_room
 from mnist_deploy.errors import ConfigError, WorkspaceError
 from mnist_deploy.local.tls import CLOUD
@@ -266,7 +266,7 @@ def test_azure_that_never_answers_is_not_waited_for(azure, tmp_path, monkeypatch
     write_config(tmp_path / "config.json")
     never = threading.Event()
     azure.side_effect = lambda *_, **__: never.wait(60)
-    monkeypatch.setattr(workspace_room, "_ANSWER_LIMIT", 0.2)
+    monkeypatch.setattr(workspace_room, "ANSWER_LIMIT", 0.2)
     with pytest.raises(WorkspaceError, match=r"no answer within 0\.2 s"):
         connect_workspace()
     never.set()
@@ -274,7 +274,9 @@ def test_azure_that_never_answers_is_not_waited_for(azure, tmp_path, monkeypatch
 
 def test_azure_without_a_network_for_real(tmp_path, monkeypatch, capfd):
     """The genuine service principal, and a proxy that refuses: quick, clear, and no secret."""
-    for name, value in zip(login._SERVICE_PRINCIPAL, ("tenant", "client", SECRET), strict=True):
+    for name, value in zip(
+        workspace_room._SERVICE_PRINCIPAL, ("tenant", "client", SECRET), strict=True
+    ):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     write_config(tmp_path / "config.json")
@@ -290,9 +292,11 @@ def test_azure_without_a_network_for_real(tmp_path, monkeypatch, capfd):
 
 
 def test_a_service_principal_comes_first(azure, monkeypatch):
-    for name, value in zip(login._SERVICE_PRINCIPAL, ("tenant", "client", SECRET), strict=True):
+    for name, value in zip(
+        workspace_room._SERVICE_PRINCIPAL, ("tenant", "client", SECRET), strict=True
+    ):
         monkeypatch.setenv(name, value)
-    chosen = login.choose_authentication()
+    chosen = workspace_room.choose_authentication()
     assert chosen is authentication.ServicePrincipalAuthentication.return_value
     authentication.ServicePrincipalAuthentication.assert_called_once_with(
         "tenant", "client", SECRET
@@ -300,18 +304,18 @@ def test_a_service_principal_comes_first(azure, monkeypatch):
     authentication.AzureCliAuthentication.assert_not_called()
 
 
-@pytest.mark.parametrize("missing", login._SERVICE_PRINCIPAL)
+@pytest.mark.parametrize("missing", workspace_room._SERVICE_PRINCIPAL)
 def test_half_a_service_principal_is_refused_by_name(azure, monkeypatch, missing):
-    for name in login._SERVICE_PRINCIPAL:
+    for name in workspace_room._SERVICE_PRINCIPAL:
         monkeypatch.setenv(name, "" if name == missing else SECRET)
     with pytest.raises(WorkspaceError, match=f"{missing} is not set") as raised:
-        login.choose_authentication()
+        workspace_room.choose_authentication()
     assert SECRET not in str(raised.value)
 
 
 def test_then_azure_cli_if_somebody_is_logged_in(azure):
     cli = authentication.AzureCliAuthentication.return_value
-    assert login.choose_authentication() is cli
+    assert workspace_room.choose_authentication() is cli
     cli.get_authentication_header.assert_called_once_with()
     authentication.InteractiveLoginAuthentication.assert_not_called()
 
@@ -319,12 +323,12 @@ def test_then_azure_cli_if_somebody_is_logged_in(azure):
 @pytest.mark.parametrize("installed", [True, False])
 def test_then_a_person_if_one_is_there(azure, monkeypatch, installed):
     refuse_cli(installed)
-    monkeypatch.setattr(login, "somebody_is_there", lambda: True)
+    monkeypatch.setattr(workspace_room, "somebody_is_there", lambda: True)
     person = authentication.InteractiveLoginAuthentication
-    assert login.choose_authentication() is person.return_value
+    assert workspace_room.choose_authentication() is person.return_value
     person.side_effect = AuthenticationException("The browser was closed")
     with pytest.raises(WorkspaceError, match=r"failed: The browser was closed\. Try again"):
-        login.choose_authentication()
+        workspace_room.choose_authentication()
 
 
 def refuse_cli(installed: bool) -> None:
@@ -340,7 +344,11 @@ def test_nobody_is_asked_where_nobody_is(azure, monkeypatch, tmp_path, installed
     write_config(tmp_path / "config.json")
     with pytest.raises(WorkspaceError) as raised:
         connect_workspace()
-    for told in (*login._SERVICE_PRINCIPAL, "az login", "(Azure CLI: Please run 'az login'.)"):
+    for told in (
+        *workspace_room._SERVICE_PRINCIPAL,
+        "az login",
+        "(Azure CLI: Please run 'az login'.)",
+    ):
         assert told in str(raised.value)
     authentication.InteractiveLoginAuthentication.assert_not_called()
     azure.assert_not_called()
@@ -350,10 +358,10 @@ def test_the_genuine_azure_cli_login_is_quick_and_quiet_where_it_is_missing(
     tmp_path, monkeypatch, capfd
 ):
     monkeypatch.setenv("AZURE_CONFIG_DIR", str(tmp_path))
-    monkeypatch.setattr(login, "somebody_is_there", lambda: False)
+    monkeypatch.setattr(workspace_room, "somebody_is_there", lambda: False)
     began = time.monotonic()
     with pytest.raises(WorkspaceError, match=r"Azure CLI: .*az"):
-        login.choose_authentication()
+        workspace_room.choose_authentication()
     assert time.monotonic() - began < 30
     assert capfd.readouterr() == ("", "")
 
@@ -377,7 +385,7 @@ def test_somebody_is_there_in_a_terminal(monkeypatch, terminal, variables, expec
     monkeypatch.setattr(sys, "stdin", None if terminal is None else Stdin())
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert login.somebody_is_there() is expected
+    assert workspace_room.somebody_is_there() is expected
 
 
 def test_somebody_is_there_in_a_notebook_that_takes_input(tmp_path):
@@ -386,7 +394,7 @@ def test_somebody_is_there_in_a_notebook_that_takes_input(tmp_path):
 
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(tmp_path))
     try:
-        code = "from mnist_deploy.login import somebody_is_there\nprint(somebody_is_there())"
+        code = "from mnist_deploy.workspace import somebody_is_there\nprint(somebody_is_there())"
         assert printed(client, code, allow_stdin=True) == "True\n"
         assert printed(client, code, allow_stdin=False) == "False\n"
         silenced = "import os\nos.environ['MNIST_DEPLOY_UNATTENDED'] = '1'\n" + code

@@ -13,8 +13,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from mnist_deploy.data import load_test_data
-from mnist_deploy.files import write_files
-from mnist_deploy.sources import (
+from mnist_deploy.data.files import write_files
+from mnist_deploy.data.sources import (
     TEST_IMAGES,
     TEST_LABELS,
     TRAIN_IMAGES,

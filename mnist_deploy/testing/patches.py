@@ -23,7 +23,7 @@ from azureml._restclient.models_client import ModelsClient
 from azureml.core import Environment, Model, Webservice
 from azureml.core.webservice import AciWebservice
 
-import mnist_deploy.sdk_call
+import mnist_deploy.sdk
 
 from .backend import Backend
 from .clock import Clock
@@ -81,7 +81,7 @@ def shortcuts() -> Iterator[Patcher]:
     """Let no time pass where the SDK, or `deploy_to_aci`, waits, and let it run no git."""
     clock = Clock()
     yield patch.object(azureml.core.webservice.webservice, "time", clock)
-    yield patch.object(mnist_deploy.sdk_call, "time", clock)
+    yield patch.object(mnist_deploy.sdk, "time", clock)
     yield _replace(ClientBase, "_get_retry_delay", lambda *_, **__: 0.0)
     yield _replace(TrackingInfoRegistry, "gather_all", lambda *_, **__: {})
 

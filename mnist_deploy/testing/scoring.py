@@ -13,8 +13,8 @@ import numpy as np
 import orjson
 import requests
 
+from mnist_deploy.data.idx import decode_idx
 from mnist_deploy.errors import DataError
-from mnist_deploy.idx import decode_idx
 
 Answer = Callable[[np.ndarray], Any]  # images (n, features) in, labels out
 

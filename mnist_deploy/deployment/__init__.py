@@ -1,0 +1,17 @@
+"""Deploy a registered model as a web service, and delete it.
+
+`config` says what runs in a service, `aci` how large its container is and where it runs;
+`preflight` holds what is checked before anything is sent, `service` what all services share.
+"""
+
+from .aci import build_aci_config, deploy_to_aci
+from .config import build_inference_config
+from .service import closing_service, delete_service
+
+__all__ = [
+    "build_aci_config",
+    "build_inference_config",
+    "closing_service",
+    "delete_service",
+    "deploy_to_aci",
+]

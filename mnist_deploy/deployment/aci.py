@@ -1,0 +1,112 @@
+"""Azure Container Instances: how large the container is, and deploying to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DeploymentError
+from ..sdk import reason
+from .service import deploy_service
+
+if TYPE_CHECKING:
+    from azureml.core import Model, Workspace
+    from azureml.core.model import InferenceConfig
+    from azureml.core.webservice import AciWebservice
+    from azureml.core.webservice.aci import AciServiceDeploymentConfiguration
+
+
+def build_aci_config(
+    cpu_cores: float = 1,
+    memory_gb: float = 1,
+    tags: dict[str, str] | None = None,
+    description: str = "Predict MNIST with sklearn",
+    **aci: Any,
+) -> AciServiceDeploymentConfiguration:
+    """Say how large the container is, and how the service is described.
+
+    Wraps the tutorial's ``AciWebservice.deploy_configuration``.
+
+    Parameters
+    ----------
+    cpu_cores, memory_gb : float
+        More than 0; memory in GB.
+    tags : dict of str to str, optional
+        By default data=MNIST and method=sklearn.
+    description : str
+    **aci
+        Whatever else `AciWebservice.deploy_configuration` takes; ``auth_enabled=True`` makes
+        the service ask for a key.
+
+    Returns
+    -------
+    azureml.core.webservice.aci.AciServiceDeploymentConfiguration
+
+    Raises
+    ------
+    DeploymentError
+        A value that no container can have.
+    TypeError
+        An argument that the SDK does not know.
+    """
+    from azureml.core.webservice import AciWebservice
+    from azureml.exceptions import AzureMLException
+
+    for name, value in (("cpu_cores", cpu_cores), ("memory_gb", memory_gb)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
+            raise DeploymentError(f"{name} is {value!r}; expected a number above 0.")
+    if tags is None:
+        tags = {"data": "MNIST", "method": "sklearn"}
+    try:
+        return AciWebservice.deploy_configuration(
+            cpu_cores=cpu_cores, memory_gb=memory_gb, tags=tags, description=description, **aci
+        )
+    except AzureMLException as error:
+        raise DeploymentError(f"The ACI configuration is not valid: {reason(error)}") from error
+
+
+def deploy_to_aci(
+    ws: Workspace,
+    model: Model | Sequence[Model],
+    inference_config: InferenceConfig,
+    aci_config: AciServiceDeploymentConfiguration,
+    name: str = "sklearn-mnist-svc3",
+    *,
+    overwrite: bool = False,
+    timeout: float = 600,
+) -> AciWebservice:
+    """Deploy a model as a web service and wait, with visible progress, until it is healthy.
+
+    Wraps the tutorial's ``Model.deploy`` and ``service.wait_for_deployment``.
+
+    Parameters
+    ----------
+    ws : azureml.core.Workspace
+    model : azureml.core.Model or sequence of them
+    inference_config, aci_config
+        See `build_inference_config`, `build_aci_config`.
+    name : str
+        3 to 32 lower-case letters, digits and '-', a letter first.
+    overwrite : bool
+        Replace a service of that name, which an earlier run may have left over.
+    timeout : float
+        In seconds, for all of it; the log of a service that failed may take 5 more.
+
+    Returns
+    -------
+    azureml.core.webservice.AciWebservice
+        Healthy.
+
+    Raises
+    ------
+    DeploymentError
+        Before anything is sent: the script does not compile or lacks init() or run(), the file
+        that it loads is not in the model, model and environment name different versions of
+        scikit-learn, or a service of that name is there. After it: the service failed; with its
+        state and the container's last log lines.
+    DeploymentTimeout
+        It was not healthy in time; likewise.
+    """
+    return deploy_service(
+        ws, model, inference_config, aci_config, name, overwrite=overwrite, timeout=timeout
+    )

@@ -1,0 +1,76 @@
+"""What is certain to fail, found before anything is sent to the workspace."""
+
+from __future__ import annotations
+
+import ast
+import re
+import symtable
+from collections.abc import Sequence
+from importlib.util import decode_source
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..environments import find_requirement, pinned_version
+from ..errors import DeploymentError
+from ..models import same_minor, trained_with
+
+if TYPE_CHECKING:
+    from azureml.core import Environment, Model
+    from azureml.core.model import InferenceConfig
+
+_SERVICE_NAME = re.compile(r"[a-z][-a-z0-9]{1,30}[a-z0-9]")
+
+
+def check_deployment(name: str, models: Sequence[Model], inference_config: InferenceConfig) -> None:
+    """Raise a `DeploymentError` for what would only fail minutes later, in the container."""
+    check_name(name)
+    check_script(Path(inference_config.source_directory or "", inference_config.entry_script))
+    if inference_config.environment is not None:
+        for model in models:
+            check_version(model, inference_config.environment)
+
+
+def check_name(name: str) -> None:
+    """Check that Azure takes it as the name of a service."""
+    if not _SERVICE_NAME.fullmatch(name):
+        raise DeploymentError(
+            f"{name!r} is no name for a service. Expected 3 to 32 lower-case letters, digits and "
+            "'-', a letter first and no '-' last."
+        )
+
+
+def check_script(script: Path) -> None:
+    """Compile a scoring script, without running it, and find ``init`` and ``run`` in it."""
+    try:
+        source = decode_source(script.read_bytes())
+        tree = ast.parse(source, str(script))
+        compile(tree, str(script), "exec", dont_inherit=True)
+        symbols = symtable.symtable(source, str(script), "exec").get_symbols()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DeploymentError(
+            f"The scoring script {script} cannot be compiled: {error}. Mend it first: the service "
+            "would end with the same error."
+        ) from error
+    defined = {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()}
+    missing = [name for name in ("init", "run") if name not in defined]
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    imports_star = any(alias.name == "*" for node in imports for alias in node.names)
+    if missing and not imports_star:
+        raise DeploymentError(
+            f"The scoring script {script} does not define {' and '.join(missing)}. Expected are "
+            "init(), which the service calls when it starts, and run(data), for every request."
+        )
+
+
+def check_version(model: Model, environment: Environment) -> None:
+    """A model that says which scikit-learn saved it must meet that one in the container."""
+    trained, asked = trained_with(model), find_requirement(environment, "scikit-learn")
+    if not trained or not asked or asked.specifier.contains(trained, prereleases=True):
+        return
+    pinned = pinned_version(environment, "scikit-learn")
+    if pinned is None or not same_minor(pinned, trained):
+        raise DeploymentError(
+            f"Model {model.id} was saved by scikit-learn {trained}, but the environment "
+            f"{environment.name!r} installs {asked}: it might not load there, or answer wrongly. "
+            "Use the environment that belongs to the model, or prepare_workspace(ws) to have both."
+        )

@@ -1,0 +1,110 @@
+"""Call Azure's SDK: with a limit in time, with errors in one line, and without its noise."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from .errors import WorkspaceError
+
+if TYPE_CHECKING:
+    from azureml.core import Workspace
+
+T = TypeVar("T")
+
+ANSWER_LIMIT = 120.0  # seconds for the workspace to answer
+TRANSFER_LIMIT = 3600.0  # seconds for a model's files to go up or down
+
+# The SDK logs what it raises, raw, which reaches stderr where nobody has set up logging.
+for _name in ("azureml", "azure", "msal", "msrest", "cli"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+
+_TICK = 1.0  # seconds
+_LISTED = 10  # names in an error message
+_ANSWER = re.compile(r'"message"\s*:\s*("(?:[^"\\]|\\.)+")')
+_NO_CONNECTION = re.compile(r"host='([^']+)', port=(\d+).*?(?:\[Errno -?\d+\] ([\w ]+)|$)", re.S)
+_SIGNATURE = re.compile(r"\?[^\s'\")]*\bsig=[^\s'\")]*")
+
+
+class DeadlinePassed(Exception):
+    """A call did not end in time."""
+
+
+class Deadline:
+    """A moment after which nobody waits any longer; many of the SDK's own waits have none.
+
+    Parameters
+    ----------
+    seconds : float
+        From now.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+        self.tick: Callable[[], object] = lambda: None  # called about every second
+
+    def left(self) -> float:
+        """Seconds until then, not less than 0."""
+        return max(0.0, self._end - time.monotonic())
+
+    def call(self, function: Callable[..., T], *args: object, **kwargs: object) -> T:
+        """Return what a function returns, or raise what it raises.
+
+        Raises
+        ------
+        DeadlinePassed
+            It did neither in time. It goes on in its own thread, and nobody hears of it.
+        """
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=run, daemon=True).start()
+        while not wait([future], min(_TICK, self.left())).done:
+            if not self.left():
+                raise DeadlinePassed(f"There was no answer within {self.seconds:g} s.")
+            self.tick()
+        return future.result()
+
+
+def reason(error: BaseException) -> str:
+    """What an error of the SDK says to a person: one line that ends with a stop.
+
+    Leaves out the JSON and the headers around the message, and the signatures of addresses.
+    """
+    text = str(getattr(error, "message", "") or error)
+    if answer := _ANSWER.search(text.replace("\\'", "'")):
+        text = json.loads(answer[1])
+    elif "Max retries exceeded" in text and (found := _NO_CONNECTION.search(text)):
+        why = found[3] or "no connection"
+        text = f"{found[1]}:{found[2]} cannot be reached ({why}); connect to the workspace again"
+    text = " ".join(_SIGNATURE.sub("", text).split()) or type(error).__name__
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+@contextmanager
+def asking(ws: Workspace, what: str) -> Iterator[None]:
+    """Say what was asked of the workspace where that fails."""
+    try:
+        yield
+    except Exception as error:
+        raise WorkspaceError(f"Workspace {ws.name!r} could not {what}: {reason(error)}") from error
+
+
+def registered_are(names: Iterable[str]) -> str:
+    """Name what is registered, but not too much of it."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _LISTED} more" if len(ordered) > _LISTED else ""
+    return f"Registered are: {', '.join(ordered[:_LISTED]) or 'none'}{more}."

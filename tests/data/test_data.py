@@ -1,0 +1,404 @@
+"""download_mnist, load_data and their kin, on real files and a real HTTP server."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mnist_deploy.data import (
+    download_mnist,
+    files,
+    load_data,
+    load_test_data,
+    load_training_data,
+    sources,
+    write_idx,
+    write_sample,
+)
+from mnist_deploy.data.idx import encode_idx
+from mnist_deploy.data.sources import GENUINE, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from mnist_deploy.errors import DataError
+
+OLD_NAMES = {
+    TRAIN_IMAGES: "train-images.gz",
+    TRAIN_LABELS: "train-labels.gz",
+    TEST_IMAGES: "test-images.gz",
+    TEST_LABELS: "test-labels.gz",
+}
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """Nobody listens where Azure is looked for, and azureml-opendatasets brings nothing."""
+    monkeypatch.setattr(sources, "_AZURE", "http://127.0.0.1:1/mnist/")
+    monkeypatch.setattr(sources, "_CHILD", "raise SystemExit(1)")
+
+
+@pytest.fixture
+def small_set(tmp_path, monkeypatch) -> Path:
+    """A folder with four small files that pass for the genuine ones in this test."""
+    folder = tmp_path / "published"
+    rng = np.random.default_rng(0)
+    write_idx(folder / TRAIN_IMAGES, rng.integers(0, 256, (30, 28, 28), dtype=np.uint8))
+    write_idx(folder / TRAIN_LABELS, rng.integers(0, 10, 30, dtype=np.uint8))
+    write_idx(folder / TEST_IMAGES, rng.integers(0, 256, (20, 28, 28), dtype=np.uint8))
+    write_idx(folder / TEST_LABELS, rng.integers(0, 10, 20, dtype=np.uint8))
+    for name in GENUINE:
+        sha256 = hashlib.sha256(gzip.decompress((folder / name).read_bytes())).hexdigest()
+        monkeypatch.setitem(sources.GENUINE, name, sha256)
+        monkeypatch.setitem(files._KIND_OF, sha256, "genuine")
+    files._inspect.cache_clear()
+    yield folder
+    files._inspect.cache_clear()
+
+
+@pytest.fixture
+def azure(small_set, monkeypatch):
+    """A server on loopback that stands where Azure Open Datasets is looked for."""
+    handler = partial(QuietHandler, directory=str(small_set))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        monkeypatch.setattr(sources, "_AZURE", f"http://127.0.0.1:{server.server_port}/")
+        yield small_set
+        server.shutdown()
+        thread.join(10)
+
+
+@pytest.fixture
+def own_dir(tmp_path) -> Path:
+    """A folder with four small files that are neither MNIST nor the sample."""
+    for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)):
+        write_idx(tmp_path / "own" / images, np.zeros((5, 8, 8), np.uint8))
+        write_idx(tmp_path / "own" / labels, np.arange(5, dtype=np.uint8))
+    return tmp_path / "own"
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in sorted(folder.iterdir())
+    }
+
+
+class TestOffline:
+    def test_writes_the_sample_under_the_genuine_names_and_says_so(self, tmp_path, capsys):
+        found = download_mnist(tmp_path / "data")
+        assert found.is_sample
+        assert found.kind == "sample"
+        assert names_in(tmp_path / "data") == sorted(GENUINE)
+        assert "sample" in found.source
+        assert "4,000 training and 1,000 test" in found.source
+        assert "ConnectionError" in found.source
+        output = capsys.readouterr()
+        assert output.out == f"MNIST: {found.source}.\n"
+        assert output.err == ""
+
+    def test_a_second_run_keeps_the_sample_and_says_so(self, sample_dir, capsys):
+        before = snapshot(sample_dir)
+        assert download_mnist(sample_dir).is_sample
+        assert snapshot(sample_dir) == before
+        assert len(capsys.readouterr().out.splitlines()) == 1
+
+    def test_the_sample_is_balanced_disjoint_shuffled_and_the_same_each_time(
+        self, sample_dir, sample_data, tmp_path
+    ):
+        X_train, y_train, X_test, y_test = sample_data
+        assert np.bincount(y_train).tolist() == [400] * 10
+        assert np.bincount(y_test).tolist() == [100] * 10
+        assert len(np.unique(np.vstack([X_train, X_test]), axis=0)) == 5000
+        assert set(y_test[:50]) == set(range(10))
+        write_sample(tmp_path)
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {
+            p.name: p.read_bytes() for p in sample_dir.iterdir()
+        }
+
+    def test_the_sample_is_part_of_the_genuine_training_images(self, sample_data, genuine_dir):
+        X_train, y_train, X_test, y_test = sample_data
+        images, labels = load_training_data(genuine_dir)
+        label_of = dict(zip(map(bytes, images), labels, strict=True))
+        sample = zip([*X_train, *X_test], [*y_train, *y_test], strict=True)
+        assert all(label_of[bytes(image)] == label for image, label in sample)
+
+    def test_a_folder_that_cannot_be_made_is_named(self, tmp_path):
+        (tmp_path / "data").write_text("a file")
+        with pytest.raises(DataError, match=r"data cannot be written.*Choose another folder"):
+            download_mnist(tmp_path / "data")
+
+    def test_genuine_test_files_are_not_mixed_with_a_sample(self, small_set):
+        (small_set / TRAIN_IMAGES).unlink()
+        (small_set / TRAIN_LABELS).unlink()
+        before = snapshot(small_set)
+        with pytest.raises(DataError, match=r"holds a part of MNIST only.*with a network"):
+            download_mnist(small_set)
+        assert snapshot(small_set) == before
+
+
+class TestAzure:
+    def test_downloads_over_https_when_the_library_fails(self, azure, tmp_path, capsys):
+        found = download_mnist(tmp_path / "data")
+        assert found.kind == "genuine"
+        assert found.source.endswith("downloaded from Azure Open Datasets (HTTPS)")
+        assert names_in(tmp_path / "data") == sorted(GENUINE)
+        assert load_data(found.test_images).shape == (20, 784)
+        assert capsys.readouterr().err == ""
+
+    def test_asks_the_library_first_and_keeps_its_noise_away(
+        self, azure, tmp_path, monkeypatch, capfd
+    ):
+        monkeypatch.setattr(
+            sources,
+            "_CHILD",
+            "import shutil, sys; print('noise'); print('noise', file=sys.stderr); "
+            f"shutil.copytree({str(azure)!r}, sys.argv[1] + '/deep/down')",
+        )
+        found = download_mnist(tmp_path / "data")
+        assert found.source.endswith("downloaded from Azure Open Datasets (azureml-opendatasets)")
+        assert names_in(tmp_path / "data") == sorted(GENUINE)
+        assert "noise" not in "".join(capfd.readouterr())
+
+    def test_a_library_that_hangs_is_ended(self, azure, tmp_path, monkeypatch):
+        monkeypatch.setattr(sources, "_CHILD", "import time; time.sleep(600)")
+        monkeypatch.setattr(sources, "_CHILD_TIMEOUT", 0.3)
+        assert download_mnist(tmp_path / "data").source.endswith("(HTTPS)")
+
+    def test_replaces_a_sample_by_the_genuine_set(self, azure, sample_dir, tmp_path):
+        shutil.copytree(sample_dir, tmp_path / "data")
+        assert download_mnist(tmp_path / "data").kind == "genuine"
+        assert len(load_test_data(tmp_path / "data")[0]) == 20
+        assert download_mnist(tmp_path / "data").source.endswith("already in the folder")
+
+    def test_replaces_a_mixture_of_sample_and_genuine(self, azure, sample_dir, tmp_path):
+        shutil.copytree(sample_dir, tmp_path / "data")
+        shutil.copy(azure / TEST_LABELS, tmp_path / "data")
+        with pytest.raises(DataError, match=r"1000 images, but .* 20 labels.*download_mnist"):
+            load_test_data(tmp_path / "data")
+        assert download_mnist(tmp_path / "data").kind == "genuine"
+
+    def test_completes_genuine_files_of_which_some_are_missing(self, azure, tmp_path):
+        (tmp_path / "data").mkdir()
+        shutil.copy(azure / TRAIN_IMAGES, tmp_path / "data")
+        assert download_mnist(tmp_path / "data").kind == "genuine"
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda content: content[:-9],
+            lambda content: b"<html>Sign in to the hotel's network</html>",
+            lambda content: gzip.compress(encode_idx(np.zeros((20, 28, 28), np.uint8))),
+        ],
+        ids=["cut short", "a web page", "other digits"],
+    )
+    def test_what_is_not_the_genuine_file_never_lands(self, azure, tmp_path, damage):
+        (azure / TEST_IMAGES).write_bytes(damage((azure / TEST_IMAGES).read_bytes()))
+        found = download_mnist(tmp_path / "data")
+        assert found.is_sample
+        assert "Azure Open Datasets" in found.source
+        assert names_in(tmp_path / "data") == sorted(GENUINE)
+
+    def test_a_missing_file_on_the_server_falls_back_to_the_sample(self, azure, tmp_path):
+        (azure / TRAIN_IMAGES).unlink()
+        found = download_mnist(tmp_path / "data")
+        assert found.is_sample
+        assert "HTTPError" in found.source
+
+    def test_a_sample_in_a_read_only_folder_is_kept(self, azure, sample_dir, monkeypatch):
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+        before = snapshot(sample_dir)
+        found = download_mnist(sample_dir)
+        assert found.is_sample
+        assert found.source.endswith("(the folder is read-only)")
+        assert snapshot(sample_dir) == before
+
+    def test_a_full_disk_is_said_and_leaves_the_sample(self, azure, sample_dir, monkeypatch):
+        def refuse(self, content):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_bytes", refuse)
+        before = snapshot(sample_dir)
+        with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
+            download_mnist(sample_dir)
+        assert snapshot(sample_dir) == before
+
+
+class TestWhatLiesThere:
+    def test_the_genuine_set_is_recognised_and_only_read(self, genuine_dir):
+        before = snapshot(genuine_dir)
+        found = download_mnist(genuine_dir)
+        assert found.kind == "genuine"
+        assert not found.is_sample
+        assert "60,000 training and 10,000 test images, already in the folder" in found.source
+        assert snapshot(genuine_dir) == before
+        X, y = load_test_data(genuine_dir)
+        assert X.shape == (10000, 784)
+        assert y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+
+    def test_finds_the_files_in_a_folder_below(self, small_set):
+        found = download_mnist(small_set.parent)
+        assert found.kind == "genuine"
+        assert found.train_images == small_set / TRAIN_IMAGES
+        assert len(load_training_data(small_set.parent)[0]) == 30
+
+    def test_understands_the_names_of_2018(self, small_set):
+        for name, old in OLD_NAMES.items():
+            (small_set / name).rename(small_set / old)
+        found = download_mnist(small_set)
+        assert found.kind == "genuine"
+        assert found.test_labels == small_set / "test-labels.gz"
+        assert len(load_test_data(small_set)[0]) == 20
+
+    def test_prefers_the_genuine_set_to_a_sample(self, small_set, sample_dir):
+        shutil.copytree(sample_dir, small_set.parent, dirs_exist_ok=True)
+        assert download_mnist(small_set.parent).kind == "genuine"
+        assert len(load_test_data(small_set.parent)[0]) == 20
+
+    def test_files_of_your_own_are_used_and_called_so(self, azure, own_dir):
+        before = snapshot(own_dir)
+        found = download_mnist(own_dir)
+        assert found.kind == "own"
+        assert found.source.startswith("files of your own, 5 training and 5 test images")
+        assert load_training_data(own_dir)[0].shape == (5, 64)
+        assert snapshot(own_dir) == before
+
+    def test_own_training_images_may_stand_beside_genuine_test_images(self, small_set):
+        write_idx(small_set / TRAIN_IMAGES, np.zeros((30, 28, 28), np.uint8))
+        assert download_mnist(small_set).kind == "own"
+
+    @pytest.mark.parametrize("missing", [TEST_IMAGES, TRAIN_LABELS])
+    def test_files_of_your_own_are_never_overwritten(self, azure, own_dir, missing):
+        (own_dir / missing).unlink()
+        before = snapshot(own_dir)
+        with pytest.raises(DataError, match=rf"{missing} is missing.*choose another folder"):
+            download_mnist(own_dir)
+        assert snapshot(own_dir) == before
+
+    def test_half_a_set_of_your_own_is_not_completed_with_mnist(self, azure, own_dir):
+        (own_dir / TRAIN_IMAGES).unlink()
+        (own_dir / TRAIN_LABELS).unlink()
+        with pytest.raises(DataError, match="file of your own"):
+            download_mnist(own_dir)
+        assert names_in(own_dir) == sorted([TEST_IMAGES, TEST_LABELS])
+        assert len(load_test_data(own_dir)[0]) == 5
+
+    def test_a_truncated_file_is_named_and_left(self, azure):
+        content = (azure / TEST_IMAGES).read_bytes()
+        (azure / TEST_IMAGES).write_bytes(content[: len(content) // 2])
+        with pytest.raises(DataError, match=rf"{TEST_IMAGES}.*cut short or damaged.*delete it"):
+            download_mnist(azure)
+        with pytest.raises(DataError, match=rf"{TEST_IMAGES}.*cut short or damaged"):
+            load_test_data(azure)
+
+    def test_a_file_that_changed_is_looked_at_again(self, small_set):
+        assert download_mnist(small_set).kind == "genuine"
+        labels = load_data(small_set / TEST_LABELS, label=True).reshape(-1)
+        write_idx(small_set / TEST_LABELS, (labels + 1) % 10)
+        assert download_mnist(small_set).kind == "own"
+
+    def test_halves_of_two_sets_are_refused(self, small_set, sample_dir, tmp_path):
+        shutil.copytree(sample_dir, tmp_path / "data")
+        for name in (TEST_IMAGES, TEST_LABELS):
+            shutil.copy(small_set / name, tmp_path / "data")
+        with pytest.raises(DataError, match="one half of the genuine MNIST"):
+            load_test_data(tmp_path / "data")
+        with pytest.raises(DataError, match="a part of MNIST only"):
+            download_mnist(tmp_path / "data")
+
+    def test_an_empty_folder_names_download_mnist(self, tmp_path):
+        with pytest.raises(DataError, match=r"holds no test files.*download_mnist\("):
+            load_test_data(tmp_path)
+        with pytest.raises(DataError, match=r"holds no train files.*download_mnist\("):
+            load_training_data(tmp_path / "nowhere")
+
+
+class TestLoadData:
+    def test_images_and_labels_have_the_shapes_of_the_tutorial(self, sample_dir):
+        images = load_data(sample_dir / TEST_IMAGES, False)
+        labels = load_data(sample_dir / TEST_LABELS, True)
+        assert (images.shape, images.dtype) == ((1000, 784), np.uint8)
+        assert (labels.shape, labels.dtype) == ((1000, 1), np.uint8)
+        assert images.max() == 255
+        images[0, 0] = 1  # an array of one's own, not a view of the file
+
+    def test_scaled_data_is_the_same_digits(self, sample_dir, sample_data):
+        _, _, X_test, y_test = sample_data
+        assert X_test.dtype == np.float64
+        assert (X_test == load_data(sample_dir / TEST_IMAGES) / 255.0).all()
+        assert (y_test == load_data(sample_dir / TEST_LABELS, label=True)[:, 0]).all()
+
+    def test_plain_and_empty_files(self, tmp_path):
+        (tmp_path / "plain").write_bytes(encode_idx(np.ones((2, 3, 4), np.uint8)))
+        assert load_data(tmp_path / "plain").shape == (2, 12)
+        assert load_data(write_idx(tmp_path / "x.gz", np.ones((0, 28, 28), np.uint8))).shape == (
+            0,
+            784,
+        )
+
+    @pytest.mark.parametrize(
+        ("content", "label", "said"),
+        [
+            (b"", False, "not an IDX file"),
+            (b"PK\x03\x04 a zip file", False, "not an IDX file"),
+            (gzip.compress(b"no IDX"), False, "not an IDX file"),
+            (gzip.compress(encode_idx(np.ones(3, np.uint8)))[:-4], True, "cut short or damaged"),
+            (encode_idx(np.ones((2, 2, 2), np.uint8))[:-1], False, "cut short or damaged"),
+            (encode_idx(np.ones(3, np.uint8)), False, "expected images"),
+            (encode_idx(np.ones((2, 2, 2), np.uint8)), True, "expected labels"),
+            (encode_idx(np.ones((2, 2, 2))), False, "float64"),
+        ],
+    )
+    def test_anything_else_is_refused_by_name(self, tmp_path, content, label, said):
+        path = tmp_path / "digits.gz"
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=f"digits.gz.*{said}"):
+            load_data(path, label)
+
+    def test_a_missing_file(self, tmp_path):
+        with pytest.raises(DataError, match=r"nowhere\.gz cannot be read: No such file"):
+            load_data(tmp_path / "nowhere.gz")
+
+
+def test_write_idx_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):
+    path = write_idx(tmp_path / "x.gz", np.arange(3, dtype=np.uint8))
+    before = path.read_bytes()
+
+    def full(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:5])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        write_idx(path, np.arange(4, dtype=np.uint8))
+    assert path.read_bytes() == before
+    assert names_in(tmp_path) == ["x.gz"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="azureml-opendatasets needs Python < 3.12")
+def test_the_library_itself_can_be_asked():
+    """The call in ``sources`` is one that the installed library has; the rest needs a network."""
+    found = subprocess.run(
+        [sys.executable, "-c", "from azureml.opendatasets import MNIST; MNIST.get_file_dataset"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.returncode == 0, found.stderr

@@ -1,0 +1,304 @@
+"""Models, fetched and downloaded from a genuine local workspace, and what their files tell."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import sklearn
+from azureml.core import Model
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mnist_deploy import download_model, fetch_model
+from mnist_deploy.errors import ModelError, WorkspaceError
+from mnist_deploy.models import find_problem, loads_here, same_minor, saved_with, sha256_of
+
+HERE = version("scikit-learn")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def fitted():
+    return LogisticRegression().fit(np.eye(4), [0, 0, 1, 1])
+
+
+def register(ws, estimator, name: str, *, cut: int | None = None, **properties) -> Model:
+    """Register what joblib writes of an estimator, cut short if that is asked for."""
+    joblib.dump(estimator, "model.pkl")
+    properties = {"sha256": sha256_of(Path("model.pkl"))} | properties
+    Path("model.pkl").write_bytes(Path("model.pkl").read_bytes()[:cut])
+    model = Model.register(ws, "model.pkl", name, properties=properties)
+    os.remove("model.pkl")
+    return model
+
+
+# Fetch
+
+
+def test_fetches_the_newest_or_a_version(ws, fitted):
+    first = register(ws, fitted, "fetched")
+    second = register(ws, fitted, "fetched")
+    assert fetch_model(ws, "fetched").version == second.version == first.version + 1
+    assert fetch_model(ws, "fetched", version=first.version).id == first.id
+    assert isinstance(fetch_model(ws, "fetched"), Model)
+
+
+def test_a_missing_model_is_told_with_what_there_is(ws, fitted):
+    register(ws, fitted, "present")
+    with pytest.raises(ModelError) as raised:
+        fetch_model(ws, "absent")
+    assert str(raised.value).startswith("Model 'absent' is not registered in workspace 'local'.")
+    assert "present:" in str(raised.value)
+    assert "prepare_workspace(ws)" in str(raised.value)
+
+
+def test_a_missing_version_is_told_with_its_others(ws, fitted, capfd):
+    ids = [register(ws, fitted, "versions").id for _ in range(2)]
+    register(ws, fitted, "others")
+    capfd.readouterr()
+    with pytest.raises(ModelError) as raised:
+        fetch_model(ws, "versions", version=77)
+    assert "Version 77 of model 'versions' is not registered" in str(raised.value)
+    assert f"Registered are: {', '.join(ids)}." in str(raised.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_workspace_that_does_not_answer(ws, monkeypatch):
+    def refuse(*_, **__):
+        raise ConnectionError("the line is dead")
+
+    monkeypatch.setattr(Model, "__init__", refuse)
+    with pytest.raises(WorkspaceError, match="could not fetch the model 'x': the line is dead"):
+        fetch_model(ws, "x")
+
+
+# Download
+
+
+def test_downloads_what_was_registered(ws, fitted, capfd):
+    model = register(ws, fitted, "whole", **{"scikit-learn": HERE})
+    capfd.readouterr()
+    path = download_model(model)
+    assert path == Path("model.pkl")
+    assert (joblib.load(path).predict(np.eye(4)) == [0, 0, 1, 1]).all()
+    assert os.listdir() == ["model.pkl"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_makes_the_folder_and_replaces_the_file(ws, fitted):
+    model = register(ws, fitted, "replacing")
+    target = Path("new/folder")
+    target.mkdir(parents=True)
+    (target / "model.pkl").write_text("an old one")
+    (target / "notes.txt").write_text("mine")
+    assert download_model(model, target) == target / "model.pkl"
+    assert joblib.load(target / "model.pkl").C == 1
+    assert download_model(model, "another/folder").is_file()
+    assert (target / "notes.txt").read_text() == "mine"
+
+
+def test_downloads_a_folder(ws, fitted):
+    Path("bundle/deep").mkdir(parents=True)
+    joblib.dump(fitted, "bundle/deep/model.pkl")
+    Path("bundle/labels.txt").write_text("a b")
+    model = Model.register(ws, "bundle", "bundle")
+    path = download_model(model, "here")
+    assert path == Path("here/bundle")
+    assert (path / "labels.txt").read_text() == "a b"
+    assert joblib.load(path / "deep" / "model.pkl").C == 1
+    download_model(model, "here")  # again, over it
+
+
+def test_a_truncated_pickle_is_refused_and_the_old_file_stays(ws, fitted):
+    """Also where nobody registered a sha256, as part one on Azure does not."""
+    Path("model.pkl").write_text("the old one")
+    old = Path("model.pkl").read_text()
+    joblib.dump(fitted, "sound.pkl")
+    Path("cut.pkl").write_bytes(Path("sound.pkl").read_bytes()[:-20])
+    model = Model.register(ws, "cut.pkl", "cut")
+    with pytest.raises(ModelError) as raised:
+        download_model(model)
+    assert str(raised.value) == (
+        f"cut.pkl of model {model.id} is not fit to be loaded, and was not kept: it is cut short. "
+        "Download it again; if that does not help, register the model anew."
+    )
+    assert Path("model.pkl").read_text() == old
+    assert sorted(os.listdir()) == ["cut.pkl", "model.pkl", "sound.pkl"]
+
+
+def test_a_file_that_is_not_the_registered_one_is_refused(ws, fitted):
+    model = register(ws, fitted, "changed", sha256="0" * 64)
+    with pytest.raises(ModelError, match="its sha256 is not the one that it was registered with"):
+        download_model(model, "target")
+    assert os.listdir("target") == []
+
+
+def test_an_empty_file_is_refused(ws, fitted):
+    with pytest.raises(
+        ModelError, match=r"model\.pkl of model empty:\d+ is not fit .*: it is empty"
+    ):
+        download_model(register(ws, fitted, "empty", cut=0))
+
+
+@pytest.mark.parametrize("said_by", ["property", "framework", "file"])
+def test_another_scikit_learn_is_refused_before_loading(ws, fitted, monkeypatch, said_by):
+    properties = {"scikit-learn": "0.22.1"} if said_by == "property" else {}
+    if said_by == "file":
+        monkeypatch.setattr(sklearn.base, "__version__", "0.22.1")
+    joblib.dump(fitted, "old.pkl")
+    framework = {"model_framework": "ScikitLearn", "model_framework_version": "0.22.1"}
+    model = Model.register(
+        ws,
+        "old.pkl",
+        "old",
+        properties=properties,
+        **framework if said_by == "framework" else {},
+    )
+    with pytest.raises(ModelError) as raised:
+        download_model(model, "target")
+    message = str(raised.value)
+    assert f"was saved by scikit-learn 0.22.1, and installed here is {HERE}" in message
+    assert "pip install scikit-learn==0.22.1" in message
+    assert not list(Path().rglob("target/*"))
+
+
+def test_a_model_that_was_deleted_meanwhile(ws, fitted):
+    model = register(ws, fitted, "deleted")
+    model.delete()
+    with pytest.raises(ModelError, match=f"Model {model.id} could not be downloaded: "):
+        download_model(model)
+    assert os.listdir() == []
+
+
+def test_a_download_that_breaks_off_leaves_the_old_file_and_tells_no_address(
+    ws, fitted, monkeypatch
+):
+    model = register(ws, fitted, "broken")
+    Path("model.pkl").write_text("the old one")
+
+    def break_off(self, target_dir, exist_ok=False):
+        (Path(target_dir) / "model.pkl").write_bytes(b"half")
+        raise ConnectionError("https://store.blob/model.pkl?sv=1&sig=S3CRET broke off")
+
+    monkeypatch.setattr(Model, "download", break_off)
+    with pytest.raises(ModelError, match="broke off") as raised:
+        download_model(model)
+    assert "S3CRET" not in str(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+    assert Path("model.pkl").read_text() == "the old one"
+
+
+# What a file tells before it is loaded
+
+
+@pytest.fixture(scope="module")
+def estimator():
+    X = np.random.default_rng(0).random((30, 5))
+    model = OneVsRestClassifier(LogisticRegression())
+    return make_pipeline(StandardScaler(), model).fit(X, np.arange(30) % 3)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("library", [pickle, joblib])
+def test_the_version_is_read_from_the_bytes(estimator, tmp_path, library, protocol):
+    file = tmp_path / "model.pkl"
+    with open(file, "wb") as opened:
+        library.dump(estimator, opened, protocol=protocol)
+    assert saved_with(file) == sklearn.__version__
+    assert find_problem(file, None) is None
+
+
+def test_the_version_is_that_of_the_file_and_not_the_one_here(estimator, tmp_path, monkeypatch):
+    """As old scikit-learn would have written it; loading it warns or fails, reading it does not."""
+    monkeypatch.setattr(sklearn.base, "__version__", "0.22.2.post1")
+    file = tmp_path / "model.pkl"
+    joblib.dump(estimator, file)
+    assert saved_with(file) == "0.22.2.post1"
+    assert not loads_here(saved_with(file))
+
+
+@pytest.mark.parametrize("content", [{"weights": [1, 2]}, "the text _sklearn_version 1.2.3"])
+def test_what_is_no_estimator_names_no_version(tmp_path, content):
+    joblib.dump(content, tmp_path / "other.pkl")
+    assert saved_with(tmp_path / "other.pkl") is None
+
+
+def test_nothing_in_the_file_is_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return open, (str(tmp_path / "was-run"), "w")
+
+    joblib.dump(Trap(), tmp_path / "trap.pkl")
+    saved_with(tmp_path / "trap.pkl")
+    find_problem(tmp_path / "trap.pkl", sha256_of(tmp_path / "trap.pkl"))
+    assert not (tmp_path / "was-run").exists()
+    joblib.load(tmp_path / "trap.pkl")  # so this is what reading it must not do
+    assert (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize("kept", [1, 100, -1])
+def test_a_pickle_that_is_cut_short(estimator, tmp_path, kept):
+    file = tmp_path / "model.pkl"
+    joblib.dump(estimator, file)
+    file.write_bytes(file.read_bytes()[:kept])
+    assert find_problem(file, None) == "it is cut short"
+
+
+@pytest.mark.parametrize("compress", [("zlib", 3), ("gzip", 3), ("lzma", 3)])
+def test_a_compressed_pickle_passes(estimator, tmp_path, compress):
+    file = tmp_path / "model.joblib"
+    joblib.dump(estimator, file, compress=compress)
+    assert find_problem(file, None) is None
+
+
+def test_a_changed_file(tmp_path):
+    file = tmp_path / "model.bin"
+    file.write_bytes(b"as registered")
+    registered = hashlib.sha256(b"as registered").hexdigest()
+    assert sha256_of(file) == registered
+    assert find_problem(file, registered) is None
+    file.write_bytes(b"as changed")
+    assert "sha256" in find_problem(file, registered)
+
+
+def test_an_empty_file(tmp_path):
+    (tmp_path / "empty.txt").touch()
+    assert find_problem(tmp_path / "empty.txt", None) == "it is empty"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("1.9.0", "1.9.1", True),
+        ("1.9", "1.9.1", True),
+        ("1.9.dev0", "1.9.1", True),
+        ("1.9.1", "1.10.1", False),
+        ("0.22.2.post1", "0.22.1", True),
+        ("2.9.1", "1.9.1", False),
+        ("unknown", "1.9.1", False),
+    ],
+)
+def test_versions_of_one_minor_release_go_together(one, other, expected):
+    assert same_minor(one, other) is expected
+    assert same_minor(other, one) is expected
+
+
+def test_loads_here_is_about_the_installed_version():
+    here = version("scikit-learn")
+    assert loads_here(here)
+    assert not loads_here(re.sub(r"^\d+\.\d+", "0.1", here))

@@ -1,0 +1,343 @@
+"""Part one: its model against scikit-learn's own and the published figures, and what it leaves
+behind: made once, made anew for a reason, and otherwise left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from importlib.metadata import version
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+from azureml.core import Environment, Model
+from scipy.sparse import csr_matrix
+from sklearn.datasets import load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix
+from sklearn.multiclass import OneVsRestClassifier
+
+from mnist_deploy import data, fetch_environment, load_test_data, part_one, prepare_workspace
+from mnist_deploy.data import MnistFiles, write_idx
+from mnist_deploy.data.files import NAMES
+from mnist_deploy.environments import pinned_version
+from mnist_deploy.errors import DataError, WorkspaceError
+from mnist_deploy.models import sha256_of
+from mnist_deploy.part_one import _is_current, fit_model, save_model
+
+HERE = version("scikit-learn")
+TRAINED = {"data": "sample: 4000 images", "scikit-learn": HERE, "sha256": "0", "accuracy": "0.9"}
+
+PUBLISHED = """
+    960    0    1    2    1    5    6    3    1    1
+      0 1112    3    1    0    1    5    1   12    0
+      9    8  920   20   10    4   10   11   37    3
+      4    0   17  921    2   21    4   12   20    9
+      1    2    5    3  915    0   10    2    6   38
+     10    2    0   41   10  770   17    7   28    7
+      9    3    7    2    6   20  907    1    3    0
+      2    7   22    5    8    1    1  950    5   27
+     10   15    5   21   15   27    7   11  851   12
+      7    8    2   13   32   13    0   24   12  898
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def fail():
+        raise DataError("there is no network")
+
+    monkeypatch.setattr(data, "fetch_from_azure", fail)
+
+
+@pytest.fixture
+def empty_ws(ws):
+    """The workspace without the tutorial's model, whatever another test registered."""
+    for model in Model.list(ws, name="sklearn_mnist"):
+        model.delete()
+    return ws
+
+
+@pytest.fixture(scope="module")
+def own_dir(tmp_path_factory) -> Path:
+    """A few images of one's own, of three classes that are easy to tell apart."""
+    folder = tmp_path_factory.mktemp("own")
+    labels = np.arange(60, dtype=np.uint8) % 3
+    images = np.zeros((60, 28, 28), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[label * 9 : label * 9 + 9] = 255
+    for (images_name, labels_name), *_ in NAMES.values():
+        write_idx(folder / images_name, images)
+        write_idx(folder / labels_name, labels)
+    return folder
+
+
+def register(ws, tmp_path, **properties) -> Model:
+    """A model as an earlier run, or somebody else, would have registered it."""
+    joblib.dump(LogisticRegression(), tmp_path / "sklearn_mnist_model.pkl")
+    return Model.register(ws, "sklearn_mnist_model.pkl", "sklearn_mnist", properties=properties)
+
+
+def versions(ws) -> list[int]:
+    return sorted(model.version for model in Model.list(ws, name="sklearn_mnist"))
+
+
+def test_makes_both_and_then_does_nothing(empty_ws, sample_dir, capsys):
+    model = prepare_workspace(empty_ws, sample_dir)
+    first = capsys.readouterr().out
+    assert f"Registered model {model.id}" in first
+    assert (model.name, model.tags) == ("sklearn_mnist", {"data": "MNIST", "method": "sklearn"})
+    assert model.properties["data"] == "sample: 4000 images"
+    assert model.properties["scikit-learn"] == HERE
+    path = model.download("kept")
+    assert model.properties["sha256"] == sha256_of(Path(path))
+    accuracy = joblib.load(path).score(*load_test_data(sample_dir))
+    assert model.properties["accuracy"] == f"{accuracy:.4f}"
+    assert 0.88 < accuracy < 0.92
+    environment = fetch_environment(empty_ws)
+
+    again = prepare_workspace(empty_ws, sample_dir)
+    second = capsys.readouterr().out
+    assert again.id == model.id
+    assert versions(empty_ws) == [model.version]
+    assert fetch_environment(empty_ws).version == environment.version
+    assert "Registered" not in second
+    assert "Training" not in second
+
+
+def test_the_environment_pins_what_trained_the_model(empty_ws, own_dir):
+    model = prepare_workspace(empty_ws, own_dir)
+    environment = fetch_environment(empty_ws)
+    assert pinned_version(environment, "scikit-learn") == model.properties["scikit-learn"]
+    assert pinned_version(environment, "numpy") == np.__version__
+    assert pinned_version(environment, "joblib") == joblib.__version__
+
+
+def test_leaves_no_file_in_the_working_directory(empty_ws, own_dir, tmp_path):
+    prepare_workspace(empty_ws, own_dir)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_regularization_reaches_the_model(empty_ws, own_dir):
+    model = prepare_workspace(empty_ws, own_dir, regularization=5)
+    assert joblib.load(model.download("kept")).C == 1 / 5
+
+
+def test_trains_anew_when_better_data_are_at_hand(empty_ws, own_dir, tmp_path, capsys):
+    old = register(empty_ws, tmp_path, **TRAINED)
+    model = prepare_workspace(empty_ws, own_dir)
+    assert versions(empty_ws) == [old.version, model.version]
+    assert model.properties["data"] == "own: 60 images"
+    assert prepare_workspace(empty_ws, own_dir).id == model.id
+
+
+def test_the_sample_takes_the_place_of_nothing(empty_ws, sample_dir, tmp_path):
+    old = register(empty_ws, tmp_path, **TRAINED | {"data": "genuine: 60000 images"})
+    assert prepare_workspace(empty_ws, sample_dir).id == old.id
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "at_hand", "current"),
+    [
+        ("sample", "sample", True),
+        ("sample", "genuine", False),
+        ("genuine", "sample", True),
+        ("genuine", "genuine", True),
+        ("genuine", "own", False),
+        ("own", "sample", True),
+        ("own", "genuine", False),
+    ],
+)
+def test_which_data_are_better(trained_on, at_hand, current):
+    model = Model(workspace=None)
+    model.properties = TRAINED | {"data": f"{trained_on}: 9 images"}
+    files = MnistFiles(*[Path("f")] * 4, source="", kind=at_hand)
+    assert _is_current(model, files) is current
+
+
+def test_trains_anew_when_scikit_learn_was_changed(empty_ws, own_dir, tmp_path):
+    old = register(
+        empty_ws, tmp_path, **TRAINED | {"data": "own: 60 images", "scikit-learn": "0.22.1"}
+    )
+    model = prepare_workspace(empty_ws, own_dir)
+    assert versions(empty_ws) == [old.version, model.version]
+    assert model.properties["scikit-learn"] == HERE
+
+
+def test_a_patch_release_trains_nothing_anew_and_the_environment_follows(
+    empty_ws, own_dir, tmp_path
+):
+    """Model of 1.9.0, 1.9.1 installed: the model stays, and so must the environment's pin."""
+    almost = ".".join([*HERE.split(".")[:2], "99"])
+    old = register(
+        empty_ws, tmp_path, **TRAINED | {"data": "own: 60 images", "scikit-learn": almost}
+    )
+    assert prepare_workspace(empty_ws, own_dir).id == old.id
+    environment = fetch_environment(empty_ws)
+    assert pinned_version(environment, "scikit-learn") == almost
+    prepare_workspace(empty_ws, own_dir)
+    assert fetch_environment(empty_ws).version == environment.version
+
+
+def test_a_model_from_part_one_on_azure_is_left_alone(empty_ws, tmp_path, monkeypatch):
+    """Without our properties: neither the data nor the model nor its environment is touched."""
+    prepare_environment_of_part_one(empty_ws)
+    environment = fetch_environment(empty_ws)
+    old = register(empty_ws, tmp_path)
+    monkeypatch.setattr(
+        part_one, "download_mnist", lambda folder: pytest.fail("data was looked for")
+    )
+    assert prepare_workspace(empty_ws, tmp_path).id == old.id
+    found = fetch_environment(empty_ws)
+    assert found.version == environment.version
+    assert pinned_version(found, "scikit-learn") == "0.22.1"
+
+
+def prepare_environment_of_part_one(ws) -> None:
+    environment = Environment("tutorial-env")
+    environment.python.conda_dependencies.add_pip_package("scikit-learn==0.22.1")
+    environment.register(ws)
+
+
+def test_nothing_is_registered_without_data(empty_ws, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-images-idx3-ubyte.gz").write_bytes(b"damaged")
+    with pytest.raises(DataError):
+        prepare_workspace(empty_ws, tmp_path / "data")
+    assert versions(empty_ws) == []
+
+
+def test_a_workspace_that_takes_nothing_is_told(empty_ws, own_dir, monkeypatch):
+    def refuse(*_, **__):
+        raise ConnectionError("the disk is full")
+
+    monkeypatch.setattr(Model, "register", refuse)
+    with pytest.raises(WorkspaceError, match=r"'local' could not register the model: the disk is"):
+        prepare_workspace(empty_ws, own_dir)
+    assert os.listdir() == []
+
+
+def test_properties_are_text_as_azure_demands(empty_ws, own_dir):
+    model = prepare_workspace(empty_ws, own_dir)
+    assert json.loads(json.dumps(model.properties)) == model.properties
+    assert set(map(type, model.properties.values())) == {str}
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def sample_model(sample_data):
+    X_train, y_train, _, _ = sample_data
+    return fit_model(X_train, y_train)
+
+
+def test_the_model_is_the_one_that_the_tutorial_registers(sample_model, sample_data):
+    _, _, X_test, y_test = sample_data
+    assert type(sample_model) is LogisticRegression
+    assert sample_model.coef_.shape == (10, 784)
+    assert sample_model.intercept_.shape == (10,)
+    assert sample_model.classes_.tolist() == list(range(10))
+    assert sample_model.get_params()["C"] == 1 / 0.8
+    assert 0.89 < sample_model.score(X_test, y_test) < 0.91
+    assert "LogisticRegression" in sample_model._repr_html_()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+def test_labels_and_scores_are_those_of_one_vs_rest(sample_data, n_classes):
+    X_train, y_train, X_test, _ = sample_data
+    few = np.flatnonzero(y_train < n_classes)[:600]
+    model = fit_model(X_train[few], y_train[few], regularization=2)
+    expected = OneVsRestClassifier(
+        LogisticRegression(C=0.5, solver="liblinear", random_state=42)
+    ).fit(X_train[few], y_train[few])
+    assert (model.predict(X_test) == expected.predict(X_test)).all()
+    np.testing.assert_allclose(
+        model.decision_function(X_test), expected.decision_function(X_test), atol=0.05
+    )
+
+
+def test_probabilities_follow_the_scores(sample_model, sample_data):
+    _, _, X_test, y_test = sample_data
+    probabilities = sample_model.predict_proba(X_test)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert (probabilities.argmax(axis=1) == sample_model.predict(X_test)).all()
+    confidence, right = probabilities.max(axis=1), sample_model.predict(X_test) == y_test
+    assert confidence[right].mean() > confidence[~right].mean() + 0.1
+
+
+def test_two_classes_make_an_ordinary_binary_model(sample_data):
+    X_train, y_train, _, _ = sample_data
+    pair = (y_train == 3) | (y_train == 8)
+    model = fit_model(X_train[pair], y_train[pair])
+    assert model.coef_.shape == (1, 784)
+    assert model.classes_.tolist() == [3, 8]
+    assert model.score(X_train[pair], y_train[pair]) > 0.97
+
+
+def test_any_table_with_any_labels(tmp_path):
+    wine = load_wine()
+    names = wine.target_names[wine.target]
+    model = fit_model(wine.data, names)
+    assert model.classes_.tolist() == ["class_0", "class_1", "class_2"]
+    assert model.score(wine.data, names) > 0.95
+    assert (fit_model(csr_matrix(wine.data), names).coef_ == model.coef_).all()
+
+
+def test_stronger_regularization_makes_smaller_coefficients(sample_model, sample_data):
+    strong = fit_model(*sample_data[:2], regularization=80)
+    assert np.abs(strong.coef_).sum() < np.abs(sample_model.coef_).sum() / 2
+
+
+def test_the_input_is_left_as_it_was(sample_data):
+    X, y = (array[:200].copy() for array in sample_data[:2])
+    before = X.copy(), y.copy()
+    fit_model(X, y)
+    np.testing.assert_equal((X, y), before)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "regularization", "said"),
+    [
+        (np.eye(3), [1, 1, 1], 0.8, "y has one class only, 1"),
+        (np.eye(3), [1, 2, 1], 0, "regularization is 0, expected more than 0"),
+        (np.eye(3), [1, 2, 1], float("nan"), "regularization is nan"),
+        (np.eye(3), [1, 2], 0.8, "inconsistent numbers of samples"),
+        (np.full((3, 2), np.nan), [1, 2, 1], 0.8, "contains NaN"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(X, y, regularization, said):
+    with pytest.raises(ValueError, match=said):
+        fit_model(X, y, regularization)
+
+
+def test_a_saved_model_is_the_same_model(sample_model, sample_data, tmp_path):
+    path = save_model(sample_model, tmp_path / "outputs" / "sklearn_mnist_model.pkl")
+    assert path == tmp_path / "outputs" / "sklearn_mnist_model.pkl"
+    X_test = sample_data[2]
+    assert (joblib.load(path).predict_proba(X_test) == sample_model.predict_proba(X_test)).all()
+
+
+def test_a_model_that_cannot_be_saved_leaves_the_old_one(sample_model, tmp_path):
+    path = save_model(sample_model, tmp_path / "model.pkl")
+    before = path.read_bytes()
+    sealed = LogisticRegression()
+    sealed.callback = lambda: None  # no pickle of this
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        save_model(sealed, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+def test_the_published_figures_on_the_genuine_images(genuine_model, genuine_dir):
+    X_test, y_test = load_test_data(genuine_dir)
+    labels = genuine_model.predict(X_test)
+    assert np.average(labels == y_test) == pytest.approx(0.9204, abs=0.0003)
+    published = np.array(PUBLISHED.split(), dtype=int).reshape(10, 10)
+    assert np.abs(confusion_matrix(y_test, labels) - published).sum() <= 8

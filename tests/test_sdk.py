@@ -1,0 +1,122 @@
+"""Calls of the SDK: their limit in time, and what their errors say."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import requests
+from azureml.exceptions import UserErrorException, WebserviceException
+
+from mnist_deploy.sdk import Deadline, DeadlinePassed, reason, registered_are
+
+
+def test_returns_what_the_call_returns_and_raises_what_it_raises():
+    assert Deadline(10).call(divmod, 17, 5) == (3, 2)
+    with pytest.raises(ZeroDivisionError):
+        Deadline(10).call(divmod, 17, 0)
+    with pytest.raises(TimeoutError, match="of the call itself"):
+        Deadline(10).call(raise_, TimeoutError("of the call itself"))
+
+
+def raise_(error: BaseException):
+    raise error
+
+
+def test_a_call_that_does_not_end_is_left_alone():
+    never = threading.Event()
+    deadline, began = Deadline(0.3), time.monotonic()
+    with pytest.raises(DeadlinePassed, match=r"0\.3 s"):
+        deadline.call(never.wait)
+    assert 0.3 <= time.monotonic() - began < 5
+    assert deadline.left() == 0
+    with pytest.raises(DeadlinePassed):  # the second call has no time of its own
+        deadline.call(never.wait)
+    never.set()
+
+
+def test_ticks_while_it_waits():
+    ticks, enough = [], threading.Event()
+    deadline = Deadline(30)
+
+    def tick():
+        ticks.append(deadline.left())
+        enough.set()
+
+    deadline.tick = tick
+    assert deadline.call(enough.wait, 20)
+    assert len(ticks) == 1
+
+
+def test_ctrl_c_ends_the_waiting():
+    """In a process of its own, which a signal interrupts as a terminal would."""
+    program = (
+        "import threading, signal, os\n"
+        "from mnist_deploy.sdk import Deadline\n"
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "Deadline(60).call(threading.Event().wait)\n"
+    )
+    began = time.monotonic()
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30)
+    assert b"KeyboardInterrupt" in ended.stderr
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserErrorException("You don't have access"), "You don't have access."),
+        (
+            WebserviceException(
+                "Received bad response from Model Management Service:\nResponse Code: 400\n"
+                'Headers: {\'Date\': \'today\'}\nContent: b\'{"code":"Bad","message":'
+                "\"memoryInGB can\\'t be 0\"}\\n'"
+            ),
+            "memoryInGB can't be 0.",
+        ),
+        (Exception('Code: 404\n: {"error":{"message":"a \\"quoted\\" name"}}'), 'a "quoted" name.'),
+        (
+            Exception('Code: 500\n: {"message": "broken \\u00e9'),
+            'Code: 500 : {"message": "broken \\u00e9.',
+        ),
+        (ValueError("two\n   lines"), "two lines."),
+        (ValueError("Is that so?"), "Is that so?"),
+        (ValueError(), "ValueError."),
+        (
+            requests.HTTPError("403 for url: https://x.blob/a.pkl?sv=1&sig=S3CRET&se=2 (end)"),
+            "403 for url: https://x.blob/a.pkl (end).",
+        ),
+    ],
+)
+def test_reason_is_one_readable_line(error, said):
+    assert reason(error) == said
+
+
+def test_reason_names_the_host_that_was_not_reached():
+    with pytest.raises(requests.ConnectionError) as raised:
+        requests.get("http://127.0.0.1:1/a?sig=S3CRET", timeout=5)
+    why = "127.0.0.1:1 cannot be reached (Connection refused)"
+    assert reason(raised.value) == f"{why}; connect to the workspace again."
+
+
+def test_the_sdk_does_not_chat_on_stderr(capfd):
+    """Where nobody set up logging; and where somebody did, nothing is lost."""
+    program = (
+        "import logging, mnist_deploy.sdk\n"
+        "logging.getLogger('azureml._file_utils').warning('chatter')\n"
+        "logging.basicConfig(level='INFO', format='asked for: %(message)s')\n"
+        "logging.getLogger('azureml._file_utils').warning('chatter')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stderr == "asked for: chatter\n"
+    assert logging.getLogger("azureml").handlers
+
+
+def test_a_long_list_is_cut():
+    names = [f"m{i:02}:1" for i in range(14)]
+    assert registered_are(names) == f"Registered are: {', '.join(names[:10])} and 4 more."
+    assert registered_are([]) == "Registered are: none."
