@@ -14,16 +14,13 @@ import importlib
 import importlib.abc
 import importlib.util
 import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-MOVED = {
-    "sklearn.externals.joblib": "joblib",
-    "sklearn.linear_model.logistic": "sklearn.linear_model._logistic",
-}
 # Read by ``sitecustomize``: name=module, separated by commas.
 STAND_INS = "MNIST_DEPLOY_STAND_INS"
 
@@ -31,45 +28,71 @@ STAND_INS = "MNIST_DEPLOY_STAND_INS"
 class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a module under another name than its own.
 
+    By rule, and only where the name itself leads nowhere: ``sklearn.externals.x`` is the
+    package ``x``; ``sklearn.x.y`` is ``sklearn.x._y``, whatever underscores there are (so
+    ``cluster.k_means_`` is ``cluster._kmeans``).
+
     Parameters
     ----------
     stand_ins : mapping of str to str
-        Names that lead elsewhere even if they could be found; those of `MOVED` do not.
+        Names that lead elsewhere even if they could be found.
     """
 
     def __init__(self, stand_ins: Mapping[str, str]) -> None:
-        self._stand_ins = stand_ins
-        self._aliases = {**MOVED, **stand_ins}
+        self._same = dict(stand_ins)  # an alias, and the module that it is
+        self._quiet = frozenset(stand_ins)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        for alias, module in self._aliases.items():
-            if not fullname.startswith(alias):
-                continue
-            below = fullname[len(alias) :]
-            is_gone = alias in self._stand_ins or not PathFinder.find_spec(fullname, path)
-            in_use = alias in sys.modules and sys.modules[alias] is sys.modules.get(module)
-            if (is_gone and not below) or (in_use and below.startswith(".")):
-                return importlib.util.spec_from_loader(fullname, self, origin=module + below)
-        return None
+        package, _, name = fullname.rpartition(".")
+        if fullname in self._same:
+            origin = self._same[fullname]
+        elif package in self._same:  # else it would be found a second time, as another module
+            origin = self._same[fullname] = f"{self._same[package]}.{name}"
+        elif not package.startswith("sklearn.") or PathFinder.find_spec(fullname, path):
+            return None
+        elif package == "sklearn.externals":
+            if not PathFinder.find_spec(name):
+                return None
+            origin = self._same[fullname] = name
+        else:
+            bare = name.replace("_", "")
+            private = (each for _, each, _ in pkgutil.iter_modules(path) if each.startswith("_"))
+            twin = next((each for each in private if each.replace("_", "") == bare), None)
+            if twin is None:
+                return None
+            origin = f"{package}.{twin}"
+        return importlib.util.spec_from_loader(fullname, self, origin=origin)
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         assert spec.origin is not None
         module = importlib.import_module(spec.origin)
-        spec.loader_state = module.__spec__
-        if spec.name in MOVED:
+        if spec.name not in self._quiet and spec.parent not in self._same:
             warnings.warn(
                 f"{spec.name} is no more: scikit-learn has long removed it. The local workspace "
                 f"takes {spec.origin} instead; with today's scikit-learn on Azure it would fail.",
                 FutureWarning,
                 stacklevel=2,
             )
+        if spec.name not in self._same:
+            return None
+        spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        # The import system has just put the alias's there.
-        module.__spec__ = module.__spec__ and module.__spec__.loader_state
+        spec = module.__spec__
+        assert spec is not None
+        if spec.name in self._same:  # the import system has just put the alias's spec there
+            module.__spec__ = spec.loader_state
+            return
+        # Some classes did not move to the twin: what the package offers is there as well.
+        assert spec.parent is not None
+        assert spec.origin is not None
+        package, twin = sys.modules[spec.parent], sys.modules[spec.origin]
+        names = {name: getattr(package, name) for name in package.__all__}
+        names.update((name, value) for name, value in vars(twin).items() if name[:2] != "__")
+        vars(module).update(names)
 
 
 def install(stand_ins: Mapping[str, str] | None = None) -> None:

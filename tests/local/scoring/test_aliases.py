@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -33,10 +35,12 @@ def model():
     return LogisticRegression().fit(rows, np.arange(30) % 3)
 
 
+@pytest.mark.processes
 def test_without_them_the_old_name_is_unknown():
     assert "cannot import name 'joblib'" in python("from sklearn.externals import joblib").stderr
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "statement",
     ["from sklearn.externals import joblib", "import sklearn.externals.joblib as joblib"],
@@ -50,6 +54,7 @@ def test_joblib_by_its_old_name_is_joblib(statement):
     assert answer.stderr.count("FutureWarning: sklearn.externals.joblib is no more") == 1
 
 
+@pytest.mark.processes
 def test_a_model_that_was_saved_in_2018_loads(model, tmp_path):
     """By protocol 2, and with the module names of scikit-learn 0.20."""
     file = tmp_path / "old.pkl"
@@ -65,6 +70,28 @@ def test_a_model_that_was_saved_in_2018_loads(model, tmp_path):
     script = "import joblib, sys; print(joblib.load(sys.argv[1]).coef_.tolist())"
     assert "No module named 'sklearn.linear_model.logistic'" in python(script, str(file)).stderr
     assert python(INSTALL + script, str(file)).stdout == f"{model.coef_.tolist()}\n"
+
+
+@pytest.mark.parametrize(
+    ("then", "today"),
+    [
+        ("linear_model.ridge.Ridge", "linear_model._ridge.Ridge"),
+        ("svm.classes.SVC", "svm.SVC"),
+        ("neighbors.kd_tree.KDTree", "neighbors.KDTree"),  # compiled
+        ("cluster.k_means_.KMeans", "cluster._kmeans.KMeans"),  # but for the underscores
+        ("preprocessing.data.PolynomialFeatures", "preprocessing.PolynomialFeatures"),
+        ("tree.tree.DecisionTreeClassifier", "tree.DecisionTreeClassifier"),  # not in tree._tree
+    ],
+)
+def test_what_moved_within_scikit_learn_is_found_by_rule(then, today):
+    module, _, name = f"sklearn.{then}".rpartition(".")
+    package = importlib.import_module(module.rpartition(".")[0])
+    spec = aliases.Aliases({}).find_spec(module, package.__path__)
+    with pytest.warns(FutureWarning, match=f"{module} is no more.* takes sklearn"):
+        found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    module, _, today = f"sklearn.{today}".rpartition(".")
+    assert getattr(found, name) is getattr(importlib.import_module(module), today)
 
 
 def test_a_stand_in_hides_the_module_whose_name_it_has(tmp_path):
@@ -92,6 +119,7 @@ def test_runs_as_sitecustomize_before_the_one_that_it_hides(tmp_path):
     assert answer.stdout == "theirs wave\n", answer.stderr
 
 
+@pytest.mark.processes
 def test_leaves_all_other_names_alone():
     answer = python(f"{INSTALL}import sklearn.externals.nothing")
     assert "No module named 'sklearn.externals.nothing'" in answer.stderr
