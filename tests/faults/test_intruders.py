@@ -271,7 +271,7 @@ def test_members_of_archives(rest, outside, home, tmp_path, account):
     refused = 0
     for name, content in evil_archives(outside).items():
         artifact = f"LocalUpload/c/{account.times}.tar.gz"
-        store.blobs.write(store.add_artifact(artifact), [content])
+        store.write(artifact, [content])
         asset = {"id": "a", "url": f"aml://artifact/{artifact}", "unpack": True}
         containers = tmp_path / "some" / "containers"
         containers.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ NOT_DESCRIBED = {
     rf"/modelmanagement/v1\.0{WORKSPACE}/services/validate.*": "checks before a deployment",
     rf"/modelmanagement/v1\.0{WORKSPACE}/services/[^/]+/logs": "the container's log",
     rf"/modelmanagement/v1\.0{WORKSPACE}/images(/[^/]+)?": "container images, of 2018 and 2019",
-    r"/blobs/[0-9a-f]{32}": "blob storage, which is another service",
+    r"/blobs/[^/]+": "blob storage, which is another service",
     r"/discovery/[0-9a-f]{64}": "where the APIs are",
     r"/msi/[0-9a-f]{64}": "the managed identity's endpoint, which is another service",
     r"/subscriptions": "in Azure's description of subscriptions, which is not in the folder",

@@ -32,34 +32,39 @@ class Blobs:
         for private in (self._whole, self._staged):
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    @staticmethod
-    def new_name() -> str:
-        return uuid.uuid4().hex
-
     def file(self, name: str) -> Path:
-        """Where the bytes of a blob are, once they have been written."""
+        """Where the bytes of a blob are."""
         return self._whole / uuid.UUID(hex=name).hex
 
-    def write(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Write a blob, which appears under its name only when all its bytes are on the disk."""
+    def write(self, chunks: Iterable[bytes]) -> str:
+        """Write a new blob, which is there only when all its bytes are on the disk; its name."""
+        name = uuid.uuid4().hex
         self._write(self.file(name), chunks)
+        sync_folder(self._whole)
+        return name
 
-    def stage(self, name: str, block: str, chunks: Iterable[bytes]) -> None:
+    def stage(self, upload: str, block: str, chunks: Iterable[bytes]) -> None:
         """Keep one block of a large upload until :meth:`commit` names it."""
-        self._write(self._block_file(name, block), chunks)
+        file = self._block_file(upload, block)
+        file.parent.mkdir(exist_ok=True)
+        self._write(file, chunks)
 
-    def commit(self, name: str, blocks: list[str]) -> None:
-        """Join staged blocks, in the order given, into a blob.
+    def commit(self, upload: str, blocks: Iterable[str]) -> str:
+        """Join staged blocks, in the order given, into a new blob; its name.
 
         Raises
         ------
         FileNotFoundError
             If a block was never staged.
         """
-        files = [self._block_file(name, block) for block in blocks]
-        self.write(name, (chunk for file in files for chunk in read_chunks(file)))
-        for file in files:
-            file.unlink(missing_ok=True)
+        files = [self._block_file(upload, block) for block in blocks]
+        name = self.write(chunk for file in files for chunk in read_chunks(file))
+        self.discard(upload)
+        return name
+
+    def discard(self, upload: str) -> None:
+        """Remove what was staged of an upload."""
+        shutil.rmtree(self._block_file(upload, "").parent, ignore_errors=True)
 
     def remove(self, name: str) -> None:
         self.file(name).unlink(missing_ok=True)
@@ -70,8 +75,9 @@ class Blobs:
             if file.name not in names:
                 file.unlink(missing_ok=True)
 
-    def _block_file(self, name: str, block: str) -> Path:
-        return self._staged / hashlib.sha256(f"{name}/{block}".encode()).hexdigest()
+    def _block_file(self, upload: str, block: str) -> Path:
+        folder, file = (hashlib.sha256(part.encode()).hexdigest() for part in (upload, block))
+        return self._staged / folder / file
 
     def _write(self, path: Path, chunks: Iterable[bytes]) -> None:
         part = self._staged / uuid.uuid4().hex
@@ -84,8 +90,6 @@ class Blobs:
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        if path.parent == self._whole:
-            sync_folder(self._whole)
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:

@@ -8,7 +8,10 @@ import tarfile
 from pathlib import Path, PurePosixPath
 
 from ..v1.refusal import Refusal
-from .store import Document, Store, asset_of, asset_prefixes
+from .faults import Invalid
+from .operations import Document
+from .records import Model
+from .store import Store
 
 UNPACKED_LIMIT = 4 << 30  # bytes
 MODELS = "azureml-models"
@@ -45,12 +48,9 @@ def _fill(app: Path, store: Store, recipe: Document, models: list[Document]) -> 
     for model in models:
         target = app / MODELS / model["name"] / str(model["version"])
         target.mkdir(parents=True)
-        asset = store.asset(asset_of(model))
-        if asset is None:
-            raise Refusal(404, "ModelNotFound", f"The model {model['id']} was deleted meanwhile.")
-        for prefix in asset_prefixes(asset):
+        for prefix in store.get(Model, model["name"], model["version"]).artifacts:
             stripped = PurePosixPath(prefix.split("/", 2)[2]).parent
-            for artifact_id, file in store.artifacts(prefix):
+            for artifact_id, file in store.files(prefix):
                 path = PurePosixPath(artifact_id.split("/", 2)[2]).relative_to(stripped)
                 copy_below(target, str(path), file)
 
@@ -73,10 +73,10 @@ def script_environment(
 
 def uploaded_file(store: Store, url: str) -> Path:
     artifact_id = url.removeprefix("aml://artifact/")
-    for found, file in store.artifacts(artifact_id):
-        if found == artifact_id and file.exists():
-            return file
-    raise Refusal(400, "ArtifactNotFound", f"{url} was not uploaded to this workspace.")
+    artifact = store.artifact(artifact_id)
+    if artifact is None:
+        raise Invalid("artifact", f"{url} was not uploaded to this workspace.")
+    return artifact.file
 
 
 def below(folder: Path, name: str) -> Path:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import uuid
 from datetime import datetime, timezone
+from typing import Any
 
-from .store import Document
+from .records import now
 
-
-def now() -> str:
-    return datetime.now(timezone.utc).isoformat()
+Document = dict[str, Any]
 
 
 class Operation:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
+
+
+def now() -> str:
+    """ISO 8601, in UTC."""
+    return datetime.now(timezone.utc).isoformat()
 
 
 @dataclass(frozen=True)
@@ -18,8 +24,8 @@ class Model:
         Its files, by the paths they were uploaded to: each a file, or a folder with all below it.
     created : str
         ISO 8601, in UTC.
-    other : dict
-        What only one client knows of, kept as it came.
+    other : dict of dict
+        What only one client knows of, under its name (``v1``, ``v2``), as it came.
     """
 
     name: str
@@ -30,7 +36,7 @@ class Model:
     tags: dict[str, str] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
     archived: bool = False
-    other: dict[str, Any] = field(default_factory=dict)
+    other: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -51,8 +57,8 @@ class Environment:
         The container image that it begins with.
     variables : dict of str to str
         Environment variables of the script.
-    other : dict
-        What only one client knows of, kept as it came.
+    other : dict of dict
+        As of a `Model`.
     """
 
     name: str
@@ -64,7 +70,7 @@ class Environment:
     variables: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     archived: bool = False
-    other: dict[str, Any] = field(default_factory=dict)
+    other: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -88,4 +94,4 @@ class Code:
     artifacts: tuple[str, ...]
     created: str
     digest: str = ""
-    other: dict[str, Any] = field(default_factory=dict)
+    other: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..v1.refusal import Refusal
+from ..v1.refusal import Refusal, refusal_of
 from .container import Container
+from .faults import Fault
 from .folder import build_folder, script_environment
-from .operations import Operation, failure, now
+from .operations import Document, Operation, failure
+from .records import now
 from .requirements import differences
-from .store import Document, Store
+from .store import Store
 
 
 def new_key() -> str:
@@ -188,7 +190,8 @@ class Services:
                     problem = container.start() if service.deployment is operation else None
                     if problem is not None:
                         error = crashed(service, problem)
-            except Refusal as refusal:
+            except (Refusal, Fault) as reason:
+                refusal = reason if isinstance(reason, Refusal) else refusal_of(reason)
                 error = failure(refusal.code, refusal.message)
             except Exception as fault:
                 error = failure("DeploymentFailed", f"{type(fault).__name__}: {fault}")

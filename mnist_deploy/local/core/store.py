@@ -1,65 +1,113 @@
 """What is registered in the local workspace, on disk.
 
-Documents (models, environments, assets) are rows of one SQLite file, the bytes of
-artifacts are files beside it.
+Records (models, environments, code) are rows of one SQLite file, the bytes of artifacts are
+files beside it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from .blobs import Blobs
+from .faults import Conflict, Invalid, NotFound
+from .migration import migrate
+from .records import Code, Environment, Model
 
-Document = dict[str, Any]
+Record = TypeVar("Record", Model, Environment, Code)
 Version = int | str
+DIGITS = 18  # at most, of a version that takes part in the counting
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS artifact (id TEXT PRIMARY KEY, blob TEXT UNIQUE NOT NULL);
-CREATE TABLE IF NOT EXISTS asset (id TEXT PRIMARY KEY, document TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS versioned (
-    position INTEGER PRIMARY KEY, kind TEXT, name TEXT, version, document TEXT NOT NULL,
-    UNIQUE (kind, name, version));
-CREATE TABLE IF NOT EXISTS last_version (
-    kind TEXT, name TEXT, version INTEGER NOT NULL, PRIMARY KEY (kind, name));
-"""
+
+class UnreadableStore(Exception):
+    """The files of the workspace are damaged, or of a version that is not known here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """Bytes that were uploaded.
+
+    Attributes
+    ----------
+    path : str
+        Where the client put them, as ``origin/container/name``.
+    file : Path
+        Where they lie.
+    metadata : dict
+        What the client noted beside them.
+    """
+
+    path: str
+    file: Path
+    metadata: dict[str, str]
 
 
 class Store:
-    """Models, environments, assets and artifacts under one folder.
+    """Records and artifacts under one folder.
 
     Parameters
     ----------
     folder : Path
         Made if missing. Only one process may have it open; what an earlier one left
         half-written is swept away.
+
+    Attributes
+    ----------
+    holders : list of callables
+        Each gives paths, or prefixes of them, of artifacts that are needed though no record
+        refers to them.
+
+    Raises
+    ------
+    UnreadableStore
+        If what lies in `folder` cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.blobs = Blobs(folder)
+        self.holders: list[Callable[[], Iterable[str]]] = []
+        self._blobs = Blobs(folder)
         self._lock = threading.RLock()
+        self._touched: dict[str, float] = {}  # by upload, on a clock that stops in standby
+        self._staging: set[str] = set()
         self._database = sqlite3.connect(
             folder / "workspace.sqlite", check_same_thread=False, isolation_level=None
         )
-        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
-            # Exclusive: without a file in shared memory, which network drives do not have.
-            self._database.execute(f"PRAGMA {setting}")
-        self._database.executescript(SCHEMA)
-        self._sweep()
+        try:
+            for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+                # Exclusive: without a file in shared memory, which network drives do not have.
+                self._database.execute(f"PRAGMA {setting}")
+            with self.transaction() as database:
+                migrate(database)
+            self.sweep()
+            self._blobs.keep_only({blob for (blob,) in self._rows("SELECT blob FROM artifact")})
+        except (OSError, sqlite3.OperationalError):  # a full disk, a lock: not the content
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise UnreadableStore(f"{folder} cannot be read: {error}") from error
 
     def close(self) -> None:
         self._database.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Read, decide and write, with nobody in between; within another it is a part of that."""
         with self._lock:
+            if self._database.in_transaction:
+                yield self._database
+                return
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
@@ -73,133 +121,291 @@ class Store:
         with self._lock:
             return self._database.execute(query, values).fetchall()
 
-    # Artifacts: a path that the SDK chose, and the blob that holds its bytes.
+    # Records.
 
-    def add_artifact(self, artifact_id: str) -> str:
-        """Give `artifact_id` (origin/container/path) a blob yet to be written; its name."""
-        blob = self.blobs.new_name()
-        with self._transaction() as database:
-            database.execute("REPLACE INTO artifact VALUES (?, ?)", (artifact_id, blob))
-        return blob
+    def add(self, record: Record) -> Record:
+        """Register `record` as the next version of its name; no number is ever used again.
 
-    def artifacts(self, prefix: str) -> list[tuple[str, Path]]:
-        """(id, file) of the artifact `prefix` itself and of all below it.
-
-        A file is missing as long as its bytes have not all arrived.
+        Raises
+        ------
+        Invalid
+            If a file of it was not uploaded.
         """
-        return [(artifact, self.blobs.file(blob)) for artifact, blob in self._artifacts(prefix)]
+        kind = kind_of(type(record))
+        with self.transaction():
+            rows = self._rows(
+                "SELECT last FROM counter WHERE kind = ? AND name = ?", kind, record.name
+            )
+            number = rows[0][0] + 1 if rows else 1
+            return self.put(dataclasses.replace(record, version=type(record.version)(number)))
 
-    def _artifacts(self, prefix: str) -> list[tuple[str, str]]:
+    def put(self, record: Record) -> Record:
+        """Write a new version under the version that `record` has.
+
+        Raises
+        ------
+        Conflict
+            If there is one of that version.
+        Invalid
+            If a file of it was not uploaded.
+        """
+        kind, version = kind_of(type(record)), str(record.version)
+        with self.transaction() as database:
+            if self.find(type(record), record.name, version) is not None:
+                raise Conflict(kind, f"There is version {version} of {kind} {record.name} already.")
+            for prefix in artifacts_of(record):
+                self.check_uploaded(prefix)
+            database.execute(
+                "INSERT INTO record (kind, name, version, document) VALUES (?, ?, ?, ?)",
+                (kind, record.name, version, encode(record)),
+            )
+            if version.isascii() and version.isdigit() and len(version) <= DIGITS:
+                database.execute(
+                    "INSERT INTO counter VALUES (?, ?, ?) ON CONFLICT (kind, name)"
+                    " DO UPDATE SET last = max(last, excluded.last)",
+                    (kind, record.name, int(version)),
+                )
+        return record
+
+    def find(self, kind: type[Record], name: str, version: Version | None = None) -> Record | None:
+        """One version, by default the one that was registered last, or None."""
+        rows = self._rows(
+            "SELECT document FROM record WHERE kind = ? AND name = ?"
+            " AND (?3 IS NULL OR version = ?3) ORDER BY position DESC LIMIT 1",
+            kind_of(kind),
+            name,
+            None if version is None else str(version),
+        )
+        return decode(kind, rows[0][0]) if rows else None
+
+    def get(self, kind: type[Record], name: str, version: Version | None = None) -> Record:
+        """As :meth:`find`.
+
+        Raises
+        ------
+        NotFound
+            If there is none.
+        """
+        record = self.find(kind, name, version)
+        if record is None:
+            raise NotFound(kind_of(kind), name if version is None else f"{name}:{version}")
+        return record
+
+    def all(self, kind: type[Record]) -> list[Record]:
+        """Every version of every name, the newest first."""
+        rows = self._rows(
+            "SELECT document FROM record WHERE kind = ? ORDER BY position DESC", kind_of(kind)
+        )
+        return [decode(kind, document) for (document,) in rows]
+
+    def change(
+        self,
+        kind: type[Record],
+        name: str,
+        version: Version,
+        function: Callable[[Record], Record],
+    ) -> Record:
+        """Write what `function` makes of one version; nobody else changes it meanwhile.
+
+        Raises
+        ------
+        NotFound
+            If there is none.
+        """
+        with self.transaction() as database:
+            changed = function(self.get(kind, name, version))
+            database.execute(
+                "UPDATE record SET document = ? WHERE kind = ? AND name = ? AND version = ?",
+                (encode(changed), kind_of(kind), name, str(version)),
+            )
+        return changed
+
+    def delete(self, kind: type[Record], name: str, version: Version) -> None:
+        """Forget one version, and its files unless something else refers to them.
+
+        Raises
+        ------
+        NotFound
+            If there is none.
+        """
+        with self.transaction() as database:
+            record = self.get(kind, name, version)
+            database.execute(
+                "DELETE FROM record WHERE kind = ? AND name = ? AND version = ?",
+                (kind_of(kind), name, str(version)),
+            )
+        paths = [each.path for prefix in artifacts_of(record) for each in self.artifacts(prefix)]
+        self._forget(paths)
+
+    # Artifacts.
+
+    def write(
+        self, path: str, chunks: Iterable[bytes], metadata: Mapping[str, str] | None = None
+    ) -> Artifact:
+        """Keep bytes under `path`, whole or not at all; what was there before is replaced.
+
+        Raises
+        ------
+        Invalid
+            If `path` does not stay below the folder that it is downloaded to.
+        """
+        self.touch(check_path(path))
+        return self._place(path, self._blobs.write(chunks), metadata)
+
+    def stage(self, path: str, block: str, chunks: Iterable[bytes]) -> None:
+        """Keep one block of a large upload to `path` until :meth:`commit` names it."""
+        self.touch(check_path(path))
+        self._staging.add(path)
+        self._blobs.stage(path, block, chunks)
+
+    def commit(
+        self, path: str, blocks: Iterable[str], metadata: Mapping[str, str] | None = None
+    ) -> Artifact:
+        """Join staged blocks, in the order given, under `path`.
+
+        Raises
+        ------
+        Invalid
+            If a block was never staged.
+        """
+        try:
+            blob = self._blobs.commit(check_path(path), blocks)
+        except FileNotFoundError as error:
+            raise Invalid("block list", f"Not all blocks of {path} were uploaded.") from error
+        self._staging.discard(path)
+        return self._place(path, blob, metadata)
+
+    def _place(self, path: str, blob: str, metadata: Mapping[str, str] | None) -> Artifact:
+        self.touch(path)
+        noted = dict(metadata or {})
+        with self.transaction() as database:
+            before = self._rows("SELECT blob FROM artifact WHERE path = ?", path)
+            database.execute(
+                "REPLACE INTO artifact VALUES (?, ?, ?)", (path, blob, json.dumps(noted))
+            )
+        for (old,) in before:
+            self._blobs.remove(old)
+        return Artifact(path, self._blobs.file(blob), noted)
+
+    def touch(self, path: str) -> None:
+        """Note that somebody is at work with the upload that `path` belongs to."""
+        self._touched[upload_of(path)] = time.monotonic()
+
+    def annotate(self, path: str, metadata: Mapping[str, str]) -> None:
+        """Replace what is noted beside an artifact.
+
+        Raises
+        ------
+        NotFound
+            If nothing was uploaded there.
+        """
+        with self.transaction() as database:
+            if self.artifact(path) is None:
+                raise NotFound("artifact", path)
+            database.execute(
+                "UPDATE artifact SET metadata = ? WHERE path = ?",
+                (json.dumps(dict(metadata)), path),
+            )
+
+    def artifact(self, path: str) -> Artifact | None:
+        """What was uploaded to `path`, or None."""
+        rows = self._rows("SELECT path, blob, metadata FROM artifact WHERE path = ?", path)
+        return self._artifact(*rows[0]) if rows else None
+
+    def artifacts(self, prefix: str) -> list[Artifact]:
+        """What was uploaded to `prefix` itself and to all paths below it."""
         folder = prefix.rstrip("/") + "/"
-        return self._rows(
-            "SELECT id, blob FROM artifact WHERE id = ? OR substr(id, 1, ?) = ? ORDER BY id",
+        rows = self._rows(
+            "SELECT path, blob, metadata FROM artifact"
+            " WHERE path = ? OR substr(path, 1, ?) = ? ORDER BY path",
             prefix,
             len(folder),
             folder,
         )
+        return [self._artifact(*row) for row in rows]
 
-    # Documents.
+    def _artifact(self, path: str, blob: str, metadata: str) -> Artifact:
+        return Artifact(path, self._blobs.file(blob), json.loads(metadata))
 
-    def add_asset(self, document: Document) -> None:
-        with self._transaction() as database:
-            row = (document["id"], json.dumps(document))
-            database.execute("INSERT INTO asset VALUES (?, ?)", row)
+    def files(self, prefix: str) -> list[tuple[str, Path]]:
+        """(path, file) of the artifact `prefix` itself and of all below it."""
+        return [(each.path, each.file) for each in self.artifacts(prefix)]
 
-    def asset(self, asset_id: str) -> Document | None:
-        rows = self._rows("SELECT document FROM asset WHERE id = ?", asset_id)
-        return json.loads(rows[0][0]) if rows else None
+    def check_uploaded(self, prefix: str) -> None:
+        """Raise `Invalid` if nothing was uploaded to `prefix` or below it."""
+        if not self.artifacts(prefix):
+            raise Invalid("artifact", f"{prefix} was not uploaded to this workspace.")
 
-    def add(self, kind: str, name: str, document: Document) -> int:
-        """Register `document` as the next version of `name`; no number is ever used again."""
-        with self._transaction():
-            rows = self._rows(
-                "SELECT version FROM last_version WHERE kind = ? AND name = ?", kind, name
-            )
-            version = rows[0][0] + 1 if rows else 1
-            self._put(kind, name, version, document)
-        return version
+    def sweep(self, idle: float = 0.0) -> None:
+        """Forget uploads that nothing refers to and that nobody was at for `idle` seconds."""
+        staged = list(self._staging)
+        with self.transaction():
+            since = time.monotonic() - idle
+            touched = list(self._touched.items())
+            at_work = {upload for upload, when in touched if when > since}
+            paths = [path for (path,) in self._rows("SELECT path FROM artifact")]
+            self._forget([path for path in paths if upload_of(path) not in at_work])
+            for upload, _ in touched:
+                if upload not in at_work:
+                    del self._touched[upload]
+        for path in [path for path in staged if upload_of(path) not in at_work]:
+            self._staging.discard(path)
+            self._blobs.discard(path)
 
-    def put(self, kind: str, name: str, version: Version, document: Document) -> None:
-        """Write one version, new or not, under the version that is given."""
-        with self._transaction():
-            self._put(kind, name, version, document)
-
-    def _put(self, kind: str, name: str, version: Version, document: Document) -> None:
-        self._database.execute(
-            "INSERT INTO versioned (kind, name, version, document) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (kind, name, version) DO UPDATE SET document = excluded.document",
-            (kind, name, version, json.dumps(document)),
-        )
-        if isinstance(version, int):
-            self._database.execute(
-                "INSERT INTO last_version VALUES (?, ?, ?) ON CONFLICT (kind, name)"
-                " DO UPDATE SET version = max(version, excluded.version)",
-                (kind, name, version),
-            )
-
-    def get(
-        self, kind: str, name: str, version: Version | None = None
-    ) -> tuple[Version, Document] | None:
-        """(version, document) of one version, by default the newest, or None."""
-        rows = self._rows(
-            "SELECT version, document FROM versioned WHERE kind = ? AND name = ?"
-            " AND (?3 IS NULL OR version = ?3) ORDER BY position DESC LIMIT 1",
-            kind,
-            name,
-            version,
-        )
-        return (rows[0][0], json.loads(rows[0][1])) if rows else None
-
-    def all(self, kind: str) -> list[tuple[str, Version, Document]]:
-        """(name, version, document) of every version of every name, the newest first."""
-        rows = self._rows(
-            "SELECT name, version, document FROM versioned WHERE kind = ? ORDER BY position DESC",
-            kind,
-        )
-        return [(name, version, json.loads(document)) for name, version, document in rows]
-
-    def delete(self, kind: str, name: str, version: Version) -> None:
-        with self._transaction() as database:
-            database.execute(
-                "DELETE FROM versioned WHERE kind = ? AND name = ? AND version = ?",
-                (kind, name, version),
-            )
-
-    def remove_asset(self, asset_id: str) -> None:
-        """Forget an asset, its artifacts and their bytes, unless a model still refers to it."""
-        asset = self.asset(asset_id)
-        if asset is None or asset_id in self._assets_in_use():
-            return
-        gone = [pair for prefix in asset_prefixes(asset) for pair in self._artifacts(prefix)]
-        with self._transaction() as database:
-            database.execute("DELETE FROM asset WHERE id = ?", (asset_id,))
-            database.executemany("DELETE FROM artifact WHERE id = ?", [(pair[0],) for pair in gone])
+    def _forget(self, paths: list[str]) -> None:
+        """Remove those of the artifacts at `paths` that nothing refers to, with their bytes."""
+        with self.transaction() as database:
+            wanted = self._wanted()
+            gone = [
+                (path, blob)
+                for path in paths
+                if not any(folder in wanted for folder in folders_of(path))
+                for (blob,) in self._rows("SELECT blob FROM artifact WHERE path = ?", path)
+            ]
+            database.executemany("DELETE FROM artifact WHERE path = ?", [(p,) for p, _ in gone])
         for _, blob in gone:
-            self.blobs.remove(blob)
+            self._blobs.remove(blob)
 
-    def _assets_in_use(self) -> set[str]:
-        return {asset_of(document) for _, _, document in self.all("model")}
-
-    def _sweep(self) -> None:
-        """Forget what no model refers to: uploads that were cut off, code of old services."""
-        wanted = self._assets_in_use()
-        for (asset_id,) in self._rows("SELECT id FROM asset"):
-            if asset_id not in wanted:
-                self.remove_asset(asset_id)
-        prefixes = [p for asset in wanted for p in asset_prefixes(self.asset(asset) or {})]
-        kept = {blob for prefix in prefixes for _, blob in self._artifacts(prefix)}
-        with self._transaction() as database:
-            for (blob,) in self._rows("SELECT blob FROM artifact"):
-                if blob not in kept:
-                    database.execute("DELETE FROM artifact WHERE blob = ?", (blob,))
-        self.blobs.keep_only(kept)
+    def _wanted(self) -> set[str]:
+        """The paths and prefixes that something refers to."""
+        prefixes = [prefix for model in self.all(Model) for prefix in model.artifacts]
+        prefixes += [prefix for code in self.all(Code) for prefix in code.artifacts]
+        prefixes += [prefix for holder in self.holders for prefix in holder()]
+        return {prefix.rstrip("/") for prefix in prefixes}
 
 
-def asset_of(model: Document) -> str:
-    """The id of the asset that a registered model's url (aml://asset/ID) names."""
-    return model["url"].removeprefix("aml://asset/")
+def kind_of(kind: type) -> str:
+    """``model`` for Model."""
+    return kind.__name__.lower()
 
 
-def asset_prefixes(asset: Document) -> list[str]:
-    """The artifact ids, or prefixes of them, that make up an asset."""
-    return [part.get("prefix") or part["id"] for part in asset.get("artifacts") or []]
+def artifacts_of(record: Model | Environment | Code) -> tuple[str, ...]:
+    return () if isinstance(record, Environment) else record.artifacts
+
+
+def encode(record: Any) -> str:
+    return msgspec.json.encode(record).decode()
+
+
+def decode(kind: type[Record], document: str) -> Record:
+    return msgspec.json.decode(document, type=kind)
+
+
+def check_path(path: str) -> str:
+    """`path`, if it stays below the folder that it will be downloaded to."""
+    parts = path.split("/")
+    if {"", ".", ".."} & set(parts) or "\\" in path or "\0" in path:
+        raise Invalid("path", f"An artifact's path must stay in its folder: {path!r}")
+    return path
+
+
+def upload_of(path: str) -> str:
+    """What was uploaded together: the first two parts of its path."""
+    return "/".join(path.split("/")[:2])
+
+
+def folders_of(path: str) -> Iterator[str]:
+    """`path` itself and every folder that it lies in."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]

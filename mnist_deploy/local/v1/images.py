@@ -13,10 +13,19 @@ from flask import Blueprint, Response, current_app, jsonify, request
 
 from ..core.folder import uploaded_file
 from ..core.operations import Operation
+from ..core.records import now
 from ..core.services import Services
-from ..core.store import Document
 from .artifacts import store
-from .models import CREATOR, MMS, answer, apply_patch, details, find_model, has_all, now
+from .models import (
+    CREATOR,
+    MMS,
+    Document,
+    answer,
+    apply_patch,
+    details,
+    find_model,
+    has_all,
+)
 from .operations import accepted
 from .refusal import Refusal, not_supported
 
@@ -41,7 +50,7 @@ def find_image(image_id: str) -> Document:
 def create_image(**_: str) -> Response:
     asked = request.get_json()
     check_request(asked)
-    models = [answer(*find_model(model_id)) for model_id in asked.get("modelIds") or []]
+    models = [answer(find_model(model_id)) for model_id in asked.get("modelIds") or []]
     for asset in asked["assets"]:
         uploaded_file(store(), asset["url"])
     read_conda_file(asked)

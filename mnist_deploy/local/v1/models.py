@@ -2,85 +2,160 @@
 
 from __future__ import annotations
 
-import datetime as dt
+import dataclasses
 import re
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, current_app, jsonify, request, url_for
+from msgspec import UNSET, Meta, Struct, UnsetType, field, to_builtins
 
-from ..core.store import Document, asset_of, asset_prefixes
+from ..core.faults import InUse, Invalid, NotFound
+from ..core.records import Model, now
 from .artifacts import WORKSPACE, store
-from .refusal import Refusal
+from .refusal import Refusal, body, convert, read_query
 
 MMS = f"/modelmanagement/v1.0{WORKSPACE}"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+VERSION = re.compile("[0-9]{1,18}")
 CREATOR = {"userObjectId": "local", "userTenantId": "local", "userName": "local user"}
+PAGE = 255  # models in a list's answer, unless it is asked for fewer
+
+Document = dict[str, Any]
+Labels = dict[str, str | int | float | bool | None]
 
 model_api = Blueprint("models", __name__)
 
 
-def now() -> str:
-    return dt.datetime.now(dt.timezone.utc).isoformat()
+class Part(Struct):
+    """One of the artifacts of an asset: a file by its id, or a folder by its prefix."""
+
+    id: str = ""
+    prefix: str = ""
 
 
-@model_api.post(f"{MMS}/assets")
-def create_asset(**_: str) -> Response:
-    asked = request.get_json()
-    asset = {
-        "id": uuid.uuid4().hex,
-        "name": asked["name"],
-        "artifacts": asked["artifacts"],
+class AskedAsset(Struct):
+    name: str
+    artifacts: list[Part]
+
+
+class AskedModel(Struct, rename="camel"):
+    name: str
+    url: str
+    description: str | None = None
+    kv_tags: Labels | None = None
+    properties: Labels | None = None
+    mime_type: str | None = None
+    unpack: bool | None = None
+    framework: str | None = None
+    framework_version: str | None = None
+    experiment_name: str | None = None
+    run_id: str | None = None
+    datasets: list[dict[str, Any]] | None = None
+    sample_input_data: str | None = None
+    sample_output_data: str | None = None
+    resource_requirements: dict[str, Any] | None = None
+
+
+def assets() -> dict[str, tuple[str, ...]]:
+    """The files of what is about to be registered, by the asset's id."""
+    return current_app.extensions.setdefault("assets", {})
+
+
+def find_asset(asset_id: str) -> tuple[str, ...] | None:
+    """The artifacts of an asset; that of a registered model has the model's id."""
+    found = assets().get(asset_id)
+    if found is None and ":" in asset_id:
+        name, _, version = asset_id.partition(":")
+        model = store().find(Model, name, version)
+        found = None if model is None else model.artifacts
+    return found
+
+
+def describe_asset(asset_id: str, artifacts: tuple[str, ...]) -> Document:
+    return {
+        "id": asset_id,
+        "name": asset_id,
+        "artifacts": [{"prefix": prefix} for prefix in artifacts],
         "kvTags": {},
         "properties": {},
         "createdTime": now(),
     }
-    for prefix in asset_prefixes(asset):
-        files = [file for _, file in store().artifacts(prefix)]
-        if not files or not all(file.exists() for file in files):
-            raise Refusal(400, "ArtifactNotFound", f"{prefix} of {asked['name']} is not uploaded.")
-    store().add_asset(asset)
-    return jsonify(asset)
+
+
+@model_api.post(f"{MMS}/assets")
+def create_asset(**_: str) -> Response:
+    asked = body(AskedAsset)
+    artifacts = tuple(part.prefix or part.id for part in asked.artifacts)
+    for prefix in artifacts:
+        store().check_uploaded(prefix)
+        store().touch(prefix)
+    asset_id = uuid.uuid4().hex
+    assets()[asset_id] = artifacts
+    return jsonify(describe_asset(asset_id, artifacts))
 
 
 @model_api.get(f"{MMS}/assets/<asset_id>")
 def show_asset(asset_id: str, **_: str) -> Response:
-    asset = store().asset(asset_id)
-    if asset is None:
-        raise Refusal(404, "AssetNotFound", f"There is no asset {asset_id}.")
-    return jsonify(asset)
+    artifacts = find_asset(asset_id)
+    if artifacts is None:
+        raise NotFound("asset", asset_id)
+    return jsonify(describe_asset(asset_id, artifacts))
 
 
 @model_api.post(f"{MMS}/models")
 def register_model(**_: str) -> Response:
-    asked = request.get_json()
-    name = asked.get("name") or ""
-    if not NAME.fullmatch(name):
-        raise Refusal(
-            400,
-            "InvalidModelName",
-            f"{name!r} is no name for a model: letters, digits, '.', '_' and '-', at most 255, "
-            "beginning with a letter or digit.",
+    asked = body(AskedModel)
+    if not NAME.fullmatch(asked.name):
+        raise Invalid(
+            "model name",
+            f"{asked.name!r} is no name for a model: letters, digits, '.', '_' and '-', at most "
+            "255, beginning with a letter or digit.",
         )
-    if store().asset(asset_of(asked)) is None:
-        raise Refusal(400, "AssetNotFound", f"The files of {name} were not registered first.")
-    kept = ("name", "url", "description", "framework", "frameworkVersion", "experimentName",
-            "runId", "sampleInputData", "sampleOutputData", "resourceRequirements")  # fmt: skip
-    model = {field: asked[field] for field in kept if asked.get(field) is not None} | {
-        "mimeType": asked.get("mimeType") or "application/octet-stream",
-        "unpack": bool(asked.get("unpack")),
-        "kvTags": asked.get("kvTags") or {},
-        "properties": asked.get("properties") or {},
-        "datasets": asked.get("datasets") or [],
-        "createdTime": now(),
+    asset_id = asked.url.removeprefix("aml://asset/")
+    artifacts = find_asset(asset_id)
+    if artifacts is None:
+        raise Refusal(400, "AssetNotFound", f"The files of {asked.name} were not registered first.")
+    kept = ("framework", "frameworkVersion", "experimentName", "runId", "datasets", "mimeType",
+            "unpack", "sampleInputData", "sampleOutputData", "resourceRequirements")  # fmt: skip
+    sent = to_builtins(asked)
+    model = store().add(
+        Model(
+            asked.name,
+            0,
+            artifacts,
+            now(),
+            asked.description or "",
+            texts(asked.kv_tags),
+            texts(asked.properties),
+            other={"v1": {name: sent[name] for name in kept if sent[name] is not None}},
+        )
+    )
+    assets().pop(asset_id, None)
+    return jsonify(answer(model))
+
+
+def texts(labels: Labels | None) -> dict[str, str]:
+    """Tags and properties are texts, as Azure makes them of numbers too."""
+    return {name: "" if value is None else str(value) for name, value in (labels or {}).items()}
+
+
+def answer(model: Model) -> Document:
+    return {
+        "mimeType": "application/octet-stream",
+        "unpack": False,
+        "datasets": [],
+        **({"description": model.description} if model.description else {}),
+        **model.other.get("v1", {}),
+        "id": model.id,
+        "name": model.name,
+        "version": model.version,
+        "url": f"aml://asset/{model.id}",
+        "kvTags": model.tags,
+        "properties": model.properties,
+        "createdTime": model.created,
         "createdBy": CREATOR,
     }
-    version = store().add("model", name, model)
-    return jsonify(answer(name, version, model))
-
-
-def answer(name: str, version: int | str, model: Document) -> Document:
-    return model | {"id": f"{name}:{version}", "version": version}
 
 
 def details(model: Document) -> Document:
@@ -89,49 +164,59 @@ def details(model: Document) -> Document:
     return dict.fromkeys(texts, "") | model | {"tags": model["kvTags"]}
 
 
-def find_model(model_id: str) -> tuple[str, int | str, Document]:
-    """(name, version, document) of the model ``name:version`` (or ``name``: its newest)."""
+def find_model(model_id: str) -> Model:
+    """The model ``name:version`` (or ``name``: its newest)."""
     name, _, version = model_id.partition(":")
-    if version == "" or version.isdigit():
-        found = store().get("model", name, int(version) if version else None)
+    if version == "" or VERSION.fullmatch(version):
+        found = store().find(Model, name, int(version) if version else None)
         if found is not None:
-            return name, *found
-    raise Refusal(
-        404, "ModelNotFound", f"No model {model_id} is registered in this local workspace."
-    )
+            return found
+    raise NotFound("model", model_id)
 
 
 @model_api.get(f"{MMS}/models/<model_id>")
 def show_model(model_id: str, **_: str) -> Response:
-    return jsonify(answer(*find_model(model_id)))
+    return jsonify(answer(find_model(model_id)))
+
+
+class ModelQuery(Struct, rename="camel"):
+    name: str | None = None
+    framework: str | None = None
+    run_id: str | None = None
+    tags: str | None = None
+    properties: str | None = None
+    latest_version_only: bool = False
+    count: Annotated[int, Meta(ge=1, le=10**6)] | None = None
+    skip: Annotated[int, Meta(ge=0, le=10**18)] = field(default=0, name="$skipToken")
 
 
 @model_api.get(f"{MMS}/models")
 def list_models(**_: str) -> Response:
-    query = request.args
-    found = [entry for entry in store().all("model") if matches(entry[0], entry[2], query)]
-    if query.get("latestVersionOnly", "").lower() == "true":
-        newest: dict[str, tuple] = {}
-        for entry in found:
-            newest.setdefault(entry[0], entry)
+    query = read_query(ModelQuery)
+    found = [model for model in store().all(Model) if is_wanted(model, query)]
+    if query.latest_version_only:
+        newest: dict[str, Model] = {}
+        for model in found:
+            newest.setdefault(model.name, model)
         found = list(newest.values())
-    start, count = int(query.get("$skipToken", 0)), int(query.get("count") or 255)
-    page: dict[str, Any] = {"value": [answer(*entry) for entry in found[start : start + count]]}
-    if start + count < len(found):
-        following = query.to_dict() | {"$skipToken": str(start + count)}
+    end = query.skip + (query.count or PAGE)
+    page: Document = {"value": [answer(model) for model in found[query.skip : end]]}
+    if end < len(found):
+        following = request.args.to_dict() | {"$skipToken": str(end)}
         page["nextLink"] = url_for(
             request.endpoint or "", _external=True, **(request.view_args or {}), **following
         )
     return jsonify(page)
 
 
-def matches(name: str, model: Document, query: Any) -> bool:
+def is_wanted(model: Model, query: ModelQuery) -> bool:
+    own = model.other.get("v1", {})
     return (
-        query.get("name") in (None, name)
-        and query.get("framework") in (None, model.get("framework"))
-        and query.get("runId") in (None, model.get("runId"))
-        and has_all(model["kvTags"], query.get("tags"))
-        and has_all(model["properties"], query.get("properties"))
+        query.name in (None, model.name)
+        and query.framework in (None, own.get("framework"))
+        and query.run_id in (None, own.get("runId"))
+        and has_all(model.tags, query.tags)
+        and has_all(model.properties, query.properties)
     )
 
 
@@ -144,35 +229,67 @@ def has_all(labels: dict[str, str], wanted: str | None) -> bool:
     return True
 
 
+class Change(Struct):
+    """One operation of a JSON patch."""
+
+    op: str
+    path: str
+    value: Any = None
+
+
+class Changeable(Struct, rename="camel"):
+    """What of a model may be changed."""
+
+    kv_tags: Labels | None = None
+    properties: Labels | None = None
+    description: str | None = None
+    sample_input_data: str | UnsetType | None = UNSET
+    sample_output_data: str | UnsetType | None = UNSET
+    resource_requirements: dict[str, Any] | UnsetType | None = UNSET
+
+
 @model_api.patch(f"{MMS}/models/<model_id>")
 def update_model(model_id: str, **_: str) -> Response:
-    name, version, model = find_model(model_id)
-    for change in request.get_json(force=True):
-        apply_patch(model, change, {"kvTags", "properties", "description", "sampleInputData",
-                                    "sampleOutputData", "resourceRequirements"})  # fmt: skip
-    store().put("model", name, version, model)
-    return jsonify(answer(name, version, model))
+    changes, known = body(list[Change]), find_model(model_id)
+
+    def change(model: Model) -> Model:
+        document = answer(model)
+        for each in changes:
+            apply_patch(document, to_builtins(each), {"kvTags", "properties", "description",
+                        "sampleInputData", "sampleOutputData", "resourceRequirements"})  # fmt: skip
+        changed = convert(document, Changeable)
+        own = {
+            name: value
+            for name, value in to_builtins(changed).items()
+            if name not in ("kvTags", "properties", "description")
+        }
+        return dataclasses.replace(
+            model,
+            tags=texts(changed.kv_tags),
+            properties=texts(changed.properties),
+            description=changed.description or "",
+            other=model.other | {"v1": model.other.get("v1", {}) | own},
+        )
+
+    return jsonify(answer(store().change(Model, known.name, known.version, change)))
 
 
 def apply_patch(document: Document, change: Document, allowed: set[str]) -> None:
     """Apply one JSON patch operation (add, replace) to a field, or to an entry of one."""
-    field, _, entry = change["path"].strip("/").partition("/")
-    if change["op"].lower() not in ("add", "replace") or field not in allowed:
+    name, _, entry = change["path"].strip("/").partition("/")
+    if change["op"].lower() not in ("add", "replace") or name not in allowed:
         raise Refusal(400, "InvalidPatch", f"{change['op']} {change['path']} cannot be changed.")
     if entry:
-        document[field] = {**(document.get(field) or {}), entry: change["value"]}
+        document[name] = {**(document.get(name) or {}), entry: change["value"]}
     else:
-        document[field] = change["value"]
+        document[name] = change["value"]
 
 
 @model_api.delete(f"{MMS}/models/<model_id>")
 def delete_model(model_id: str, **_: str) -> Response:
-    name, version, model = find_model(model_id)
-    users = current_app.extensions["services"].using(f"{name}:{version}")
+    model = find_model(model_id)
+    users = current_app.extensions["services"].using(model.id)
     if users:
-        raise Refusal(
-            412, "DeletionRequired", f"{name}:{version} is in use: first delete {', '.join(users)}."
-        )
-    store().delete("model", name, version)
-    store().remove_asset(asset_of(model))
+        raise InUse("model", model.id, users)
+    store().delete(Model, model.name, model.version)
     return Response(status=200)

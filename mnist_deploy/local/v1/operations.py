@@ -5,8 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, jsonify, request, url_for
 
 from ..core.operations import Operation
-from ..core.store import Document
-from .models import MMS
+from .models import MMS, Document
 from .refusal import Refusal
 
 HOLD = 10.0  # seconds that the answer about a running operation is held back

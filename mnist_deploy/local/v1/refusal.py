@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 from flask import Flask, Request, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
+
+from ..core import faults
+
+Struct = TypeVar("Struct")
+
+STATUS = {
+    faults.NotFound: (404, "{}NotFound"),
+    faults.Conflict: (409, "{}AlreadyExists"),
+    faults.InUse: (412, "DeletionRequired"),
+    faults.Invalid: (400, "Invalid{}"),
+    faults.NotSupported: (501, "NotImplemented"),
+}
 
 
 class Refusal(Exception):
@@ -40,14 +53,44 @@ class Refusal(Exception):
         return {"error": {"code": self.code, "message": self.message, "details": []}}
 
 
+def refusal_of(fault: faults.Fault) -> Refusal:
+    """A fault of the workspace in Azure's words: ``block list`` not found is BlockListNotFound."""
+    status, code = STATUS[type(fault)]
+    kind = fault.kind.title().replace(" ", "")
+    return Refusal(status, code.format(kind), str(fault))
+
+
 def not_supported(what: str) -> Refusal:
     """501, with the name of the call that the local workspace does not know."""
-    return Refusal(
-        501,
-        "NotImplemented",
-        f"The local workspace of mnist_deploy does not support {what}. Its README lists what "
-        "it does; with a config.json of your own the same call goes to Azure.",
-    )
+    return refusal_of(faults.NotSupported(what))
+
+
+def body(kind: type[Struct]) -> Struct:
+    """What the request's JSON says, as a value of `kind`; else 400 with what is wrong in it."""
+    try:
+        return msgspec.json.decode(request.get_data(), type=kind)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise invalid_body(error) from error
+
+
+def read_query(kind: type[Struct]) -> Struct:
+    """The query of the request's URL, as a value of `kind`; else 400 with what is wrong in it."""
+    try:
+        return msgspec.convert(request.args.to_dict(), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise Refusal(400, "InvalidQuery", f"The request's query is wrong: {error}") from error
+
+
+def convert(value: Any, kind: type[Struct]) -> Struct:
+    """A part of a body that could be understood only later, as a value of `kind`."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise invalid_body(error) from error
+
+
+def invalid_body(error: Exception) -> Refusal:
+    return Refusal(400, "InvalidBody", f"The request's JSON is not what this call takes: {error}")
 
 
 class Fields(dict):
@@ -81,6 +124,10 @@ def install(app: Flask) -> None:
         if refusal.status == 501:  # some of the SDK's messages have room for this line alone
             response.status = "501 Not supported by the local workspace of mnist_deploy"
         return response
+
+    @app.errorhandler(faults.Fault)
+    def refuse_fault(fault: faults.Fault) -> Response:
+        return refuse(refusal_of(fault))
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> Response:

@@ -8,9 +8,8 @@ import re
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from ..core.services import Operation, Service, Services, already_exists, new_key
-from ..core.store import Document
 from .images import find_image, image_recipe
-from .models import CREATOR, MMS, answer, apply_patch, details, find_model, has_all
+from .models import CREATOR, MMS, Document, answer, apply_patch, details, find_model, has_all
 from .operations import accepted
 from .refusal import Refusal, not_supported
 
@@ -86,7 +85,7 @@ def find_recipe(asked: Document) -> Document:
 
 
 def find_models(recipe: Document) -> list[Document]:
-    return [answer(*find_model(model_id)) for model_id in recipe.get("modelIds") or []]
+    return [answer(find_model(model_id)) for model_id in recipe.get("modelIds") or []]
 
 
 @service_api.get(f"{MMS}/services")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 from flask import Blueprint, Response, current_app, jsonify, request
+from msgspec import Struct
 
 from ..tls import TENANT, derive
 from .artifacts import WORKSPACE
-from .refusal import Refusal
+from .refusal import Refusal, body
 
 workspace_api = Blueprint("workspace", __name__)
 
@@ -48,10 +49,14 @@ def list_subscriptions() -> Response:
     )
 
 
+class AskedSubscription(Struct, rename={"subscription_id": "subscriptionId"}):
+    subscription_id: str
+
+
 @workspace_api.post("/subscriptions")
 def add_subscription() -> Response:
     """Answer for the subscription of a reader's config.json too: the SDK checks that it exists."""
-    current_app.extensions["subscriptions"].add(request.get_json()["subscriptionId"])
+    current_app.extensions["subscriptions"].add(body(AskedSubscription).subscription_id)
     return jsonify({})
 
 
@@ -76,9 +81,13 @@ def show_workspace(subscription: str, group: str, workspace: str) -> Response:
     )
 
 
+class AskedLease(Struct):
+    pid: int
+
+
 @workspace_api.post("/leases")
 def add_lease() -> Response:
-    if not current_app.extensions["leases"].add(int(request.get_json()["pid"])):
+    if not current_app.extensions["leases"].add(body(AskedLease).pid):
         raise Refusal(503, "Ending", "This control plane is ending.")
     return jsonify({})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mnist_deploy.local.core.blobs import Blobs
@@ -9,13 +11,15 @@ from mnist_deploy.local.core.blobs import Blobs
 
 @pytest.fixture
 def blobs(tmp_path) -> Blobs:
-    return Blobs(tmp_path / "store")
+    return Blobs(tmp_path)
+
+
+def files(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
 
 
 def test_a_blob_is_what_was_written(blobs):
-    name = blobs.new_name()
-    blobs.write(name, [b"one", b"", b"two"])
-    assert blobs.file(name).read_bytes() == b"onetwo"
+    assert blobs.file(blobs.write([b"one", b"", b"two"])).read_bytes() == b"onetwo"
 
 
 def test_a_blob_that_was_cut_off_does_not_appear(blobs, tmp_path):
@@ -23,49 +27,28 @@ def test_a_blob_that_was_cut_off_does_not_appear(blobs, tmp_path):
         yield b"half"
         raise ConnectionError("the sender is gone")
 
-    name = blobs.new_name()
-    with pytest.raises(ConnectionError):
-        blobs.write(name, cut_off())
-    assert not blobs.file(name).exists()
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    for attempt in (blobs.write, lambda chunks: blobs.stage("upload", "1", chunks)):
+        with pytest.raises(ConnectionError):
+            attempt(cut_off())
+        assert files(tmp_path) == []
 
 
-def test_an_overwritten_blob_keeps_its_bytes_if_the_new_ones_are_cut_off(blobs):
-    name = blobs.new_name()
-    blobs.write(name, [b"old"])
-    with pytest.raises(TypeError):
-        blobs.write(name, [b"new", "no bytes"])
-    assert blobs.file(name).read_bytes() == b"old"
-
-
-def test_blocks_are_joined_in_the_order_of_their_list(blobs, tmp_path):
-    name = blobs.new_name()
-    for block, content in {"b": b"world", "a": b"hello ", "c": b"never named"}.items():
-        blobs.stage(name, block, [content])
-    blobs.commit(name, ["a", "b"])
-    assert blobs.file(name).read_bytes() == b"hello world"
-    assert len(list((tmp_path / "store" / "staged").iterdir())) == 1  # c
-
-
-def test_blocks_of_different_blobs_do_not_mix(blobs):
-    first, second = blobs.new_name(), blobs.new_name()
-    blobs.stage(first, "1", [b"first"])
-    blobs.stage(second, "1", [b"second"])
-    blobs.commit(first, ["1"])
-    assert blobs.file(first).read_bytes() == b"first"
-
-
-def test_a_block_that_was_never_staged_is_missed(blobs):
-    name = blobs.new_name()
+def test_blocks_are_joined_in_order_and_those_of_two_uploads_do_not_mix(blobs, tmp_path):
+    for upload in ("first", "second"):
+        for block in ("2", "1", "never named"):
+            blobs.stage(upload, block, [f"{upload} {block} ".encode()])
+    assert blobs.file(blobs.commit("first", ["1", "2"])).read_bytes() == b"first 1 first 2 "
+    blobs.discard("second")
+    assert len(files(tmp_path)) == 1
     with pytest.raises(FileNotFoundError):
-        blobs.commit(name, ["nowhere"])
-    assert not blobs.file(name).exists()
+        blobs.commit("second", ["1"])
+    assert len(files(tmp_path)) == 1
 
 
 def test_what_an_earlier_process_staged_is_swept_away(blobs, tmp_path):
-    blobs.stage(blobs.new_name(), "1", [b"left over"])
-    Blobs(tmp_path / "store")
-    assert not list((tmp_path / "store" / "staged").iterdir())
+    blobs.stage("upload", "1", [b"left over"])
+    Blobs(tmp_path)
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "", "a" * 31, "g" * 32, "..", "a/" * 16])
@@ -74,13 +57,10 @@ def test_no_name_leads_out_of_the_folder(blobs, name):
         blobs.file(name)
 
 
-def test_keep_only_removes_the_others(blobs):
-    kept, gone = blobs.new_name(), blobs.new_name()
-    for name in (kept, gone):
-        blobs.write(name, [b"x"])
+def test_keep_only_removes_the_others(blobs, tmp_path):
+    kept, _ = blobs.write([b"kept"]), blobs.write([b"gone"])
     blobs.keep_only({kept})
-    assert blobs.file(kept).exists()
-    assert not blobs.file(gone).exists()
-    blobs.remove(kept)
-    blobs.remove(kept)
-    assert not blobs.file(kept).exists()
+    assert files(tmp_path) == [b"kept"]
+    for _ in range(2):
+        blobs.remove(kept)
+    assert files(tmp_path) == []

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from mnist_deploy.local.core import folder as container_folder
+from mnist_deploy.local.core.faults import Fault
 from mnist_deploy.local.core.folder import below, build_folder, script_environment, unpack
+from mnist_deploy.local.core.records import Model, now
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.v1.refusal import Refusal
 
@@ -23,7 +25,7 @@ def store(tmp_path):
 
 
 def upload(store: Store, artifact: str, content: bytes) -> str:
-    store.blobs.write(store.add_artifact(artifact), [content])
+    store.write(artifact, [content])
     return f"aml://artifact/{artifact}"
 
 
@@ -46,9 +48,8 @@ def model(store: Store, name: str, files: dict[str, bytes]) -> dict:
     for path, content in files.items():
         upload(store, f"LocalUpload/{name}/{path}", content)
     top = next(iter(files)).split("/")[0]
-    asset = {"id": f"asset-{name}", "artifacts": [{"prefix": f"LocalUpload/{name}/{top}"}]}
-    store.add_asset(asset)
-    return {"name": name, "version": 3, "id": f"{name}:3", "url": f"aml://asset/asset-{name}"}
+    store.put(Model(name, 3, (f"LocalUpload/{name}/{top}",), now()))
+    return {"name": name, "version": 3, "id": f"{name}:3"}
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -93,8 +94,8 @@ def test_what_is_missing_is_told_and_leaves_no_folder(store, tmp_path, gone):
     if gone == "script":
         recipe["assets"][0]["url"] = "aml://artifact/o/c/never"
     else:
-        store.remove_asset("asset-digits")
-    with pytest.raises(Refusal):
+        store.delete(Model, "digits", 3)
+    with pytest.raises(Fault):
         build_folder(tmp_path / "containers", store, recipe, models)
     assert not list((tmp_path / "containers").iterdir())
 

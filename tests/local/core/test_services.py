@@ -37,9 +37,8 @@ def services(tmp_path):
 
 def recipe(services: Services, answer: object, init: str = "pass") -> dict:
     store = services.tests_store
-    blob = store.add_artifact(f"o/c{id(answer)}-{answer}/score.py")
     script = f"import time\ndef init(): {init}\ndef run(raw): return {answer!r}\n"
-    store.blobs.write(blob, [script.encode()])
+    store.write(f"o/c{id(answer)}-{answer}/score.py", [script.encode()])
     url = f"aml://artifact/o/c{id(answer)}-{answer}/score.py"
     return {"driverProgram": "score.py", "assets": [{"id": "score.py", "url": url}]}
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import sqlite3
 import stat
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mnist_deploy.local.core.store import Store, asset_prefixes
+from mnist_deploy.local.core.faults import Conflict, Invalid, NotFound
+from mnist_deploy.local.core.records import Code, Environment, Model
+from mnist_deploy.local.core.store import Store, UnreadableStore
 
 
 @pytest.fixture
@@ -18,13 +23,17 @@ def store(tmp_path):
     opened.close()
 
 
-def register(store: Store, name: str, content: bytes = b"bytes", folder: str = "c1") -> int:
-    """What the SDK does to register a model of one file."""
-    blob = store.add_artifact(f"LocalUpload/{folder}/{name}.pkl")
-    store.blobs.write(blob, [content])
-    asset = {"id": f"asset-{folder}-{name}", "artifacts": [{"prefix": f"LocalUpload/{folder}"}]}
-    store.add_asset(asset)
-    return store.add("model", name, {"name": name, "url": f"aml://asset/{asset['id']}"})
+def model(name: str = "a", *artifacts: str, **more) -> Model:
+    return Model(name, more.pop("version", 0), artifacts, "2026-01-01", **more)
+
+
+def environment(name: str = "e", version: str = "", **more) -> Environment:
+    return Environment(name, version, "2026-01-01", **more)
+
+
+def register(store: Store, name: str, content: bytes = b"bytes", folder: str = "c1") -> Model:
+    store.write(f"LocalUpload/{folder}/{name}.pkl", [content])
+    return store.add(model(name, f"LocalUpload/{folder}"))
 
 
 def reopen(store: Store) -> Store:
@@ -32,129 +41,282 @@ def reopen(store: Store) -> Store:
     return Store(store.folder)
 
 
-def test_versions_count_up_for_each_name(store):
-    assert [store.add("model", name, {"url": ""}) for name in ("a", "a", "b", "a")] == [1, 2, 1, 3]
-    assert store.add("environment", "a", {}) == 1
+def blobs(store: Store) -> int:
+    return len(list((store.folder / "blobs").iterdir()))
 
 
-def test_a_version_is_never_used_again(store):
-    store.add("model", "a", {"url": "", "first": True})
-    store.add("model", "a", {"url": ""})
-    store.delete("model", "a", 2)
-    assert store.get("model", "a")[1]["first"]
-    assert store.add("model", "a", {"url": ""}) == 3
+# Records
+
+
+def test_a_record_comes_back_as_it_was(store):
+    store.write("o/c/f", [b"x"])
+    records = [
+        model("a", "o/c/f", tags={"t": "1"}, other={"v1": {"odd": [1, None]}}, archived=True),
+        environment("e", conda={"dependencies": ["a", {"pip": ["b"]}]}, variables={"A": "1"}),
+        Code("c", "", ("o/c",), "2026-01-01", digest="d"),
+    ]
+    for record in records:
+        added = store.add(record)
+        assert added == dataclasses.replace(record, version=type(record.version)(1))
+        assert store.get(type(record), record.name) == added == store.all(type(record))[0]
+
+
+def test_versions_count_up_and_none_is_used_again(store):
+    assert [store.add(model(name)).version for name in ("a", "a", "b", "a")] == [1, 2, 1, 3]
+    assert store.add(environment("a")).version == "1"
+    store.delete(Model, "a", 3)
     store = reopen(store)
-    store.delete("model", "a", 3)
-    assert store.add("model", "a", {"url": ""}) == 4
-
-
-def test_get_gives_the_newest_or_the_one_asked_for(store):
-    for number in range(3):
-        store.add("model", "a", {"url": "", "number": number})
-    assert store.get("model", "a") == (3, {"url": "", "number": 2})
-    assert store.get("model", "a", 1) == (1, {"url": "", "number": 0})
-    assert store.get("model", "a", 7) is None
-    assert store.get("model", "nobody") is None
-    assert [version for _, version, _ in store.all("model")] == [3, 2, 1]
-
-
-def test_put_replaces_a_version_and_moves_the_count(store):
-    store.put("environment", "e", 7, {"is": "old"})
-    store.put("environment", "e", 7, {"is": "new"})
-    store.put("environment", "e", "a-name", {"is": "named"})
-    assert store.get("environment", "e", 7) == (7, {"is": "new"})
-    assert store.get("environment", "e", "a-name") == ("a-name", {"is": "named"})
-    assert store.add("environment", "e", {}) == 8
-
-
-def test_an_artifact_prefix_is_a_folder_or_the_artifact_itself(store):
-    for path in ("m/x", "m/y/z", "model/x", "m"):
-        store.add_artifact(f"o/c/{path}")
-    assert [found for found, _ in store.artifacts("o/c/m")] == ["o/c/m", "o/c/m/x", "o/c/m/y/z"]
-    assert [found for found, _ in store.artifacts("o/c/m%")] == []
-
-
-def test_what_is_registered_is_there_after_reopening(store):
-    register(store, "a", b"content")
-    store = reopen(store)
-    version, model = store.get("model", "a")
-    asset = store.asset(model["url"].removeprefix("aml://asset/"))
-    [(artifact, file)] = store.artifacts(asset_prefixes(asset)[0])
-    assert (version, artifact) == (1, "LocalUpload/c1/a.pkl")
-    assert file.read_bytes() == b"content"
+    assert store.get(Model, "a").version == 2
+    assert store.add(model("a")).version == 4
+    assert [each.id for each in store.all(Model)] == ["a:4", "b:1", "a:2", "a:1"]
     store.close()
 
 
-def test_reopening_sweeps_what_no_model_refers_to(store):
-    register(store, "kept", folder="kept")
-    blob = store.add_artifact("LocalUpload/cut/off.pkl")
-    store.blobs.write(blob, [b"uploaded, but never registered"])
-    store.add_asset({"id": "lonely", "artifacts": [{"prefix": "LocalUpload/cut"}]})
-    store = reopen(store)
-    assert store.asset("lonely") is None
-    assert store.artifacts("LocalUpload/cut") == []
-    assert not store.blobs.file(blob).exists()
-    assert len(store.artifacts("LocalUpload/kept")) == 1
-    assert len(list((store.folder / "blobs").iterdir())) == 1
-    store.close()
+def test_put_writes_a_version_of_one_s_own_once_and_moves_the_count(store):
+    for version in ("7", "a-name", "9" * 30):
+        store.put(environment("e", version))
+        with pytest.raises(Conflict, match=f"version {version} of environment e already"):
+            store.put(environment("e", version, image="another"))
+    assert store.get(Environment, "e", "a-name").image is None
+    assert store.add(environment("e")).version == "8"
 
 
-def test_removing_an_asset_removes_its_bytes(store):
-    register(store, "a", folder="a")
-    register(store, "b", folder="b")
-    store.delete("model", "a", 1)
-    store.remove_asset("asset-a-a")
-    assert store.asset("asset-a-a") is None
-    assert store.artifacts("LocalUpload/a") == []
-    assert len(list((store.folder / "blobs").iterdir())) == 1
-    store.remove_asset("asset-a-a")
+@pytest.mark.parametrize("version", [None, 7])
+def test_what_is_not_there_is_named(store, version):
+    store.add(model("a"))
+    name = "b" if version is None else "a"
+    assert store.find(Model, name, version) is None
+    for attempt in (
+        lambda: store.get(Model, name, version),
+        lambda: store.change(Model, name, version or 1, lambda record: record),
+        lambda: store.delete(Model, name, version or 1),
+    ):
+        with pytest.raises(NotFound, match=f"no model {name}"):
+            attempt()
 
 
-def test_an_asset_of_two_models_stays_until_both_are_gone(store):
-    register(store, "a")
-    store.add("model", "twin", {"name": "twin", "url": "aml://asset/asset-c1-a"})
-    store.delete("model", "a", 1)
-    store.remove_asset("asset-c1-a")
-    assert store.asset("asset-c1-a") is not None
-    store.delete("model", "twin", 1)
-    store.remove_asset("asset-c1-a")
-    assert store.asset("asset-c1-a") is None
+def test_no_change_is_lost_and_no_number_given_twice(store):
+    """Each thread adds a tag of its own to one model, and registers versions meanwhile."""
+    store.add(model("a"))
+
+    def work(number: int) -> int:
+        store.change(
+            Model,
+            "a",
+            1,
+            lambda record: dataclasses.replace(record, tags=record.tags | {str(number): ""}),
+        )
+        return store.add(model("a")).version
+
+    with ThreadPoolExecutor(8) as pool:
+        versions = list(pool.map(work, range(80)))
+    assert sorted(versions) == list(range(2, 82))
+    assert len(store.get(Model, "a", 1).tags) == 80
 
 
 def test_a_failed_transaction_changes_nothing_and_blocks_nobody(store):
-    store.add_asset({"id": "one"})
-    with pytest.raises(sqlite3.IntegrityError):
-        store.add_asset({"id": "one"})
+    def fail(record: Model) -> Model:
+        raise Invalid("tag", "no")
+
+    store.add(model("a"))
+    with pytest.raises(Invalid):
+        store.change(Model, "a", 1, fail)
     with pytest.raises(TypeError):
-        store.add("model", "a", {"url": object()})
-    assert store.all("model") == []
-    assert store.add("model", "a", {"url": ""}) == 1
+        store.add(model("b", other={"v1": {"value": object()}}))
+    with contextlib.suppress(Conflict), store.transaction():
+        store.add(model("b"))
+        store.put(model("a", version=1))
+    assert [each.id for each in store.all(Model)] == ["a:1"]
+    assert store.add(model("b")).version == 1
 
 
-def test_versions_from_many_threads_are_all_different(store):
-    versions = []
-    threads = [
-        threading.Thread(
-            target=lambda: versions.extend(store.add("model", "a", {"url": ""}) for _ in range(20))
-        )
-        for _ in range(8)
+# Artifacts
+
+
+def test_a_prefix_is_a_folder_or_the_artifact_itself(store):
+    for path in ("m/x", "m/y/z", "model/x", "m"):
+        store.write(f"o/c/{path}", [b"x"], {"at": path})
+    found = store.artifacts("o/c/m")
+    assert [(each.path, each.metadata) for each in found] == [
+        (f"o/c/{path}", {"at": path}) for path in ("m", "m/x", "m/y/z")
     ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(versions) == list(range(1, 161))
+    assert store.files("o/c/m%") == []
+    store.annotate("o/c/m", {"noted": "later"})
+    assert store.artifact("o/c/m").metadata == {"noted": "later"}
+    with pytest.raises(NotFound, match="no artifact o/c/n"):
+        store.annotate("o/c/n", {})
 
 
-def test_nobody_else_may_read_the_store(store):
-    folder = store.folder
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+def test_bytes_come_whole_in_blocks_or_anew(store):
+    store.write("o/c/f", [b"first"])
+    for block, content in {"b": b"world", "a": b"hello ", "c": b"never named"}.items():
+        store.stage("o/c/f", block, [content])
+    assert store.artifact("o/c/f").file.read_bytes() == b"first"
+    with pytest.raises(Invalid, match="Not all blocks"):
+        store.commit("o/c/f", ["a", "z"])
+    store.commit("o/c/f", ["a", "b"])
+    assert store.artifact("o/c/f").file.read_bytes() == b"hello world"
+    assert blobs(store) == 1
+    assert not list((store.folder / "staged").iterdir())
 
 
-def test_one_process_has_it_for_itself(store):
+@pytest.mark.parametrize(
+    "path", ["../x", "o/c/../../x", "/etc/passwd", "o/c/", "o//f", "o/./f", "o\\..", "o/\0", ""]
+)
+def test_a_path_that_climbs_is_refused(store, path):
+    for attempt in (store.write, lambda path, chunks: store.stage(path, "1", chunks)):
+        with pytest.raises(Invalid, match="must stay in its folder") as refusal:
+            attempt(path, [b"x"])
+        assert refusal.value.kind == "path"
+
+
+def test_what_was_not_uploaded_is_not_registered(store):
+    with pytest.raises(Invalid, match="o/c was not uploaded"):
+        store.add(model("a", "o/c"))
+    assert store.all(Model) == []
+
+
+def test_deleting_removes_the_bytes_unless_another_needs_them(store):
+    register(store, "a", folder="a")
+    register(store, "b", folder="b")
+    store.add(model("twin", "LocalUpload/a/a.pkl"))
+    store.delete(Model, "a", 1)
+    assert blobs(store) == 2
+    store.delete(Model, "twin", 1)
+    assert store.artifact("LocalUpload/a/a.pkl") is None
+    assert blobs(store) == 1
+
+
+def test_what_nothing_refers_to_goes_but_no_upload_in_progress(store):
+    register(store, "kept", folder="kept")
+    for folder in ("held", "lonely"):
+        store.write(f"o/{folder}/f", [b"uploaded, but never registered"])
+    store.stage("o/lonely/large", "1", [b"half"])
+    store.holders.append(lambda: ["o/held/f"])
+    store.sweep(idle=3600)
+    assert blobs(store) == 3
+    store.sweep(idle=0)
+    assert blobs(store) == 2
+    assert (store.artifact("o/lonely/f"), store.artifact("o/held/f") is None) == (None, False)
+    assert not list((store.folder / "staged").iterdir())
+    assert len(store.artifacts("LocalUpload/kept")) == 1
+
+
+# From one process to the next
+
+
+def test_what_is_registered_is_there_after_reopening_and_the_rest_is_not(store):
+    register(store, "a", b"content")
+    store.write("LocalUpload/cut/off.pkl", [b"uploaded, but never registered"])
+    (store.folder / "blobs" / "0123").write_bytes(b"of a process that was killed")
+    store = reopen(store)
+    [(path, file)] = store.files(store.get(Model, "a").artifacts[0])
+    assert (path, file.read_bytes()) == ("LocalUpload/c1/a.pkl", b"content")
+    assert blobs(store) == 1
+    store.close()
+
+
+def test_it_is_for_its_user_and_for_one_process(store):
+    assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
     register(store, "a")
     stranger = sqlite3.connect(store.folder / "workspace.sqlite", timeout=0.1)
     with pytest.raises(sqlite3.OperationalError, match="locked"):
-        stranger.execute("SELECT * FROM versioned").fetchall()
+        stranger.execute("SELECT * FROM record").fetchall()
     stranger.close()
     assert not (store.folder / "workspace.sqlite-shm").exists()
+
+
+def test_a_store_that_cannot_be_read_is_told(tmp_path):
+    later = Store(tmp_path / "later")
+    with later.transaction() as database:
+        database.execute("PRAGMA user_version = 99")
+    later.close()
+    with pytest.raises(UnreadableStore, match="a later version of mnist_deploy"):
+        Store(tmp_path / "later")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "workspace.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(UnreadableStore, match="not a database"):
+        Store(tmp_path / "damaged")
+
+
+# A store of version 0.1
+
+OLD_SCHEMA = """
+CREATE TABLE artifact (id TEXT PRIMARY KEY, blob TEXT UNIQUE NOT NULL);
+CREATE TABLE asset (id TEXT PRIMARY KEY, document TEXT NOT NULL);
+CREATE TABLE versioned (
+    position INTEGER PRIMARY KEY, kind TEXT, name TEXT, version, document TEXT NOT NULL,
+    UNIQUE (kind, name, version));
+CREATE TABLE last_version (
+    kind TEXT, name TEXT, version INTEGER NOT NULL, PRIMARY KEY (kind, name));
+"""
+OLD_MODEL = {
+    "name": "digits",
+    "url": "aml://asset/asset1",
+    "description": "ten of them",
+    "framework": "ScikitLearn",
+    "mimeType": "application/octet-stream",
+    "unpack": False,
+    "kvTags": {"data": "mnist"},
+    "properties": {"accuracy": "0.92"},
+    "datasets": [],
+    "createdTime": "2026-01-01T00:00:00+00:00",
+    "createdBy": {"userName": "local user"},
+}
+OLD_ENVIRONMENT = {
+    "python": {"condaDependencies": {"dependencies": ["python=3.11"]}},
+    "docker": {"baseImage": "mcr/base"},
+    "environmentVariables": {"A": "1"},
+}
+
+
+def write_old_store(folder) -> None:
+    (folder / "blobs").mkdir(parents=True)
+    blob = "0" * 32
+    (folder / "blobs" / blob).write_bytes(b"pickle")
+    database = sqlite3.connect(folder / "workspace.sqlite", isolation_level=None)
+    database.executescript(OLD_SCHEMA)
+    path = "LocalUpload/c1/digits.pkl"
+    database.execute("INSERT INTO artifact VALUES (?, ?)", (path, blob))
+    asset = {"id": "asset1", "artifacts": [{"prefix": "LocalUpload/c1"}]}
+    database.execute("INSERT INTO asset VALUES ('asset1', ?)", (json.dumps(asset),))
+    sticky = OLD_MODEL | {"kvTags": 5, "description": None}  # which broke every list by tags
+    for row in (
+        ("model", "digits", 2, OLD_MODEL),
+        ("model", "digits", 3, sticky),
+        ("environment", "env", 1, OLD_ENVIRONMENT),
+        ("environment", "env", "mine", {"python": None}),
+    ):
+        database.execute(
+            "INSERT INTO versioned (kind, name, version, document) VALUES (?, ?, ?, ?)",
+            (*row[:3], json.dumps(row[3])),
+        )
+    database.execute("INSERT INTO last_version VALUES ('model', 'digits', 4)")
+    database.execute("INSERT INTO last_version VALUES ('environment', 'env', 1)")
+    database.close()
+
+
+def test_a_store_of_0_1_is_taken_over(tmp_path):
+    write_old_store(tmp_path / "old")
+    store = reopen(Store(tmp_path / "old"))
+    digits = store.get(Model, "digits", 2)
+    assert digits == Model(
+        "digits",
+        2,
+        ("LocalUpload/c1",),
+        "2026-01-01T00:00:00+00:00",
+        "ten of them",
+        {"data": "mnist"},
+        {"accuracy": "0.92"},
+        other=digits.other,
+    )
+    assert digits.other["v1"]["framework"] == "ScikitLearn"
+    assert store.artifact("LocalUpload/c1/digits.pkl").file.read_bytes() == b"pickle"
+    assert store.get(Model, "digits").tags == {}
+    env = store.get(Environment, "env", "1")
+    assert (env.conda, env.image) == ({"dependencies": ["python=3.11"]}, "mcr/base")
+    assert (env.variables, env.other) == ({"A": "1"}, {"v1": OLD_ENVIRONMENT})
+    assert store.get(Environment, "env").version == "mine"
+    assert store.add(model("digits")).version == 5
+    assert store.add(environment("env")).version == "2"
+    store.close()

@@ -50,10 +50,13 @@ def test_versions_count_up_when_the_definition_changes(local_ws, name):
 def test_a_fetched_environment_can_be_changed_and_registered(local_ws, name):
     build(name, "numpy==1").register(local_ws)
     fetched = Environment.get(local_ws, name)
+    assert fetched.register(local_ws).version == "1"
     fetched.python.conda_dependencies.add_pip_package("joblib==1.4")
-    registered = fetched.register(local_ws)
+    with pytest.raises(Exception, match=r"version 1 of environment .* already"):
+        fetched.register(local_ws)
+    fetched.version = None
+    assert fetched.register(local_ws).version == "2"
     assert pip_packages(Environment.get(local_ws, name)) == ["numpy==1", "joblib==1.4"]
-    assert registered.version == Environment.get(local_ws, name).version
 
 
 def test_a_copy_gets_a_name_of_its_own(local_ws, name):

@@ -62,7 +62,7 @@ def test_a_file_comes_back_as_it_was(local_ws, name):
 
 
 def test_a_folder_comes_back_as_it_was(local_ws, name):
-    files = {"a.txt": b"a", "sub/b.bin": b"\0\1", "sub/deep/ä ü+%41.txt": b"odd", "empty": b""}
+    files = {"a.txt": b"a", "sub/b.bin": b"\0\1", "sub/deep/ä ü+%41?#.txt": b"odd", "empty": b""}
     for path, content in files.items():
         file = Path("folder") / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def test_a_model_that_is_not_there(local_ws, registered, query):
 def test_a_model_whose_files_were_not_uploaded_is_refused(local_ws, call, mms):
     asset = {"name": "ghost", "artifacts": [{"prefix": "LocalUpload/nowhere/ghost"}]}
     answer = call("POST", f"{mms}/assets", json=asset)
-    assert (answer.status_code, answer.json()["code"]) == (400, "ArtifactNotFound")
+    assert (answer.status_code, answer.json()["code"]) == (400, "InvalidArtifact")
     model = {"name": "ghost", "url": "aml://asset/nowhere"}
     answer = call("POST", f"{mms}/models", json=model)
     assert (answer.status_code, answer.json()["code"]) == (400, "AssetNotFound")
