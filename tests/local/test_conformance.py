@@ -23,7 +23,7 @@ from azureml.core.webservice import AciWebservice
 from weights_service import make_inference_config
 
 from mnist_deploy import local
-from mnist_deploy.local.core.services import Services
+from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.server.control_plane import Leases, QuietHandler, TlsServer, create_app
 from mnist_deploy.local.tls import Endpoint, create_server_context, create_token
@@ -112,11 +112,11 @@ def recorded(home: Path) -> Iterator[list[Exchange]]:
     runtime.mkdir(parents=True)
     exchanges: list[Exchange] = []
     store = Store(home / "store")
-    services = Services(store, runtime / "containers")
+    endpoints = Endpoints(store, runtime / "containers")
     server = TlsServer("127.0.0.1", 0, None, QuietHandler)
     server.ssl_context = create_server_context(runtime)
     host, token = f"127.0.0.1:{server.server_port}", create_token()
-    server.app = Recorder(create_app(store, services, Leases(), token, host), exchanges)
+    server.app = Recorder(create_app(store, endpoints, Leases(), token, host), exchanges)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
     try:
@@ -124,7 +124,7 @@ def recorded(home: Path) -> Iterator[list[Exchange]]:
     finally:
         server.shutdown()
         server.server_close()
-        services.stop_all()
+        endpoints.stop_all()
         store.close()
 
 

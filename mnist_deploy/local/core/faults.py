@@ -50,3 +50,7 @@ class NotSupported(Fault):
             f"The local workspace of mnist_deploy does not support {what}. Its README lists what "
             "it does; with a config.json of your own the same call goes to Azure.",
         )
+
+
+class Failed(Fault):
+    """It was accepted, and did not work out. Found in an `Operation`."""

@@ -1,46 +1,70 @@
-"""Long-running operations: what the SDK polls while it waits."""
+"""Long-running operations: accepted at once, asked about until they are over."""
 
 from __future__ import annotations
 
 import threading
 import uuid
 from datetime import datetime, timezone
-from typing import Any
 
+from .faults import Fault, NotFound
 from .records import now
 
-Document = dict[str, Any]
+KEPT = 1000  # operations that can still be asked about
 
 
 class Operation:
-    """Something that takes a while: its state, and the log that the SDK streams."""
+    """Something that takes a while: its state, and what there is to tell meanwhile.
 
-    def __init__(self, kind: str) -> None:
+    Attributes
+    ----------
+    state : str
+        ``Running``, ``Succeeded`` or ``Failed``.
+    error : Fault or None
+        Why it failed.
+    log : list of (datetime, str)
+    resource : str or None
+        Where what it made can be looked at.
+    """
+
+    def __init__(self, kind: str, resource: str | None = None) -> None:
         self.id = str(uuid.uuid4())
         self.kind = kind
+        self.resource = resource
         self.state = "Running"
-        self.error: Document | None = None
+        self.error: Fault | None = None
+        self.log: list[tuple[datetime, str]] = []
         self.created, self.ended = now(), ""
-        self.resource: str | None = None
-        self._log = ""
         self._done = threading.Event()
 
     def say(self, line: str) -> None:
-        """Add a line to the log; # and | are the separators of its format."""
-        stamp = datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
-        self._log += f"{stamp}|{line.replace('#', ' ').replace('|', ' ')}#"
+        self.log.append((datetime.now(timezone.utc), line))
 
-    def log_after(self, offset: int) -> str:
-        return self._log[offset:]
-
-    def finish(self, error: Document | None = None) -> None:
-        self.state = "Failed" if error else "Succeeded"
+    def finish(self, error: Fault | None = None) -> None:
         self.error, self.ended = error, now()
+        self.state = "Failed" if error else "Succeeded"
         self._done.set()
 
     def wait(self, seconds: float) -> None:
         self._done.wait(seconds)
 
 
-def failure(code: str, message: str) -> Document:
-    return {"code": code, "statusCode": 400, "message": message, "details": []}
+class Operations:
+    """The operations of late, by their ids."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, Operation] = {}
+
+    def begin(self, kind: str, resource: str | None = None) -> Operation:
+        operation = Operation(kind, resource)
+        with self._lock:
+            self._known[operation.id] = operation
+            while len(self._known) > KEPT:
+                del self._known[next(iter(self._known))]
+        return operation
+
+    def get(self, operation_id: str) -> Operation:
+        operation = self._known.get(operation_id)
+        if operation is None:
+            raise NotFound("operation", operation_id)
+        return operation

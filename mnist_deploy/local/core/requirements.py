@@ -17,28 +17,25 @@ CONDA_PIN = re.compile(
 )
 
 
-def differences(environment: dict[str, Any]) -> list[str]:
+def differences(conda: dict[str, Any] | None) -> list[str]:
     """One line for each package that is missing here or of another version than asked for.
 
     Parameters
     ----------
-    environment : dict
-        An environment's definition, as the SDK sends it.
+    conda : dict or None
+        The content of an environment's conda file.
     """
-    python = environment.get("python") or {}
-    if python.get("userManagedDependencies"):
-        return []
-    dependencies = (python.get("condaDependencies") or {}).get("dependencies") or []
+    dependencies = (conda or {}).get("dependencies")
     return list(filter(None, map(difference, requirements(dependencies))))
 
 
-def requirements(dependencies: list[Any]) -> Iterator[Requirement]:
+def requirements(dependencies: object) -> Iterator[Requirement]:
     """The conda list's entries, and those of the pip list inside it, as pip writes them."""
-    for entry in dependencies:
-        pip_list = entry.get("pip") or [] if isinstance(entry, dict) else [conda_to_pip(entry)]
-        for line in pip_list:
+    for entry in dependencies if isinstance(dependencies, list) else []:
+        lines = entry.get("pip") if isinstance(entry, dict) else [conda_to_pip(str(entry))]
+        for line in lines if isinstance(lines, list) else []:
             try:
-                yield Requirement(line.split("#")[0].strip())
+                yield Requirement(str(line).split("#")[0].strip())
             except InvalidRequirement:
                 continue  # an option or an address of pip's, such as --extra-index-url
 

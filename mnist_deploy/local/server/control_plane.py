@@ -26,7 +26,7 @@ from flask import Flask, current_app, request
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from .. import SUBSCRIPTION
-from ..core.services import Services
+from ..core.endpoints import Endpoints
 from ..core.store import Store
 from ..tls import Endpoint, create_server_context, create_token, derive
 from ..v1 import refusal
@@ -78,7 +78,7 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def create_app(store: Store, services: Services, leases: Leases, token: str, host: str) -> Flask:
+def create_app(store: Store, endpoints: Endpoints, leases: Leases, token: str, host: str) -> Flask:
     """The whole HTTP surface.
 
     Parameters
@@ -90,7 +90,7 @@ def create_app(store: Store, services: Services, leases: Leases, token: str, hos
     """
     app = Flask("mnist_deploy.local")
     app.config.update(TOKEN=token, HOST=host, PREFERRED_URL_SCHEME="https")
-    app.extensions.update(store=store, services=services, leases=leases)
+    app.extensions.update(store=store, endpoints=endpoints, leases=leases)
     app.extensions["subscriptions"] = {SUBSCRIPTION}
     apis = (workspace_api, artifact_api, model_api, environment_api)
     for api in (*apis, image_api, operation_api, service_api):
@@ -150,11 +150,11 @@ def run(home: Path, port: int, first_user: int) -> None:
     for leftover in ("containers", "azure"):
         shutil.rmtree(runtime / leftover, ignore_errors=True)
     store = Store(home / "store")
-    services = Services(store, runtime / "containers")
+    endpoints = Endpoints(store, runtime / "containers")
     server = TlsServer("127.0.0.1", port, None, QuietHandler)  # type: ignore[arg-type]
     server.ssl_context = create_server_context(runtime)
     host, token = f"127.0.0.1:{server.server_port}", create_token()
-    server.app = create_app(store, services, leases, token, host)
+    server.app = create_app(store, endpoints, leases, token, host)
     signal.signal(signal.SIGTERM, lambda *_: leases.close())
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
@@ -163,7 +163,7 @@ def run(home: Path, port: int, first_user: int) -> None:
             time.sleep(LEASE_INTERVAL)
     finally:
         (runtime / "endpoint.json").unlink(missing_ok=True)
-        services.stop_all()
+        endpoints.stop_all()
         store.close()
 
 

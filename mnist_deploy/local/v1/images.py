@@ -6,15 +6,14 @@ long as the control plane.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
 from flask import Blueprint, Response, current_app, jsonify, request
 
-from ..core.folder import uploaded_file
-from ..core.operations import Operation
+from ..core.folder import uploaded_files
 from ..core.records import now
-from ..core.services import Services
 from .artifacts import store
 from .models import (
     CREATOR,
@@ -26,7 +25,7 @@ from .models import (
     find_model,
     has_all,
 )
-from .operations import accepted
+from .operations import accepted, endpoints
 from .refusal import Refusal, not_supported
 
 DRIVER = "azureml_driver.py"  # the SDK's driver has no suffix, and could not be imported so
@@ -52,7 +51,7 @@ def create_image(**_: str) -> Response:
     check_request(asked)
     models = [answer(find_model(model_id)) for model_id in asked.get("modelIds") or []]
     for asset in asked["assets"]:
-        uploaded_file(store(), asset["url"])
+        upload_of(asset["url"])
     read_conda_file(asked)
     name = asked["name"]
     version = 1 + max((image["version"] for image in images().values() if image["name"] == name),
@@ -72,11 +71,14 @@ def create_image(**_: str) -> Response:
         "createdBy": CREATOR,
     }
 
-    def name_the_image(operation: Operation) -> None:
-        operation.resource = f"{request.path}/{image_id}"
+    operation = endpoints().operations.begin("Image", f"{request.path}/{image_id}")
+    operation.finish()
+    return accepted(operation)
 
-    services: Services = current_app.extensions["services"]
-    return accepted(services.start_operation("Image", name_the_image))
+
+def upload_of(url: str) -> Path:
+    [(_, file)] = uploaded_files(store(), url.removeprefix("aml://artifact/"))
+    return file
 
 
 def check_request(asked: Document) -> None:
@@ -100,7 +102,7 @@ def read_conda_file(image: Document) -> dict[str, Any]:
     if not url:
         return {}
     try:
-        content = yaml.safe_load(uploaded_file(store(), url).read_bytes())
+        content = yaml.safe_load(upload_of(url).read_bytes())
     except yaml.YAMLError as error:
         raise Refusal(400, "InvalidCondaFile", f"The conda file is no YAML: {error}") from error
     if not isinstance(content, dict):

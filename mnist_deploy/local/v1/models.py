@@ -288,7 +288,7 @@ def apply_patch(document: Document, change: Document, allowed: set[str]) -> None
 @model_api.delete(f"{MMS}/models/<model_id>")
 def delete_model(model_id: str, **_: str) -> Response:
     model = find_model(model_id)
-    users = current_app.extensions["services"].using(model.id)
+    users = current_app.extensions["endpoints"].using(model.id)
     if users:
         raise InUse("model", model.id, users)
     store().delete(Model, model.name, model.version)

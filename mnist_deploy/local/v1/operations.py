@@ -1,16 +1,25 @@
-"""Long-running operations: accepted at once, asked about until they are over."""
+"""How far an operation is: asked about by the SDK until it is over."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app, jsonify, request, url_for
+from typing import Annotated
 
+from flask import Blueprint, Response, current_app, jsonify, request, url_for
+from msgspec import Meta, Struct
+
+from ..core.endpoints import Endpoints
+from ..core.faults import Fault
 from ..core.operations import Operation
 from .models import MMS, Document
-from .refusal import Refusal
+from .refusal import read_query, refusal_of
 
 HOLD = 10.0  # seconds that the answer about a running operation is held back
 
 operation_api = Blueprint("operations", __name__)
+
+
+def endpoints() -> Endpoints:
+    return current_app.extensions["endpoints"]
 
 
 def accepted(operation: Operation) -> Response:
@@ -24,17 +33,19 @@ def accepted(operation: Operation) -> Response:
     return Response(status=202, headers={"Operation-Location": location})
 
 
+class OperationQuery(Struct):
+    offset: Annotated[int, Meta(ge=0)] = 0
+
+
 @operation_api.get(f"{MMS}/operations/<operation_id>")
 def show_operation(operation_id: str, **_: str) -> Response:
-    operation = current_app.extensions["services"].operations.get(operation_id)
-    if operation is None:
-        raise Refusal(404, "OperationNotFound", f"There is no operation {operation_id}.")
-    offset = int(request.args.get("offset", 0))
-    if not operation.log_after(offset):
+    operation = endpoints().operations.get(operation_id)
+    offset = read_query(OperationQuery).offset
+    if not streaming_log(operation)[offset:]:
         # The SDK sleeps five seconds between two questions: it asks only once if the
         # first answer is held until there is something to tell.
         operation.wait(HOLD)
-    state, log = operation.state, operation.log_after(offset)
+    state, log = operation.state, streaming_log(operation)[offset:]
     answer: Document = {
         "id": operation.id,
         "operationType": operation.kind,
@@ -44,10 +55,29 @@ def show_operation(operation_id: str, **_: str) -> Response:
     if state != "Running":
         answer["endTime"] = operation.ended
     if operation.error:
-        answer["error"] = operation.error
+        answer["error"] = describe_fault(operation.error)
         answer["operationDetails"] = {"subOperationType": "DeployService"}
     if operation.resource:
         answer["resourceLocation"] = operation.resource
     if log:
         answer["streamingOperationLog"] = log
     return jsonify(answer)
+
+
+def streaming_log(operation: Operation) -> str:
+    """The log in the form that the SDK splits, at # and |."""
+    return "".join(
+        f"{time:%Y%m%d%H%M%S}|{line.replace('#', ' ').replace('|', ' ')}#"
+        for time, line in list(operation.log)
+    )
+
+
+def describe_fault(fault: Fault) -> Document:
+    """Why an operation failed, in the words of model management."""
+    refusal = refusal_of(fault)
+    return {
+        "code": refusal.code,
+        "statusCode": refusal.status,
+        "message": refusal.message,
+        "details": [],
+    }

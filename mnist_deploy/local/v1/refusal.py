@@ -20,6 +20,7 @@ STATUS = {
     faults.InUse: (412, "DeletionRequired"),
     faults.Invalid: (400, "Invalid{}"),
     faults.NotSupported: (501, "NotImplemented"),
+    faults.Failed: (500, "{}Failed"),
 }
 
 

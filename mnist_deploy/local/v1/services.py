@@ -2,40 +2,115 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import re
+from typing import Annotated, Any, Literal
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify
+from msgspec import Meta, Struct, field, structs, to_builtins
 
-from ..core.services import Operation, Service, Services, already_exists, new_key
+from ..core.deployments import DeploymentSpec, Recipe, Upload
+from ..core.endpoints import Endpoint, EndpointSpec, new_key
+from ..core.faults import Conflict, Invalid
 from .images import find_image, image_recipe
-from .models import CREATOR, MMS, Document, answer, apply_patch, details, find_model, has_all
-from .operations import accepted
-from .refusal import Refusal, not_supported
+from .models import (
+    CREATOR,
+    MMS,
+    Change,
+    Document,
+    Labels,
+    answer,
+    apply_patch,
+    details,
+    find_model,
+    has_all,
+    texts,
+)
+from .operations import accepted, describe_fault, endpoints
+from .refusal import body, convert, not_supported, read_query
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
 RECIPES = ("environmentImageRequest", "imageId")  # what a service is made of: one of the two
+CHANGEABLE = {"kvTags", "properties", "description", "authEnabled", *RECIPES}
 
 service_api = Blueprint("services", __name__)
 
 
-def services() -> Services:
-    return current_app.extensions["services"]
+class Resources(Struct):
+    """What Azure takes where nothing is asked for."""
+
+    cpu: float | None = None
+    memory: float | None = field(default=None, name="memoryInGB")
 
 
-def find_service(name: str) -> Service:
-    service = services().find(name)
-    if service is None:
-        raise Refusal(404, "ServiceNotFound", f"No service {name} is deployed in this workspace.")
-    return service
+class Keys(Struct, rename="camel"):
+    primary_key: str | None = None
+    secondary_key: str | None = None
+
+
+class Service(Struct, rename="camel"):
+    """A service as the SDK asks for it; a recipe is kept as it came, to be shown again."""
+
+    name: str
+    compute_type: str | None = None
+    description: str | None = None
+    kv_tags: Labels | None = None
+    properties: Labels | None = None
+    keys: Keys = field(default_factory=Keys)
+    auth_enabled: bool | None = None
+    app_insights_enabled: bool | None = None
+    ssl_enabled: bool | None = None
+    vnet_configuration: dict[str, Any] | None = None
+    encryption_properties: dict[str, Any] | None = None
+    container_resource_requirements: Resources = field(default_factory=Resources)
+    image_id: str | None = None
+    environment_image_request: dict[str, Any] | None = None
+    overwrite: bool | None = None
+
+
+class Asset(Struct):
+    id: str
+    url: str
+    unpack: bool | None = None
+
+
+class Python(Struct, rename="camel"):
+    conda_dependencies: dict[str, Any] | None = None
+    user_managed_dependencies: bool | None = None
+
+
+class Environment(Struct, rename="camel"):
+    python: Python | None = None
+    environment_variables: Labels | None = None
+
+
+class ImageRequest(Struct, rename="camel"):
+    """The SDK's environmentImageRequest: what a container is made of."""
+
+    driver_program: str
+    assets: list[Asset]
+    model_ids: list[str] | None = None
+    environment: Environment | None = None
+
+
+def find_service(name: str) -> Endpoint:
+    return endpoints().get("service", name)
 
 
 @service_api.post(f"{MMS}/services/validate/name/<name>")
 def validate_name(name: str, **_: str) -> Response:
     """The SDK asks before it deploys without overwrite."""
-    if services().find(name) is None:
+    if endpoints().find("service", name) is None:
         return jsonify({})
-    return jsonify(error={"code": "ServiceAlreadyExists", "message": already_exists(name)})
+    return jsonify(error={"code": "ServiceAlreadyExists", "message": str(already_exists(name))})
+
+
+def already_exists(name: str) -> Conflict:
+    return Conflict(
+        "service",
+        f"There is a service {name} already. Delete it, deploy with overwrite=True, or choose "
+        "another name.",
+    )
 
 
 @service_api.post(f"{MMS}/services/validate")
@@ -46,62 +121,108 @@ def validate(**_: str) -> Response:
 
 @service_api.post(f"{MMS}/services")
 def create_service(**_: str) -> Response:
-    asked = request.get_json()
+    asked = body(Service)
     check_request(asked)
     recipe = find_recipe(asked)
-    return accepted(services().create(asked, recipe, find_models(recipe)))
+
+    def create(present: EndpointSpec | None) -> EndpointSpec:
+        if present and not asked.overwrite:
+            raise already_exists(asked.name)
+        return specification(asked, recipe, present)
+
+    return accepted(endpoints().put("service", asked.name, create))
 
 
-def check_request(asked: Document) -> None:
-    if asked.get("computeType") != "ACI":
-        raise not_supported(f"web services of compute type {asked.get('computeType')}, only ACI")
-    for field in ("sslEnabled", "appInsightsEnabled", "vnetConfiguration", "encryptionProperties"):
-        if asked.get(field):
-            raise not_supported(f"a web service with {field}")
-    if not NAME.fullmatch(asked.get("name") or ""):
-        raise Refusal(
-            400,
-            "InvalidServiceName",
-            f"{asked.get('name')!r} is no name for a service: lower-case letters, digits and "
+def check_request(asked: Service) -> None:
+    if asked.compute_type != "ACI":
+        raise not_supported(f"web services of compute type {asked.compute_type}, only ACI")
+    for name in ("ssl_enabled", "app_insights_enabled", "vnet_configuration",
+                 "encryption_properties"):  # fmt: skip
+        if getattr(asked, name):
+            raise not_supported(f"a web service with {name}")
+    if not NAME.fullmatch(asked.name):
+        raise Invalid(
+            "service name",
+            f"{asked.name!r} is no name for a service: lower-case letters, digits and "
             "'-', at most 32, beginning with a letter.",
         )
-    wanted = asked.get("containerResourceRequirements") or {}
-    for field, default in (("cpu", 0.1), ("memoryInGB", 0.5)):
-        # What Azure takes where nothing is asked for.
-        wanted[field] = default if wanted.get(field) is None else wanted[field]
-        if not isinstance(wanted[field], (int, float)) or not 0 < wanted[field] <= 1024:
-            raise Refusal(400, "InvalidResources", f"{field} must be positive: {wanted[field]!r}")
-    asked["containerResourceRequirements"] = wanted
+    wanted = asked.container_resource_requirements
+    wanted.cpu = 0.1 if wanted.cpu is None else wanted.cpu
+    wanted.memory = 0.5 if wanted.memory is None else wanted.memory
+    for name, value in (("cpu", wanted.cpu), ("memoryInGB", wanted.memory)):
+        if not 0 < value <= 1024:
+            raise Invalid("resources", f"{name} must be positive: {value!r}")
 
 
-def find_recipe(asked: Document) -> Document:
+def find_recipe(asked: Service) -> Recipe:
     """What the container is made of."""
-    if asked.get("imageId"):
-        return image_recipe(find_image(asked["imageId"]))
-    recipe = asked.get("environmentImageRequest")
-    if not recipe or not recipe.get("driverProgram") or not recipe.get("assets"):
+    document = asked.environment_image_request
+    if asked.image_id:
+        document = image_recipe(find_image(asked.image_id))
+    if not document or not document.get("driverProgram") or not document.get("assets"):
         raise not_supported("a deployment without an inference config")
-    return recipe
+    image = convert(document, ImageRequest)
+    environment = image.environment or Environment()
+    python = environment.python or Python()
+    return Recipe(
+        script=image.driver_program,
+        uploads=tuple(
+            Upload(asset.url.removeprefix("aml://artifact/"), asset.id, bool(asset.unpack))
+            for asset in image.assets
+        ),
+        models=tuple(find_model(model_id) for model_id in image.model_ids or []),
+        conda=None if python.user_managed_dependencies else python.conda_dependencies,
+        variables=texts(environment.environment_variables),
+        cpu_cores=asked.container_resource_requirements.cpu or 0,
+        memory_gb=asked.container_resource_requirements.memory or 0,
+    )
 
 
-def find_models(recipe: Document) -> list[Document]:
-    return [answer(find_model(model_id)) for model_id in recipe.get("modelIds") or []]
+def specification(asked: Service, recipe: Recipe, present: EndpointSpec | None) -> EndpointSpec:
+    """What is wanted of the endpoint. One that is overwritten or changed keeps its keys."""
+    keys = {name: key for name, key in to_builtins(asked.keys).items() if key}
+    if present:
+        keys = {"primaryKey": present.primary_key, "secondaryKey": present.secondary_key} | keys
+    return EndpointSpec(
+        deployments={asked.name: DeploymentSpec(recipe)},
+        traffic={asked.name: 100},
+        authentication="key" if asked.auth_enabled else "none",
+        primary_key=keys.get("primaryKey") or new_key(),
+        secondary_key=keys.get("secondaryKey") or new_key(),
+        description=asked.description or "",
+        tags=texts(asked.kv_tags),
+        properties=texts(asked.properties),
+        other=structs.replace(asked, keys=Keys()),
+    )
+
+
+class ServiceQuery(Struct, rename="camel"):
+    compute_type: str = ""
+    tags: str | None = None
+    properties: str | None = None
+    model_id: str = ""
+    model_name: str = ""
 
 
 @service_api.get(f"{MMS}/services")
 def list_services(**_: str) -> Response:
-    query = request.args
-    return jsonify(value=[describe(s) for s in services().all() if is_wanted(s, query)])
+    query = read_query(ServiceQuery)
+    return jsonify(value=[describe(s) for s in endpoints().all("service") if is_wanted(s, query)])
 
 
-def is_wanted(service: Service, query: dict[str, str]) -> bool:
+def is_wanted(service: Endpoint, query: ServiceQuery) -> bool:
+    models = recipe_of(service).models
     return (
-        query.get("computeType", "ACI").upper() == "ACI"
-        and has_all(service.request.get("kvTags") or {}, query.get("tags"))
-        and has_all(service.request.get("properties") or {}, query.get("properties"))
-        and query.get("modelId", "") in ("", *(model["id"] for model in service.models))
-        and query.get("modelName", "") in ("", *(model["name"] for model in service.models))
+        query.compute_type.upper() in ("", "ACI")
+        and has_all(service.spec.tags, query.tags)
+        and has_all(service.spec.properties, query.properties)
+        and query.model_id in ("", *(model.id for model in models))
+        and query.model_name in ("", *(model.name for model in models))
     )
+
+
+def recipe_of(service: Endpoint) -> Recipe:
+    return service.spec.deployments[service.name].recipe
 
 
 @service_api.get(f"{MMS}/services/<name>")
@@ -109,14 +230,16 @@ def show_service(name: str, **_: str) -> Response:
     return jsonify(describe(find_service(name)))
 
 
-def describe(service: Service) -> Document:
-    asked = service.request
-    answer: Document = {
+def describe(service: Endpoint) -> Document:
+    asked: Service = service.spec.other
+    error = service.deployments[service.name].error
+    recipe = {name: value for name, value in to_builtins(asked).items() if name in RECIPES}
+    return {
         "id": service.name,
         "name": service.name,
-        "description": asked.get("description") or "",
-        "kvTags": asked.get("kvTags") or {},
-        "properties": asked.get("properties") or {},
+        "description": service.spec.description,
+        "kvTags": service.spec.tags,
+        "properties": service.spec.properties,
         "operationId": service.operation.id,
         "state": service.state,
         "createdTime": service.created,
@@ -124,8 +247,8 @@ def describe(service: Service) -> Document:
         "createdBy": CREATOR,
         "computeType": "ACI",
         "deploymentType": "HttpRealtimeEndpoint",
-        "containerResourceRequirements": asked["containerResourceRequirements"],
-        "authEnabled": bool(asked.get("authEnabled")),
+        "containerResourceRequirements": to_builtins(asked.container_resource_requirements),
+        "authEnabled": service.spec.authentication == "key",
         "appInsightsEnabled": False,
         "location": "local",
         "scoringUri": f"{service.url}/score",
@@ -135,56 +258,68 @@ def describe(service: Service) -> Document:
         "sslEnabled": False,
         "sslCertificate": "",
         "sslKey": "",
-        "models": [details(model) for model in service.models],
+        "models": [details(answer(model)) for model in recipe_of(service).models],
+        **({"error": describe_fault(error)} if error else {}),
+        **{name: value for name, value in recipe.items() if value},
     }
-    if service.error:
-        answer["error"] = service.error
-    return answer | {field: asked[field] for field in RECIPES if asked.get(field)}
 
 
 @service_api.patch(f"{MMS}/services/<name>")
 def update_service(name: str, **_: str) -> Response:
-    service = find_service(name)
-    asked = copy.deepcopy(service.request)
-    changeable = {"kvTags", "properties", "description", "authEnabled", *RECIPES}
-    for change in request.get_json(force=True):
-        apply_patch(asked, change, changeable)
-    rebuilt = [field for field in RECIPES if asked.get(field) != service.request.get(field)]
-    recipe = None
-    if rebuilt:
-        asked |= {field: None for field in RECIPES if field not in rebuilt}
-        recipe = find_recipe(asked)
-    models = find_models(recipe) if recipe else []
-    return accepted(services().update(service, asked, recipe, models))
+    changes = body(list[Change])
+
+    def update(present: EndpointSpec) -> EndpointSpec:
+        before = to_builtins(present.other)
+        document = dict(before)
+        for change in changes:
+            apply_patch(document, to_builtins(change), CHANGEABLE)
+        renewed = [field for field in RECIPES if document[field] != before[field]]
+        if renewed:
+            document |= {field: None for field in RECIPES if field not in renewed}
+        asked = convert(document, Service)
+        recipe = present.deployments[name].recipe
+        return specification(asked, find_recipe(asked) if renewed else recipe, present)
+
+    return accepted(endpoints().change("service", name, update))
 
 
 @service_api.delete(f"{MMS}/services/<name>")
 def delete_service(name: str, **_: str) -> Response:
-    if services().find(name) is None:
+    if endpoints().find("service", name) is None:
         return Response(status=204)
-    services().delete(name)
+    endpoints().delete("service", name)
     return Response(status=200)
+
+
+class LogQuery(Struct):
+    tail: Annotated[int, Meta(ge=0)] = 5000
 
 
 @service_api.get(f"{MMS}/services/<name>/logs")
 def show_logs(name: str, **_: str) -> Response:
-    return jsonify(content=find_service(name).log_tail(int(request.args.get("tail", 5000))))
+    lines = read_query(LogQuery).tail
+    return jsonify(content=find_service(name).deployments[name].log_tail(lines))
 
 
 @service_api.post(f"{MMS}/services/<name>/listkeys")
 def list_keys(name: str, **_: str) -> Response:
-    return jsonify(find_service(name).keys)
+    spec = find_service(name).spec
+    return jsonify(primaryKey=spec.primary_key, secondaryKey=spec.secondary_key)
+
+
+class Regeneration(Struct, rename="camel"):
+    key_type: Literal["Primary", "Secondary"]
+    key_value: str | None = None
 
 
 @service_api.post(f"{MMS}/services/<name>/regenerateKeys")
 def regenerate_key(name: str, **_: str) -> Response:
-    service, asked = find_service(name), request.get_json()
-    field = {"Primary": "primaryKey", "Secondary": "secondaryKey"}.get(asked.get("keyType", ""))
-    if field is None:
-        raise Refusal(400, "InvalidKeyType", "keyType must be Primary or Secondary.")
+    asked = body(Regeneration)
+    key = asked.key_value or new_key()
 
-    def regenerate(_: Operation) -> None:
-        service.keys[field] = asked.get("keyValue") or new_key()
-        service.apply_keys()
+    def regenerate(spec: EndpointSpec) -> EndpointSpec:
+        if asked.key_type == "Primary":
+            return dataclasses.replace(spec, primary_key=key)
+        return dataclasses.replace(spec, secondary_key=key)
 
-    return accepted(services().start_operation("KeyRegeneration", regenerate))
+    return accepted(endpoints().change("service", name, regenerate))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import tarfile
 from pathlib import Path
@@ -10,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from mnist_deploy.local.core import folder as container_folder
-from mnist_deploy.local.core.faults import Fault
+from mnist_deploy.local.core.deployments import Recipe, Upload
+from mnist_deploy.local.core.faults import Invalid, NotFound
 from mnist_deploy.local.core.folder import below, build_folder, script_environment, unpack
-from mnist_deploy.local.core.records import Model, now
+from mnist_deploy.local.core.records import Model
 from mnist_deploy.local.core.store import Store
-from mnist_deploy.local.v1.refusal import Refusal
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def store(tmp_path):
 
 def upload(store: Store, artifact: str, content: bytes) -> str:
     store.write(artifact, [content])
-    return f"aml://artifact/{artifact}"
+    return artifact
 
 
 def archive(members: dict[str, bytes | str], **kinds: bytes) -> bytes:
@@ -44,12 +45,11 @@ def archive(members: dict[str, bytes | str], **kinds: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def model(store: Store, name: str, files: dict[str, bytes]) -> dict:
+def model(store: Store, name: str, files: dict[str, bytes]) -> Model:
     for path, content in files.items():
         upload(store, f"LocalUpload/{name}/{path}", content)
     top = next(iter(files)).split("/")[0]
-    store.put(Model(name, 3, (f"LocalUpload/{name}/{top}",), now()))
-    return {"name": name, "version": 3, "id": f"{name}:3"}
+    return Model(name, 3, (f"LocalUpload/{name}/{top}",), "")
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -57,46 +57,48 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_scripts_and_models_lie_where_azure_puts_them(store, tmp_path):
-    recipe = {
-        "driverProgram": "src/score.py",
-        "assets": [
-            {"id": "main.py", "url": upload(store, "o/c/main.py", b"main")},
-            {
-                "id": "src.tar",
-                "url": upload(store, "o/c/src.tar", archive({"src/score.py": b"score"})),
-                "unpack": True,
-            },
-        ],
-        "environment": {"environmentVariables": {"A": 1, "AZUREML_MODEL_DIR": "/elsewhere"}},
-    }
-    one = model(store, "digits", {"model.pkl": b"pickle"})
-    many = model(store, "folder", {"top/a": b"a", "top/sub/b": b"b"})
-    folder = build_folder(tmp_path / "containers", store, recipe, [one, many])
+    scripts = archive({"src/score.py": b"score"})
+    for path in ("code/a.py", "code/sub/b.py"):
+        upload(store, f"o/c/{path}", path.encode())
+    recipe = Recipe(
+        "src/score.py",
+        (
+            Upload(upload(store, "o/c/main.py", b"main"), "main.py"),
+            Upload(upload(store, "o/c/src.tar", scripts), unpack=True),
+            Upload("o/c/code", "more"),
+        ),
+        models=(
+            model(store, "digits", {"model.pkl": b"pickle"}),
+            model(store, "folder", {"top/a": b"a", "top/sub/b": b"b"}),
+        ),
+        variables={"A": "1", "AZUREML_MODEL_DIR": "/elsewhere"},
+    )
+    folder = build_folder(tmp_path / "containers", store, recipe)
     assert files(folder / "app") == {
         "main.py": b"main",
         "score.py": b"score",
+        "more/a.py": b"code/a.py",
+        "more/sub/b.py": b"code/sub/b.py",
         "azureml-models/digits/3/model.pkl": b"pickle",
         "azureml-models/folder/3/top/a": b"a",
         "azureml-models/folder/3/top/sub/b": b"b",
     }
     models = str(folder / "app" / "azureml-models")
-    for those, model_dir in (([one], f"{models}/digits/3"), ([one, many], models), ([], models)):
-        variables = script_environment(folder, "svc", recipe, those)
+    both = recipe.models
+    for those, model_dir in ((both[:1], f"{models}/digits/3"), (both, models), ((), models)):
+        variables = script_environment(folder, "svc", dataclasses.replace(recipe, models=those))
         assert variables["AZUREML_MODEL_DIR"] == model_dir
         assert variables["AZUREML_ENTRY_SCRIPT"] == "src/score.py"
         assert (variables["A"], variables["SERVICE_NAME"]) == ("1", "svc")
 
 
-@pytest.mark.parametrize("gone", ["script", "model"])
+@pytest.mark.parametrize("gone", ["upload o/c/never", "model digits:3"])
 def test_what_is_missing_is_told_and_leaves_no_folder(store, tmp_path, gone):
-    recipe = {"driverProgram": "s", "assets": [{"id": "s", "url": upload(store, "o/c/s", b"")}]}
-    models = [model(store, "digits", {"model.pkl": b""})]
-    if gone == "script":
-        recipe["assets"][0]["url"] = "aml://artifact/o/c/never"
-    else:
-        store.delete(Model, "digits", 3)
-    with pytest.raises(Fault):
-        build_folder(tmp_path / "containers", store, recipe, models)
+    there = Upload(upload(store, "o/c/s", b""), "s")
+    missing = Upload("o/c/never", "s") if gone.startswith("upload") else there
+    recipe = Recipe("s", (missing,), (Model("digits", 3, ("o/c/no-model",), ""),))
+    with pytest.raises(NotFound, match=gone):
+        build_folder(tmp_path / "containers", store, recipe)
     assert not list((tmp_path / "containers").iterdir())
 
 
@@ -104,7 +106,7 @@ def test_what_is_missing_is_told_and_leaves_no_folder(store, tmp_path, gone):
     "name", ["../x", "/etc/x", "a/../../x", "..", "a/../../../../../../etc/passwd", "./../x"]
 )
 def test_below_stays_below(tmp_path, name):
-    with pytest.raises(Refusal):
+    with pytest.raises(Invalid):
         below(tmp_path / "inside", name)
 
 
@@ -112,7 +114,7 @@ def test_below_does_not_follow_links_out(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
     (inside / "out").symlink_to(tmp_path)
-    with pytest.raises(Refusal):
+    with pytest.raises(Invalid):
         below(inside, "out/x")
 
 
@@ -131,7 +133,7 @@ def test_no_member_of_an_archive_gets_out(tmp_path, members):
     folder = tmp_path / "deep" / "folder"
     folder.mkdir(parents=True)
     (tmp_path / "a.tar.gz").write_bytes(archive(members))
-    with contextlib.suppress(Refusal):
+    with contextlib.suppress(Invalid):
         unpack(tmp_path / "a.tar.gz", folder)
     outside = {p for p in tmp_path.rglob("*") if p.is_file() and folder not in p.parents}
     assert outside == {tmp_path / "a.tar.gz"}
@@ -151,11 +153,11 @@ def test_a_tar_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(container_folder, "UNPACKED_LIMIT", 1000)
     (tmp_path / "a.tar.gz").write_bytes(archive({"s/a": b"\0" * 600, "s/b": b"\0" * 600}))
     (tmp_path / "out").mkdir()
-    with pytest.raises(Refusal, match="1000 bytes"):
+    with pytest.raises(Invalid, match="1000 bytes"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "out")
 
 
 def test_what_is_no_archive_is_told(tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(b"no archive")
-    with pytest.raises(tarfile.TarError):
+    with pytest.raises(Invalid, match="unpacked"):
         unpack(tmp_path / "a.tar.gz", tmp_path)

@@ -184,7 +184,7 @@ def test_refuses_files_that_nobody_uploaded(call, mms):
         "assets": [{"id": "driver", "url": "aml://artifact/LocalUpload/none/driver"}],
     }
     answer = call("POST", f"{mms}/images", json=image)
-    assert (answer.status_code, answer.json()["code"]) == (400, "InvalidArtifact")
+    assert (answer.status_code, answer.json()["code"]) == (404, "UploadNotFound")
 
 
 def test_a_model_that_is_gone_is_named(local_ws, model, configuration):

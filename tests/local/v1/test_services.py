@@ -345,16 +345,17 @@ def test_a_deployment_without_a_script_is_named(local_ws, registered):
 
 
 @pytest.mark.parametrize(
-    "resources",
-    [{"cpu": 0, "memoryInGB": 1}, {"cpu": 1, "memoryInGB": -1}, {"cpu": "x"}, {"cpu": 1e9}],
-)
-def test_odd_resources_are_refused(call, mms, resources):
-    asked = {"name": "odd", "computeType": "ACI", "containerResourceRequirements": resources}
-    answer = call("POST", f"{mms}/services", json=asked)
-    assert (answer.status_code, answer.json()["code"]) == (400, "InvalidResources")
-
-
-@pytest.mark.parametrize("name", ["", "../x", "A", "1a", "a-", "a" * 33, "a/b", "a\n", None])
-def test_odd_service_names_are_refused(call, mms, name):
-    answer = call("POST", f"{mms}/services", json={"name": name, "computeType": "ACI"})
-    assert (answer.status_code, answer.json()["code"]) == (400, "InvalidServiceName")
+    ("asked", "code"),
+    [
+        *(({"containerResourceRequirements": wanted}, "InvalidResources")
+          for wanted in ({"cpu": 0, "memoryInGB": 1}, {"cpu": 1, "memoryInGB": -1}, {"cpu": 1e9})),
+        *(({"name": name}, "InvalidServiceName")
+          for name in ("", "../x", "A", "1a", "a-", "a" * 33, "a/b", "a\n")),
+        ({"name": None}, "InvalidBody"),
+        ({"containerResourceRequirements": {"cpu": "x"}}, "InvalidBody"),
+        ({"kvTags": {"a": []}}, "InvalidBody"),
+    ],
+)  # fmt: skip
+def test_odd_requests_are_refused(call, mms, asked, code):
+    answer = call("POST", f"{mms}/services", json={"name": "odd", "computeType": "ACI", **asked})
+    assert (answer.status_code, answer.json()["code"]) == (400, code)

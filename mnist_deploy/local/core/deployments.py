@@ -1,0 +1,244 @@
+"""Deployments: one or more containers that are made from one recipe."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from .container import Container
+from .faults import Failed, Fault
+from .records import Model, now
+from .requirements import differences
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Something that was uploaded, and where it goes.
+
+    Attributes
+    ----------
+    artifact : str
+        The path it was uploaded to: of a file, or of a folder with all below it.
+    path : str
+        Where it goes, below the container's ``app`` folder.
+    unpack : bool
+        It is a tar archive, whose content goes there.
+    """
+
+    artifact: str
+    path: str = ""
+    unpack: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """What a container is made of. Only itself is equal to it: a new recipe, new containers.
+
+    Attributes
+    ----------
+    script : str
+        The entry script, below the ``app`` folder.
+    conda : dict or None
+        The content of a conda file, which is compared with what is installed here.
+    variables : dict of str to str
+        Environment variables of the script.
+    cpu_cores, memory_gb : float
+    notes : tuple of str
+        What is another way here than was asked for; told in the operation and in the log.
+    """
+
+    script: str
+    uploads: tuple[Upload, ...]
+    models: tuple[Model, ...] = ()
+    conda: dict[str, Any] | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    cpu_cores: float = 1.0
+    memory_gb: float = 1.0
+    notes: tuple[str, ...] = ()
+
+    def all_notes(self) -> list[str]:
+        return [*self.notes, *differences(self.conda)]
+
+
+@dataclass(frozen=True)
+class DeploymentSpec:
+    """What is wanted of a deployment; `other` is what only one client knows of."""
+
+    recipe: Recipe
+    replicas: int = 1
+    description: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=dict)
+    other: Any = None
+
+
+class Deployment:
+    """What runs of a deployment, and how it follows its specification.
+
+    Parameters
+    ----------
+    title : str
+        What it is called in messages.
+    build : callable
+        Makes a container, not yet started, from a recipe.
+    """
+
+    spec: DeploymentSpec
+
+    def __init__(self, title: str, build: Callable[[Recipe], Container]) -> None:
+        self.title = title
+        self.containers: list[Container] = []
+        self.error: Fault | None = None
+        self.created = self.updated = now()
+        self._build = build
+        self._recipe: Recipe | None = None  # that of the containers
+        self._starting: list[tuple[Recipe, Container]] = []
+        self._following: list[Recipe] = []
+        self._ended = False
+        self._changing = threading.Lock()  # held while containers come and go
+
+    @property
+    def state(self) -> str:
+        """``Transitioning``, ``Healthy``, ``Unhealthy`` or ``Failed``."""
+        if self._following:
+            return "Transitioning"
+        states = [container.state for container in self.containers]
+        for state in ("Healthy", "Unhealthy"):
+            if state in states and self.error is None:
+                return state
+        return "Failed"
+
+    def log_tail(self, lines: int) -> str:
+        """The last `lines` lines; of several containers a share each, under its number."""
+        containers = list(self.containers)
+        if len(containers) == 1:
+            return containers[0].log_tail(lines)
+        share = lines // max(1, len(containers))
+        return "\n".join(
+            f"--- replica {number} of {len(containers)}, {each.state} ---\n{each.log_tail(share)}"
+            for number, each in enumerate(containers, 1)
+        )
+
+    def accept(self, spec: DeploymentSpec) -> bool:
+        """Take what is wanted from now on; True if :meth:`follow` has to be called for it."""
+        before = getattr(self, "spec", None)
+        self.spec, self.updated = spec, now()
+        if before and before.recipe is spec.recipe and before.replicas == spec.replicas:
+            return False
+        self._following.append(spec.recipe)
+        return True
+
+    def follow(self, recipe: Recipe) -> None:
+        """Bring the containers to what is wanted, as long as that is still of this recipe.
+
+        Raises
+        ------
+        Failed
+            If a container did not start, or this recipe is not wanted any more.
+        NotFound, Invalid
+            If what the recipe names is not there, or not what it should be.
+        """
+        try:
+            if self._is_wanted(recipe):
+                self._give_up(but=recipe)
+            with self._changing:
+                try:
+                    self._check_wanted(recipe)
+                    if self._recipe is recipe and self.error is None:
+                        self._scale(recipe)
+                    else:
+                        self._exchange(recipe)
+                finally:  # whatever else went wrong: that is why
+                    self._check_wanted(recipe)
+        finally:
+            self._following.remove(recipe)
+
+    def end(self) -> None:
+        """Stop the containers for good, also those that are starting."""
+        self._ended = True
+        self._give_up()
+        with self._changing:
+            stop(self.containers)
+
+    def _is_wanted(self, recipe: Recipe) -> bool:
+        return not self._ended and self.spec.recipe is recipe
+
+    def _check_wanted(self, recipe: Recipe) -> None:
+        if not self._is_wanted(recipe):
+            raise Failed("superseded", f"{self.title} was deleted or deployed anew.")
+
+    def _give_up(self, but: Recipe | None = None) -> None:
+        """Stop what is starting, so that who waits for that goes on at once."""
+        stop([container for recipe, container in list(self._starting) if recipe is not but])
+
+    def _exchange(self, recipe: Recipe) -> None:
+        """Put containers of another recipe in the place of those that are there."""
+        stop(self.containers)
+        self.containers, self._recipe, self.error = [], recipe, None
+        try:
+            for _ in range(self.spec.replicas):
+                self.containers.append(self._make(recipe))
+            self._start(recipe, self.containers)
+        except Fault as fault:
+            self.error = fault
+            failed = [each for each in self.containers if each.state == "Failed"]
+            stop([each for each in self.containers if each not in failed])
+            self.containers = failed  # for their logs
+            raise
+
+    def _scale(self, recipe: Recipe) -> None:
+        """Start what is missing, or stop what is too many, the youngest first."""
+        wanted = self.spec.replicas
+        self.containers, surplus = self.containers[:wanted], self.containers[wanted:]
+        stop(surplus)
+        more = [self._make(recipe) for _ in range(wanted - len(self.containers))]
+        try:
+            self._start(recipe, more)
+        except Failed:
+            stop(more)
+            raise
+        self.containers += more
+
+    def _make(self, recipe: Recipe) -> Container:
+        try:
+            return self._build(recipe)
+        except OSError as error:
+            raise Failed("deployment", f"Its folder could not be filled: {error}") from error
+
+    def _start(self, recipe: Recipe, containers: list[Container]) -> None:
+        self._starting = [(recipe, container) for container in containers]
+        try:
+            self._check_wanted(recipe)
+            problems = at_once(Container.start, containers)
+        finally:
+            self._starting = []
+        for container, problem in zip(containers, problems, strict=True):
+            if problem is not None:
+                raise Failed(
+                    "deployment",
+                    f"The container of {self.title} did not start: {problem}.\n"
+                    + what_matters(container.log_tail(5000)),
+                )
+
+
+def stop(containers: list[Container]) -> None:
+    at_once(Container.stop, containers)
+
+
+def at_once(work: Callable[[Container], Any], containers: list[Container]) -> list[Any]:
+    """The outcome for each container, for all of them at the same time."""
+    if not containers:
+        return []
+    with ThreadPoolExecutor(len(containers)) as pool:
+        return list(pool.map(work, containers))
+
+
+def what_matters(log: str) -> str:
+    """The traceback of the script, without that of the server around it; or the last lines."""
+    _, found, traceback = log.partition("Traceback (most recent call last):\n")
+    around = "\n\nThe above exception was the direct cause of the following exception:\n\n"
+    lines = (traceback.rpartition(around)[0] or traceback).splitlines() if found else []
+    return "\n".join([found.strip(), *lines[-30:]] if found else log.splitlines()[-20:])

@@ -1,0 +1,162 @@
+"""How a deployment follows what is wanted of it, with containers that start when they are told."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from weights_service import until
+
+from mnist_deploy.local.core import deployments
+from mnist_deploy.local.core.deployments import Deployment, DeploymentSpec, Recipe
+from mnist_deploy.local.core.faults import Failed, NotFound
+
+
+class Container:
+    """Starts at once, or when `gate` opens; fails where the script is ``broken``."""
+
+    def __init__(self, recipe: Recipe, gate: threading.Event | None) -> None:
+        self.script, self.gate = recipe.script, gate
+        self.state = "Transitioning"
+        self.stopped = threading.Event()
+
+    def start(self) -> str | None:
+        until(lambda: self.gate is None or self.gate.is_set() or self.stopped.is_set())
+        problem = "it was stopped" if self.stopped.is_set() else None
+        if self.script == "broken":
+            problem = "init() raised"
+        self.state = "Failed" if problem else "Healthy"
+        return problem
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def log_tail(self, lines: int) -> str:
+        return f"log of {self.script}"
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[Container]:
+    """Every container that was built, in order."""
+    monkeypatch.setattr(deployments, "Container", Container)
+    return []
+
+
+@pytest.fixture
+def deployment(made):
+    def build(recipe: Recipe) -> Container:
+        if recipe.script == "missing":
+            raise NotFound("model", "digits:1")
+        if recipe.script == "full disk":
+            raise OSError("no space left")
+        made.append(Container(recipe, gates.get(recipe.script)))
+        return made[-1]
+
+    gates: dict[str, threading.Event] = {}
+    built = Deployment("svc", build)
+    built.gates = gates
+    return built
+
+
+def follow(deployment: Deployment, recipe: Recipe, replicas: int = 1) -> None:
+    assert deployment.accept(DeploymentSpec(recipe, replicas))
+    deployment.follow(recipe)
+
+
+def in_background(deployment: Deployment, recipe: Recipe) -> list[str]:
+    """Follow in a thread; what became of it, once it has ended."""
+    outcome: list[str] = []
+    assert deployment.accept(DeploymentSpec(recipe))
+
+    def work() -> None:
+        try:
+            deployment.follow(recipe)
+            outcome.append("Succeeded")
+        except Failed as failed:
+            outcome.append(failed.kind)
+
+    threading.Thread(target=work, daemon=True).start()
+    return outcome
+
+
+def running(made: list[Container]) -> list[str]:
+    return [c.script for c in made if c.state == "Healthy" and not c.stopped.is_set()]
+
+
+def test_new_containers_take_the_place_of_old_ones(deployment, made):
+    follow(deployment, Recipe("one", ()), replicas=2)
+    assert (deployment.state, running(made)) == ("Healthy", ["one", "one"])
+    follow(deployment, Recipe("two", ()))
+    assert (deployment.state, running(made)) == ("Healthy", ["two"])
+
+
+def test_replicas_come_and_go_and_are_told_apart_in_the_log(deployment, made):
+    recipe = Recipe("one", ())
+    follow(deployment, recipe)
+    first = made[0]
+    follow(deployment, recipe, replicas=3)
+    assert deployment.containers == made == [first, *made[1:]]
+    log = deployment.log_tail(100).splitlines()
+    assert log[::2] == [f"--- replica {number} of 3, Healthy ---" for number in (1, 2, 3)]
+    follow(deployment, recipe, replicas=1)
+    assert deployment.containers == [first]
+    assert running(made) == ["one"]
+    assert deployment.log_tail(100) == "log of one"
+
+
+def test_what_changes_no_container_needs_no_following(deployment):
+    recipe = Recipe("one", ())
+    follow(deployment, recipe)
+    assert not deployment.accept(DeploymentSpec(recipe, tags={"a": "b"}))
+    assert deployment.accept(DeploymentSpec(Recipe("one", ())))
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [("broken", "svc did not start: init"), ("missing", "digits:1"), ("full disk", "no space")],
+)
+def test_one_that_cannot_start_has_failed_and_says_why(deployment, made, script, told):
+    follow(deployment, Recipe("one", ()))
+    with pytest.raises((Failed, NotFound), match=told):
+        follow(deployment, Recipe(script, ()), replicas=2)
+    assert (deployment.state, running(made)) == ("Failed", [])
+    assert told in str(deployment.error)
+    follow(deployment, Recipe("two", ()))
+    assert (deployment.state, deployment.error) == ("Healthy", None)
+
+
+def test_replicas_that_cannot_start_leave_the_others_alone(deployment, made):
+    recipe = Recipe("one", ())
+    follow(deployment, recipe)
+    made[0].script, recipe_script = "one", recipe.script
+    object.__setattr__(recipe, "script", "broken")  # as a script that needs what is gone by now
+    with pytest.raises(Failed):
+        follow(deployment, recipe, replicas=3)
+    object.__setattr__(recipe, "script", recipe_script)
+    assert (deployment.state, running(made)) == ("Healthy", ["one"])
+
+
+def test_a_later_recipe_ends_what_an_earlier_one_has_begun(deployment, made):
+    for script in ("slow", "slower"):
+        deployment.gates[script] = threading.Event()
+    first = in_background(deployment, Recipe("slow", ()))
+    until(lambda: made)
+    second = in_background(deployment, Recipe("slower", ()))
+    until(lambda: first)
+    assert (first, second, deployment.state) == (["superseded"], [], "Transitioning")
+    third = in_background(deployment, Recipe("one", ()))
+    until(lambda: second and third)
+    assert (second, third, running(made)) == (["superseded"], ["Succeeded"], ["one"])
+    assert (deployment.state, deployment.error) == ("Healthy", None)
+
+
+def test_what_starts_while_it_is_deleted_gives_up_and_nothing_stays(deployment, made):
+    deployment.gates["slow"] = threading.Event()
+    outcome = in_background(deployment, Recipe("slow", ()))
+    until(lambda: made)
+    deployment.end()
+    until(lambda: outcome)
+    assert outcome == ["superseded"]
+    with pytest.raises(Failed, match="deleted"):
+        follow(deployment, Recipe("one", ()))
+    assert running(made) == []

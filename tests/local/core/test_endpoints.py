@@ -1,0 +1,198 @@
+"""Endpoints that come, change and go at once: no lost one, no mixed one, no process left."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+import requests
+
+from mnist_deploy.local.core.deployments import DeploymentSpec, Recipe, Upload
+from mnist_deploy.local.core.endpoints import Endpoint, Endpoints, EndpointSpec
+from mnist_deploy.local.core.faults import Conflict, Fault, NotFound
+from mnist_deploy.local.core.records import Model
+from mnist_deploy.local.core.store import Store
+
+
+@pytest.fixture
+def endpoints(tmp_path):
+    store = Store(tmp_path / "store")
+    made = Endpoints(store, tmp_path / "containers")
+    made.tests_store = store
+    yield made
+    made.stop_all()
+    store.close()
+    left = [
+        process
+        for process in psutil.process_iter(["cmdline", "status"])
+        if str(tmp_path) in str(process.info["cmdline"])
+        and process.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+    psutil.wait_procs(left, timeout=5)
+    assert not [process for process in left if process.is_running()]
+    assert not list(tmp_path.glob("containers/*"))
+
+
+def recipe(endpoints: Endpoints, answer: object, init: str = "pass", **more) -> Recipe:
+    store, path = endpoints.tests_store, f"o/c{id(answer)}-{answer}/score.py"
+    script = f"import time\ndef init(): {init}\ndef run(raw): return {answer!r}\n"
+    store.write(path, [script.encode()])
+    return Recipe("score.py", (Upload(path, "score.py"),), **more)
+
+
+def deploy(endpoints: Endpoints, name: str, answer: object, init="pass", overwrite=False, **more):
+    wanted = DeploymentSpec(recipe(endpoints, answer, init, **more))
+
+    def create(present: EndpointSpec | None) -> EndpointSpec:
+        if present and not overwrite:
+            raise Conflict("service", f"There is a service {name} already.")
+        return dataclasses.replace(present or EndpointSpec(), deployments={name: wanted})
+
+    return endpoints.put("service", name, create)
+
+
+def tag(endpoints: Endpoints, name: str, **tags: str):
+    return endpoints.change("service", name, lambda spec: dataclasses.replace(spec, tags=tags))
+
+
+def ended(operation, seconds: float = 60) -> str:
+    operation.wait(seconds)
+    return operation.state
+
+
+def ask(endpoint: Endpoint, seconds: float = 10, **headers: str) -> requests.Response:
+    return requests.post(f"{endpoint.url}/score", "{}", headers=headers, timeout=seconds)
+
+
+def answer_of(endpoints: Endpoints, name: str) -> object:
+    return ask(endpoints.get("service", name)).json()
+
+
+def test_an_endpoint_from_its_creation_to_its_end(endpoints):
+    operation = deploy(endpoints, "a", 1)
+    endpoint = endpoints.get("service", "a")
+    assert (ended(operation), endpoint.state, answer_of(endpoints, "a")) == (
+        "Succeeded",
+        "Healthy",
+        1,
+    )
+    with pytest.raises(Conflict):
+        deploy(endpoints, "a", 2)
+    with pytest.raises(NotFound, match="endpoint a"):
+        endpoints.change("endpoint", "a", lambda spec: spec)  # another family, another name
+    assert endpoints.all("endpoint") == []
+
+    # A change of keys and tags counts at once, and needs no other container.
+    closed = dataclasses.replace(endpoint.spec, authentication="key", primary_key="mine")
+    operation = endpoints.change("service", "a", lambda spec: closed)
+    assert operation.state == "Succeeded"
+    assert [
+        ask(endpoint).status_code,
+        ask(endpoint, Authorization="Bearer mine").status_code,
+        ask(endpoint, Authorization=f"Bearer {closed.secondary_key}").status_code,
+    ] == [401, 200, 200]
+    assert "mine" not in repr(closed)
+
+    operation = endpoints.change("service", "a", lambda s: dataclasses.replace(s, deployments={}))
+    assert ended(operation) == "Succeeded"
+    assert (endpoint.deployments, endpoint.state) == ({}, "Unhealthy")
+    endpoints.delete("service", "a")
+    endpoints.delete("service", "a")
+    with pytest.raises(requests.ConnectionError):
+        ask(endpoint)
+
+
+def test_changes_at_once_are_made_one_after_another(endpoints):
+    endpoints.put("service", "a", lambda present: EndpointSpec())
+
+    def add(number: int) -> None:
+        def work(spec: EndpointSpec) -> EndpointSpec:
+            return dataclasses.replace(spec, tags=spec.tags | {str(number): "x"})
+
+        endpoints.change("service", "a", work)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(40)))
+    assert len(endpoints.get("service", "a").spec.tags) == 40
+
+
+def test_a_function_that_raises_changes_nothing(endpoints):
+    def refuse(spec: EndpointSpec | None) -> EndpointSpec:
+        raise Conflict("service", "not now")
+
+    with pytest.raises(Conflict):
+        endpoints.put("service", "a", refuse)
+    assert endpoints.all() == []
+
+
+def test_what_is_missing_fails_its_deployment_and_a_model_is_in_use_from_the_request_on(endpoints):
+    model = Model("m", 1, ("o/c/gone",), "")
+    operation = deploy(endpoints, "a", 1, models=(model,))
+    assert endpoints.using("m:1") == ["a"]
+    assert (ended(operation), operation.error.kind) == ("Failed", "model")
+    assert endpoints.get("service", "a").state == "Failed"
+
+
+def test_one_that_is_deleted_while_it_starts_ends_at_once(endpoints):
+    operation = deploy(endpoints, "a", 1, init="time.sleep(600)")
+    endpoints.delete("service", "a")
+    assert ended(operation, 5) == "Failed"
+    assert "deleted" in str(operation.error)
+    assert endpoints.find("service", "a") is None
+
+
+@pytest.mark.processes
+def test_of_many_overwrites_the_last_wins_and_all_end(endpoints):
+    first = deploy(endpoints, "a", 0, init="time.sleep(0.5)")
+    address = endpoints.get("service", "a").url
+    assert tag(endpoints, "a", new="tag").state == "Succeeded"  # while it is deployed
+    assert endpoints.get("service", "a").state == "Transitioning"
+    operations = [first] + [deploy(endpoints, "a", n, overwrite=True) for n in range(1, 6)]
+    states = [ended(operation) for operation in operations]
+    assert states[-1] == "Succeeded"
+    assert {(o.state, o.error.kind) for o in operations[:-1]} == {("Failed", "superseded")}
+    assert answer_of(endpoints, "a") == 5
+    endpoint = endpoints.get("service", "a")
+    assert (endpoint.url, endpoint.state, endpoint.spec.tags) == (
+        address,
+        "Healthy",
+        {"new": "tag"},
+    )
+
+
+@pytest.mark.processes
+def test_everything_at_once(endpoints):
+    """Threads create, overwrite, change, ask and delete two services; none may be mixed up."""
+    wrong, operations = [], []
+    names = ("a", "b")
+
+    def work(number: int) -> None:
+        for turn in range(4):
+            name = names[(number + turn) % 2]
+            try:
+                match (number + turn) % 4:
+                    case 0 | 1:
+                        operations.append(deploy(endpoints, name, name, overwrite=True))
+                    case 2:
+                        operations.append(tag(endpoints, name, turn=str(turn)))
+                    case 3 if turn == 2:
+                        endpoints.delete("service", name)
+                answer = ask(endpoints.get("service", name), seconds=60)
+                if answer.json() != name:
+                    wrong.append((name, answer.text))
+            except (Fault, requests.RequestException):
+                continue  # it was deleted or exchanged just then
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert all(ended(operation) in ("Succeeded", "Failed") for operation in operations)
+    for name in names:
+        assert ended(deploy(endpoints, name, name, overwrite=True)) == "Succeeded"
+        assert answer_of(endpoints, name) == name
