@@ -86,7 +86,7 @@ def start(home: str | os.PathLike[str] | None = None, *, port: int = 0) -> Endpo
 def _launch(folder: Path, runtime: Path, port: int) -> Endpoint:
     (runtime / "endpoint.json").unlink(missing_ok=True)
     log_file = runtime / "control_plane.log"
-    command = [sys.executable, "-m", "mnist_deploy.local.server.control_plane"]
+    command = [sys.executable, "-m", "mnist_deploy.local.server.life"]
     with open(log_file, "wb") as log:
         process = subprocess.Popen(
             [*command, str(folder), str(port), str(os.getpid())],

@@ -25,8 +25,10 @@ from weights_service import make_inference_config
 from mnist_deploy import local
 from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.store import Store
-from mnist_deploy.local.server.control_plane import Leases, QuietHandler, TlsServer, create_app
-from mnist_deploy.local.tls import Endpoint, create_server_context, create_token
+from mnist_deploy.local.server.app import create_app
+from mnist_deploy.local.server.https import HttpsServer
+from mnist_deploy.local.server.leases import Leases
+from mnist_deploy.local.tls import Endpoint, create_token
 
 pytestmark = pytest.mark.skipif(
     not swagger.DESCRIPTIONS.is_dir(),
@@ -113,8 +115,7 @@ def recorded(home: Path) -> Iterator[list[Exchange]]:
     exchanges: list[Exchange] = []
     store = Store(home / "store")
     endpoints = Endpoints(store, runtime / "containers")
-    server = TlsServer("127.0.0.1", 0, None, QuietHandler)
-    server.ssl_context = create_server_context(runtime)
+    server = HttpsServer(runtime)
     host, token = f"127.0.0.1:{server.server_port}", create_token()
     server.app = Recorder(create_app(store, endpoints, Leases(), token, host), exchanges)
     threading.Thread(target=server.serve_forever, daemon=True).start()

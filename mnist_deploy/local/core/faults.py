@@ -41,6 +41,21 @@ class Invalid(Fault):
     """What was sent is not what is expected here."""
 
 
+class Denied(Fault):
+    """The sender has not shown that it may."""
+
+
+class Full(Fault):
+    """There is no room on the disk."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "storage",
+            "The disk of the local workspace is full: nothing was registered. Free some space, or "
+            "move the workspace with MNIST_DEPLOY_HOME.",
+        )
+
+
 class NotSupported(Fault):
     """Azure has it, the local workspace has not."""
 

@@ -7,6 +7,7 @@ files beside it.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import sqlite3
 import threading
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from .blobs import Blobs
-from .faults import Conflict, Invalid, NotFound
+from .faults import Conflict, Full, Invalid, NotFound
 from .migration import migrate
 from .records import Code, Environment, Model
 
@@ -91,7 +92,7 @@ class Store:
                 migrate(database)
             self.sweep()
             self._blobs.keep_only({blob for (blob,) in self._rows("SELECT blob FROM artifact")})
-        except (OSError, sqlite3.OperationalError):  # a full disk, a lock: not the content
+        except (OSError, sqlite3.OperationalError, Full):  # not what is written there
             self.close()
             raise
         except Exception as error:
@@ -108,14 +109,15 @@ class Store:
             if self._database.in_transaction:
                 yield self._database
                 return
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:  # a full disk may have ended it already
-                    self._database.execute("ROLLBACK")
-                raise
+            with told_if_full():
+                self._database.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._database
+                    self._database.execute("COMMIT")
+                except BaseException:
+                    if self._database.in_transaction:  # a full disk may have ended it already
+                        self._database.execute("ROLLBACK")
+                    raise
 
     def _rows(self, query: str, *values: object) -> list[tuple]:
         with self._lock:
@@ -250,13 +252,16 @@ class Store:
             If `path` does not stay below the folder that it is downloaded to.
         """
         self.touch(check_path(path))
-        return self._place(path, self._blobs.write(chunks), metadata)
+        with told_if_full():
+            blob = self._blobs.write(chunks)
+        return self._place(path, blob, metadata)
 
     def stage(self, path: str, block: str, chunks: Iterable[bytes]) -> None:
         """Keep one block of a large upload to `path` until :meth:`commit` names it."""
         self.touch(check_path(path))
         self._staging.add(path)
-        self._blobs.stage(path, block, chunks)
+        with told_if_full():
+            self._blobs.stage(path, block, chunks)
 
     def commit(
         self, path: str, blocks: Iterable[str], metadata: Mapping[str, str] | None = None
@@ -269,7 +274,8 @@ class Store:
             If a block was never staged.
         """
         try:
-            blob = self._blobs.commit(check_path(path), blocks)
+            with told_if_full():
+                blob = self._blobs.commit(check_path(path), blocks)
         except FileNotFoundError as error:
             raise Invalid("block list", f"Not all blocks of {path} were uploaded.") from error
         self._staging.discard(path)
@@ -372,6 +378,18 @@ class Store:
         prefixes += [prefix for code in self.all(Code) for prefix in code.artifacts]
         prefixes += [prefix for holder in self.holders for prefix in holder()]
         return {prefix.rstrip("/") for prefix in prefixes}
+
+
+@contextmanager
+def told_if_full() -> Iterator[None]:
+    """Raise `Full` for the errors by which a full disk shows."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if is_full or "full" in str(error):
+            raise Full from error
+        raise
 
 
 def kind_of(kind: type) -> str:

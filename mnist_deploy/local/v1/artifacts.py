@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from flask import Blueprint, Response, current_app, jsonify, request, send_file
 from msgspec import Struct
 
+from ..bodies import body
 from ..core.faults import Invalid, NotFound
 from ..core.store import Store, check_path
 from ..tls import derive
-from .refusal import Refusal, body, not_supported
+from .refusal import Refusal, not_supported
 
 WORKSPACE = (
     "/subscriptions/<subscription>/resourceGroups/<group>"

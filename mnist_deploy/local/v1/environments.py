@@ -8,11 +8,11 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 from msgspec import Struct
 
+from ..bodies import Document, Labels, body, convert, texts
 from ..core.faults import Invalid
 from ..core.records import Environment, now
 from .artifacts import WORKSPACE, store
-from .models import NAME, Document, Labels, texts
-from .refusal import body, convert
+from .models import NAME
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")

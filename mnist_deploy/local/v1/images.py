@@ -6,19 +6,20 @@ long as the control plane.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from flask import Blueprint, Response, current_app, jsonify, request
 
+from ..bodies import Document
 from ..core.folder import uploaded_files
 from ..core.records import now
 from .artifacts import store
 from .models import (
     CREATOR,
     MMS,
-    Document,
     answer,
     apply_patch,
     details,
@@ -35,7 +36,15 @@ image_api = Blueprint("images", __name__)
 
 def images() -> dict[str, Document]:
     """Every image by its id, the oldest first."""
-    return current_app.extensions.setdefault("images", {})
+    return current_app.extensions["images"]
+
+
+def files(images: Iterable[Document]) -> Iterator[str]:
+    """The artifacts that images may yet be made of."""
+    for image in images:
+        urls = [asset["url"] for asset in image["assets"]]
+        urls.append(image["targetRuntime"]["properties"].get("condaEnvFile") or "")
+        yield from (url.removeprefix("aml://artifact/") for url in urls)
 
 
 def find_image(image_id: str) -> Document:

@@ -10,19 +10,17 @@ from typing import Annotated, Any
 from flask import Blueprint, Response, current_app, jsonify, request, url_for
 from msgspec import UNSET, Meta, Struct, UnsetType, field, to_builtins
 
+from ..bodies import Document, Labels, body, convert, query, texts
 from ..core.faults import InUse, Invalid, NotFound
 from ..core.records import Model, now
 from .artifacts import WORKSPACE, store
-from .refusal import Refusal, body, convert, read_query
+from .refusal import Refusal
 
 MMS = f"/modelmanagement/v1.0{WORKSPACE}"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 VERSION = re.compile("[0-9]{1,18}")
 CREATOR = {"userObjectId": "local", "userTenantId": "local", "userName": "local user"}
 PAGE = 255  # models in a list's answer, unless it is asked for fewer
-
-Document = dict[str, Any]
-Labels = dict[str, str | int | float | bool | None]
 
 model_api = Blueprint("models", __name__)
 
@@ -135,11 +133,6 @@ def register_model(**_: str) -> Response:
     return jsonify(answer(model))
 
 
-def texts(labels: Labels | None) -> dict[str, str]:
-    """Tags and properties are texts, as Azure makes them of numbers too."""
-    return {name: "" if value is None else str(value) for name, value in (labels or {}).items()}
-
-
 def answer(model: Model) -> Document:
     return {
         "mimeType": "application/octet-stream",
@@ -192,15 +185,15 @@ class ModelQuery(Struct, rename="camel"):
 
 @model_api.get(f"{MMS}/models")
 def list_models(**_: str) -> Response:
-    query = read_query(ModelQuery)
-    found = [model for model in store().all(Model) if is_wanted(model, query)]
-    if query.latest_version_only:
+    asked = query(ModelQuery)
+    found = [model for model in store().all(Model) if is_wanted(model, asked)]
+    if asked.latest_version_only:
         newest: dict[str, Model] = {}
         for model in found:
             newest.setdefault(model.name, model)
         found = list(newest.values())
-    end = query.skip + (query.count or PAGE)
-    page: Document = {"value": [answer(model) for model in found[query.skip : end]]}
+    end = asked.skip + (asked.count or PAGE)
+    page: Document = {"value": [answer(model) for model in found[asked.skip : end]]}
     if end < len(found):
         following = request.args.to_dict() | {"$skipToken": str(end)}
         page["nextLink"] = url_for(
@@ -209,14 +202,14 @@ def list_models(**_: str) -> Response:
     return jsonify(page)
 
 
-def is_wanted(model: Model, query: ModelQuery) -> bool:
+def is_wanted(model: Model, asked: ModelQuery) -> bool:
     own = model.other.get("v1", {})
     return (
-        query.name in (None, model.name)
-        and query.framework in (None, own.get("framework"))
-        and query.run_id in (None, own.get("runId"))
-        and has_all(model.tags, query.tags)
-        and has_all(model.properties, query.properties)
+        asked.name in (None, model.name)
+        and asked.framework in (None, own.get("framework"))
+        and asked.run_id in (None, own.get("runId"))
+        and has_all(model.tags, asked.tags)
+        and has_all(model.properties, asked.properties)
     )
 
 

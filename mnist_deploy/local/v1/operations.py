@@ -7,11 +7,12 @@ from typing import Annotated
 from flask import Blueprint, Response, current_app, jsonify, request, url_for
 from msgspec import Meta, Struct
 
+from ..bodies import Document, query
 from ..core.endpoints import Endpoints
 from ..core.faults import Fault
 from ..core.operations import Operation
-from .models import MMS, Document
-from .refusal import read_query, refusal_of
+from .models import MMS
+from .refusal import refusal_of
 
 HOLD = 10.0  # seconds that the answer about a running operation is held back
 
@@ -26,7 +27,7 @@ def accepted(operation: Operation) -> Response:
     """202, with the place where the SDK asks how far it is."""
     view = request.view_args or {}
     location = url_for(
-        "operations.show_operation",
+        "v1.operations.show_operation",
         operation_id=operation.id,
         **{part: view[part] for part in ("subscription", "group", "workspace")},
     )
@@ -40,7 +41,7 @@ class OperationQuery(Struct):
 @operation_api.get(f"{MMS}/operations/<operation_id>")
 def show_operation(operation_id: str, **_: str) -> Response:
     operation = endpoints().operations.get(operation_id)
-    offset = read_query(OperationQuery).offset
+    offset = query(OperationQuery).offset
     if not streaming_log(operation)[offset:]:
         # The SDK sleeps five seconds between two questions: it asks only once if the
         # first answer is held until there is something to tell.

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import sqlite3
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
-from flask import Flask, Request, Response, jsonify, request
+from flask import Blueprint, Request, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from ..core import faults
 
-Struct = TypeVar("Struct")
-
 STATUS = {
     faults.NotFound: (404, "{}NotFound"),
     faults.Conflict: (409, "{}AlreadyExists"),
+    faults.Denied: (401, "AuthenticationFailed"),
+    faults.Full: (400, "InsufficientStorage"),  # a 507 the storage client repeats for a minute
     faults.InUse: (412, "DeletionRequired"),
     faults.Invalid: (400, "Invalid{}"),
     faults.NotSupported: (501, "NotImplemented"),
@@ -66,34 +63,6 @@ def not_supported(what: str) -> Refusal:
     return refusal_of(faults.NotSupported(what))
 
 
-def body(kind: type[Struct]) -> Struct:
-    """What the request's JSON says, as a value of `kind`; else 400 with what is wrong in it."""
-    try:
-        return msgspec.json.decode(request.get_data(), type=kind)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise invalid_body(error) from error
-
-
-def read_query(kind: type[Struct]) -> Struct:
-    """The query of the request's URL, as a value of `kind`; else 400 with what is wrong in it."""
-    try:
-        return msgspec.convert(request.args.to_dict(), kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise Refusal(400, "InvalidQuery", f"The request's query is wrong: {error}") from error
-
-
-def convert(value: Any, kind: type[Struct]) -> Struct:
-    """A part of a body that could be understood only later, as a value of `kind`."""
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise invalid_body(error) from error
-
-
-def invalid_body(error: Exception) -> Refusal:
-    return Refusal(400, "InvalidBody", f"The request's JSON is not what this call takes: {error}")
-
-
 class Fields(dict):
     """A JSON object whose missing fields are the sender's mistake."""
 
@@ -114,11 +83,10 @@ class JsonRequest(Request):
         raise Refusal(400, "InvalidBody", "The request's JSON is not what this call takes.")
 
 
-def install(app: Flask) -> None:
-    """Answer every error of `app` in Azure's schema."""
-    app.request_class = JsonRequest
+def install(blueprint: Blueprint) -> None:
+    """Answer every error of the blueprint's routes, and of those in it, in Azure's schema."""
 
-    @app.errorhandler(Refusal)
+    @blueprint.errorhandler(Refusal)
     def refuse(refusal: Refusal) -> Response:
         response = jsonify(refusal.body())
         response.status_code = refusal.status
@@ -126,26 +94,11 @@ def install(app: Flask) -> None:
             response.status = "501 Not supported by the local workspace of mnist_deploy"
         return response
 
-    @app.errorhandler(faults.Fault)
+    @blueprint.errorhandler(faults.Fault)
     def refuse_fault(fault: faults.Fault) -> Response:
         return refuse(refusal_of(fault))
 
-    @app.errorhandler(HTTPException)
-    def http_error(error: HTTPException) -> Response:
-        status = error.code or 500
-        if status in (404, 405):
-            return refuse(not_supported(f"{request.method} {request.path}"))
-        return refuse(Refusal(status, error.name.replace(" ", ""), error.description or error.name))
-
-    @app.errorhandler(OSError)
-    @app.errorhandler(sqlite3.OperationalError)
-    def disk_error(error: Exception) -> Response:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if not full and "full" not in str(error):
-            raise error
-        message = (
-            "The disk of the local workspace is full: nothing was registered. Free some space, "
-            "or move the workspace with MNIST_DEPLOY_HOME."
-        )
-        # 400, because the storage client repeats a 507 for a minute before it tells.
-        return refuse(Refusal(400, "InsufficientStorage", message))
+    @blueprint.errorhandler(HTTPException)
+    def refuse_http(error: HTTPException) -> Response:
+        code = error.name.replace(" ", "")
+        return refuse(Refusal(error.code or 500, code, error.description or error.name))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from flask import Blueprint, Response, jsonify
 from msgspec import Meta, Struct, field, structs, to_builtins
 
+from ..bodies import Document, Labels, body, convert, query, texts
 from ..core.deployments import DeploymentSpec, Recipe, Upload
 from ..core.endpoints import Endpoint, EndpointSpec, new_key
 from ..core.faults import Conflict, Invalid
@@ -17,17 +18,14 @@ from .models import (
     CREATOR,
     MMS,
     Change,
-    Document,
-    Labels,
     answer,
     apply_patch,
     details,
     find_model,
     has_all,
-    texts,
 )
 from .operations import accepted, describe_fault, endpoints
-from .refusal import body, convert, not_supported, read_query
+from .refusal import not_supported
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
 RECIPES = ("environmentImageRequest", "imageId")  # what a service is made of: one of the two
@@ -206,18 +204,18 @@ class ServiceQuery(Struct, rename="camel"):
 
 @service_api.get(f"{MMS}/services")
 def list_services(**_: str) -> Response:
-    query = read_query(ServiceQuery)
-    return jsonify(value=[describe(s) for s in endpoints().all("service") if is_wanted(s, query)])
+    asked = query(ServiceQuery)
+    return jsonify(value=[describe(s) for s in endpoints().all("service") if is_wanted(s, asked)])
 
 
-def is_wanted(service: Endpoint, query: ServiceQuery) -> bool:
+def is_wanted(service: Endpoint, asked: ServiceQuery) -> bool:
     models = recipe_of(service).models
     return (
-        query.compute_type.upper() in ("", "ACI")
-        and has_all(service.spec.tags, query.tags)
-        and has_all(service.spec.properties, query.properties)
-        and query.model_id in ("", *(model.id for model in models))
-        and query.model_name in ("", *(model.name for model in models))
+        asked.compute_type.upper() in ("", "ACI")
+        and has_all(service.spec.tags, asked.tags)
+        and has_all(service.spec.properties, asked.properties)
+        and asked.model_id in ("", *(model.id for model in models))
+        and asked.model_name in ("", *(model.name for model in models))
     )
 
 
@@ -297,7 +295,7 @@ class LogQuery(Struct):
 
 @service_api.get(f"{MMS}/services/<name>/logs")
 def show_logs(name: str, **_: str) -> Response:
-    lines = read_query(LogQuery).tail
+    lines = query(LogQuery).tail
     return jsonify(content=find_service(name).deployments[name].log_tail(lines))
 
 

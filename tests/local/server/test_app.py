@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from base64 import b64encode
@@ -18,7 +16,6 @@ from azureml.core import Dataset, Datastore, Experiment, Workspace
 from azureml.core.authentication import TokenAuthentication
 from weights_service import WORKSPACE, until
 
-from mnist_deploy.local.server.control_plane import Leases, is_alive
 from mnist_deploy.local.tls import derive
 
 
@@ -192,53 +189,6 @@ def test_an_upload_that_breaks_off_leaves_nothing(endpoint, call, local_home):
         connection.sendall(head.encode() + b"x" * 1000)
     until(lambda: not list((local_home / "store" / "staged").iterdir()))
     assert set((local_home / "store" / "blobs").iterdir()) == before
-
-
-# Leases.
-
-
-def sleeper() -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-
-
-def test_a_lease_ends_with_its_process_even_as_a_zombie():
-    leases, process = Leases(), sleeper()
-    assert leases.add(process.pid)
-    assert not leases.close_if_unused()
-    process.kill()
-    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
-    assert not is_alive(psutil.Process(process.pid))
-    assert leases.close_if_unused()
-    process.wait()
-    process.stdin.close()
-
-
-def test_nobody_joins_who_is_gone_or_too_late():
-    leases, process = Leases(), sleeper()
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    assert not leases.add(process.pid)
-    leases = Leases()
-    leases.close()
-    assert not leases.add(psutil.Process().pid)
-
-
-def test_leases_may_be_closed_while_they_are_looked_at():
-    leases = Leases()
-    leases.add(psutil.Process().pid)
-    with leases._lock:  # as a signal may arrive
-        leases.close()
-    assert leases.close_if_unused()
-
-
-def test_a_number_that_was_given_to_another_process_is_not_the_holder():
-    process = psutil.Process()
-    impostor = psutil.Process(process.pid)
-    impostor._create_time = 1.0
-    impostor._ident = (process.pid, 1.0)
-    assert is_alive(process)
-    assert not is_alive(impostor)
 
 
 def test_many_clients_at_once(call, endpoint):

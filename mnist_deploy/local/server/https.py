@@ -1,0 +1,54 @@
+"""The listener on the loopback."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+from ..tls import create_server_context
+
+GREETING_LIMIT = 10.0  # seconds for the TLS handshake
+SILENCE_LIMIT = 120  # seconds that a connection is kept on which nothing comes
+
+
+class QuietHandler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = SILENCE_LIMIT
+
+    def log_request(self, *_: Any) -> None:
+        """The log is for errors."""
+
+
+class HttpsServer(ThreadedWSGIServer):
+    """Greets each client in its own thread, so that a silent one keeps nobody waiting.
+
+    Parameters
+    ----------
+    folder : Path
+        Where its new certificate is put.
+    port : int
+        0 lets the system choose.
+    """
+
+    daemon_threads = True
+    app: Flask
+    ssl_context: ssl.SSLContext
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        super().__init__("127.0.0.1", port, None, QuietHandler)  # type: ignore[arg-type]
+        self.ssl_context = create_server_context(folder)  # by which werkzeug knows that it is https
+
+    def finish_request(self, connection: Any, address: Any) -> None:
+        connection.settimeout(GREETING_LIMIT)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            with self.ssl_context.wrap_socket(connection, server_side=True) as secure:
+                super().finish_request(secure, address)
+        except (OSError, ssl.SSLError) as error:
+            logging.getLogger(__name__).debug("connection ended: %s", error)

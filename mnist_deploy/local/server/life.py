@@ -1,0 +1,79 @@
+"""The process that the SDK takes for Azure: its beginning, its watch and its end.
+
+Run as ``python -m mnist_deploy.local.server.life FOLDER PORT PID``, which gives the process PID
+the first lease; it ends when the last process that holds one has ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from ..core.endpoints import Endpoints
+from ..core.store import Store, UnreadableStore
+from ..tls import Endpoint, create_token
+from .app import create_app
+from .https import HttpsServer
+from .leases import Leases
+
+LEASE_INTERVAL = 0.5  # seconds between two looks at who is still there
+SWEEP_INTERVAL = 60.0  # seconds between two looks for uploads that nobody needs
+UPLOAD_PATIENCE = 3600.0  # seconds that an upload may wait for what refers to it
+
+
+def run(home: Path, port: int, first_user: int) -> None:
+    """Serve the workspace under `home` until nobody uses it any more.
+
+    Raises
+    ------
+    UnreadableStore
+        If what is registered there cannot be read.
+    """
+    runtime = home / "run"
+    alive = open(runtime / "alive", "w")  # noqa: SIM115 - open, and so locked, while we live
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    leases = Leases()
+    if not leases.add(first_user):
+        return
+    for leftover in ("containers", "azure"):
+        shutil.rmtree(runtime / leftover, ignore_errors=True)
+    store = Store(home / "store")
+    endpoints = Endpoints(store, runtime / "containers")
+    server = HttpsServer(runtime, port)
+    host, token = f"127.0.0.1:{server.server_port}", create_token()
+    server.app = create_app(store, endpoints, leases, token, host)
+    signal.signal(signal.SIGTERM, lambda *_: leases.close())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
+    try:
+        watch(store, leases)
+    finally:
+        (runtime / "endpoint.json").unlink(missing_ok=True)
+        endpoints.stop_all()
+        store.close()
+
+
+def watch(store: Store, leases: Leases) -> None:
+    """Wait until nobody uses it any more, and tidy up meanwhile."""
+    swept = time.monotonic()
+    while not leases.close_if_unused():
+        time.sleep(LEASE_INTERVAL)
+        if time.monotonic() - swept > SWEEP_INTERVAL:
+            store.sweep(UPLOAD_PATIENCE)
+            swept = time.monotonic()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    except UnreadableStore as error:
+        sys.exit(str(error))
+    os._exit(0)  # threads that still hold an answer back must not hold the process

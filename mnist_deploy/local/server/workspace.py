@@ -1,0 +1,80 @@
+"""The workspace as a resource of Azure's: what every client finds out first."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, current_app, jsonify, request
+from msgspec import Struct
+
+from .. import SUBSCRIPTION
+from ..bodies import body
+from ..tls import TENANT, derive
+from .authentication import check_secret
+
+WORKSPACE = (
+    "/subscriptions/<subscription>/resourceGroups/<group>"
+    "/providers/Microsoft.MachineLearningServices/workspaces/<workspace>"
+)
+
+workspace_api = Blueprint("workspace", __name__)
+
+
+def subscriptions() -> set[str]:
+    """The subscriptions that are answered for."""
+    return current_app.extensions.setdefault("subscriptions", {SUBSCRIPTION})
+
+
+@workspace_api.get("/subscriptions")
+def list_subscriptions() -> Response:
+    return jsonify(
+        value=[
+            {
+                "id": f"/subscriptions/{subscription}",
+                "subscriptionId": subscription,
+                "displayName": "local workspace of mnist_deploy",
+                "state": "Enabled",
+                "tenantId": TENANT,
+            }
+            for subscription in sorted(subscriptions())
+        ]
+    )
+
+
+class AskedSubscription(Struct, rename="camel"):
+    subscription_id: str
+
+
+@workspace_api.post("/subscriptions")
+def add_subscription() -> Response:
+    """Answer for the subscription of a reader's config.json too: the SDK checks that it exists."""
+    subscriptions().add(body(AskedSubscription).subscription_id)
+    return jsonify({})
+
+
+@workspace_api.get(WORKSPACE)
+def show_workspace(subscription: str, group: str, workspace: str) -> Response:
+    secret = derive(current_app.config["TOKEN"], "discovery")
+    host = current_app.config["HOST"]
+    return jsonify(
+        id=request.path,
+        name=workspace,
+        type="Microsoft.MachineLearningServices/workspaces",
+        location="local",
+        tags={},
+        sku={"name": "Basic", "tier": "Basic"},
+        properties={
+            "workspaceId": subscription,
+            "friendlyName": workspace,
+            "description": "A local workspace of mnist_deploy",
+            "discoveryUrl": f"https://{host}/discovery/{secret}",
+            "provisioningState": "Succeeded",
+        },
+    )
+
+
+@workspace_api.get("/discovery/<secret>")
+def discovery(secret: str) -> Response:
+    """Where each of Azure's APIs is: all of them are here."""
+    check_secret(secret, "discovery")
+    url = f"https://{current_app.config['HOST']}"
+    apis = ("api", "experimentation", "history", "hyperdrive", "modelmanagement", "studio")
+    return jsonify(dict.fromkeys(apis, url))
