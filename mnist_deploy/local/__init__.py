@@ -185,6 +185,42 @@ def _authentication(endpoint: Endpoint) -> TokenAuthentication:
     return authentication
 
 
+def portal_link(
+    home: str | os.PathLike[str] | None = None,
+    *,
+    files: str | os.PathLike[str] | None = None,
+    port: int = 0,
+) -> str:
+    """Start or join the local workspace, and make a link to its page in the browser.
+
+    Parameters
+    ----------
+    home : path, optional
+        See :func:`home_folder`.
+    files : path, optional
+        A folder whose ``*.js`` add ways to try a service to the page; programs on this machine
+        can read what lies in it.
+    port : int
+        Where the page is to be, if it is not served yet; 0 lets the system choose.
+
+    Returns
+    -------
+    str
+        It works once, within a minute.
+
+    Raises
+    ------
+    LocalWorkspaceError
+        If the workspace cannot be started, or the page not be served.
+    """
+    endpoint = start(home)
+    asked = {"folder": str(Path(files).absolute()) if files else None, "port": port}
+    answer = _call(endpoint, "POST", "/portal", asked)
+    if not answer.ok:
+        raise LocalWorkspaceError(f"The page cannot be served: {answer.json()['error']['message']}")
+    return answer.json()["url"]
+
+
 def stop(home: str | os.PathLike[str] | None = None) -> bool:
     """End the control plane and all its services, whoever uses them; False if it did not run.
 

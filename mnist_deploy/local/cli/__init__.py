@@ -26,6 +26,7 @@ from .. import (
 from ..tls import Endpoint
 from ..v1.models import MMS
 from .command import BY_SIGNAL, NOT_EXECUTABLE, NOT_FOUND, run_command
+from .page import open_page
 from .session import open_session, say
 
 EXEC = """\
@@ -61,6 +62,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         )
         verb.add_argument("--data-dir", type=existing_folder, help="where MNIST lies, or is put")
     run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    page = verbs.add_parser("portal", help="open its page in the browser, until Ctrl-C")
+    page.add_argument("--port", type=int, default=0, help="by default one that is free")
+    page.add_argument("--no-browser", action="store_true", help="only print the link")
     verbs.add_parser("show", help="what is registered, what runs, where it lies")
     wiping = verbs.add_parser("wipe", help="stop it and delete everything that is registered")
     wiping.add_argument("--yes", action="store_true", help="do not ask")
@@ -183,7 +187,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
-    verbs = {"exec": execute, "serve": serve, "show": show, "wipe": ask_and_wipe}
+    verbs = {
+        "exec": execute,
+        "serve": serve,
+        "portal": open_page,
+        "show": show,
+        "wipe": ask_and_wipe,
+    }
     try:
         return verbs[options.verb](options)
     except LocalWorkspaceError as error:

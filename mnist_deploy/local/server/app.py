@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from .. import v1
+from .. import portal, v1
 from ..core import faults
 from ..core.endpoints import Endpoints
 from ..core.store import Store
@@ -39,7 +39,7 @@ def create_app(store: Store, endpoints: Endpoints, leases: Leases, token: str, h
     app.before_request(check_token)
     for api in (authentication_api, lease_api, workspace_api):
         app.register_blueprint(api)
-    for rest in (v1,):
+    for rest in (v1, portal):
         rest.register(app)
     app.register_error_handler(faults.Fault, refuse)
     app.register_error_handler(HTTPException, refuse_http)

@@ -76,5 +76,6 @@ def discovery(secret: str) -> Response:
     """Where each of Azure's APIs is: all of them are here."""
     check_secret(secret, "discovery")
     url = f"https://{current_app.config['HOST']}"
-    apis = ("api", "experimentation", "history", "hyperdrive", "modelmanagement", "studio")
-    return jsonify(dict.fromkeys(apis, url))
+    apis = ("api", "experimentation", "history", "hyperdrive", "modelmanagement")
+    page = current_app.extensions["portal"].address or url
+    return jsonify(dict.fromkeys(apis, url) | {"studio": page.rstrip("/")})

@@ -1,0 +1,37 @@
+"""The verb that opens the page of the local workspace in the browser."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import webbrowser
+from pathlib import Path
+
+import psutil
+
+from .. import portal_link, start
+from .session import say
+
+# The tutorial's share in the page: a pad to draw digits on. Handed over, never imported.
+PAD = Path(__file__).parents[2] / "pad"
+
+
+def open_page(options: argparse.Namespace) -> int:
+    """Print a link to the page and open it; the workspace stays at least as long as this runs."""
+    endpoint = start()
+    link = portal_link(files=PAD if PAD.is_dir() else None, port=options.port)
+    print(link, flush=True)
+    if not options.no_browser and has_screen():
+        webbrowser.open(link)
+    say("The link works once, within a minute; for another, run this again. Ctrl-C ends it.")
+    while psutil.pid_exists(endpoint.pid):
+        time.sleep(0.5)
+    say("The local workspace was stopped by somebody else.")
+    return 1
+
+
+def has_screen() -> bool:
+    """Whether a browser would open in a window; one in this terminal would hide the link."""
+    return sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))

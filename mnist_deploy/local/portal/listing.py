@@ -1,0 +1,104 @@
+"""What the page lists, as plain JSON: services, models, environments, and who uses which.
+
+Keys are left out by naming what is shown, never by taking something away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..core.deployments import Deployment, Recipe
+from ..core.endpoints import Endpoint, Endpoints
+from ..core.records import Environment, Model
+from ..core.store import Store
+from .downloads import definition
+
+Shown = dict[str, Any]
+
+
+def describe_workspace(store: Store, endpoints: Endpoints) -> Shown:
+    """All that is deployed and registered, as the page shows it."""
+    deployed = endpoints.all()
+    return {
+        "services": [describe_endpoint(endpoint) for endpoint in deployed],
+        "models": [describe_model(model, store, deployed) for model in store.all(Model)],
+        "environments": [describe_environment(each, deployed) for each in store.all(Environment)],
+    }
+
+
+def describe_endpoint(endpoint: Endpoint) -> Shown:
+    spec = endpoint.spec
+    return {
+        "family": endpoint.family,
+        "name": endpoint.name,
+        "state": endpoint.state,
+        "uri": f"{endpoint.url}/score",
+        "authentication": spec.authentication,
+        "description": spec.description,
+        "tags": spec.tags,
+        "properties": spec.properties,
+        "created": endpoint.created,
+        "deployments": [
+            describe_deployment(name, deployment, endpoint)
+            for name, deployment in list(endpoint.deployments.items())
+        ],
+    }
+
+
+def describe_deployment(name: str, deployment: Deployment, endpoint: Endpoint) -> Shown:
+    spec = deployment.spec
+    return {
+        "name": name,
+        "state": deployment.state,
+        "error": str(deployment.error) if deployment.error else "",
+        "notes": spec.recipe.all_notes(),
+        "traffic": endpoint.spec.traffic.get(name, 0),
+        "mirror": endpoint.spec.mirror.get(name, 0),
+        "models": [model.id for model in spec.recipe.models],
+        "replicas": spec.replicas,
+        "cpu": spec.recipe.cpu_cores,
+        "memory": spec.recipe.memory_gb,
+        "created": deployment.created,
+        "updated": deployment.updated,
+        "requests": None,
+    }
+
+
+def describe_model(model: Model, store: Store, deployed: Iterable[Endpoint]) -> Shown:
+    sizes = [file.stat().st_size for prefix in model.artifacts for _, file in store.files(prefix)]
+    return {
+        "name": model.name,
+        "version": str(model.version),
+        "created": model.created,
+        "description": model.description,
+        "tags": model.tags,
+        "properties": model.properties,
+        "archived": model.archived,
+        "size": sum(sizes),
+        "files": len(sizes),
+        "used_by": users(deployed, lambda recipe: model.id in [m.id for m in recipe.models]),
+    }
+
+
+def describe_environment(environment: Environment, deployed: Iterable[Endpoint]) -> Shown:
+    return {
+        "name": environment.name,
+        "version": environment.version,
+        "created": environment.created,
+        "description": environment.description,
+        "tags": environment.tags,
+        "variables": environment.variables,
+        "archived": environment.archived,
+        "image": environment.image,
+        "conda": definition(environment),
+        "used_by": users(deployed, lambda recipe: recipe.conda == environment.conda),
+    }
+
+
+def users(deployed: Iterable[Endpoint], is_used: Callable[[Recipe], bool]) -> list[Shown]:
+    return [
+        {"family": endpoint.family, "name": endpoint.name}
+        for endpoint in deployed
+        if any(is_used(each.spec.recipe) for each in list(endpoint.deployments.values()))
+    ]

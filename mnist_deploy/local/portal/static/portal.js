@@ -1,0 +1,763 @@
+// The page of the local workspace. A view is a function that makes nodes from what the control
+// plane told; `morph` brings what is shown to what the view made. Whatever comes from outside
+// (names, tags, logs, answers) is set as text, never as HTML.
+
+const POLL = 3000; // milliseconds between two looks at the workspace
+const POLL_BUSY = 1000; // ... while something is being deployed
+const POLL_LOG = 1500;
+const INLINE = 6000; // characters of a request's body that fit into its curl line
+
+let token = sessionStorage.getItem("token");
+let workspace = null; // what /api/workspace said last
+let told = ""; // the same as text, to see whether anything is new
+let modules = []; // what was handed over: ways to try a service
+
+const main = document.getElementById("main");
+const notice = document.getElementById("notice");
+
+// Asking the control plane
+
+class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function ask(path, { query = {}, ...options } = {}) {
+  const url = `${path}?${new URLSearchParams(query)}`;
+  const headers = { ...(token && { Authorization: `Bearer ${token}` }), ...options.headers };
+  const answer = await fetch(url, { ...options, headers });
+  const text = await answer.text();
+  if (answer.ok) return text;
+  if (answer.status === 401) leave();
+  throw new Refused(answer.status, messageOf(text) ?? answer.statusText);
+}
+
+const post = (path, body) =>
+  ask(path, {
+    method: "POST",
+    body: JSON.stringify(body),
+    headers: { "Content-Type": "application/json" },
+  });
+
+function messageOf(text) {
+  try {
+    return JSON.parse(text).message;
+  } catch {
+    return undefined;
+  }
+}
+
+// Making nodes
+
+/** h("a.quiet#here", {href: "#"}, "text", node, [more], null): an element with attributes. */
+function h(kind, attributes = {}, ...children) {
+  const [tag] = kind.split(/[.#]/, 1);
+  const element = document.createElement(tag);
+  for (const [, mark, word] of kind.matchAll(/([.#])([\w-]+)/g)) {
+    if (mark === "#") element.id = word;
+    else element.classList.add(word);
+  }
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children.flat(3).filter((child) => child != null && child !== false));
+  return element;
+}
+
+/** Bring `old` to what `fresh` is, touching only what differs: focus, selection and scroll stay. */
+function morph(old, fresh) {
+  if (old.isEqualNode(fresh)) return;
+  if (old.nodeName !== fresh.nodeName || old.dataset?.key !== fresh.dataset?.key) {
+    old.replaceWith(fresh);
+    return;
+  }
+  if (old.nodeType === Node.TEXT_NODE) {
+    old.data = fresh.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) {
+    if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+  }
+  for (const { name, value } of fresh.attributes) old.setAttribute(name, value);
+  if (fresh.hasAttribute("data-kept")) return; // somebody else looks after what is in it
+  const [present, wanted] = [[...old.childNodes], [...fresh.childNodes]];
+  wanted.forEach((child, i) => (i < present.length ? morph(present[i], child) : old.append(child)));
+  present.slice(wanted.length).forEach((child) => child.remove());
+}
+
+const joined = (nodes, between) =>
+  nodes.flatMap((node, i) => (i ? [between, node] : [node]));
+
+function time(iso) {
+  const when = new Date(iso);
+  if (Number.isNaN(when.getTime())) return String(iso);
+  const words = when.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+  return h("time", { datetime: iso }, words);
+}
+
+function bytes(count) {
+  const units = ["bytes", "kB", "MB", "GB"];
+  let power = 0;
+  while (count >= 1000 && power < units.length - 1) [count, power] = [count / 1000, power + 1];
+  return `${power && count < 10 ? count.toFixed(1) : Math.round(count)} ${units[power]}`;
+}
+
+const milliseconds = (seconds) =>
+  seconds == null ? "–" : `${(1000 * seconds).toLocaleString("en", { maximumSignificantDigits: 2 })} ms`;
+
+const state = (name) =>
+  h("span.state", { "data-state": name }, h("span.dot", { "aria-hidden": "true" }), name);
+
+const copyButton = (text, what) =>
+  h("button.small", { type: "button", "data-copy": text, "aria-label": `Copy ${what}` }, "Copy");
+
+/** Names with values, where they have one. */
+function facts(pairs) {
+  const shown = pairs.filter(([, value]) => value != null && value !== "" && value?.length !== 0);
+  return h("dl.facts", {}, shown.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+}
+
+const labels = (record) =>
+  Object.entries(record ?? {}).map(([name, value]) =>
+    h("span.tag", {}, h("span.tag-name", {}, name), h("span", {}, String(value))),
+  );
+
+/** A table whose rows become cards where there is no room for columns. */
+function table(caption, columns, rows) {
+  const head = columns.map((column) => h("th", { scope: "col" }, column));
+  const cells = (row) =>
+    row.map((cell, i) =>
+      i === 0
+        ? h("th", { scope: "row" }, cell)
+        : h("td", { "data-label": columns[i] }, h("span", {}, cell)),
+    );
+  return h(
+    "table",
+    {},
+    h("caption.visually-hidden", {}, caption),
+    h("thead", {}, h("tr", {}, head)),
+    h("tbody", {}, rows.map((row) => h("tr", {}, cells(row)))),
+  );
+}
+
+const nothing = (title, ...text) => h("section.card.empty", {}, h("h2", {}, title), h("p", {}, text));
+
+// Where we are: #/services, #/services/FAMILY/NAME/TAB, #/models, #/environments
+
+const TABS = [["", "Overview"], ["try", "Try it"], ["log", "Log"]];
+
+function route() {
+  const [place = "services", family, name, tab = ""] = location.hash
+    .replace(/^#\/?/, "")
+    .split("/")
+    .filter((part, i) => part || i > 0)
+    .map(decodeURIComponent);
+  return { place, family, name, tab };
+}
+
+const href = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
+
+const findService = ({ family, name }) =>
+  workspace.services.find((service) => service.family === family && service.name === name);
+
+// Views
+
+const UNKNOWN = { count: 0, failed: 0, p50: null, p95: null };
+const KINDS = { service: "Web service · SDK v1", endpoint: "Online endpoint · SDK v2" };
+
+function showServices() {
+  const { services } = workspace;
+  if (!services.length) {
+    return [
+      h("h1", { tabindex: "-1" }, "Services"),
+      nothing("Nothing is deployed", "A web service that is deployed to this workspace appears here."),
+    ];
+  }
+  return [
+    h("h1", { tabindex: "-1" }, "Services"),
+    h("div.cards", {}, services.map(serviceCard)),
+  ];
+}
+
+function serviceCard(service) {
+  const counts = service.deployments.map((deployment) => deployment.requests ?? UNKNOWN);
+  const total = (field) => counts.reduce((sum, each) => sum + each[field], 0);
+  const only = service.deployments.length === 1 ? counts[0] : {};
+  const models = [...new Set(service.deployments.flatMap((deployment) => deployment.models))];
+  return h(
+    "article.card.service",
+    { "data-key": `${service.family}/${service.name}` },
+    h("header", {},
+      h("h2", {}, h("a", { href: href("services", service.family, service.name) }, service.name)),
+      state(service.state)),
+    h("p.quiet", {}, joined([KINDS[service.family], models.join(", ") || "no model"], " · ")),
+    address(service),
+    traffic(service),
+    figures([
+      ["requests", total("count").toLocaleString("en")],
+      ["errors", total("failed").toLocaleString("en"), total("failed") > 0],
+      ...(service.deployments.length === 1
+        ? [["p50", milliseconds(only.p50)], ["p95", milliseconds(only.p95)]]
+        : []),
+    ]),
+    h("p.actions", {},
+      h("a.button", { href: href("services", service.family, service.name, "try") }, "Try it",
+        h("span.visually-hidden", {}, `: ${service.name}`)),
+      h("a.button.plain", { href: href("services", service.family, service.name, "log") }, "Log",
+        h("span.visually-hidden", {}, ` of ${service.name}`))),
+  );
+}
+
+const address = (service) =>
+  h("p.address", {}, h("code", {}, service.uri), copyButton(service.uri, "the scoring address"));
+
+const figures = (list) =>
+  h("dl.figures", {},
+    list.map(([name, value, isBad]) =>
+      h("div", {}, h("dt", {}, name), h(isBad ? "dd.bad" : "dd", {}, value))));
+
+/** The share of each deployment as a bar, where there are several. */
+function traffic(service) {
+  if (service.deployments.length < 2) return null;
+  const shares = service.deployments.map(({ name, traffic: share, mirror }) => [name, share, mirror]);
+  return h("div.traffic", {},
+    h("div.traffic-bar", { "aria-hidden": "true" },
+      shares.map(([, share], i) => h(`span.share.share-${i % 4}`, { "data-share": share }))),
+    h("ul", { "aria-label": "Traffic" },
+      shares.map(([name, share, mirror], i) =>
+        h("li", {}, h(`span.swatch.share-${i % 4}`, { "aria-hidden": "true" }),
+          `${name} ${share} %`, mirror ? ` + copy of ${mirror} %` : ""))));
+}
+
+function showService(at) {
+  const service = findService(at);
+  const back = h("p.back", {}, h("a", { href: "#/services" }, "← Services"));
+  if (!service) {
+    return [
+      back,
+      h("h1", { tabindex: "-1" }, at.name),
+      nothing("It is not deployed", "It was deleted, or the workspace was started anew."),
+    ];
+  }
+  const tabs = TABS.map(([tab, title]) =>
+    h("a", { href: href("services", at.family, at.name, ...(tab ? [tab] : [])),
+             "aria-current": at.tab === tab ? "page" : null }, title));
+  const content = { try: showTry, log: showLog }[at.tab] ?? showOverview;
+  return [
+    back,
+    h("div.title", {}, h("h1", { tabindex: "-1" }, service.name), state(service.state)),
+    h("p.quiet", {}, KINDS[service.family]),
+    h("nav.tabs", { "aria-label": `Parts of ${service.name}` }, tabs),
+    service.deployments.map(failure),
+    content(service),
+  ];
+}
+
+function failure({ name, state: now, error }) {
+  if (!error) return null;
+  const [first, ...rest] = error.split("\n");
+  return h("section.card.failure", { role: "alert", "data-key": `failure/${name}` },
+    h("h2", {}, now === "Failed" ? "It failed to start" : "What went wrong"),
+    h("p", {}, first),
+    rest.length ? h("pre", { tabindex: "0" }, rest.join("\n")) : null);
+}
+
+const AUTHENTICATION = {
+  none: "none: open to every program on this machine",
+  key: "a key, which get_keys() gives",
+  token: "a token that ends, which get_token() gives",
+};
+
+function showOverview(service) {
+  const columns = ["Deployment", "State", "Traffic", "Models", "Size", "Deployed", "Requests",
+                   "Errors", "p50", "p95"];
+  const rows = service.deployments.map((each) => [
+    each.name,
+    state(each.state),
+    `${each.traffic} %${each.mirror ? ` + copy of ${each.mirror} %` : ""}`,
+    each.models.length
+      ? joined(each.models.map((id) => h("a", { href: href("models", id.split(":")[0]) }, id)), ", ")
+      : "–",
+    `${each.replicas > 1 ? `${each.replicas} × ` : ""}${each.cpu} CPU, ${each.memory} GB`,
+    time(each.updated),
+    each.requests?.count.toLocaleString("en") ?? "–",
+    h(each.requests?.failed ? "span.bad" : "span", {}, each.requests?.failed.toLocaleString("en") ?? "–"),
+    milliseconds(each.requests?.p50),
+    milliseconds(each.requests?.p95),
+  ]);
+  return [
+    h("section.card", {},
+      h("h2", {}, "Address"),
+      address(service),
+      facts([
+        ["Authentication", AUTHENTICATION[service.authentication]],
+        ["Description", service.description],
+        ["Tags", labels(service.tags)],
+        ["Properties", labels(service.properties)],
+        ["Created", time(service.created)],
+      ])),
+    h("section.card", {},
+      h("h2", {}, "Deployments"),
+      traffic(service),
+      rows.length ? table("Deployments", columns, rows) : h("p", {}, "There is none yet."),
+      service.deployments.flatMap(({ name, notes }) =>
+        notes.map((note) => h("p.note", {}, `${name}: ${note}`)))),
+  ];
+}
+
+function showLog(service) {
+  return h("section.card", {},
+    h("div.toolbar", {}, h("h2", {}, "Log"), deploymentChoice(service, false),
+      h("label", {}, h("input#follow", { type: "checkbox", checked: true }), " Follow new lines")),
+    h("pre#log", { role: "log", "aria-label": `Log of ${service.name}`, tabindex: "0",
+                   "data-kept": true }));
+}
+
+/** Which of several deployments; by its share of the traffic where `byTraffic`. */
+function deploymentChoice(service, byTraffic) {
+  if (service.deployments.length < 2) return null;
+  const names = service.deployments.map(({ name }) => h("option", { value: name }, name));
+  return h("label", {}, "Deployment ",
+    h("select#deployment", {}, byTraffic ? h("option", { value: "" }, "by traffic") : null, names));
+}
+
+function showModels({ family: wanted }) {
+  return showRegistered("Models", "model", workspace.models, wanted, ["tags", "properties"],
+    "Model.register and ml_client.models.create_or_update put models here.");
+}
+
+function showEnvironments({ family: wanted }) {
+  return showRegistered("Environments", "environment", workspace.environments, wanted,
+    ["tags", "variables"],
+    "Environment.register and ml_client.environments.create_or_update put environments here.");
+}
+
+function showRegistered(title, kind, records, wanted, extras, advice) {
+  const names = [...new Set(records.map(({ name }) => name))];
+  const heading = h("h1", { tabindex: "-1" }, title);
+  if (!names.length) return [heading, nothing("Nothing is registered", advice)];
+  return [
+    heading,
+    names.map((name) => {
+      const versions = records.filter((record) => record.name === name);
+      return h("section.card.registered",
+        { "data-key": name, "data-wanted": name === wanted, id: `${kind}-${name}` },
+        h("h2", {}, name),
+        versions.map((record) => version(kind, record, extras)));
+    }),
+  ];
+}
+
+function version(kind, record, extras) {
+  const users = record.used_by.map(({ family, name }) =>
+    h("a", { href: href("services", family, name) }, name));
+  return h("article.version", { "data-key": record.version },
+    h("header", {},
+      h("h3", {}, `Version ${record.version}`, record.archived ? " (archived)" : ""),
+      h("button.small", { type: "button", "data-download": kind, "data-name": record.name,
+                          "data-version": record.version,
+                          "aria-label": `Download ${record.name}, version ${record.version}` },
+        "Download")),
+    facts([
+      ["Registered", time(record.created)],
+      ["Size", record.size == null ? null
+        : `${bytes(record.size)}${record.files > 1 ? ` in ${record.files} files` : ""}`],
+      ["Image", record.image],
+      ["Description", record.description],
+      ...extras.map((field) => [field[0].toUpperCase() + field.slice(1), labels(record[field])]),
+      ["Used by", users.length ? joined(users, ", ") : "nothing that is deployed"],
+    ]),
+    record.conda
+      ? h("details", {}, h("summary", {}, "Conda file"), h("pre", { tabindex: "0" }, record.conda))
+      : null);
+}
+
+function showDoor() {
+  return [
+    h("h1", { tabindex: "-1" }, "Local workspace"),
+    h("section.card.empty", {},
+      h("h2", {}, door),
+      h("p", {}, "This page opens by a link that works once, within a minute. A new one is made by"),
+      h("p.address", {}, h("code", {}, "python -m mnist_deploy.local portal"),
+        copyButton("python -m mnist_deploy.local portal", "the command"))),
+  ];
+}
+
+// Try it: what was handed over, and JSON for everything else
+
+let trying = null; // {key, stop}: what is mounted now
+
+function showTry(service) {
+  const modes = [...modules.flatMap((module) => module.modes), jsonMode];
+  return [
+    h("div.try", {},
+      h("section.card", { "aria-labelledby": "try-title" },
+        h("div.toolbar", {},
+          h("h2", { id: "try-title" }, "Request"),
+          deploymentChoice(service, true)),
+        modes.length > 1
+          ? h("fieldset.choice", {}, h("legend.visually-hidden", {}, "What to send"),
+              modes.map(({ id, title }) =>
+                h("label", {}, h("input", { type: "radio", name: "mode", value: id }), title)))
+          : null,
+        h("div#try-panel", { "data-kept": true })),
+      h("section.card", { "aria-labelledby": "answer-title" },
+        h("h2", { id: "answer-title" }, "Answer"),
+        h("div#answer", { "data-kept": true },
+          h("p.quiet", {}, "What the service answers is shown here.")),
+        h("div#same-request", { "data-kept": true }))),
+  ];
+}
+
+/** Put the chosen way to try a service into its panel, once. */
+function mountTry(service) {
+  const modes = [...modules.flatMap((module) => module.modes), jsonMode];
+  const suiting = modules.find((module) => module.suits(service))?.modes[0] ?? jsonMode;
+  const radios = [...main.querySelectorAll("input[name=mode]")];
+  let chosen = radios.find((radio) => radio.checked)?.value;
+  if (!chosen || !trying?.key.startsWith(`${service.family}/${service.name}/`)) chosen = suiting.id;
+  radios.forEach((radio) => { radio.checked = radio.value === chosen; });
+  const key = `${service.family}/${service.name}/${chosen}`;
+  if (trying?.key === key) return;
+  unmountTry();
+  const panel = document.getElementById("try-panel");
+  panel.replaceChildren();
+  const mode = modes.find(({ id }) => id === chosen);
+  const page = { score: (body) => score(service, body), note: noteAnswer, service };
+  trying = { key, stop: null };
+  Promise.resolve(mode.mount(panel, page)).then(
+    (stop) => { trying.stop = stop; },
+    (error) => panel.replaceChildren(h("p.bad", {}, `It could not be shown: ${error.message}`)),
+  );
+}
+
+function unmountTry() {
+  trying?.stop?.();
+  trying = null;
+}
+
+const jsonMode = {
+  id: "json",
+  title: "JSON",
+  async mount(panel, page) {
+    const { family, name } = page.service;
+    const box = h("textarea#json", { rows: "12", spellcheck: "false", autocomplete: "off" });
+    const send = h("button.primary", { type: "button" }, "Send");
+    send.onclick = () => page.score(box.value);
+    box.onkeydown = (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send.click();
+    };
+    panel.append(
+      h("label.above", { for: "json" }, "JSON that is sent"),
+      box,
+      h("p.buttons", {}, send),
+      h("p.hint", {}, "Ctrl-Enter sends it as well. The box is filled with the sample of the " +
+        "service's swagger.json, if its script declares one."),
+    );
+    const { sample } = JSON.parse(await ask("/api/sample", { query: { family, name } }));
+    if (!box.value) box.value = sample ?? '{"data": [[0, 0, 0, 0]]}';
+  },
+};
+
+/** Send a body to a service by way of the page's own server; null if it could not be sent. */
+async function score(service, body) {
+  const deployment = document.getElementById("deployment")?.value ?? "";
+  const { family, name } = service;
+  showRequest(service, body, deployment);
+  let answer;
+  try {
+    const query = { family, name, deployment };
+    answer = JSON.parse(await ask("/api/score", { method: "POST", body, query }));
+  } catch (error) {
+    noteAnswer(`It could not be sent: ${error.message}`);
+    return null;
+  }
+  const text = pretty(answer.body);
+  const isGood = answer.status < 400;
+  document.getElementById("answer")?.replaceChildren(
+    h("p", {}, h(isGood ? "span.status" : "span.status.bad", {}, `${answer.status} ${answer.reason}`),
+      h("span.quiet", {}, ` in ${milliseconds(answer.seconds)}`)),
+    h("pre", { tabindex: "0", "aria-label": "The service's answer", role: "region" }, text || "(nothing)"),
+    answer.cut ? h("p.hint", {}, "The answer is longer; this is its beginning.") : "",
+  );
+  return answer;
+}
+
+function noteAnswer(text) {
+  document.getElementById("answer")?.append(h("p.note", {}, text));
+}
+
+function pretty(text) {
+  try {
+    const value = JSON.parse(text);
+    const short = JSON.stringify(value);
+    return short.length < 400 ? short.replace(/,(?=\S)/g, ", ") : JSON.stringify(value, null, 1);
+  } catch {
+    return text;
+  }
+}
+
+/** The same request for a terminal and for a program, with the key left out. */
+function showRequest(service, body, deployment) {
+  const place = document.getElementById("same-request");
+  if (!place) return;
+  if (!place.firstChild) {
+    place.append(
+      h("h3", {}, "The same request"),
+      h("fieldset.choice", {}, h("legend.visually-hidden", {}, "Language"),
+        ["curl", "Python"].map((language, i) =>
+          h("label", {}, h("input", { type: "radio", name: "language", value: language, checked: i === 0 }),
+            language))),
+      h("pre#request", { tabindex: "0" }),
+      h("p.buttons#request-buttons", {}),
+      secretOf(service)
+        ? h("p.hint", {}, `The ${service.authentication} is left out: put it into `,
+            h("code", {}, secretOf(service)), ".")
+        : "");
+    place.onchange = () => place.tell();
+  }
+  place.tell = () => {
+    const language = place.querySelector("input[name=language]:checked").value;
+    const isShort = body.length <= INLINE;
+    const code = (language === "curl" ? asCurl : asPython)(service, isShort ? body : null, deployment);
+    place.querySelector("#request").textContent = code;
+    place.querySelector("#request-buttons").replaceChildren(
+      copyButton(code, `the request as ${language}`),
+      ...(isShort ? [] : [h("button.small", { type: "button", "data-save": body }, "Save request.json")]));
+  };
+  place.tell();
+}
+
+const shellQuoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+/** The environment variable that stands for what a service asks for. */
+const secretOf = ({ authentication }) => ({ key: "KEY", token: "TOKEN" })[authentication];
+
+function headersOf(service, deployment) {
+  const secret = secretOf(service);
+  return [
+    ["Content-Type", "application/json"],
+    ...(secret ? [["Authorization", `Bearer $${secret}`]] : []),
+    ...(deployment ? [["azureml-model-deployment", deployment]] : []),
+  ];
+}
+
+function asCurl(service, body, deployment) {
+  // Double quotes only where the shell has to fill something in.
+  const quoted = (text) => (text.includes("$") ? `"${text}"` : shellQuoted(text));
+  return [
+    `curl ${shellQuoted(service.uri)}`,
+    ...headersOf(service, deployment).map(([name, value]) => `-H ${quoted(`${name}: ${value}`)}`),
+    `--data ${body === null ? "@request.json" : shellQuoted(body)}`,
+  ].join(" \\\n  ");
+}
+
+function asPython(service, body, deployment) {
+  const headers = headersOf(service, deployment).map(([name, value]) => {
+    const text = value.startsWith("Bearer $")
+      ? `f"Bearer {os.environ['${value.slice("Bearer $".length)}']}"`
+      : JSON.stringify(value);
+    return `    ${JSON.stringify(name)}: ${text},`;
+  });
+  const needsOs = secretOf(service);
+  return [
+    ...(needsOs ? ["import os", ""] : []),
+    "import requests",
+    "",
+    body === null ? 'body = open("request.json", "rb").read()' : `body = ${JSON.stringify(body)}.encode()`,
+    "headers = {",
+    ...headers,
+    "}",
+    `answer = requests.post(${JSON.stringify(service.uri)}, data=body, headers=headers)`,
+    "print(answer.status_code, answer.text)",
+  ].join("\n");
+}
+
+// The log as it grows
+
+/** Add what is new at the end of a log; what has left it at its beginning goes. */
+function updateLog(pre, text) {
+  const before = pre.textContent;
+  if (text === before) return;
+  const follows = document.getElementById("follow")?.checked;
+  if (before && text.startsWith(before)) pre.append(text.slice(before.length));
+  else pre.textContent = text;
+  if (follows) pre.scrollTop = pre.scrollHeight;
+}
+
+async function pollLog() {
+  const pre = document.getElementById("log");
+  const service = pre && findService(route());
+  const { family, name } = service ?? {};
+  const deployment = document.getElementById("deployment")?.value ?? service?.deployments[0]?.name;
+  if (!deployment) return;
+  const query = { family, name, deployment };
+  const { log } = JSON.parse(await ask("/api/log", { query }));
+  if (pre.isConnected) updateLog(pre, log || "Nothing was printed yet.");
+}
+
+// Showing
+
+const PLACES = [["services", "Services"], ["models", "Models"], ["environments", "Environments"]];
+let door = "This page needs a link"; // why nobody is let in
+
+function render() {
+  const at = route();
+  const isIn = token && workspace;
+  let content;
+  if (!token) content = showDoor();
+  else if (!workspace) content = h("p.quiet", {}, "Reading the workspace …");
+  else if (at.place === "models") content = showModels(at);
+  else if (at.place === "environments") content = showEnvironments(at);
+  else content = at.name ? showService(at) : showServices();
+  morph(main, h("main#main", { tabindex: "-1" }, content));
+  for (const bar of main.querySelectorAll("[data-share]")) bar.style.flexGrow = bar.dataset.share;
+
+  const title = main.querySelector("h1")?.textContent;
+  document.title = isIn && title ? `${title} · Local workspace` : "Local workspace";
+  const places = h("nav#places", { "aria-label": "Workspace", hidden: !isIn },
+    PLACES.map(([place, name]) =>
+      h("a", { href: href(place), "aria-current": at.place === place ? "page" : null }, name,
+        h("span.count", {}, String(count(place))))));
+  morph(document.getElementById("places"), places);
+
+  const service = isIn && at.tab === "try" && findService(at);
+  if (service) mountTry(service);
+  else unmountTry();
+}
+
+const count = (place) => new Set(workspace?.[place].map(({ family, name }) => `${family}/${name}`)).size;
+
+/** Show another place, and tell a screen reader by moving to its heading. */
+function go() {
+  render();
+  const at = route();
+  const wanted = main.querySelector("[data-wanted]");
+  if (wanted) wanted.scrollIntoView();
+  else scrollTo(0, 0);
+  main.querySelector("h1")?.focus({ preventScroll: true });
+  if (at.tab === "log") look(pollLog);
+}
+
+// Looking again, as long as somebody sees it
+
+async function pollWorkspace() {
+  const text = await ask("/api/workspace");
+  if (text === told) return;
+  [told, workspace] = [text, JSON.parse(text)];
+  const imports = await Promise.allSettled(workspace.modules.map((url) => import(url)));
+  modules = imports.filter(({ status }) => status === "fulfilled").map(({ value }) => value);
+  render();
+}
+
+/** Ask, and say in the page's head how that went. */
+async function look(poll) {
+  const connection = document.getElementById("connection");
+  try {
+    await poll();
+    connection.textContent = "";
+  } catch (error) {
+    if (!token) return;
+    connection.textContent = error instanceof Refused
+      ? error.message
+      : "The local workspace does not answer: it has ended, or is very busy.";
+  }
+}
+
+function every(interval, poll) {
+  const next = async () => {
+    if (token && !document.hidden) await look(poll);
+    setTimeout(next, interval());
+  };
+  document.addEventListener("visibilitychange", () => {
+    if (token && !document.hidden) look(poll);
+  });
+  return next();
+}
+
+const isBusy = () => workspace?.services.some(({ state: now }) => now === "Transitioning");
+
+// Coming in and leaving
+
+/** Exchange the link's code, which works once, for a token that this tab keeps. */
+async function enter() {
+  const code = new URLSearchParams(location.hash.slice(1)).get("code");
+  if (!code) return;
+  history.replaceState(null, "", "#/services");
+  try {
+    ({ token } = JSON.parse(await post("/api/token", { code })));
+    sessionStorage.setItem("token", token);
+  } catch (error) {
+    if (token) return; // a link that was opened again in a tab that is in already
+    door = error instanceof Refused ? error.message : "The local workspace does not answer";
+  }
+}
+
+function leave() {
+  if (token) door = "This page was let in by a workspace that has ended";
+  token = workspace = null;
+  told = "";
+  sessionStorage.removeItem("token");
+  render();
+}
+
+function save(name, url) {
+  const link = h("a", { href: url, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+}
+
+const actions = {
+  async copy({ copy }) {
+    await navigator.clipboard.writeText(copy);
+    return "Copied.";
+  },
+  async download({ download: kind, name, version: wanted }) {
+    const { url } = JSON.parse(await post("/api/download", { kind, name, version: wanted }));
+    save("", url);
+    return `Downloading ${name}, version ${wanted}.`;
+  },
+  save({ save: body }) {
+    const url = URL.createObjectURL(new Blob([body], { type: "application/json" }));
+    save("request.json", url);
+    URL.revokeObjectURL(url);
+    return "Saved request.json.";
+  },
+};
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button");
+  const name = Object.keys(actions).find((action) => button && action in button.dataset);
+  if (!name) return;
+  try {
+    notice.textContent = await actions[name](button.dataset);
+  } catch (error) {
+    notice.textContent = `That did not work: ${error.message}`;
+  }
+  setTimeout(() => { notice.textContent = ""; }, 4000);
+});
+
+main.addEventListener("change", ({ target }) => {
+  if (target.name === "mode") render();
+  if (target.id === "deployment" || target.id === "follow") look(pollLog);
+});
+
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+
+addEventListener("hashchange", async () => {
+  await enter();
+  if (token && !workspace) await look(pollWorkspace);
+  go();
+});
+
+await enter();
+render();
+every(() => (isBusy() ? POLL_BUSY : POLL), pollWorkspace);
+every(() => POLL_LOG, pollLog);

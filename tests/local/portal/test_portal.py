@@ -1,0 +1,270 @@
+"""Who may look at the page, what a tab's token is good for, and what it lists."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import zipfile
+from http.client import HTTPConnection
+from types import SimpleNamespace
+
+import pytest
+import requests
+from weights_service import WORKSPACE
+
+from mnist_deploy import local
+from mnist_deploy.local.portal import admission
+from mnist_deploy.local.portal.admission import Codes
+
+
+class Tab:
+    """A browser's tab that was let in, and can lie about where it comes from."""
+
+    def __init__(self, link: str) -> None:
+        address, _, self.code = link.partition("/#code=")
+        self.host = address.removeprefix("http://")
+        self.headers = {"Host": self.host, "Origin": f"http://{self.host}"}
+        answer = self.send("POST", "/api/token", body={"code": self.code})
+        self.headers["Authorization"] = f"Bearer {answer.json['token']}"
+
+    def send(self, method: str, path: str, *, body=None, **headers: str | None) -> SimpleNamespace:
+        """Send a request with these headers besides, or without those that are None."""
+        wanted = self.headers | {name.replace("_", "-"): text for name, text in headers.items()}
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        connection = HTTPConnection(*self.host.split(":"), timeout=30)
+        connection.putrequest(method, path, skip_host=True)
+        for name, text in wanted.items():
+            if text is not None:
+                connection.putheader(name, text)
+        connection.putheader("Content-Length", str(len(content or b"")))
+        connection.endheaders(content)
+        answer = connection.getresponse()
+        read = answer.read()
+        connection.close()
+        is_json = answer.headers.get_content_type() == "application/json"
+        return SimpleNamespace(
+            status=answer.status,
+            headers=answer.headers,
+            content=read,
+            json=json.loads(read) if is_json and read else None,
+        )
+
+
+@pytest.fixture(scope="module")
+def pad(tmp_path_factory):
+    """A folder that is handed over, with a file that is not for the page."""
+    folder = tmp_path_factory.mktemp("pad")
+    (folder / "pad.js").write_text("export const modes = [];")
+    (folder / "secret.txt").write_text("not for the page")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tab(local_ws, local_home, pad):
+    return Tab(local.portal_link(local_home, files=pad))
+
+
+SHARED = "family=service&name=shared"
+WORKSPACE_PATH = "/api/workspace"
+
+
+# Letting in
+
+
+def test_a_link_works_once(tab):
+    again = tab.send("POST", "/api/token", body={"code": tab.code})
+    assert again.status == 401
+    assert "used before" in again.json["message"]
+
+
+def test_a_link_works_for_a_minute(monkeypatch):
+    codes = Codes()
+    code = codes.issue("token")
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert codes.redeem(code) is None
+    assert admission.CODE_LIFETIME == 60
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", {"Host": "attacker.example"}, 403),
+        ("GET", {"Host": "localhost:{port}"}, 403),
+        ("GET", {"Host": "127.0.0.1"}, 403),
+        ("GET", {"Host": None}, 403),
+        ("GET", {"Origin": "http://attacker.example"}, 403),
+        ("GET", {"Origin": "http://localhost:{port}"}, 403),
+        ("GET", {"Origin": "null"}, 403),
+        ("POST", {"Origin": None}, 403),
+        ("OPTIONS", {"Origin": "http://127.0.0.1:1"}, 403),
+        ("GET", {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Dest": "iframe"}, 403),
+        ("GET", {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Dest": "script"}, 403),
+        ("GET", {"Sec_Fetch_Site": "same-site", "Sec_Fetch_Dest": "empty"}, 403),
+        ("GET", {"Authorization": None}, 401),
+        ("GET", {"Authorization": "Bearer "}, 401),
+        ("GET", {"Authorization": "Bearer {control_plane}"}, 401),
+        ("GET", {"Authorization": "{own} "}, 401),
+    ],
+)
+@pytest.mark.parametrize("path", ["/", WORKSPACE_PATH, f"/api/score?{SHARED}", "/no/such/page"])
+def test_who_is_refused(tab, endpoint, method, path, headers, status):
+    known = {"port": tab.host.rpartition(":")[2], "control_plane": endpoint.token,
+             "own": tab.headers["Authorization"]}  # fmt: skip
+    headers = {name: text and text.format(**known) for name, text in headers.items()}
+    answer = tab.send(method, path, body=b"{}", **headers)
+    if path == "/" and status == 401:
+        assert answer.status == 200  # the page itself holds nothing
+    else:
+        assert answer.status == status
+        assert set(answer.json) == {"message"}
+
+
+def test_the_page_may_be_linked_to_and_not_framed(tab):
+    """Chromium obeys the headers: `test_page.py` sees to that."""
+    by_link = tab.send("GET", "/", Origin=None, Authorization=None,
+                       Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")  # fmt: skip
+    assert by_link.status == 200
+    for path in ("/", "/portal.js", "/handed/pad.js", WORKSPACE_PATH, "/no/such/page"):
+        headers = tab.send("GET", path).headers
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "Access-Control-Allow-Origin" not in headers
+        assert "Set-Cookie" not in headers
+
+
+def test_a_token_opens_nothing_else(tab, endpoint, service, mms):
+    model = f"{mms}/models/weights:1"
+    for method, path in [
+        ("DELETE", f"{mms}/services/shared"),
+        ("POST", f"{mms}/services/shared/listkeys"),
+        ("GET", model),
+        ("POST", "/portal"),
+        ("DELETE", "/leases"),
+    ]:
+        assert tab.send(method, path).status == 404
+        answer = requests.request(
+            method,
+            endpoint.url + path,
+            headers={"Authorization": tab.headers["Authorization"]},
+            verify=str(endpoint.certificate),
+            timeout=10,
+        )
+        assert answer.status_code == 401
+    for method in ("PUT", "PATCH", "DELETE"):
+        for path in (WORKSPACE_PATH, f"/api/score?{SHARED}", "/api/download", "/api/token"):
+            assert tab.send(method, path).status == 405
+    assert service.get_keys()
+
+
+@pytest.mark.parametrize("code", ["token", "download"])
+def test_a_code_serves_only_its_purpose(tab, registered, local_home, code):
+    made = {
+        "token": local.portal_link(local_home).partition("#code=")[2],
+        "download": download_url(tab, "model", registered).rpartition("/")[2],
+    }[code]
+    if code == "token":
+        assert tab.send("GET", f"/download/{made}").status == 401
+    else:
+        assert tab.send("POST", "/api/token", body={"code": made}).status == 401
+
+
+def test_only_files_for_the_page_are_handed_over(tab, pad):
+    assert tab.send("GET", "/handed/pad.js").content == (pad / "pad.js").read_bytes()
+    for path in ("secret.txt", "..%2Fpad%2Fpad.js", "%2E%2E/run/endpoint.json", "pad.js%00", ""):
+        assert tab.send("GET", f"/handed/{path}").status == 404
+
+
+def test_a_link_that_cannot_be_made(local_home, tmp_path):
+    with pytest.raises(local.LocalWorkspaceError, match="No such file"):
+        local.portal_link(local_home, files=tmp_path / "nowhere")
+
+
+# What it lists
+
+
+def test_what_is_deployed_and_registered(tab, service, registered):
+    shown = tab.send("GET", WORKSPACE_PATH).json
+    assert shown["modules"] == ["/handed/pad.js"]
+    [deployed] = [each for each in shown["services"] if each["name"] == "shared"]
+    assert deployed["uri"] == service.scoring_uri
+    assert deployed["state"] == "Healthy"
+    assert deployed["authentication"] == "key"
+    assert deployed["tags"] == {"data": "weights"}
+    [deployment] = deployed["deployments"]
+    assert deployment["traffic"] == 100
+    assert deployment["models"] == [registered.id]
+    [model] = [each for each in shown["models"] if each["name"] == registered.name]
+    assert (model["version"], model["size"], model["files"]) == ("1", 8, 1)
+    assert {"family": "service", "name": "shared"} in model["used_by"]
+
+
+def test_a_service_is_scored_without_its_key(tab, service):
+    answer = tab.send("POST", f"/api/score?{SHARED}", body={"data": [[1, 2, 3]]})
+    assert answer.json["status"] == 200
+    assert json.loads(answer.json["body"]) == [321.0]
+    assert not answer.json["cut"]
+    refused = tab.send("POST", f"/api/score?{SHARED}", body=b"no JSON")
+    assert refused.json["status"] >= 400
+    assert tab.send("POST", "/api/score?family=service&name=nowhere", body=b"").status == 404
+    assert tab.send("POST", "/api/score", body=b"").status == 400
+
+
+def test_no_key_comes_to_the_browser(tab, service):
+    keys = [key.encode() for key in service.get_keys()]
+    tab.send("POST", f"/api/score?{SHARED}", body={"data": [[1, 2, 3]]})
+    for path in (WORKSPACE_PATH, f"/api/sample?{SHARED}", f"/api/log?{SHARED}&deployment=shared"):
+        answer = tab.send("GET", path)
+        assert answer.status == 200
+        assert not any(key in answer.content for key in keys)
+    assert "weights are loaded" in answer.json["log"]
+
+
+# Downloads
+
+
+def download_url(tab: Tab, kind: str, record) -> str:
+    asked = {"kind": kind, "name": record.name, "version": str(record.version)}
+    return tab.send("POST", "/api/download", body=asked).json["url"]
+
+
+def test_a_model_is_downloaded_once(tab, registered):
+    url = download_url(tab, "model", registered)
+    answer = tab.send("GET", url, Authorization=None, Origin=None)
+    assert answer.content == b"1 10 100"
+    assert answer.headers["Content-Disposition"] == "attachment; filename=weights.txt"
+    assert tab.send("GET", url).status == 401
+    missing = {"kind": "model", "name": "weights", "version": "9"}
+    assert tab.send("POST", "/api/download", body=missing).status == 404
+
+
+def test_a_folder_and_an_environment_are_downloaded(tab, local_ws, tmp_path):
+    from azureml.core import Environment, Model
+    from azureml.core.conda_dependencies import CondaDependencies
+
+    (tmp_path / "two").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "two" / name).write_text(name)
+    folder = Model.register(local_ws, "two", "two-files")
+    packed = tab.send("GET", download_url(tab, "model", folder)).content
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert {name.rpartition("/")[2]: archive.read(name) for name in archive.namelist()} == {
+            "a": b"a",
+            "b": b"b",
+        }
+    environment = Environment("portal-env")
+    environment.python.conda_dependencies = CondaDependencies.create(pip_packages=["numpy"])
+    url = download_url(tab, "environment", environment.register(local_ws))
+    (tmp_path / "env.yml").write_bytes(tab.send("GET", url).content)
+    again = Environment.from_conda_specification("again", str(tmp_path / "env.yml"))
+    assert "numpy" in list(again.python.conda_dependencies.pip_packages)
+
+
+def test_the_sdk_is_led_to_the_page(tab, call, endpoint):
+    discovery = call("GET", WORKSPACE).json()["properties"]["discoveryUrl"]
+    studio = call("GET", discovery.removeprefix(endpoint.url)).json()["studio"]
+    assert studio == f"http://{tab.host}"
