@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
@@ -67,10 +65,7 @@ def fetch_environment(
 
 
 def build_scoring_environment(
-    name: str = ENVIRONMENT_NAME,
-    file: str | os.PathLike[str] | None = None,
-    *,
-    scikit_learn: str | None = None,
+    name: str = ENVIRONMENT_NAME, *, scikit_learn: str | None = None
 ) -> Environment:
     """Build the environment of environment.yml, with what is installed here as its pins.
 
@@ -81,8 +76,6 @@ def build_scoring_environment(
     ----------
     name : str
         Under which it will be registered.
-    file : path-like, optional
-        A conda specification; by default the tutorial's.
     scikit_learn : str, optional
         The version that saved the model, if it is not the one installed here.
 
@@ -93,38 +86,36 @@ def build_scoring_environment(
     """
     from azureml.core import Environment
 
-    text = Path(file or tutorial_file("environment.yml")).read_text(encoding="utf-8")
-    specification = yaml.safe_load(text)
-    specification["name"] = name
-    known = {"scikit-learn": scikit_learn} if scikit_learn else {}
-    specification["dependencies"] = [_pin(entry, known) for entry in specification["dependencies"]]
+    def pin(line: re.Match) -> str:
+        if line["name"] == "python":
+            return "- python=" + ".".join(platform.python_version_tuple()[:2])
+        if line["name"] == "scikit-learn" and scikit_learn:
+            return f"- scikit-learn=={scikit_learn}"
+        try:
+            return f"- {line['name']}=={metadata.version(line['name'])}"
+        except metadata.PackageNotFoundError:
+            return line[0]
+
+    text = tutorial_file("environment.yml").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         pinned = Path(folder) / "environment.yml"
-        pinned.write_text(yaml.safe_dump(specification, sort_keys=False), encoding="utf-8")
+        pinned.write_text(re.sub(r"- (?P<name>python(?==)|[\w-]+(?===)).*", pin, text))
         return Environment.from_conda_specification(name, str(pinned))
 
 
-def _pin(entry: Any, known: dict[str, str]) -> Any:
-    if isinstance(entry, dict):
-        return {"pip": [_pin_requirement(line, known) for line in entry["pip"]]}
-    if re.match(r"python\b(?!-)", entry):
-        return "python=" + ".".join(platform.python_version_tuple()[:2])
-    return entry
-
-
-def _pin_requirement(line: str, known: dict[str, str]) -> str:
-    try:
-        name = canonicalize_name(Requirement(line).name)
-        return f"{name}=={known.get(name) or metadata.version(name)}"
-    except (InvalidRequirement, metadata.PackageNotFoundError):
-        return line  # an option of pip's, or a package that only the container has
-
-
 def find_requirement(environment: Environment, package: str) -> Requirement | None:
-    """What an environment asks of a package, in pip's words; None if it does not name it."""
-    for requirement in list_requirements(environment):
-        if canonicalize_name(requirement.name) == package:
-            return requirement
+    """What an environment asks of a package, in pip's words; None if it does not name it.
+
+    None as well where the environment's image installs its packages itself.
+    """
+    dependencies = environment.python.conda_dependencies
+    if environment.python.user_managed_dependencies or dependencies is None:
+        return None
+    for line in (*dependencies.pip_packages, *map(_conda_to_pip, dependencies.conda_packages)):
+        with suppress(InvalidRequirement):
+            requirement = Requirement(line)
+            if canonicalize_name(requirement.name) == package:
+                return requirement
     return None
 
 
@@ -134,19 +125,6 @@ def pinned_version(environment: Environment, package: str) -> str | None:
     pins = requirement.specifier if requirement else ()
     exact = (pin.version.removesuffix(".*") for pin in pins if pin.operator in ("==", "==="))
     return next(exact, None)
-
-
-def list_requirements(environment: Environment) -> Iterator[Requirement]:
-    """What an environment installs, in pip's words; nothing where its image does that itself."""
-    dependencies = environment.python.conda_dependencies
-    if environment.python.user_managed_dependencies or dependencies is None:
-        return
-    conda = map(_conda_to_pip, dependencies.conda_packages)
-    for line in [*dependencies.pip_packages, *conda]:
-        try:
-            yield Requirement(line)
-        except InvalidRequirement:
-            continue
 
 
 def _conda_to_pip(entry: str) -> str:

@@ -154,12 +154,7 @@ def _check_version(model: Model, trained: str | None) -> None:
 def find_problem(path: Path, sha256: str | None) -> str | None:
     """Say why a file must not be loaded; None if nothing speaks against it.
 
-    Parameters
-    ----------
-    path : Path
-        Of a file.
-    sha256 : str, optional
-        What was registered with the model, in hexadecimal.
+    ``sha256`` is what was registered with the model, in hexadecimal.
     """
     content = path.read_bytes()
     if not content:

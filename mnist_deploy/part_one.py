@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from importlib.metadata import version as installed_version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .data import download_mnist, load_test_data, load_training_data
+from .data.files import find_files
 from .environments import (
     ENVIRONMENT_NAME,
     build_scoring_environment,
@@ -36,10 +36,7 @@ from .sdk import ANSWER_LIMIT, TRANSFER_LIMIT, Deadline, asking
 
 if TYPE_CHECKING:
     from azureml.core import Model, Workspace
-    from sklearn.base import BaseEstimator
     from sklearn.linear_model import LogisticRegression
-
-    from .data import MnistFiles
 
 _N_JOBS = 2  # each holds a copy of its own of the training set, 300 MB for MNIST
 
@@ -49,16 +46,16 @@ def prepare_workspace(
 ) -> Model:
     """Make sure of what part one of the tutorial leaves behind: its model and its environment.
 
-    Wraps part one in brief. What is registered already is left as it is, with one exception: a
-    model that this function trained gets a new version where other data are at hand now (the
-    sample never takes the place of anything), or where scikit-learn was changed since. The
+    Wraps part one in brief. Where both are registered it only looks, with one exception: a
+    model that this function trained gets a new version where other data lie in the folder now
+    (the sample never takes the place of anything), or where scikit-learn was changed since. The
     environment always pins the scikit-learn of such a model.
 
     Parameters
     ----------
     ws : azureml.core.Workspace
     data_dir : path-like
-        Where MNIST lies or is downloaded to, if it must be trained.
+        Where MNIST lies; it is downloaded to there if the model must be trained.
     regularization : float
         The inverse of scikit-learn's C.
 
@@ -71,15 +68,13 @@ def prepare_workspace(
     Raises
     ------
     DataError
-        It must be trained and there is no data.
+        The files under `data_dir` are damaged, or it must be trained and there are none.
     WorkspaceError
         The workspace does not answer, or does not take what is registered.
     """
     model = find_model(ws, MODEL_NAME)
-    if model is None or _was_trained_here(model):
-        files = download_mnist(data_dir)
-        if model is None or not _is_current(model, files):
-            model = _train_and_register(ws, files, data_dir, regularization)
+    if model is None or (_was_trained_here(model) and not _is_current(model, data_dir)):
+        model = _train_and_register(ws, data_dir, regularization)
     _prepare_environment(ws, model)
     return model
 
@@ -88,24 +83,29 @@ def _was_trained_here(model: Model) -> bool:
     return {"data", "scikit-learn", "sha256"} <= (model.properties or {}).keys()
 
 
-def _is_current(model: Model, files: MnistFiles) -> bool:
+def _is_current(model: Model, data_dir: str | os.PathLike[str]) -> bool:
     """Whether nothing better than this registered model can be trained now."""
-    same_data = files.kind == model.properties["data"].split(":")[0]
-    return (same_data or files.is_sample) and loads_here(model.properties["scikit-learn"])
+    files = find_files(data_dir)
+    trained_on = model.properties["data"].split(":")[0]
+    has_better = files is not None and not files.is_sample and files.kind != trained_on
+    return not has_better and loads_here(model.properties["scikit-learn"])
 
 
 def _train_and_register(
-    ws: Workspace, files: MnistFiles, data_dir: str | os.PathLike[str], regularization: float
+    ws: Workspace, data_dir: str | os.PathLike[str], regularization: float
 ) -> Model:
+    import joblib
     from azureml.core import Model
 
+    files = download_mnist(data_dir)
     images, labels = load_training_data(data_dir)
     print(f"Training {MODEL_NAME} on {len(labels):,} images.")
     classifier = fit_model(images, labels, regularization)
     accuracy = classifier.score(*load_test_data(data_dir))
     # The SDK registers no file from outside the working directory.
     with asking(ws, "register the model"), passing_folder(".") as folder:
-        path = save_model(classifier, folder / MODEL_FILE)
+        path = folder / MODEL_FILE
+        joblib.dump(classifier, path)
         model = Deadline(TRANSFER_LIMIT).call(
             Model.register,
             ws,
@@ -144,8 +144,7 @@ def fit_model(X: ArrayLike, y: ArrayLike, regularization: float = 0.8) -> Logist
 
     One binary fit for each class, put together into one plain `LogisticRegression`, as
     scikit-learn before 1.8 made it by itself; it gives the labels that ``OneVsRestClassifier``
-    around the same estimator gives. Fits that take longer than two seconds show their progress:
-    60,000 MNIST images took 15 to 18 seconds on two cores.
+    around the same estimator gives. 60,000 MNIST images took 15 to 18 seconds on two cores.
 
     Parameters
     ----------
@@ -159,10 +158,9 @@ def fit_model(X: ArrayLike, y: ArrayLike, regularization: float = 0.8) -> Logist
     Returns
     -------
     LogisticRegression
-        Fitted: ``coef_`` (classes, features), ``intercept_`` (classes,), ``classes_``; one row
-        for two classes. It scores, but its own ``fit`` refuses more classes than two since
-        scikit-learn 1.8, and its ``predict_proba`` is since then a softmax of the ten scores,
-        before that each class's own probability, scaled to a sum of 1.
+        It scores, but its own ``fit`` refuses more classes than two since scikit-learn 1.8, and
+        its ``predict_proba`` is since then a softmax of the ten scores, before that each class's
+        own probability, scaled to a sum of 1.
 
     Raises
     ------
@@ -196,35 +194,6 @@ def fit_model(X: ArrayLike, y: ArrayLike, regularization: float = 0.8) -> Logist
     model.n_iter_ = np.concatenate([fit.n_iter_ for fit in fits])
     model.n_features_in_ = rows.shape[1]
     return model
-
-
-def save_model(model: BaseEstimator, path: str | os.PathLike[str]) -> Path:
-    """Save a model with joblib, under its final name only when it is whole.
-
-    Parameters
-    ----------
-    model : estimator
-        Fitted; any that joblib can store.
-    path : path-like
-        For instance ``outputs/sklearn_mnist_model.pkl``, the name that the tutorial gives it.
-        Its folder is made if need be.
-
-    Returns
-    -------
-    Path
-        The file.
-    """
-    import joblib
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        joblib.dump(model, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
 
 
 def _new_model(regularization: float) -> LogisticRegression:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +20,17 @@ if TYPE_CHECKING:
 _FOLDERS = (".azureml", "aml_config", "")
 _FIELDS = ("subscription_id", "resource_group", "workspace_name")
 _SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
+# What announces a managed identity: without one of these, no address is asked for it.
+_IDENTITY_VARIABLES = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT")
+_COMPUTE_INSTANCE = Path("/mnt/azmnt/.nbvm")
 _ADVICE = "Download it again from the Azure portal, or use connect_workspace(local=True)."
 
 
 def connect_workspace(
-    config: str | os.PathLike[str] | None = None, *, local: bool | None = None
+    config: str | os.PathLike[str] | None = None,
+    *,
+    local: bool | None = None,
+    auth: AbstractAuthentication | None = None,
 ) -> Workspace:
     """Connect to the workspace that holds the model; says which it is and where it looked.
 
@@ -39,6 +44,10 @@ def connect_workspace(
     local : bool, optional
         True: the local workspace, whatever lies here. False: Azure, or an error. By default
         Azure if a config.json is found and the local workspace if none is.
+    auth : azureml.core.authentication.AbstractAuthentication, optional
+        How to log in: then it is Azure. By default the first that is there: the service
+        principal of AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, a managed identity
+        that this machine announces, Azure CLI, a person who can be asked.
 
     Returns
     -------
@@ -53,14 +62,14 @@ def connect_workspace(
         The workspace cannot be reached, nobody is there to log in, or the local workspace does
         not start.
     """
-    if config is not None and local:
-        raise ValueError("config names a workspace on Azure; local=True asks for the local one.")
+    if local and (config is not None or auth is not None):
+        raise ValueError("config and auth are for Azure; local=True asks for the local workspace.")
     if local or (local is None and config is None and _inside_exec()):
         return _connect_local("as asked for")
     file = find_config(config)
     if file is not None:
-        return _connect_azure(file)
-    if local is False:
+        return _connect_azure(file, auth)
+    if local is False or auth is not None:
         raise ConfigError(
             "No config.json was found in this folder or above it. Download yours from the Azure "
             "portal (the workspace's overview page), or pass its path as config."
@@ -77,80 +86,18 @@ def find_config(config: str | os.PathLike[str] | None = None) -> Path | None:
         `config` was named and is not there, or a folder on the way cannot be looked into.
     """
     start = Path("." if config is None else config).expanduser().absolute()
-    parents = [] if config is not None else start.parents
+    parents = [start] if config is not None else [start, *start.parents]
+    places = [parent / folder / "config.json" for folder in _FOLDERS for parent in parents]
     try:
-        if start.is_file():
-            return start
-        for file in _candidates([start, *parents]):
-            if file.is_file():
-                return file
+        found = next((file for file in [start, *places] if file.is_file()), None)
     except OSError as error:
         raise ConfigError(f"config.json cannot be searched for: {error}. {_ADVICE}") from error
-    if config is not None:
+    if found is None and config is not None:
         raise ConfigError(
             f"There is no config.json at {config}. Expected the file, or a folder that holds it "
             "or has it under .azureml."
         )
-    return None
-
-
-def _candidates(parents: list[Path]) -> Iterator[Path]:
-    for folder in _FOLDERS:
-        for parent in parents:
-            yield parent / folder / "config.json"
-
-
-def _inside_exec() -> bool:
-    """Whether ``python -m mnist_deploy.local exec`` started this process."""
-    return os.environ.get("AZUREML_CURRENT_CLOUD") == "MnistDeployLocal"
-
-
-def _connect_local(why: str) -> Workspace:
-    if sys.platform == "win32":
-        raise WorkspaceError(
-            "The local workspace needs Linux or macOS, because gunicorn, which serves the "
-            "model, does not run on Windows. Use WSL, or a config.json of your own."
-        )
-    from . import local
-
-    try:
-        workspace = local.connect()
-    except local.LocalWorkspaceError as error:
-        raise WorkspaceError(str(error)) from error
-    print(f"Local workspace ({why}); registered models are kept in {_short(local.home_folder())}.")
-    return workspace
-
-
-def _connect_azure(file: Path) -> Workspace:
-    subscription, group, name = read_config(file)
-    authentication = choose_authentication()
-    from azureml.core import Workspace
-
-    try:
-        workspace = Deadline(ANSWER_LIMIT).call(
-            Workspace.get,
-            name,
-            auth=authentication,
-            subscription_id=subscription,
-            resource_group=group,
-        )
-    except Exception as error:  # the SDK raises its own, azure-core's, msrest's and requests'
-        why = reason(error)
-        raise WorkspaceError(
-            f"The workspace {name!r} that {file} names cannot be reached: {why} {_advice(why)} "
-            "Or use connect_workspace(local=True)."
-        ) from error
-    print(f"Azure workspace {name!r} (config: {_short(file)}).")
-    return workspace
-
-
-def _advice(why: str) -> str:
-    """Name the field that may be wrong, in view of what Azure said."""
-    if "not found" in why:
-        return "Check workspace_name and resource_group in that file."
-    if re.search(r"\bsubscription\b", why):
-        return "Check subscription_id in that file, and with whom you are logged in."
-    return "Check the network, and your access to the workspace."
+    return found
 
 
 def read_config(file: Path) -> tuple[str, str, str]:
@@ -175,48 +122,95 @@ def read_config(file: Path) -> tuple[str, str, str]:
     return subscription, group, name
 
 
-def _short(path: Path) -> str:
-    """Write `path` as a person would."""
-    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
-        if path.is_relative_to(base):
-            return f"{prefix}{path.relative_to(base)}"
-    return str(path)
+def _inside_exec() -> bool:
+    """Whether ``python -m mnist_deploy.local exec`` started this process."""
+    return os.environ.get("AZUREML_CURRENT_CLOUD") == "MnistDeployLocal"
+
+
+def _connect_local(why: str) -> Workspace:
+    if sys.platform == "win32":
+        raise WorkspaceError(
+            "The local workspace needs Linux or macOS: its processes hand listening sockets to "
+            "each other and are ended by signals, as Windows cannot. Use WSL, or a config.json of "
+            "your own."
+        )
+    from . import local
+
+    try:
+        workspace = local.connect()
+    except local.LocalWorkspaceError as error:
+        raise WorkspaceError(str(error)) from error
+    print(f"Local workspace ({why}); registered models are kept in {_short(local.home_folder())}.")
+    return workspace
+
+
+def _connect_azure(file: Path, auth: AbstractAuthentication | None) -> Workspace:
+    subscription, group, name = read_config(file)
+    auth = auth or choose_authentication()
+    from azureml.core import Workspace
+
+    try:
+        workspace = Deadline(ANSWER_LIMIT).call(
+            Workspace.get, name, auth=auth, subscription_id=subscription, resource_group=group
+        )
+    except Exception as error:  # the SDK raises its own, azure-core's, msrest's and requests'
+        why = reason(error)
+        advice = "Check the network, and your access to the workspace."
+        if "not found" in why:
+            advice = "Check workspace_name and resource_group in that file."
+        elif re.search(r"\bsubscription\b", why):
+            advice = "Check subscription_id in that file, and with whom you are logged in."
+        raise WorkspaceError(
+            f"The workspace {name!r} that {file} names cannot be reached: {why} {advice} "
+            "Or use connect_workspace(local=True)."
+        ) from error
+    print(f"Azure workspace {name!r} (config: {_short(file)}).")
+    return workspace
 
 
 def choose_authentication() -> AbstractAuthentication:
-    """Choose how to log in: service principal, then Azure CLI, then a person.
+    """Choose how to log in, without ever waiting for somebody who is not there.
 
-    The service principal is named by AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET.
     The SDK knows Azure CLI where the package azure-cli is installed in this Python.
 
     Raises
     ------
     WorkspaceError
-        The first is half set, or neither of the first two is there and nobody to ask: see
+        The service principal is half set, or nothing else is there and nobody to ask: see
         `somebody_is_there`. Or that person did not manage to log in.
     """
     from azureml.core import authentication
 
-    values = [os.environ.get(name) for name in _SERVICE_PRINCIPAL]
-    if all(values):
-        return authentication.ServicePrincipalAuthentication(*values)
-    if any(values):
+    has_identity = any(map(os.environ.get, _IDENTITY_VARIABLES)) or _COMPUTE_INSTANCE.is_file()
+    tenant, client, secret = (os.environ.get(name) for name in _SERVICE_PRINCIPAL)
+    if tenant and client and secret:
+        return authentication.ServicePrincipalAuthentication(tenant, client, secret)
+    if tenant or secret or (client and not has_identity):  # AZURE_CLIENT_ID may name an identity
         missing = [name for name in _SERVICE_PRINCIPAL if not os.environ.get(name)]
         raise WorkspaceError(
             f"A service principal needs {', '.join(_SERVICE_PRINCIPAL)}; {' and '.join(missing)} "
             "is not set. Set all of them, or none to log in otherwise."
         )
-    try:
-        azure_cli = authentication.AzureCliAuthentication()
-        azure_cli.get_authentication_header()
-        return azure_cli
-    except Exception as error:  # not installed, not logged in, expired: each has its own error
-        why_not = reason(error)
+
+    def managed_identity() -> AbstractAuthentication:
+        named = {"client_id": client} if client else None
+        return authentication.MsiAuthentication(identity_config=named)
+
+    ways = [("Managed identity", managed_identity)] if has_identity else []
+    ways.append(("Azure CLI", authentication.AzureCliAuthentication))
+    why_not = []
+    for way, log_in in ways:
+        try:
+            chosen = log_in()
+            Deadline(ANSWER_LIMIT).call(chosen.get_authentication_header)
+            return chosen
+        except Exception as error:  # not installed, not logged in, expired: each has its own error
+            why_not.append(f"{way}: {reason(error)}")
     if not somebody_is_there():
         raise WorkspaceError(
             f"Nobody is here to log in to Azure. Set {', '.join(_SERVICE_PRINCIPAL)} of a service "
             "principal, or run 'pip install azure-cli' in this Python and then 'az login'. "
-            f"(Azure CLI: {why_not})"
+            f"({' '.join(why_not)})"
         )
     try:
         return authentication.InteractiveLoginAuthentication()
@@ -239,3 +233,11 @@ def somebody_is_there() -> bool:
             # What the frontend said about itself with the cell that is running.
             return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _short(path: Path) -> str:
+    """Write `path` as a person would."""
+    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+        if path.is_relative_to(base):
+            return f"{prefix}{path.relative_to(base)}"
+    return str(path)

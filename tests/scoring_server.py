@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import requests
-
-from mnist_deploy.part_one import save_model
 
 SCORE_SCRIPT = Path(__file__).resolve().parents[1] / "score.py"
 
@@ -80,7 +79,7 @@ def digits_model(sample_data):
 @pytest.fixture(scope="session")
 def model_dir(digits_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    save_model(digits_model[0], folder / "sklearn_mnist_model.pkl")
+    joblib.dump(digits_model[0], folder / "sklearn_mnist_model.pkl")
     return folder
 
 

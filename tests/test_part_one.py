@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,12 +20,11 @@ from sklearn.metrics import confusion_matrix
 from sklearn.multiclass import OneVsRestClassifier
 
 from mnist_deploy import data, fetch_environment, load_test_data, part_one, prepare_workspace
-from mnist_deploy.data import MnistFiles, write_idx
-from mnist_deploy.data.files import NAMES
+from mnist_deploy.data.files import NAMES, MnistFiles, write_files
 from mnist_deploy.environments import pinned_version
 from mnist_deploy.errors import DataError, WorkspaceError
 from mnist_deploy.models import sha256_of
-from mnist_deploy.part_one import _is_current, fit_model, save_model
+from mnist_deploy.part_one import _is_current, fit_model
 
 HERE = version("scikit-learn")
 TRAINED = {"data": "sample: 4000 images", "scikit-learn": HERE, "sha256": "0", "accuracy": "0.9"}
@@ -72,8 +70,7 @@ def own_dir(tmp_path_factory) -> Path:
     for image, label in zip(images, labels, strict=True):
         image[label * 9 : label * 9 + 9] = 255
     for (images_name, labels_name), *_ in NAMES.values():
-        write_idx(folder / images_name, images)
-        write_idx(folder / labels_name, labels)
+        write_files(folder, {images_name: images, labels_name: labels})
     return folder
 
 
@@ -87,7 +84,7 @@ def versions(ws) -> list[int]:
     return sorted(model.version for model in Model.list(ws, name="sklearn_mnist"))
 
 
-def test_makes_both_and_then_does_nothing(empty_ws, sample_dir, capsys):
+def test_makes_both_and_then_only_looks(empty_ws, sample_dir, capsys, monkeypatch):
     model = prepare_workspace(empty_ws, sample_dir)
     first = capsys.readouterr().out
     assert f"Registered model {model.id}" in first
@@ -101,13 +98,12 @@ def test_makes_both_and_then_does_nothing(empty_ws, sample_dir, capsys):
     assert 0.88 < accuracy < 0.92
     environment = fetch_environment(empty_ws)
 
+    monkeypatch.setattr(data, "fetch_from_azure", lambda: pytest.fail("the network was asked"))
     again = prepare_workspace(empty_ws, sample_dir)
-    second = capsys.readouterr().out
-    assert again.id == model.id
+    assert prepare_workspace(empty_ws, "no-such-folder").id == again.id == model.id
+    assert capsys.readouterr() == ("", "")
     assert versions(empty_ws) == [model.version]
     assert fetch_environment(empty_ws).version == environment.version
-    assert "Registered" not in second
-    assert "Training" not in second
 
 
 def test_the_environment_pins_what_trained_the_model(empty_ws, own_dir):
@@ -144,6 +140,7 @@ def test_the_sample_takes_the_place_of_nothing(empty_ws, sample_dir, tmp_path):
 @pytest.mark.parametrize(
     ("trained_on", "at_hand", "current"),
     [
+        ("sample", None, True),
         ("sample", "sample", True),
         ("sample", "genuine", False),
         ("genuine", "sample", True),
@@ -153,11 +150,12 @@ def test_the_sample_takes_the_place_of_nothing(empty_ws, sample_dir, tmp_path):
         ("own", "genuine", False),
     ],
 )
-def test_which_data_are_better(trained_on, at_hand, current):
+def test_which_data_are_better(monkeypatch, trained_on, at_hand, current):
     model = Model(workspace=None)
     model.properties = TRAINED | {"data": f"{trained_on}: 9 images"}
-    files = MnistFiles(*[Path("f")] * 4, source="", kind=at_hand)
-    assert _is_current(model, files) is current
+    files = at_hand and MnistFiles(*[Path("f")] * 4, source="", kind=at_hand)
+    monkeypatch.setattr(part_one, "find_files", lambda folder: files)
+    assert _is_current(model, "data") is current
 
 
 def test_trains_anew_when_scikit_learn_was_changed(empty_ws, own_dir, tmp_path):
@@ -189,9 +187,7 @@ def test_a_model_from_part_one_on_azure_is_left_alone(empty_ws, tmp_path, monkey
     prepare_environment_of_part_one(empty_ws)
     environment = fetch_environment(empty_ws)
     old = register(empty_ws, tmp_path)
-    monkeypatch.setattr(
-        part_one, "download_mnist", lambda folder: pytest.fail("data was looked for")
-    )
+    monkeypatch.setattr(part_one, "find_files", lambda folder: pytest.fail("data was looked for"))
     assert prepare_workspace(empty_ws, tmp_path).id == old.id
     found = fetch_environment(empty_ws)
     assert found.version == environment.version
@@ -314,24 +310,6 @@ def test_the_input_is_left_as_it_was(sample_data):
 def test_what_cannot_be_fitted_is_refused(X, y, regularization, said):
     with pytest.raises(ValueError, match=said):
         fit_model(X, y, regularization)
-
-
-def test_a_saved_model_is_the_same_model(sample_model, sample_data, tmp_path):
-    path = save_model(sample_model, tmp_path / "outputs" / "sklearn_mnist_model.pkl")
-    assert path == tmp_path / "outputs" / "sklearn_mnist_model.pkl"
-    X_test = sample_data[2]
-    assert (joblib.load(path).predict_proba(X_test) == sample_model.predict_proba(X_test)).all()
-
-
-def test_a_model_that_cannot_be_saved_leaves_the_old_one(sample_model, tmp_path):
-    path = save_model(sample_model, tmp_path / "model.pkl")
-    before = path.read_bytes()
-    sealed = LogisticRegression()
-    sealed.callback = lambda: None  # no pickle of this
-    with pytest.raises((pickle.PicklingError, AttributeError)):
-        save_model(sealed, path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import tracemalloc
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import joblib
 import numpy as np
 import pytest
 import requests
@@ -26,7 +27,6 @@ from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
 from mnist_deploy.data.idx import encode_idx
-from mnist_deploy.part_one import save_model
 
 pytest_plugins = ["scoring_server"]
 
@@ -45,7 +45,7 @@ def load_script(monkeypatch, tmp_path):
     """Load score.py in this process, around a given model."""
 
     def load(model):
-        save_model(model, tmp_path / "sklearn_mnist_model.pkl")
+        joblib.dump(model, tmp_path / "sklearn_mnist_model.pkl")
         monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path))
         spec = importlib.util.spec_from_file_location("entry_module", SCORE_SCRIPT)
         script = importlib.util.module_from_spec(spec)

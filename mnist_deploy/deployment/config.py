@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from azureml.core import Environment
     from azureml.core.model import InferenceConfig
 
+_OWN = "score.py"
+
 
 def build_inference_config(
-    environment: Environment, entry_script: str | os.PathLike[str] = "score.py"
+    environment: Environment,
+    entry_script: str | os.PathLike[str] = _OWN,
+    source_directory: str | os.PathLike[str] | None = None,
 ) -> InferenceConfig:
     """Say what runs in the service: a scoring script in an environment.
 
@@ -27,7 +31,10 @@ def build_inference_config(
     ----------
     environment : azureml.core.Environment
     entry_script : path-like
-        Looked for in the working directory, then among the tutorial's own files.
+        Looked for in the working directory. Where there is no ``score.py`` it is the tutorial's,
+        and a line says so.
+    source_directory : path-like, optional
+        A folder that goes into the container whole; the script's path is then one below it.
 
     Returns
     -------
@@ -42,16 +49,18 @@ def build_inference_config(
     from azureml.exceptions import AzureMLException
 
     script = Path(entry_script)
-    if not script.is_file():
-        try:
-            script = tutorial_file(str(entry_script))
-        except FileNotFoundError:
-            raise DeploymentError(
-                f"There is no scoring script {entry_script} in this folder. Expected a Python "
-                "file with init() and run(data)."
-            ) from None
-    check_script(script)
+    path = Path(source_directory or "", script)
+    if not path.is_file() and source_directory is None and str(script) == _OWN:
+        script = path = tutorial_file(_OWN)
+        print("There is no score.py in this folder: the service runs the tutorial's.")
+    if not path.is_file():
+        raise DeploymentError(
+            f"There is no scoring script {script} in {source_directory or 'this folder'}. Expected "
+            "a Python file with init() and run(data)."
+        )
+    check_script(path)
+    folder = None if source_directory is None else os.fspath(source_directory)
     try:
-        return InferenceConfig(entry_script=str(script), environment=environment)
+        return InferenceConfig(str(script), source_directory=folder, environment=environment)
     except AzureMLException as error:
         raise DeploymentError(f"{script} cannot be deployed: {reason(error)}") from error

@@ -18,13 +18,27 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_script_of_ones_own_goes_before_the_tutorials(tmp_path):
+def test_a_script_of_ones_own_goes_before_the_tutorials(tmp_path, capsys):
     assert build_inference_config(Environment("e")).entry_script == str(tutorial_file("score.py"))
+    assert capsys.readouterr().out == (
+        "There is no score.py in this folder: the service runs the tutorial's.\n"
+    )
     (tmp_path / "score.py").write_text(SOUND)
     config = build_inference_config(Environment("e"))
     assert type(config) is InferenceConfig
-    assert config.entry_script == "score.py"
+    assert (config.entry_script, config.source_directory) == ("score.py", None)
     assert config.environment.name == "e"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_folder_goes_along_whole(tmp_path):
+    (tmp_path / "source" / "deep").mkdir(parents=True)
+    (tmp_path / "source" / "deep" / "mine.py").write_text(SOUND)
+    config = build_inference_config(Environment("e"), "deep/mine.py", tmp_path / "source")
+    assert config.entry_script == "deep/mine.py"
+    assert config.source_directory == str((tmp_path / "source").resolve())
+    with pytest.raises(DeploymentError, match=r"no scoring script score\.py in source\. Expected"):
+        build_inference_config(Environment("e"), source_directory="source")
 
 
 def test_a_script_that_is_nowhere():

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import joblib
 import numpy as np
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from mnist_deploy import local
 from mnist_deploy.client import post_images
 from mnist_deploy.errors import ScoringError
 from mnist_deploy.local.tls import Endpoint
-from mnist_deploy.part_one import fit_model, save_model
+from mnist_deploy.part_one import fit_model
 
 SCORE = Path(__file__).resolve().parents[2] / "score.py"
 
@@ -88,7 +89,7 @@ def digits(workspace, sample_data, tmp_path):
 
     X_train, y_train, X_test, _ = sample_data
     model = fit_model(X_train, y_train, regularization=0.8)
-    save_model(model, "sklearn_mnist_model.pkl")
+    joblib.dump(model, "sklearn_mnist_model.pkl")
     registered = Model.register(workspace, "sklearn_mnist_model.pkl", "digits")
     source = tmp_path / "source"
     source.mkdir()
