@@ -6,10 +6,12 @@ from .data import load_data as load_data
 from .data import load_test_data as load_test_data
 from .data import load_training_data as load_training_data
 from .deployment import build_aci_config as build_aci_config
+from .deployment import build_aks_config as build_aks_config
 from .deployment import build_inference_config as build_inference_config
 from .deployment import closing_service as closing_service
 from .deployment import delete_service as delete_service
 from .deployment import deploy_to_aci as deploy_to_aci
+from .deployment import deploy_to_aks as deploy_to_aks
 from .environments import fetch_environment as fetch_environment
 from .errors import MnistDeployError as MnistDeployError
 from .models import download_model as download_model

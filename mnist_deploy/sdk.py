@@ -26,7 +26,7 @@ TRANSFER_LIMIT = 3600.0  # seconds for a model's files to go up or down
 for _name in ("azureml", "azure", "msal", "msrest", "cli"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
-_TICK = 1.0  # seconds
+_TICK, _PAUSE = 1.0, 2.0  # seconds
 _LISTED = 10  # names in an error message
 _ANSWER = re.compile(r'"message"\s*:\s*("(?:[^"\\]|\\.)+")')
 _NO_CONNECTION = re.compile(r"host='([^']+)', port=(\d+).*?(?:\[Errno -?\d+\] ([\w ]+)|$)", re.S)
@@ -78,6 +78,18 @@ class Deadline:
             self.tick()
         return future.result()
 
+    def pause(self) -> None:
+        """Wait two seconds before something is asked again.
+
+        Raises
+        ------
+        DeadlinePassed
+            There is no time left.
+        """
+        if not self.left():
+            raise DeadlinePassed(f"It did not come about within {self.seconds:g} s.")
+        time.sleep(min(_PAUSE, self.left()))
+
 
 def reason(error: BaseException) -> str:
     """What an error of the SDK says to a person: one line that ends with a stop.
@@ -86,7 +98,10 @@ def reason(error: BaseException) -> str:
     """
     text = str(getattr(error, "message", "") or error)
     if answer := _ANSWER.search(text.replace("\\'", "'")):
-        text = json.loads(answer[1])
+        try:
+            text = json.loads(answer[1], strict=False)
+        except ValueError:  # the SDK has unescaped it before
+            text = answer[1].strip('"')
     elif "Max retries exceeded" in text and (found := _NO_CONNECTION.search(text)):
         why = found[3] or "no connection"
         text = f"{found[1]}:{found[2]} cannot be reached ({why}); connect to the workspace again"

@@ -1,17 +1,20 @@
 """Deploy a registered model as a web service, and delete it.
 
-`config` says what runs in a service, `aci` how large its container is and where it runs;
+`config` says what runs in a service and how large its container is, `aci` and `aks` where;
 `preflight` holds what is checked before anything is sent, `service` what all services share.
 """
 
 from .aci import build_aci_config, deploy_to_aci
+from .aks import build_aks_config, deploy_to_aks
 from .config import build_inference_config
 from .service import closing_service, delete_service
 
 __all__ = [
     "build_aci_config",
+    "build_aks_config",
     "build_inference_config",
     "closing_service",
     "delete_service",
     "deploy_to_aci",
+    "deploy_to_aks",
 ]

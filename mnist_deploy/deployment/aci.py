@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeploymentError
-from ..sdk import reason
+from .config import build_container_config
 from .service import deploy_service
 
 if TYPE_CHECKING:
@@ -50,19 +49,15 @@ def build_aci_config(
         An argument that the SDK does not know.
     """
     from azureml.core.webservice import AciWebservice
-    from azureml.exceptions import AzureMLException
 
-    for name, value in (("cpu_cores", cpu_cores), ("memory_gb", memory_gb)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
-            raise DeploymentError(f"{name} is {value!r}; expected a number above 0.")
-    if tags is None:
-        tags = {"data": "MNIST", "method": "sklearn"}
-    try:
-        return AciWebservice.deploy_configuration(
-            cpu_cores=cpu_cores, memory_gb=memory_gb, tags=tags, description=description, **aci
-        )
-    except AzureMLException as error:
-        raise DeploymentError(f"The ACI configuration is not valid: {reason(error)}") from error
+    return build_container_config(
+        AciWebservice.deploy_configuration,
+        cpu_cores=cpu_cores,
+        memory_gb=memory_gb,
+        tags=tags,
+        description=description,
+        **aci,
+    )
 
 
 def deploy_to_aci(
@@ -100,13 +95,15 @@ def deploy_to_aci(
     Raises
     ------
     DeploymentError
-        Before anything is sent: the script does not compile or lacks init() or run(), the file
-        that it loads is not in the model, model and environment name different versions of
-        scikit-learn, or a service of that name is there. After it: the service failed; with its
-        state and the container's last log lines.
+        Before anything is sent: the script does not compile or lacks init() or run(), model and
+        environment name different versions of scikit-learn, or a service of that name is there.
+        After it: the service failed; with its state, the SDK's reason and the last log lines.
     DeploymentTimeout
         It was not healthy in time; likewise.
     """
+    from azureml.core.webservice import AciWebservice
+
     return deploy_service(
-        ws, model, inference_config, aci_config, name, overwrite=overwrite, timeout=timeout
-    )
+        AciWebservice, ws, name, model, inference_config, aci_config,
+        overwrite=overwrite, timeout=timeout,
+    )  # fmt: skip

@@ -1,10 +1,11 @@
-"""What runs in a service: a scoring script in an environment."""
+"""What runs in a service, a scoring script in an environment, and how large its container is."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DeploymentError
 from ..sdk import reason
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from azureml.core import Environment
     from azureml.core.model import InferenceConfig
 
+Config = TypeVar("Config")
+
 _OWN = "score.py"
+_TAGS = {"data": "MNIST", "method": "sklearn"}
 
 
 def build_inference_config(
@@ -64,3 +68,28 @@ def build_inference_config(
         return InferenceConfig(str(script), source_directory=folder, environment=environment)
     except AzureMLException as error:
         raise DeploymentError(f"{script} cannot be deployed: {reason(error)}") from error
+
+
+def build_container_config(
+    deploy_configuration: Callable[..., Config],
+    *,
+    cpu_cores: float,
+    memory_gb: float,
+    tags: dict[str, str] | None,
+    **more: Any,
+) -> Config:
+    """What `build_aci_config` and `build_aks_config` share: checks, the tutorial's tags, errors."""
+    from azureml.exceptions import AzureMLException
+
+    for name, value in (("cpu_cores", cpu_cores), ("memory_gb", memory_gb)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
+            raise DeploymentError(f"{name} is {value!r}; expected a number above 0.")
+    try:
+        return deploy_configuration(
+            cpu_cores=cpu_cores,
+            memory_gb=memory_gb,
+            tags=dict(_TAGS) if tags is None else tags,
+            **more,
+        )
+    except AzureMLException as error:
+        raise DeploymentError(f"The configuration is not valid: {reason(error)}") from error

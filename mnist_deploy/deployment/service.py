@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import requests
 from tqdm.auto import tqdm
 
 from ..errors import DeploymentError, DeploymentTimeout
@@ -15,30 +21,34 @@ from ..sdk import Deadline, DeadlinePassed, reason
 from .preflight import check_deployment
 
 if TYPE_CHECKING:
-    from azureml.core import Model, Workspace
+    from azureml.core import Model, Webservice, Workspace
+    from azureml.core.compute import AksCompute
     from azureml.core.model import InferenceConfig
-    from azureml.core.webservice import AciWebservice, Webservice
-    from azureml.core.webservice.aci import AciServiceDeploymentConfiguration
+    from azureml.core.webservice.webservice import WebserviceDeploymentConfiguration
 
 _LOG_LINES = 30
 _LOG_LIMIT = 5.0  # seconds
 _DELETE_LIMIT = 300.0  # seconds
 _ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit)\b.*$", re.M)
+_BUILD_LOG = re.compile(r"More information can be found here: (https?://\S+)")
 
 
 def deploy_service(
+    kind: type[Webservice],
     ws: Workspace,
+    name: str,
     model: Model | Sequence[Model],
     inference_config: InferenceConfig,
-    deployment_config: AciServiceDeploymentConfiguration,
-    name: str,
+    deployment_config: WebserviceDeploymentConfiguration,
+    cluster: AksCompute | None = None,
     *,
     overwrite: bool,
     timeout: float,
-) -> AciWebservice:
+) -> Any:
     """Deploy models and wait, with visible progress, until the service is healthy.
 
-    The parameters, and what is raised, are those of `deploy_to_aci`.
+    The parameters, and what is raised, are those of `deploy_to_aci` and `deploy_to_aks`; kind is
+    the SDK's class of what they return.
     """
     from azureml.core.model import Model
 
@@ -48,14 +58,16 @@ def deploy_service(
     check_deployment(name, models, inference_config)
     deadline, service = Deadline(timeout), None
     try:
-        left_over = _find_left_over(ws, name, overwrite, deadline)
+        left_over = _find(ws, name, deadline)
+        if left_over is not None:
+            _check_left_over(left_over, overwrite)
         with tqdm(desc=f"deploying {name}", bar_format="{desc} {elapsed}", leave=False) as progress:
             deadline.tick = progress.refresh
-            in_place = left_over is not None and left_over.state == "Healthy"
+            in_place = isinstance(left_over, kind) and left_over.state == "Healthy"
             if left_over is not None and not in_place:  # Azure updates no service that failed
-                deadline.call(left_over.delete)
+                _delete(left_over, deadline)
             service = deadline.call(
-                _send, ws, name, models, inference_config, deployment_config, overwrite=in_place
+                _send, ws, name, models, inference_config, deployment_config, cluster, in_place
             )
             deadline.call(service.wait_for_deployment, timeout_sec=deadline.left() + 1)
             if service.state != "Healthy":
@@ -70,42 +82,66 @@ def deploy_service(
         raise _failure(DeploymentTimeout, name, service, what, error) from None
     except Exception as error:
         # The SDK's own clock may strike first: it is out of time all the same.
-        kind = DeploymentError if deadline.left() else DeploymentTimeout
-        raise _failure(kind, name, service, "could not be deployed", error) from error
+        failed = DeploymentError if deadline.left() else DeploymentTimeout
+        raise _failure(failed, name, service, "could not be deployed", error) from error
     return service
 
 
-def _find_left_over(
-    ws: Workspace, name: str, overwrite: bool, deadline: Deadline
-) -> Webservice | None:
+def _find(ws: Workspace, name: str, deadline: Deadline) -> Webservice | None:
     from azureml.core.webservice import Webservice
 
     services = deadline.call(Webservice.list, ws)
-    left_over = next((service for service in services if service.name == name), None)
-    if left_over is not None and not overwrite:
+    return next((service for service in services if service.name == name), None)
+
+
+def _check_left_over(service: Webservice, overwrite: bool) -> None:
+    if not overwrite:
         raise DeploymentError(
-            f"There is a service {name!r} already ({left_over.state}). Pass overwrite=True to "
-            "replace it, choose another name, or delete it with delete_service.",
-            state=left_over.state,
+            f"There is a service {service.name!r} already ({service.state}). Pass overwrite=True "
+            "to replace it, choose another name, or delete it with delete_service.",
+            state=service.state,
         )
-    if left_over is not None:
-        print(f"Replacing the service {name!r} ({left_over.state}), left from an earlier run.")
-    return left_over
+    print(f"Replacing the service {service.name!r} ({service.state}), left from an earlier run.")
 
 
-def _send(*deployment: object, overwrite: bool) -> AciWebservice:
+def _send(
+    ws: Workspace,
+    name: str,
+    models: list[Model],
+    inference_config: InferenceConfig,
+    deployment_config: WebserviceDeploymentConfiguration,
+    cluster: AksCompute | None,
+    overwrite: bool,
+) -> Webservice:
+    """Call ``Model.deploy``, and remove what it leaves in the temporary folder."""
     from azureml.core.model import Model
 
-    with warnings.catch_warnings():
-        # That the first SDK is retired is said in the notebook, once.
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        return Model.deploy(*deployment, overwrite=overwrite)
+    # That the first SDK is retired is said in the notebook, once. Ours are the calls of this
+    # module, and those that a mock hands on.
+    warnings.filterwarnings("ignore", "azureml", FutureWarning, rf"{__name__}|unittest\.mock")
+    config, request = copy.copy(inference_config), {}
+
+    def build_request(*args: object, **kwargs: object) -> dict:
+        request.update(inference_config._build_environment_image_request(*args, **kwargs))
+        return request
+
+    config._build_environment_image_request = build_request  # names the files that are sent
+    try:
+        return Model.deploy(ws, name, models, config, deployment_config, cluster, overwrite)
+    finally:
+        folder = Path(tempfile.gettempdir())
+        for asset in request.get("assets", ()):
+            if re.fullmatch(r"tmp\w+\.py", asset["id"]):
+                (folder / asset["id"]).unlink(missing_ok=True)
+            elif re.fullmatch(r"[0-9a-f]{8}\.tar\.gz", asset["id"]):
+                for archive in folder.glob(f"*/{asset['id']}"):
+                    shutil.rmtree(archive.parent, ignore_errors=True)
 
 
 def _failure(
     kind: type[DeploymentError],
     name: str,
-    service: AciWebservice | None,
+    service: Webservice | None,
     what: str,
     error: Exception,
 ) -> DeploymentError:
@@ -114,43 +150,47 @@ def _failure(
         return kind(f"The service {name!r} {what}: {reason(error)}")
     with suppress(Exception):  # whatever it is, it must not hide the failure itself
         Deadline(_LOG_LIMIT).call(service.update_deployment_state)
-    logs = _log_tail(service, _LOG_LINES)
-    shown = f"The last lines of its container's log:\n\n{logs}\n" if logs else reason(error)
-    return kind(
-        f"The service {name!r} {what}; its state is {service.state}. {shown}\n{_advice(logs)}",
-        state=service.state,
-        logs=logs,
-    )
+    told = f"The service {name!r} {what}; its state is {service.state}. {reason(error)}"
+    try:
+        logs = _read_log(service, error)
+    except Exception as unreadable:
+        logs = ""
+        told += f" (The log cannot be read: {reason(unreadable)})"
+    if logs:
+        told += f"\nThe last lines of its log:\n\n{logs}\n"
+    return kind(f"{told}\n{_advice(kind, logs)}", state=service.state, logs=logs)
 
 
-def _advice(logs: str) -> str:
-    """What to try next, in view of the first error that a container's log tells."""
-    found = _ERROR.search(logs)
-    if found is None:
+def _read_log(service: Webservice, error: Exception) -> str:
+    """The tail of the container's log, or of the build's where there is no image yet."""
+    if build_log := _BUILD_LOG.search(str(error)):
+        log = requests.get(build_log[1], timeout=_LOG_LIMIT).text
+    else:
+        log = Deadline(_LOG_LIMIT).call(service.get_logs, num_lines=_LOG_LINES)
+    return "\n".join((log or "").splitlines()[-_LOG_LINES:])
+
+
+def _advice(kind: type[DeploymentError], logs: str) -> str:
+    """What to try next, in view of the first error that a log tells."""
+    if found := _ERROR.search(logs):
+        mend = "The environment must install it" if "ModuleNotFound" in found[0] else "Mend that"
+        return f"The first error: {found[0]}\n{mend}, then deploy again with overwrite=True."
+    if kind is DeploymentTimeout:
         return (
             "No error is told there: init() may only need more time. Pass a longer timeout, and "
             "overwrite=True, which replaces the service."
         )
-    mend = "The environment must install it" if "ModuleNotFound" in found[0] else "Mend that"
-    return f"The first error: {found[0]}\n{mend}, then deploy again with overwrite=True."
+    return "Mend what is named above, then deploy again with overwrite=True."
 
 
-def _log_tail(service: AciWebservice, lines: int) -> str:
-    try:
-        log = Deadline(_LOG_LIMIT).call(service.get_logs, num_lines=lines)
-    except Exception as error:
-        return f"(The log cannot be read: {reason(error)})"
-    return "\n".join((log or "").splitlines()[-lines:])
+def delete_service(service: Webservice) -> None:
+    """Delete a service and wait until it is gone; nothing happens if it is gone already.
 
-
-def delete_service(service: AciWebservice) -> None:
-    """Delete a service; nothing happens if it is gone already.
-
-    Wraps the tutorial's ``service.delete()``.
+    Wraps the tutorial's ``service.delete()``, which does not tell whether Azure managed to.
 
     Parameters
     ----------
-    service : azureml.core.webservice.AciWebservice
+    service : azureml.core.webservice.AciWebservice or AksWebservice
 
     Raises
     ------
@@ -158,7 +198,7 @@ def delete_service(service: AciWebservice) -> None:
         It could not be deleted, or was not within 300 seconds.
     """
     try:
-        Deadline(_DELETE_LIMIT).call(service.delete)
+        _delete(service, Deadline(_DELETE_LIMIT))
     except Exception as error:
         raise DeploymentError(
             f"The service {service.name!r} could not be deleted: {reason(error)} On Azure it may "
@@ -167,15 +207,26 @@ def delete_service(service: AciWebservice) -> None:
         ) from error
 
 
+def _delete(service: Webservice, deadline: Deadline) -> None:
+    operation = service._operation_endpoint
+    deadline.call(service.delete)
+    while _find(service.workspace, service.name, deadline) is not None:
+        if service._operation_endpoint != operation:  # whose outcome the SDK has thrown away
+            state, error, _ = deadline.call(service._get_operation_state)
+            if state not in ("Succeeded", "Running", "NotStarted"):
+                raise RuntimeError(json.dumps(error) if error else f"the deletion became {state}")
+        deadline.pause()
+
+
 @contextmanager
-def closing_service(service: AciWebservice) -> Iterator[AciWebservice]:
+def closing_service(service: Webservice) -> Iterator[Any]:
     """``with closing_service(deploy_to_aci(...)) as service:`` deletes it at the end of the block.
 
     Also after an exception; a plain `deploy_to_aci` leaves the service, as in the tutorial.
 
     Parameters
     ----------
-    service : azureml.core.webservice.AciWebservice
+    service : azureml.core.webservice.AciWebservice or AksWebservice
 
     Returns
     -------
