@@ -65,6 +65,7 @@ NOT_DESCRIBED = {
 
 # Fields that no description has, and what the SDK reads them for.
 NEEDED = {
+    "ModelErrorResponse.correlation": "all of an error's text that Model.delete shows",
     "Workspace.sku": "Workspace.sku; later versions of the description have it",
     "Model.createdBy": "Model.created_by, which the SDK prints",
     "Model.resourceRequirements": "Model.resource_configuration",

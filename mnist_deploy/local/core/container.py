@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -27,6 +28,7 @@ INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRA
              "LANG", "LC_ALL", "TMPDIR", "TZ", "HOME")  # fmt: skip
 WATCH_INTERVAL = 0.25  # seconds
 LOG_LIMIT = 16 << 20  # bytes
+MANY_ENDS = 3  # in a minute: more are no accident
 LONGEST_PAUSE = 8.0  # seconds between two attempts to restart
 START_LIMIT = 600.0  # seconds that init() may take
 
@@ -47,6 +49,15 @@ class Container:
         A process that outgrows it is ended and started again.
     environment : mapping of str to str
         Environment variables of the script.
+    on_change : callable
+        Called whenever `state` or `problem` has changed, in any thread.
+
+    Attributes
+    ----------
+    state : str
+        ``Transitioning``, ``Healthy``, ``Unhealthy`` or ``Failed``.
+    problem : str or None
+        Why it does not come back at once, when it has ended.
     """
 
     def __init__(
@@ -57,6 +68,7 @@ class Container:
         cpu_cores: float,
         memory_gb: float,
         environment: Mapping[str, str],
+        on_change: Callable[[], object] = lambda: None,
     ) -> None:
         self.folder = folder
         self._listener = listener
@@ -69,6 +81,8 @@ class Container:
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
         self.log_file = folder / "container.log"
         self.state = "Transitioning"
+        self.problem: str | None = None
+        self._on_change = on_change
         self.set_keys(None)
 
     def set_keys(self, keys: list[str] | None) -> None:
@@ -92,7 +106,7 @@ class Container:
         """Start the process and wait until ``init()`` has returned; why not, if it failed."""
         with self._starting:
             problem = self._launch()
-            self.state = "Failed" if problem else "Healthy"
+            self._become("Failed" if problem else "Healthy", problem)
             if problem is None:
                 self._supervisor.start()
             else:
@@ -157,22 +171,35 @@ class Container:
     def _supervise(self) -> None:
         """Restart the process whenever it ends, as a container would be."""
         pause = 0.0
+        ends: deque[float] = deque(maxlen=MANY_ENDS)
         while not self._stopped.wait(WATCH_INTERVAL):
             self._trim_log()
             if self._is_running() and not self._is_too_large():
                 continue
-            self.state = "Unhealthy"
+            self._become("Unhealthy", self.problem)
             status = self._end_process()
             if status is not None:
                 self.log(f"the scoring process ended with status {status}; restarting it")
+                ends.append(time.monotonic())
+                if len(ends) == MANY_ENDS and ends[-1] - ends[0] < 60:
+                    self._become("Unhealthy", f"its process ended {MANY_ENDS} times in a minute")
+                    ends.clear()
+                    self._stopped.wait(LONGEST_PAUSE)
             problem = self._launch()
             if problem is None:
-                self.state, pause = "Healthy", 0.0
+                pause = 0.0
+                self._become("Healthy")
             elif not self._stopped.is_set():
+                self._become("Unhealthy", problem)
                 pause = min(max(1.0, 2 * pause), LONGEST_PAUSE)
                 self.log(f"it did not start: {problem}; trying again in {pause:g} s")
                 self._end_process()
                 self._stopped.wait(pause)
+
+    def _become(self, state: str, problem: str | None = None) -> None:
+        if (state, problem) != (self.state, self.problem):
+            self.state, self.problem = state, problem
+            self._on_change()
 
     def _is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None

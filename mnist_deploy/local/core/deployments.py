@@ -111,6 +111,19 @@ class Deployment:
                 return state
         return "Failed"
 
+    @property
+    def problem(self) -> str | None:
+        """Why nobody answers, in a sentence; None if somebody does, or is about to."""
+        containers = list(self.containers)
+        if self._following or any(each.state == "Healthy" for each in containers):
+            return None
+        if self.error is not None:
+            return f"{self.title} has failed. {str(self.error).splitlines()[0]} Its log has more."
+        problems = [each.problem for each in containers]
+        if not problems or not all(problems):
+            return None
+        return f"{self.title} is not running: {problems[0]}. Its log has more."
+
     def log_tail(self, lines: int) -> str:
         """The last `lines` lines; of several containers a share each, under its number."""
         containers = list(self.containers)

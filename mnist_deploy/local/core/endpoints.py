@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .closed import ClosedSigns
 from .container import Container
 from .deployments import Deployment, DeploymentSpec, Recipe
 from .faults import Failed, Fault, NotFound
@@ -22,6 +23,9 @@ from .folder import build_folder, script_environment
 from .operations import Operation, Operations
 from .records import now
 from .store import Store
+
+# The status of an endpoint where nobody answers. azure-ai-ml repeats a 503 four times.
+CLOSED = {"service": 503, "endpoint": 502}
 
 
 def new_key() -> str:
@@ -76,8 +80,13 @@ class Endpoint:
     spec: EndpointSpec
     operation: Operation
 
-    def __init__(self, family: str, name: str) -> None:
+    def __init__(self, family: str, name: str, signs: ClosedSigns) -> None:
         self.family, self.name = family, name
+        self._signs = signs
+        self._sign: str | None = None
+        self._take_down: Callable[[], None] = lambda: None
+        self._routing = threading.Lock()
+        self._ended = False
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.deployments: dict[str, Deployment] = {}
@@ -102,6 +111,26 @@ class Endpoint:
             return None
         return [self.spec.primary_key, self.spec.secondary_key]
 
+    @property
+    def problem(self) -> str | None:
+        """Why nobody answers, in a sentence; None if somebody does, or is about to."""
+        problems = [deployment.problem for deployment in self.deployments.values()]
+        if not problems:
+            return f"{self.name} has no deployment."
+        return " ".join(filter(None, problems)) if all(problems) else None
+
+    def route(self) -> None:
+        """Have the closed sign answer here as long as there is a problem."""
+        with self._routing:
+            problem = None if self._ended else self.problem
+            if problem != self._sign:
+                self._take_down()
+                self._take_down = lambda: None
+                if problem is not None:
+                    status = CLOSED[self.family] if self.deployments else 404
+                    self._take_down = self._signs.hang(self.listener, status, problem)
+                self._sign = problem
+
     def open_to_key_holders(self) -> None:
         """Tell whatever answers here who may come in."""
         for deployment in self.deployments.values():
@@ -109,6 +138,8 @@ class Endpoint:
                 container.set_keys(self.keys)
 
     def end(self) -> None:
+        self._ended = True
+        self.route()
         deployments = list(self.deployments.values())
         if deployments:
             with ThreadPoolExecutor(len(deployments)) as pool:
@@ -133,6 +164,7 @@ class Endpoints:
         self._folder = folder
         self._lock = threading.RLock()
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
+        self._signs = ClosedSigns()
         store.holders.append(self._uploads)
 
     def all(self, family: str | None = None) -> list[Endpoint]:
@@ -179,7 +211,7 @@ class Endpoints:
             endpoint = self.find(family, name)
             spec = function(endpoint.spec if endpoint else None)
             if endpoint is None:
-                endpoint = self._endpoints[family, name] = Endpoint(family, name)
+                endpoint = self._endpoints[family, name] = Endpoint(family, name, self._signs)
             return self._accept(endpoint, spec)
 
     def change(
@@ -200,6 +232,7 @@ class Endpoints:
     def stop_all(self) -> None:
         for endpoint in self.all():
             self.delete(endpoint.family, endpoint.name)
+        self._signs.close()
 
     def _accept(self, endpoint: Endpoint, spec: EndpointSpec) -> Operation:
         operation = self.operations.begin("Service")
@@ -214,6 +247,7 @@ class Endpoints:
             if deployment.accept(wanted):
                 changed.append((deployment, wanted.recipe))
         endpoint.open_to_key_holders()
+        endpoint.route()
         if changed or ended:
             arguments = (endpoint, operation, changed, ended)
             threading.Thread(target=self._follow, args=arguments, daemon=True).start()
@@ -242,6 +276,7 @@ class Endpoints:
                 logging.getLogger(__name__).exception("%s could not be deployed", deployment.title)
                 error = Failed("deployment", f"{type(mishap).__name__}: {mishap}")
         endpoint.open_to_key_holders()  # also what was made while they changed
+        endpoint.route()
         operation.finish(error)
 
     def _new_deployment(self, endpoint: Endpoint, name: str) -> Deployment:
@@ -253,6 +288,7 @@ class Endpoints:
                 cpu_cores=recipe.cpu_cores,
                 memory_gb=recipe.memory_gb,
                 environment=script_environment(folder, endpoint.name, recipe),
+                on_change=endpoint.route,
             )
             for note in recipe.all_notes():
                 container.log(note)

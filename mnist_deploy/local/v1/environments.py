@@ -28,6 +28,7 @@ class Python(Struct, rename="camel"):
 
 class Docker(Struct, rename="camel"):
     base_image: str | None = None
+    base_dockerfile: str | None = None
 
 
 class Definition(Struct, rename="camel"):

@@ -47,6 +47,8 @@ class Refusal(Exception):
                 "statusCode": self.status,
                 "message": self.message,
                 "details": [detail],
+                # What Model.delete shows of the answer, beside its status.
+                **({"correlation": {"reason": self.message}} if self.status == 412 else {}),
             }
         return {"error": {"code": self.code, "message": self.message, "details": []}}
 

@@ -13,6 +13,7 @@ from ..bodies import Document, Labels, body, convert, query, texts
 from ..core.deployments import DeploymentSpec, Recipe, Upload
 from ..core.endpoints import Endpoint, EndpointSpec, new_key
 from ..core.faults import Conflict, Invalid
+from .environments import Definition, Python
 from .images import find_image, image_recipe
 from .models import (
     CREATOR,
@@ -24,12 +25,15 @@ from .models import (
     find_model,
     has_all,
 )
+from .notes import Options, check_options, notes_on_environment, notes_on_options
 from .operations import accepted, describe_fault, endpoints
 from .refusal import not_supported
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
 RECIPES = ("environmentImageRequest", "imageId")  # what a service is made of: one of the two
-CHANGEABLE = {"kvTags", "properties", "description", "authEnabled", *RECIPES}
+CHANGEABLE = {"kvTags", "properties", "description", "authEnabled", "appInsightsEnabled",
+              "sslEnabled", *RECIPES}  # fmt: skip
+KEY = re.compile("[!-~]+")
 
 service_api = Blueprint("services", __name__)
 
@@ -46,7 +50,7 @@ class Keys(Struct, rename="camel"):
     secondary_key: str | None = None
 
 
-class Service(Struct, rename="camel"):
+class Service(Options, rename="camel", kw_only=True):
     """A service as the SDK asks for it; a recipe is kept as it came, to be shown again."""
 
     name: str
@@ -56,10 +60,6 @@ class Service(Struct, rename="camel"):
     properties: Labels | None = None
     keys: Keys = field(default_factory=Keys)
     auth_enabled: bool | None = None
-    app_insights_enabled: bool | None = None
-    ssl_enabled: bool | None = None
-    vnet_configuration: dict[str, Any] | None = None
-    encryption_properties: dict[str, Any] | None = None
     container_resource_requirements: Resources = field(default_factory=Resources)
     image_id: str | None = None
     environment_image_request: dict[str, Any] | None = None
@@ -72,23 +72,13 @@ class Asset(Struct):
     unpack: bool | None = None
 
 
-class Python(Struct, rename="camel"):
-    conda_dependencies: dict[str, Any] | None = None
-    user_managed_dependencies: bool | None = None
-
-
-class Environment(Struct, rename="camel"):
-    python: Python | None = None
-    environment_variables: Labels | None = None
-
-
 class ImageRequest(Struct, rename="camel"):
     """The SDK's environmentImageRequest: what a container is made of."""
 
     driver_program: str
     assets: list[Asset]
     model_ids: list[str] | None = None
-    environment: Environment | None = None
+    environment: Definition | None = None
 
 
 def find_service(name: str) -> Endpoint:
@@ -134,10 +124,7 @@ def create_service(**_: str) -> Response:
 def check_request(asked: Service) -> None:
     if asked.compute_type != "ACI":
         raise not_supported(f"web services of compute type {asked.compute_type}, only ACI")
-    for name in ("ssl_enabled", "app_insights_enabled", "vnet_configuration",
-                 "encryption_properties"):  # fmt: skip
-        if getattr(asked, name):
-            raise not_supported(f"a web service with {name}")
+    check_options(asked)
     if not NAME.fullmatch(asked.name):
         raise Invalid(
             "service name",
@@ -147,9 +134,20 @@ def check_request(asked: Service) -> None:
     wanted = asked.container_resource_requirements
     wanted.cpu = 0.1 if wanted.cpu is None else wanted.cpu
     wanted.memory = 0.5 if wanted.memory is None else wanted.memory
-    for name, value in (("cpu", wanted.cpu), ("memoryInGB", wanted.memory)):
-        if not 0 < value <= 1024:
-            raise Invalid("resources", f"{name} must be positive: {value!r}")
+    for name, value, most in (("cpu_cores", wanted.cpu, 4), ("memory_gb", wanted.memory, 16)):
+        if not 0 < value <= most:
+            raise Invalid(
+                "resources", f"{name} of a container instance is at most {most}, not {value:g}."
+            )
+    for key in (asked.keys.primary_key, asked.keys.secondary_key):
+        check_key(key)
+
+
+def check_key(key: str | None) -> None:
+    if key and not KEY.fullmatch(key):
+        raise Invalid(
+            "key", "A key consists of letters, digits and other signs of ASCII, without spaces."
+        )
 
 
 def find_recipe(asked: Service) -> Recipe:
@@ -160,19 +158,21 @@ def find_recipe(asked: Service) -> Recipe:
     if not document or not document.get("driverProgram") or not document.get("assets"):
         raise not_supported("a deployment without an inference config")
     image = convert(document, ImageRequest)
-    environment = image.environment or Environment()
+    environment = image.environment or Definition()
     python = environment.python or Python()
+    models = {model.id: model for model in map(find_model, image.model_ids or [])}
     return Recipe(
         script=image.driver_program,
         uploads=tuple(
             Upload(asset.url.removeprefix("aml://artifact/"), asset.id, bool(asset.unpack))
             for asset in image.assets
         ),
-        models=tuple(find_model(model_id) for model_id in image.model_ids or []),
+        models=tuple(models.values()),
         conda=None if python.user_managed_dependencies else python.conda_dependencies,
         variables=texts(environment.environment_variables),
         cpu_cores=asked.container_resource_requirements.cpu or 0,
         memory_gb=asked.container_resource_requirements.memory or 0,
+        notes=(*notes_on_options(asked), *notes_on_environment(environment)),
     )
 
 
@@ -200,6 +200,9 @@ class ServiceQuery(Struct, rename="camel"):
     properties: str | None = None
     model_id: str = ""
     model_name: str = ""
+    image_id: str = ""
+    image_name: str = ""
+    image_digest: str = ""
 
 
 @service_api.get(f"{MMS}/services")
@@ -209,13 +212,16 @@ def list_services(**_: str) -> Response:
 
 
 def is_wanted(service: Endpoint, asked: ServiceQuery) -> bool:
-    models = recipe_of(service).models
+    models, image = recipe_of(service).models, service.spec.other.image_id or ""
     return (
         asked.compute_type.upper() in ("", "ACI")
         and has_all(service.spec.tags, asked.tags)
         and has_all(service.spec.properties, asked.properties)
         and asked.model_id in ("", *(model.id for model in models))
         and asked.model_name in ("", *(model.name for model in models))
+        and asked.image_id in ("", image)
+        and asked.image_name in ("", image.partition(":")[0])
+        and not asked.image_digest  # images have none here
     )
 
 
@@ -275,10 +281,23 @@ def update_service(name: str, **_: str) -> Response:
         if renewed:
             document |= {field: None for field in RECIPES if field not in renewed}
         asked = convert(document, Service)
+        check_options(asked)
+        check_properties(present.properties, texts(asked.properties))
         recipe = present.deployments[name].recipe
         return specification(asked, find_recipe(asked) if renewed else recipe, present)
 
     return accepted(endpoints().change("service", name, update))
+
+
+def check_properties(present: dict[str, str], wanted: dict[str, str]) -> None:
+    """Properties can be added and not changed, as on Azure."""
+    for name, value in present.items():
+        if wanted.get(name) != value:
+            raise Invalid(
+                "property",
+                f"{name} is {value!r}: properties of a service can be added and not changed. "
+                "Tags can.",
+            )
 
 
 @service_api.delete(f"{MMS}/services/<name>")
@@ -313,6 +332,7 @@ class Regeneration(Struct, rename="camel"):
 @service_api.post(f"{MMS}/services/<name>/regenerateKeys")
 def regenerate_key(name: str, **_: str) -> Response:
     asked = body(Regeneration)
+    check_key(asked.key_value)
     key = asked.key_value or new_key()
 
     def regenerate(spec: EndpointSpec) -> EndpointSpec:

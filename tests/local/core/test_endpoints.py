@@ -36,9 +36,10 @@ def endpoints(tmp_path):
     assert not list(tmp_path.glob("containers/*"))
 
 
-def recipe(endpoints: Endpoints, answer: object, init: str = "pass", **more) -> Recipe:
+def recipe(endpoints, answer: object, init: str = "pass", run: str = "", **more) -> Recipe:
     store, path = endpoints.tests_store, f"o/c{id(answer)}-{answer}/score.py"
-    script = f"import time\ndef init(): {init}\ndef run(raw): return {answer!r}\n"
+    run = run or f"return {answer!r}"
+    script = f"import os, time\ndef init(): {init}\ndef run(raw): {run}\n"
     store.write(path, [script.encode()])
     return Recipe("score.py", (Upload(path, "score.py"),), **more)
 
@@ -134,6 +135,36 @@ def test_what_is_missing_fails_its_deployment_and_a_model_is_in_use_from_the_req
     assert endpoints.using("m:1") == ["a"]
     assert (ended(operation), operation.error.kind) == ("Failed", "model")
     assert endpoints.get("service", "a").state == "Failed"
+
+
+def test_one_that_has_failed_says_so_at_once(endpoints):
+    operation = deploy(endpoints, "a", 1, init="1 / 0")
+    endpoint = endpoints.get("service", "a")
+    answer = ask(endpoint)  # waits, for it is still starting
+    assert ended(operation) == "Failed"
+    assert answer.status_code == 503
+    assert "init() raised" in answer.json()["message"]
+    ended(deploy(endpoints, "a", 2, overwrite=True))
+    assert answer_of(endpoints, "a") == 2
+
+
+@pytest.mark.processes
+def test_one_that_keeps_dying_says_so_at_once(endpoints):
+    ended(deploy(endpoints, "a", 1, run="os.killpg(0, 9)"))
+    endpoint = endpoints.get("service", "a")
+    died = 0
+    while (answer := post(endpoint)) is None:
+        died += 1
+        assert died < 10
+    assert answer.status_code == 503
+    assert "ended 3 times in a minute" in answer.json()["message"]
+
+
+def post(endpoint: Endpoint) -> requests.Response | None:
+    try:
+        return ask(endpoint)
+    except requests.ConnectionError:
+        return None
 
 
 def test_one_that_is_deleted_while_it_starts_ends_at_once(endpoints):

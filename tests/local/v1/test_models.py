@@ -153,10 +153,10 @@ def test_delete_makes_room_but_no_number_comes_back(local_ws, local_home, weight
 
 
 def test_a_model_in_use_cannot_be_deleted(local_ws, registered, service, call, mms):
-    with pytest.raises(WebserviceException, match="412"):
+    with pytest.raises(WebserviceException, match="first delete shared"):
         registered.delete()
     refusal = call("DELETE", f"{mms}/models/{registered.id}")
-    assert "first delete shared" in refusal.json()["message"]  # which the SDK does not pass on
+    assert "first delete shared" in refusal.json()["message"]
     assert Model(local_ws, "weights").id == registered.id
 
 

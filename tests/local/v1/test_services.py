@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import msgspec
 import pytest
 import requests
 from azureml.core import Environment, Model
@@ -12,6 +13,9 @@ from azureml.core.model import InferenceConfig
 from azureml.core.webservice import AciWebservice, AksWebservice, Webservice
 from azureml.exceptions import WebserviceException
 from weights_service import SCRIPT, make_inference_config
+
+from mnist_deploy.local.v1.environments import Definition
+from mnist_deploy.local.v1.notes import notes_on_environment
 
 ROWS = json.dumps({"data": [[1, 2, 3], [0, 0, 1]]})
 SUMS = [321.0, 100.0]
@@ -109,7 +113,7 @@ def test_list_finds_services_by_what_they_are(local_ws, service):
     assert names(tags=["data"], properties=["made"]) == ["shared"]
     assert names(model_id="weights:1") == names(model_name="weights") == ["shared"]
     assert names(tags=[["data", "else"]]) == names(model_name="else") == []
-    assert names(compute_type="AKS") == []
+    assert names(compute_type="AKS") == names(image_name="x") == names(image_digest="x") == []
 
 
 def test_a_name_that_is_taken_is_not_given_again(local_ws, service, inference_config):
@@ -204,7 +208,7 @@ def run(raw):
     found = sorted(str(p.relative_to(root)) for p in root.rglob("*.txt"))
     return {"found": found, "by_name": Path(Model.get_model_path("more-weights")).read_text()}
 """
-    answer = deploy("two-models", script, [registered, more]).run("{}")
+    answer = deploy("two-models", script, [registered, more, registered]).run("{}")
     assert answer["found"] == ["more-weights/1/weights.txt", "weights/1/weights.txt"]
     assert answer["by_name"] == "1 10 100"
 
@@ -272,9 +276,10 @@ def test_keys_of_one_s_own_from_the_start(deploy):
 
 
 def test_update_of_labels_and_keys_needs_no_new_container(local_ws, deploy):
-    service = deploy("changing", config=small(tags={"old": "1"}))
+    service = deploy("changing", config=small(tags={"old": "1"}, properties={"made": "once"}))
     log = service.get_logs()
-    service.update(tags={"new": "2"}, description="changed", auth_enabled=True)
+    service.update(tags={"new": "2"}, description="changed", auth_enabled=True, ssl_enabled=False,
+                   enable_app_insights=False)  # fmt: skip
     service.wait_for_deployment()
     seen = Webservice(local_ws, "changing")
     assert (seen.tags, seen.description, seen.auth_enabled) == ({"new": "2"}, "changed", True)
@@ -283,7 +288,12 @@ def test_update_of_labels_and_keys_needs_no_new_container(local_ws, deploy):
     assert requests.post(seen.scoring_uri, ROWS, timeout=10).status_code == 200
     assert service.get_logs().count("weights are loaded") == log.count("weights are loaded") == 1
     seen.add_properties({"more": "3"})
-    assert Webservice(local_ws, "changing").properties["more"] == "3"
+    assert Webservice(local_ws, "changing").properties == {"made": "once", "more": "3"}
+    with pytest.raises(WebserviceException, match="can be added and not changed"):
+        seen.add_properties({"made": "twice"})
+    with pytest.raises(WebserviceException, match="501"):
+        seen.update(ssl_enabled=True)
+    assert Webservice(local_ws, "changing").properties["made"] == "once"
 
 
 def test_update_of_the_script_and_the_model(local_ws, deploy, tmp_path):
@@ -321,11 +331,50 @@ def test_the_later_of_two_deployments_wins_and_both_end(deploy):
 
 @pytest.mark.parametrize("more", [{"ssl_enabled": True, "ssl_cert_pem_file": "c.pem",
                                    "ssl_key_pem_file": "c.pem", "ssl_cname": "x"},
-                                  {"enable_app_insights": True}])  # fmt: skip
+                                  {"enable_app_insights": True}, {"collect_model_data": True},
+                                  {"vnet_name": "a", "subnet_name": "b"}])  # fmt: skip
 def test_what_a_container_cannot_do_here_is_named(deploy, tmp_path, more):
     (tmp_path / "c.pem").write_text("pem")
-    with pytest.raises(WebserviceException, match="does not support a web service with"):
+    with pytest.raises(WebserviceException, match=f"a web service with {next(iter(more))}"):
         deploy("too-much", config=small(**more))
+
+
+def test_what_is_another_way_here_is_told(local_ws, registered, tmp_path, capsys):
+    config = make_inference_config(tmp_path, packages=("scikit-learn",))
+    config.environment.docker.base_image = "mine/image:1"
+    service = Model.deploy(local_ws, "told", [registered], config,
+                           small(location="westeurope", dns_name_label="digits"))  # fmt: skip
+    service.wait_for_deployment(show_output=True)
+    shown, log = capsys.readouterr().out, service.get_logs()
+    service.delete()
+    for note in ("location: not westeurope", "dns_name_label: digits is no name", "mine/image:1",
+                 "lacks azureml-defaults"):  # fmt: skip
+        assert note in shown
+        assert note in log
+
+
+@pytest.mark.parametrize(
+    ("definition", "note"),
+    [
+        ({"docker": {"baseDockerfile": "FROM x"}, "python": {"userManagedDependencies": True}},
+         "Dockerfile"),
+        ({"docker": {"baseImage": "mine"}, "python": {"userManagedDependencies": True}}, "mine"),
+        ({"python": {"userManagedDependencies": True}}, "user_managed_dependencies"),
+        ({"docker": {"baseImage": "mcr.microsoft.com/azureml/x"}}, None),
+    ],
+)  # fmt: skip
+def test_notes_on_an_environment(definition, note):
+    notes = list(notes_on_environment(msgspec.convert(definition, Definition)))
+    assert len(notes) == (note is not None)
+    assert all(note in each for each in notes)
+
+
+def test_a_key_that_no_header_can_carry_is_refused(deploy, service, call, mms):
+    with pytest.raises(WebserviceException, match="ASCII"):
+        deploy("odd-key", config=small(auth_enabled=True, primary_key="schlüssel"))
+    odd = {"keyType": "Primary", "keyValue": "two words"}
+    answer = call("POST", f"{mms}/services/shared/regenerateKeys", json=odd)
+    assert (answer.status_code, answer.json()["code"]) == (400, "InvalidKey")
 
 
 def test_kubernetes_is_named(local_ws, registered, inference_config):
@@ -348,7 +397,7 @@ def test_a_deployment_without_a_script_is_named(local_ws, registered):
     ("asked", "code"),
     [
         *(({"containerResourceRequirements": wanted}, "InvalidResources")
-          for wanted in ({"cpu": 0, "memoryInGB": 1}, {"cpu": 1, "memoryInGB": -1}, {"cpu": 1e9})),
+          for wanted in ({"cpu": 0}, {"memoryInGB": -1}, {"cpu": 4.1}, {"memoryInGB": 17})),
         *(({"name": name}, "InvalidServiceName")
           for name in ("", "../x", "A", "1a", "a-", "a" * 33, "a/b", "a\n")),
         ({"name": None}, "InvalidBody"),
