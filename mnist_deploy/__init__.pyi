@@ -12,6 +12,7 @@ from .deployment import closing_service as closing_service
 from .deployment import delete_service as delete_service
 from .deployment import deploy_to_aci as deploy_to_aci
 from .deployment import deploy_to_aks as deploy_to_aks
+from .deployment import package_service as package_service
 from .environments import fetch_environment as fetch_environment
 from .errors import MnistDeployError as MnistDeployError
 from .models import download_model as download_model

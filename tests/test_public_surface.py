@@ -46,6 +46,7 @@ def test_every_function_of_the_design_is_public():
         *("connect_workspace", "prepare_workspace", "fetch_model", "download_model"),
         *("fetch_environment", "build_inference_config", "build_aci_config", "deploy_to_aci"),
         *("call_service", "post_images", "delete_service", "closing_service"),
+        "package_service",
         *("MnistFiles", "download_mnist", "load_data", "load_test_data", "load_training_data"),
         *("plot_comparison", "plot_confusion_matrix", "plot_misclassified", "plot_predictions"),
         *("MnistDeployError", "tutorial_file"),

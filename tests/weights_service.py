@@ -33,6 +33,7 @@ def make_inference_config(folder: Path, script: str = SCRIPT, packages: tuple[st
     from azureml.core.conda_dependencies import CondaDependencies
     from azureml.core.model import InferenceConfig
 
+    folder.mkdir(exist_ok=True)
     (folder / "score_weights.py").write_text(script)
     environment = Environment("weights-env")
     environment.python.conda_dependencies = CondaDependencies.create(pip_packages=list(packages))

@@ -11,6 +11,7 @@ from .environments import environment_api
 from .images import image_api
 from .models import model_api
 from .operations import operation_api
+from .packages import package_api
 from .services import service_api
 
 
@@ -18,14 +19,19 @@ def register(app: Flask) -> None:
     """Let `app` answer azureml-core; errors of these routes come in its own schema."""
     app.request_class = refusal.JsonRequest
     v1 = Blueprint("v1", __name__)
-    for api in (artifact_api, model_api, environment_api, image_api, operation_api, service_api):
+    apis = (artifact_api, model_api, environment_api, image_api, package_api)
+    for api in (*apis, operation_api, service_api):
         v1.register_blueprint(api)
     every = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     v1.add_url_rule("/modelmanagement/<path:_>", view_func=not_known, methods=every)
     refusal.install(v1)
     app.register_blueprint(v1)
     app.extensions["images"] = {}
-    app.extensions["store"].holders.append(lambda: images.files(app.extensions["images"].values()))
+    app.extensions["packages"] = []
+    app.extensions["store"].holders += [
+        lambda: images.files(app.extensions["images"].values()),
+        lambda: list(app.extensions["packages"]),
+    ]
 
 
 def not_known(**_: str) -> Response:

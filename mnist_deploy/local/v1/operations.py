@@ -11,9 +11,11 @@ from ..bodies import Document, query
 from ..core.endpoints import Endpoints
 from ..core.faults import Fault
 from ..core.operations import Operation
+from .artifacts import content_uri
 from .models import MMS
 from .refusal import refusal_of
 
+PACKAGE = "PackageDockerBuildContext"
 HOLD = 10.0  # seconds that the answer about a running operation is held back
 
 operation_api = Blueprint("operations", __name__)
@@ -58,11 +60,18 @@ def show_operation(operation_id: str, **_: str) -> Response:
     if operation.error:
         answer["error"] = describe_fault(operation.error)
         answer["operationDetails"] = {"subOperationType": "DeployService"}
+    if operation.kind == PACKAGE:
+        answer["operationLog"] = content_uri(package_file(operation, "log.txt"), "read")
     if operation.resource:
         answer["resourceLocation"] = operation.resource
     if log:
         answer["streamingOperationLog"] = log
     return jsonify(answer)
+
+
+def package_file(operation: Operation, name: str = "") -> str:
+    """Where the files of a package lie in the store."""
+    return f"LocalUpload/{operation.id}/{name}".rstrip("/")
 
 
 def streaming_log(operation: Operation) -> str:

@@ -155,6 +155,17 @@ def find_recipe(asked: Service) -> Recipe:
     document = asked.environment_image_request
     if asked.image_id:
         document = image_recipe(find_image(asked.image_id))
+    recipe, resources = recipe_of_image(document), asked.container_resource_requirements
+    return dataclasses.replace(
+        recipe,
+        cpu_cores=resources.cpu or 0,
+        memory_gb=resources.memory or 0,
+        notes=(*notes_on_options(asked), *recipe.notes),
+    )
+
+
+def recipe_of_image(document: Document | None) -> Recipe:
+    """What an environmentImageRequest asks for, in a container of no particular size."""
     if not document or not document.get("driverProgram") or not document.get("assets"):
         raise not_supported("a deployment without an inference config")
     image = convert(document, ImageRequest)
@@ -170,9 +181,7 @@ def find_recipe(asked: Service) -> Recipe:
         models=tuple(models.values()),
         conda=None if python.user_managed_dependencies else python.conda_dependencies,
         variables=texts(environment.environment_variables),
-        cpu_cores=asked.container_resource_requirements.cpu or 0,
-        memory_gb=asked.container_resource_requirements.memory or 0,
-        notes=(*notes_on_options(asked), *notes_on_environment(environment)),
+        notes=tuple(notes_on_environment(environment)),
     )
 
 

@@ -1,0 +1,116 @@
+"""A recipe as a Docker build context: an image built of it runs the same script and models."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from packaging.utils import canonicalize_name
+
+from .deployments import Recipe, Upload
+from .faults import Invalid, NotSupported
+from .folder import MODELS
+from .requirements import conda_to_pip, requirements
+
+APP = "azureml-app"  # in the context; in the container below /var, as on Azure
+SERVERS = {"azureml-defaults", "azureml-inference-server-http"}  # either brings Microsoft's server
+
+DOCKERFILE = """\
+# The service that this package was made of, on port 5001: docker build --tag NAME .
+FROM python:{python}-slim
+
+COPY requirements.txt /tmp/requirements.txt
+RUN pip install --no-cache-dir --requirement /tmp/requirements.txt \\
+    && useradd --uid 1001 --create-home scoring
+
+COPY --chown=1001:1001 {app} /var/{app}
+WORKDIR /var/{app}
+ENV {variables}
+USER 1001
+EXPOSE 5001
+CMD {command}
+"""
+
+
+def context_texts(recipe: Recipe) -> dict[str, str]:
+    """The files of the context that are written here, by their names.
+
+    Raises
+    ------
+    NotSupported
+        If nobody says what the script needs.
+    Invalid
+        If an environment variable cannot be written in a Dockerfile.
+    """
+    if recipe.conda is None:
+        raise NotSupported(
+            "packages of an environment that does not list its packages "
+            "(user_managed_dependencies): nothing says what the image must install"
+        )
+    return {"Dockerfile": dockerfile(recipe), "requirements.txt": requirements_file(recipe.conda)}
+
+
+def context_uploads(recipe: Recipe) -> Iterator[Upload]:
+    """What was uploaded and belongs into the context; `path` is the folder it goes to."""
+    for upload in recipe.uploads:
+        yield replace(upload, path=str(PurePosixPath(APP, upload.path).parent))
+    for model in recipe.models:
+        for artifact in model.artifacts:
+            yield Upload(artifact, f"{APP}/{MODELS}/{model.name}/{model.version}")
+
+
+def dockerfile(recipe: Recipe) -> str:
+    folder = f"/var/{APP}/{MODELS}"
+    if len(recipe.models) == 1:
+        folder += f"/{recipe.models[0].name}/{recipe.models[0].version}"
+    variables = {
+        "PYTHONUNBUFFERED": "1",
+        "AML_APP_ROOT": f"/var/{APP}",
+        "AZUREML_ENTRY_SCRIPT": recipe.script,
+        **recipe.variables,
+        "AZUREML_MODEL_DIR": folder,
+    }
+    script = variables["AZUREML_ENTRY_SCRIPT"]
+    return DOCKERFILE.format(
+        python=python_version(recipe.conda),
+        app=APP,
+        variables=" \\\n    ".join(f"{name}={quoted(name, variables[name])}" for name in variables),
+        command=json.dumps(["azmlinfsrv", "--entry_script", script]),
+    )
+
+
+def quoted(name: str, value: str) -> str:
+    """The value of an environment variable, as a Dockerfile takes it."""
+    if not re.fullmatch(r"\w+", name, re.ASCII) or "\n" in value:
+        raise Invalid("environment variable", f"{name}={value!r} cannot stand in a Dockerfile.")
+    return '"' + re.sub(r'(["$\\])', r"\\\1", value) + '"'
+
+
+def python_version(conda: dict[str, Any] | None) -> str:
+    """The Python that a conda file pins, else this one's: ``3.11``."""
+    for requirement in requirements((conda or {}).get("dependencies")):
+        for pin in requirement.specifier if requirement.name == "python" else ():
+            if pin.operator == "==":
+                return pin.version.removesuffix(".*")
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+def requirements_file(conda: dict[str, Any]) -> str:
+    """What a conda file lists, as pip reads it; and Microsoft's server, if it does not."""
+    lines: list[str] = []
+    for entry in conda.get("dependencies") or []:
+        if isinstance(entry, dict):
+            lines += map(str, entry.get("pip") or [])
+        elif not re.match(r"(\S*::)?(python|pip)\b(?![-.])", str(entry)):
+            lines.append(conda_to_pip(str(entry)))
+    known = {canonicalize_name(each.name) for each in requirements([{"pip": lines}])}
+    if not known & SERVERS:
+        lines.append("azureml-inference-server-http<2")
+    if "azureml-defaults" in known and "setuptools" not in known:
+        lines.append("setuptools<81  # azureml-core imports its pkg_resources")
+    return "\n".join([*lines, ""])

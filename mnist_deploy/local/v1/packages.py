@@ -1,0 +1,76 @@
+"""Packages: what a container is made of, to build an image of it elsewhere.
+
+A package is two files that the SDK fetches: the context, which says what belongs into a folder,
+and a log. Like services, packages live as long as the control plane.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, current_app
+from msgspec import Struct
+
+from ..bodies import body
+from ..core.faults import NotSupported
+from ..core.package import context_texts, context_uploads
+from .artifacts import content_uri, store
+from .models import MMS
+from .operations import PACKAGE, accepted, endpoints, package_file
+from .services import recipe_of_image
+
+package_api = Blueprint("packages", __name__)
+
+
+class Package(Struct, rename="camel"):
+    image_request: dict[str, Any]
+    package_type: str
+
+
+@package_api.post(f"{MMS}/packages")
+def create_package(**_: str) -> Response:
+    asked = body(Package)
+    if asked.package_type != "DockerBuildContext":
+        raise NotSupported(
+            "packages that are images, which would need a Docker engine: pass "
+            "generate_dockerfile=True, save() the package, and let 'docker build' do the rest"
+        )
+    recipe = recipe_of_image(asked.image_request)
+    texts, uploads = context_texts(recipe), list(context_uploads(recipe))
+    for upload in uploads:
+        store().check_uploaded(upload.artifact)
+    environment = asked.image_request.get("environment") or {}
+    context = {
+        "context": [
+            *(inline(name, text) for name, text in texts.items()),
+            *(remote(upload.artifact, upload.path, upload.unpack) for upload in uploads),
+        ],
+        # Without it, save() would register the environment.
+        "environment": {field: environment.get(field) or "none" for field in ("name", "version")},
+    }
+    log = [
+        *(f"{name} is written" for name in texts),
+        *(f"{upload.artifact} goes to {upload.path}" for upload in uploads),
+        *recipe.all_notes(),
+        "Nothing is built here: save() the package, and let 'docker build' do the rest.",
+    ]
+    operation = endpoints().operations.begin(PACKAGE)
+    kept = [package_file(operation), *(upload.artifact for upload in uploads)]
+    current_app.extensions["packages"] += kept  # the store keeps what is listed there
+    store().write(package_file(operation, "context.json"), [msgspec.json.encode(context)])
+    store().write(package_file(operation, "log.txt"), ["\n".join([*log, ""]).encode()])
+    operation.resource = content_uri(package_file(operation, "context.json"), "read")
+    operation.finish()
+    return accepted(operation)
+
+
+def inline(name: str, text: str) -> dict[str, str]:
+    content = b64encode(text.encode()).decode()
+    return {"entryType": "inline", "encoding": "base64", "content": content, "path": name}
+
+
+def remote(artifact: str, folder: str, unpack: bool) -> dict[str, Any]:
+    uri = f"aml://artifact/{artifact}"
+    return {"entryType": "remote", "uri": uri, "unpack": unpack, "path": folder}

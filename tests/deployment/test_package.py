@@ -1,0 +1,226 @@
+"""A package: what Kubernetes is asked for, who may score in it, and that it runs in a container."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import joblib
+import kubernetes_validate
+import numpy as np
+import pytest
+import requests
+import yaml
+from azureml.core import Model
+from weights_service import make_inference_config, until
+
+import mnist_deploy as md
+from mnist_deploy.deployment import key_check
+from mnist_deploy.errors import AuthenticationFailed, DeploymentError
+
+
+@pytest.fixture(scope="module")
+def model(ws, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / "weights.txt").write_text("1 10 100")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return Model.register(ws, "weights.txt", "On_Weights")
+
+
+@pytest.fixture(scope="module")
+def package(ws, model, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("package")
+    config = make_inference_config(folder, packages=("numpy",))
+    return md.package_service(ws, model, config, folder / "package")
+
+
+def manifest_of(package: Path) -> dict[str, dict]:
+    documents = yaml.safe_load_all((package / "kubernetes.yml").read_text())
+    return {document["kind"]: document for document in documents}
+
+
+def test_a_package_has_all_that_an_image_and_a_cluster_need(package, model):
+    assert {path.name for path in package.iterdir()} == {
+        *("Dockerfile", "azureml-app", "kubernetes.yml", "requirements.txt")
+    }
+    assert [path.name for path in package.parent.glob(".mnist_deploy*")] == []
+    manifest = manifest_of(package)
+    assert list(manifest) == ["Secret", "Deployment", "Service", "HorizontalPodAutoscaler"]
+    for document in manifest.values():
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+        assert document["metadata"]["name"] == "on-weights"
+    pod = manifest["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == f"on-weights:{model.version}"
+    assert f"USER {pod['securityContext']['runAsUser']}\n" in (package / "Dockerfile").read_text()
+
+
+def test_the_key_is_new_and_only_its_owner_can_read_it(package, ws, model, tmp_path):
+    another = md.package_service(
+        ws, model, make_inference_config(tmp_path, packages=("numpy",)), tmp_path / "another"
+    )
+    keys = [manifest_of(each)["Secret"]["stringData"]["key"] for each in (package, another)]
+    assert len(set(keys)) == 2
+    assert min(map(len, keys)) >= 40
+    assert stat.S_IMODE((package / "kubernetes.yml").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("content", ["file", "folder"])
+def test_what_is_there_already_is_left_alone(ws, model, tmp_path, content):
+    if content == "file":
+        target = tmp_path / "mine"
+        target.write_text("mine")
+    else:
+        target = tmp_path
+        (target / "mine").write_text("mine")
+    config = make_inference_config(tmp_path / "source", packages=("numpy",))
+    with pytest.raises(DeploymentError, match="is not empty"):
+        md.package_service(ws, model, config, target)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_something_else_than_a_model(ws, tmp_path):
+    with pytest.raises(TypeError, match="expected a Model"):
+        md.package_service(ws, [], make_inference_config(tmp_path), tmp_path / "package")
+
+
+# Who may score
+
+
+def answer_of(authorization: str | None, path: str = "/score") -> tuple[str, bytes]:
+    """Status and body that a request gets where the key is ``sesame``."""
+    seen = []
+    environ = {"PATH_INFO": path, "wsgi.input": io.BytesIO(b"x" * (3 << 20))}
+    if authorization is not None:
+        environ["HTTP_AUTHORIZATION"] = authorization
+
+    def server(environ, start_response):
+        start_response("200 OK", [])
+        return [b"scored"]
+
+    checked = key_check.check_key(server, "sesame")
+    body = b"".join(checked(environ, lambda status, headers: seen.append(status)))
+    assert (environ["wsgi.input"].read() == b"") == (body != b"scored")
+    return seen[0], body
+
+
+def test_the_key_opens_and_health_needs_none():
+    assert answer_of("Bearer sesame") == ("200 OK", b"scored")
+    assert answer_of(None, "/") == ("200 OK", b"scored")
+
+
+@pytest.mark.parametrize("offered", [None, "", "sesame", "Bearer ", "Bearer sesam", "Bearer \xe9"])
+def test_anything_else_is_refused_when_it_was_read(offered):
+    status, body = answer_of(offered)
+    assert status == "401 Unauthorized"
+    assert b"Authorization: Bearer" in body
+
+
+def test_without_a_key_gunicorn_does_not_start(monkeypatch):
+    monkeypatch.setenv("SERVICE_KEY", "")
+    with pytest.raises(SystemExit, match="open to all"):
+        key_check.on_starting(None)
+
+
+# In a container
+
+TOOLS = ("debootstrap", "podman", "runc")
+PACKAGES = "ca-certificates,python3,python3-pip"
+LIMITS = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n'
+# How pip finds PyPI on this machine: it is asked inside the build.
+PIP_FILES = ("/etc/ssl/certs", "/etc/pip.conf", "/etc/xdg/pip")
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory) -> Callable[..., str]:
+    """Runs podman, with runc and with limits that a container may have within one."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing or os.geteuid() != 0:
+        pytest.skip(
+            f"images are built as root with {', '.join(TOOLS)}; missing: {missing or 'root'}"
+        )
+    settings = tmp_path_factory.mktemp("podman") / "containers.conf"
+    settings.write_text(LIMITS)
+    environment = os.environ | {"CONTAINERS_CONF": str(settings), "STORAGE_DRIVER": "overlay"}
+
+    def run(*arguments: str) -> str:
+        command = ["podman", "--runtime", "runc", *arguments]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=1200, check=False
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout.strip()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def python_image(podman, tmp_path_factory) -> str:
+    """What stands in for ``python:3.11-slim``: Debian bookworm with its Python."""
+    root = tmp_path_factory.mktemp("bookworm")
+    bootstrap = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(root)]
+    subprocess.run(bootstrap, check=True, capture_output=True, timeout=600)
+    for mark in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
+        mark.unlink()
+    archive = root.with_suffix(".tar")
+    subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True, timeout=300)
+    shutil.rmtree(root)
+    image = podman("import", "--quiet", str(archive), "localhost/mnist-deploy-test/python")
+    archive.unlink()
+    yield image
+    podman("rmi", "--force", image)
+
+
+@pytest.fixture
+def digits(ws, sample_dir, tmp_path) -> Path:
+    """A package of the tutorial's own service."""
+    model = md.prepare_workspace(ws, sample_dir)
+    config = md.build_inference_config(md.fetch_environment(ws))
+    return md.package_service(ws, model, config, tmp_path / "digits")
+
+
+@pytest.mark.containers
+def test_a_digit_is_scored_in_a_container(podman, python_image, digits, sample_data):
+    """As the manifest has it run: no root, no capabilities, nothing to write to but /tmp."""
+    manifest = manifest_of(digits)
+    (container,) = manifest["Deployment"]["spec"]["template"]["spec"]["containers"]
+    key = manifest["Secret"]["stringData"]["key"]
+    secret, plain = container["env"]
+    environment = [f"{secret['name']}={key}", f"{plain['name']}={plain['value']}"]
+    image = f"localhost/{container['image']}"
+    pip = [f"--env={name}={os.environ[name]}" for name in os.environ if name.startswith("PIP_")]
+    pip += [f"--volume={path}:{path}:ro" for path in PIP_FILES if Path(path).exists()]
+    build = ("build", "--network=host", "--from", python_image, *pip, "--tag", image, str(digits))
+    podman(*build)
+    confined = ("--read-only", "--tmpfs=/tmp", "--user=1001", "--cap-drop=all")
+    ports = "--publish=127.0.0.1::5001"
+    given = (f"--env={each}" for each in environment)
+    name = podman("run", "--detach", ports, *confined, *given, image)
+    try:
+        address = podman("port", name, "5001")
+        until(lambda: is_healthy(f"http://{address}/"), 60)
+        images, labels = sample_data[2:]
+        (model_file,) = digits.glob("azureml-app/azureml-models/**/*.pkl")
+        uri = f"http://{address}/score"
+        scored = md.post_images(uri, images, api_key=key)
+        np.testing.assert_array_equal(scored, joblib.load(model_file).predict(images))
+        assert np.mean(scored == labels) > 0.85
+        with pytest.raises(AuthenticationFailed):
+            md.post_images(uri, images, api_key="another")
+        assert podman("exec", name, "id", "-u") == "1001"
+    finally:
+        podman("rm", "--force", name)
+        podman("rmi", "--force", image)
+
+
+def is_healthy(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).text == "Healthy"
+    except requests.ConnectionError:
+        return False

@@ -1,0 +1,94 @@
+"""Build contexts: what a Dockerfile says, what pip is asked for, what goes where."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+
+from mnist_deploy.local.core.deployments import Recipe, Upload
+from mnist_deploy.local.core.faults import Invalid, NotSupported
+from mnist_deploy.local.core.package import (
+    context_texts,
+    context_uploads,
+    python_version,
+    requirements_file,
+)
+from mnist_deploy.local.core.records import Model
+
+FOLDER = Model("forest", 2, ("LocalUpload/a/forest",), created="")
+FILE = Model("digits", 1, ("LocalUpload/b/digits.pkl",), created="")
+
+
+def recipe(**more) -> Recipe:
+    conda = {"dependencies": ["python=3.9", {"pip": ["azureml-defaults"]}]}
+    return Recipe(**{"script": "score.py", "uploads": (), "conda": conda, **more})
+
+
+def test_the_dockerfile_of_a_recipe():
+    text = context_texts(recipe(models=(FILE,), variables={"GREETING": 'a "b" $c \\'}))[
+        "Dockerfile"
+    ]
+    assert "FROM python:3.9-slim\n" in text
+    assert r'GREETING="a \"b\" \$c \\"' in text
+    assert 'AZUREML_MODEL_DIR="/var/azureml-app/azureml-models/digits/1"' in text
+    assert text.endswith(
+        'USER 1001\nEXPOSE 5001\nCMD ["azmlinfsrv", "--entry_script", "score.py"]\n'
+    )
+
+
+def test_the_sdks_word_for_the_script_counts_and_several_models_share_a_folder():
+    variables = {"AZUREML_ENTRY_SCRIPT": "src/mine.py"}
+    text = context_texts(recipe(models=(FILE, FOLDER), variables=variables))["Dockerfile"]
+    assert '"--entry_script", "src/mine.py"' in text
+    assert 'AZUREML_MODEL_DIR="/var/azureml-app/azureml-models"' in text
+
+
+@pytest.mark.parametrize("variable", [("A", "x\nUSER root"), ("A B", "x"), ("", "x")])
+def test_a_variable_that_no_dockerfile_takes(variable):
+    with pytest.raises(Invalid, match="cannot stand in a Dockerfile"):
+        context_texts(recipe(variables=dict([variable])))
+
+
+def test_an_environment_that_does_not_say_what_it_needs():
+    with pytest.raises(NotSupported, match="nothing says what the image must install"):
+        context_texts(recipe(conda=None))
+
+
+def test_where_uploads_and_models_go():
+    uploads = (Upload("LocalUpload/c/score.py", "score.py"), Upload("d/s.tar", "s.tar", True))
+    found = list(context_uploads(recipe(uploads=uploads, models=(FILE, FOLDER))))
+    assert found == [
+        Upload("LocalUpload/c/score.py", "azureml-app"),
+        Upload("d/s.tar", "azureml-app", unpack=True),
+        Upload("LocalUpload/b/digits.pkl", "azureml-app/azureml-models/digits/1"),
+        Upload("LocalUpload/a/forest", "azureml-app/azureml-models/forest/2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pins", "version"),
+    [
+        (["python=3.8"], "3.8"),
+        (["conda-forge::python==3.6.2"], "3.6.2"),
+        (["numpy=1.26", "python>=3.9"], ".".join(platform.python_version_tuple()[:2])),
+    ],
+)
+def test_the_python_of_a_conda_file(pins, version):
+    assert python_version({"dependencies": pins}) == version
+
+
+def test_what_pip_is_asked_for():
+    dependencies = [
+        "python=3.9",
+        "pip=25.3",
+        "conda-forge::python-dateutil=2.9",
+        {"pip": ["--extra-index-url https://example.org", "azureml-defaults==1.62.0"]},
+    ]
+    assert requirements_file({"dependencies": dependencies}).splitlines() == [
+        "python-dateutil==2.9.*",
+        "--extra-index-url https://example.org",
+        "azureml-defaults==1.62.0",
+        "setuptools<81  # azureml-core imports its pkg_resources",
+    ]
+    assert requirements_file({}) == "azureml-inference-server-http<2\n"
