@@ -21,10 +21,11 @@ from rest import ARTIFACTS, MMS, Rest
 from weights_service import WORKSPACE
 
 from mnist_deploy import local
+from mnist_deploy.local.core.deployments import Recipe, Upload
+from mnist_deploy.local.core.faults import Fault
 from mnist_deploy.local.core.folder import build_folder
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.tls import derive
-from mnist_deploy.local.v1.refusal import Refusal
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
 SECRET = b"the secret of a file outside the store"
@@ -272,14 +273,13 @@ def test_members_of_archives(rest, outside, home, tmp_path, account):
     for name, content in evil_archives(outside).items():
         artifact = f"LocalUpload/c/{account.times}.tar.gz"
         store.write(artifact, [content])
-        asset = {"id": "a", "url": f"aml://artifact/{artifact}", "unpack": True}
+        recipe = Recipe("score.py", (Upload(artifact, "a", unpack=True),))
         containers = tmp_path / "some" / "containers"
-        containers.mkdir(parents=True, exist_ok=True)
         containers.mkdir(parents=True, exist_ok=True)
         before = set(tmp_path.rglob("*"))
         try:
-            folder = build_folder(containers, store, {"assets": [asset]}, [])
-        except Refusal:
+            folder = build_folder(containers, store, recipe)
+        except Fault:
             refused += 1
         else:
             account.lost += [f"{name}: a link" for p in folder.rglob("*") if p.is_symlink()]

@@ -83,6 +83,9 @@ def old_model(
     asset = assets.get(str(document.pop("url")).removeprefix("aml://asset/"), {})
     for field in ("name", "createdBy"):
         document.pop(field, None)
+    datasets = document.pop("datasets", None)
+    if isinstance(datasets, list):
+        document["datasets"] = [each for each in datasets if isinstance(each, dict)]
     return Model(
         name,
         version,

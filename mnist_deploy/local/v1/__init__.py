@@ -5,10 +5,10 @@ from __future__ import annotations
 from flask import Blueprint, Flask, Response, request
 
 from ..core.faults import NotSupported
-from . import images, refusal
+from . import refusal
 from .artifacts import artifact_api
 from .environments import environment_api
-from .images import image_api
+from .images import Images, image_api
 from .models import model_api
 from .operations import operation_api
 from .packages import package_api
@@ -17,7 +17,6 @@ from .services import service_api
 
 def register(app: Flask) -> None:
     """Let `app` answer azureml-core; errors of these routes come in its own schema."""
-    app.request_class = refusal.JsonRequest
     v1 = Blueprint("v1", __name__)
     apis = (artifact_api, model_api, environment_api, image_api, package_api)
     for api in (*apis, operation_api, service_api):
@@ -26,12 +25,10 @@ def register(app: Flask) -> None:
     v1.add_url_rule("/modelmanagement/<path:_>", view_func=not_known, methods=every)
     refusal.install(v1)
     app.register_blueprint(v1)
-    app.extensions["images"] = {}
-    app.extensions["packages"] = []
-    app.extensions["store"].holders += [
-        lambda: images.files(app.extensions["images"].values()),
-        lambda: list(app.extensions["packages"]),
-    ]
+    images = app.extensions["images"] = Images()
+    packages: list[str] = []
+    app.extensions["packages"] = packages
+    app.extensions["store"].holders += [images.artifacts, lambda: list(packages)]
 
 
 def not_known(**_: str) -> Response:

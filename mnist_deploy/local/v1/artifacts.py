@@ -15,16 +15,16 @@ from flask import Blueprint, Response, current_app, jsonify, request, send_file
 from msgspec import Struct
 
 from ..bodies import body
-from ..core.faults import Invalid, NotFound
+from ..core.faults import Denied, Invalid, NotFound, NotSupported
 from ..core.store import Store, check_path
 from ..tls import derive
-from .refusal import Refusal, not_supported
 
 WORKSPACE = (
     "/subscriptions/<subscription>/resourceGroups/<group>"
     "/providers/Microsoft.MachineLearningServices/workspaces/<workspace>"
 )
 ARTIFACTS = f"/artifact/v2.0{WORKSPACE}/artifacts"
+PRIVATE_WHEELS = "azureml-private-packages"  # where Environment.add_private_pip_wheel puts them
 STORAGE_DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 
 artifact_api = Blueprint("artifacts", __name__)
@@ -66,6 +66,10 @@ class AskedPaths(Struct):
 
 @artifact_api.post(f"{ARTIFACTS}/batch/metadata/<origin>/<container>")
 def create_artifacts(origin: str, container: str, **_: str) -> Response:
+    if container == PRIVATE_WHEELS:
+        raise NotSupported(
+            "private pip wheels: no image is built here. Install the wheel beside mnist_deploy"
+        )
     artifacts, contents = {}, {}
     for path in [each.path for each in body(AskedPaths).paths]:
         artifact_id = check_path(f"{origin}/{container}/{path}")
@@ -94,13 +98,13 @@ def blob_content(blob: str) -> Response:
     right = "write" if request.method in ("PUT", "HEAD") else "read"
     offered = request.args.get("sig", "").encode()
     if not hmac.compare_digest(offered, sign(blob, right).encode()):
-        raise Refusal(403, "AuthenticationFailed", "This URI was not signed by this workspace.")
+        raise Denied("address", "This address was not signed by this workspace.")
     path = urlsafe_b64decode(blob).decode()  # which was encoded here, as the signature proves
     if request.method == "PUT":
         return put_blob(path)
     artifact = store().artifact(path)
     if artifact is None:
-        raise Refusal(404, "BlobNotFound", "Nothing was uploaded here.")
+        raise NotFound("blob", path)
     answer = send_file(artifact.file, mimetype="application/octet-stream", etag=False)
     answer.headers |= {"x-ms-blob-type": "BlockBlob", "ETag": f'"{artifact.file.name}"'}
     return answer
@@ -119,7 +123,7 @@ def put_blob(path: str) -> Response:
     elif kind is None:
         artifact = store().write(path, chunks())
     else:
-        raise not_supported(f"the blob storage call comp={kind}")
+        raise NotSupported(f"the blob storage call comp={kind}")
     answer = Response(status=201)
     if artifact is not None:
         answer.headers |= {"ETag": f'"{artifact.file.name}"', "Last-Modified": STORAGE_DATE}

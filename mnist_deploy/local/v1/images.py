@@ -6,164 +6,234 @@ long as the control plane.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from flask import Blueprint, Response, current_app, jsonify, request
+from msgspec import Meta, Struct
 
-from ..bodies import Document
+from ..bodies import Document, Labels, body, convert, query, texts
+from ..core.faults import Invalid, NotFound, NotSupported
 from ..core.folder import uploaded_files
 from ..core.records import now
 from .artifacts import store
-from .models import (
-    CREATOR,
-    MMS,
-    answer,
-    apply_patch,
-    details,
-    find_model,
-    has_all,
-)
+from .models import CREATOR, MMS, NAME, Change, answer, apply_patch, details, find_model, has_all
 from .operations import accepted, endpoints
-from .refusal import Refusal, not_supported
 
 DRIVER = "azureml_driver.py"  # the SDK's driver has no suffix, and could not be imported so
 
 image_api = Blueprint("images", __name__)
 
 
-def images() -> dict[str, Document]:
+class Images:
     """Every image by its id, the oldest first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, Document] = {}
+        self._last: dict[str, int] = {}  # versions, by name
+
+    def add(self, image: Document) -> Document:
+        """Keep an image as the next version of its name; no number is ever used again."""
+        with self._lock:
+            version = self._last[image["name"]] = self._last.get(image["name"], 0) + 1
+            image_id = f"{image['name']}:{version}"
+            self._known[image_id] = image | {"id": image_id, "version": version}
+            return self._known[image_id]
+
+    def all(self) -> list[Document]:
+        return list(self._known.values())
+
+    def get(self, image_id: str) -> Document:
+        if image_id not in self._known:
+            raise NotFound("image", image_id)
+        return self._known[image_id]
+
+    def change(self, image_id: str, function: Callable[[Document], Document]) -> Document:
+        """Replace an image by what `function` makes of it; nobody else changes it meanwhile."""
+        with self._lock:
+            self._known[image_id] = function(self.get(image_id))
+            return self._known[image_id]
+
+    def delete(self, image_id: str) -> None:
+        with self._lock:
+            self._known.pop(image_id, None)
+
+    def artifacts(self) -> Iterator[str]:
+        """What containers may yet be made of: the store must keep it."""
+        for image in self.all():
+            conda_file = image["targetRuntime"]["properties"].get("condaEnvFile")
+            for url in (*(asset["url"] for asset in image["assets"]), conda_file or ""):
+                yield url.removeprefix("aml://artifact/")
+
+
+def images() -> Images:
     return current_app.extensions["images"]
 
 
-def files(images: Iterable[Document]) -> Iterator[str]:
-    """The artifacts that images may yet be made of."""
-    for image in images:
-        urls = [asset["url"] for asset in image["assets"]]
-        urls.append(image["targetRuntime"]["properties"].get("condaEnvFile") or "")
-        yield from (url.removeprefix("aml://artifact/") for url in urls)
+class RuntimeProperties(Struct, rename="camel"):
+    conda_env_file: str | None = None
+    install_cuda: bool | None = None
+    cuda_version: str | None = None
 
 
-def find_image(image_id: str) -> Document:
-    image = images().get(image_id)
-    if image is None:
-        raise Refusal(404, "ImageNotFound", f"There is no image {image_id} in this workspace.")
-    return image
+class Runtime(Struct, rename="camel"):
+    properties: RuntimeProperties
+    runtime_type: str | None = None
+
+
+class Asset(Struct):
+    id: str
+    url: str
+    unpack: bool | None = None
+
+
+class AskedImage(Struct, rename="camel"):
+    """What of an image is understood; the rest is kept as it comes."""
+
+    name: str
+    target_runtime: Runtime
+    assets: Annotated[list[Asset], Meta(min_length=1)]  # the first is the scoring script
+    driver_program: str | None = None
+    image_type: str | None = None
+    image_flavor: str | None = None
+    docker_file_uri: str | None = None
+    model_ids: list[str] | None = None
+    kv_tags: Labels | None = None
+    properties: Labels | None = None
 
 
 @image_api.post(f"{MMS}/images")
 def create_image(**_: str) -> Response:
-    asked = request.get_json()
+    sent = body(Document)
+    asked = convert(sent, AskedImage)
     check_request(asked)
-    models = [answer(find_model(model_id)) for model_id in asked.get("modelIds") or []]
-    for asset in asked["assets"]:
-        upload_of(asset["url"])
-    read_conda_file(asked)
-    name = asked["name"]
-    version = 1 + max((image["version"] for image in images().values() if image["name"] == name),
-                      default=0)  # fmt: skip
-    image_id = f"{name}:{version}"
-    images()[image_id] = asked | {
-        "id": image_id,
-        "version": version,
-        "modelIds": [model["id"] for model in models],
-        "modelDetails": [details(model) for model in models],
-        "kvTags": asked.get("kvTags") or {},
-        "properties": asked.get("properties") or {},
-        "assets": [{"unpack": False, **asset} for asset in asked["assets"]],
-        "creationState": "Succeeded",
-        "imageLocation": "local",
-        "createdTime": now(),
-        "createdBy": CREATOR,
-    }
-
-    operation = endpoints().operations.begin("Image", f"{request.path}/{image_id}")
+    models = [answer(find_model(model_id)) for model_id in dict.fromkeys(asked.model_ids or [])]
+    for asset in asked.assets:
+        find_upload(asset.url)
+    read_conda_file(asked.target_runtime.properties.conda_env_file)
+    image = images().add(
+        sent
+        | {
+            "modelIds": [model["id"] for model in models],
+            "modelDetails": [details(model) for model in models],
+            "kvTags": texts(asked.kv_tags),
+            "properties": texts(asked.properties),
+            "assets": [{"unpack": False, **asset} for asset in sent["assets"]],
+            "creationState": "Succeeded",
+            "imageLocation": "local",
+            "createdTime": now(),
+            "createdBy": CREATOR,
+        }
+    )
+    operation = endpoints().operations.begin("Image", f"{request.path}/{image['id']}")
     operation.finish()
     return accepted(operation)
 
 
-def upload_of(url: str) -> Path:
-    [(_, file)] = uploaded_files(store(), url.removeprefix("aml://artifact/"))
-    return file
+def find_upload(url: str) -> Path:
+    """The file that an ``aml://artifact/`` address names."""
+    for path, file in uploaded_files(store(), url.removeprefix("aml://artifact/")):
+        if not path:
+            return file
+    raise Invalid("artifact", f"{url} is a folder, and a file is needed.")
 
 
-def check_request(asked: Document) -> None:
-    runtime = asked["targetRuntime"]
-    if asked.get("imageType") != "Docker" or asked.get("imageFlavor") != "WebApiContainer":
-        raise not_supported(f"images of flavour {asked.get('imageFlavor')}")
-    if not (runtime.get("runtimeType") or "").startswith("Python"):
-        raise not_supported(f"images of runtime {runtime.get('runtimeType')}, only python")
-    if asked.get("dockerFileUri"):
-        raise not_supported("images with a docker_file")
-    for field in ("installCuda", "cudaVersion"):
-        if runtime["properties"].get(field):
-            raise not_supported("images for GPUs")
-    if not asked.get("assets"):
-        raise Refusal(400, "InvalidImage", "An image needs a scoring script.")
+def check_request(asked: AskedImage) -> None:
+    runtime = asked.target_runtime
+    if not NAME.fullmatch(asked.name):
+        raise Invalid("image name", f"{asked.name!r} is no name for an image.")
+    if asked.image_type != "Docker" or asked.image_flavor != "WebApiContainer":
+        raise NotSupported(f"images of flavour {asked.image_flavor}")
+    if not (runtime.runtime_type or "").startswith("Python"):
+        raise NotSupported(f"images of runtime {runtime.runtime_type}, only python")
+    if asked.docker_file_uri:
+        raise NotSupported("images with a docker_file")
+    if runtime.properties.install_cuda or runtime.properties.cuda_version:
+        raise NotSupported("images for GPUs")
 
 
-def read_conda_file(image: Document) -> dict[str, Any]:
-    """The content of the image's conda file, empty if it has none."""
-    url = image["targetRuntime"]["properties"].get("condaEnvFile")
+def read_conda_file(url: str | None) -> dict[str, Any]:
+    """The content of an image's conda file, empty if it has none."""
     if not url:
         return {}
     try:
-        content = yaml.safe_load(upload_of(url).read_bytes())
-    except yaml.YAMLError as error:
-        raise Refusal(400, "InvalidCondaFile", f"The conda file is no YAML: {error}") from error
+        content = yaml.safe_load(find_upload(url).read_bytes())
+    except (yaml.YAMLError, UnicodeError, ValueError, RecursionError) as error:
+        raise Invalid("conda file", f"The conda file is no YAML: {error}") from error
     if not isinstance(content, dict):
-        raise Refusal(400, "InvalidCondaFile", "The conda file holds no mapping of keys to values.")
+        raise Invalid("conda file", "The conda file holds no mapping of keys to values.")
     return content
 
 
 def image_recipe(image: Document) -> Document:
     """What the image's container is made of, in the words of the later Environment API."""
     driver = image.get("driverProgram")
+    conda = read_conda_file(image["targetRuntime"]["properties"].get("condaEnvFile"))
     return {
         "driverProgram": DRIVER,
         "assets": [
             asset | {"id": DRIVER} if asset["id"] == driver else asset for asset in image["assets"]
         ],
         "modelIds": image["modelIds"],
-        "environment": {"python": {"condaDependencies": read_conda_file(image)}},
+        "environment": {"python": {"condaDependencies": conda}},
     }
 
 
 @image_api.get(f"{MMS}/images/<image_id>")
 def show_image(image_id: str, **_: str) -> Response:
-    return jsonify(find_image(image_id))
+    return jsonify(images().get(image_id))
+
+
+class ImageQuery(Struct, rename="camel"):
+    name: str | None = None
+    version: str | None = None
+    model_id: str | None = None
+    model_name: str | None = None
+    tags: str | None = None
+    properties: str | None = None
 
 
 @image_api.get(f"{MMS}/images")
 def list_images(**_: str) -> Response:
-    newest_first = reversed(images().values())
-    return jsonify(value=[each for each in newest_first if is_wanted(each, request.args)])
+    asked = query(ImageQuery)
+    return jsonify(value=[each for each in reversed(images().all()) if is_wanted(each, asked)])
 
 
-def is_wanted(image: Document, query: dict[str, str]) -> bool:
+def is_wanted(image: Document, asked: ImageQuery) -> bool:
     models = image["modelIds"]
     return (
-        query.get("name") in (None, image["name"])
-        and query.get("version") in (None, str(image["version"]))
-        and query.get("modelId") in (None, *models)
-        and query.get("modelName") in (None, *(model.partition(":")[0] for model in models))
-        and has_all(image["kvTags"], query.get("tags"))
-        and has_all(image["properties"], query.get("properties"))
+        asked.name in (None, image["name"])
+        and asked.version in (None, str(image["version"]))
+        and asked.model_id in (None, *models)
+        and asked.model_name in (None, *(model.partition(":")[0] for model in models))
+        and has_all(image["kvTags"], asked.tags)
+        and has_all(image["properties"], asked.properties)
     )
+
+
+class Changeable(Struct, rename="camel"):
+    """What of an image may be changed."""
+
+    kv_tags: Labels | None = None
+    properties: Labels | None = None
 
 
 @image_api.patch(f"{MMS}/images/<image_id>")
 def update_image(image_id: str, **_: str) -> Response:
-    image = find_image(image_id)
-    for change in request.get_json(force=True):
-        apply_patch(image, change, {"kvTags", "properties"})
-    return jsonify(image)
+    changes = body(list[Change])
+
+    def change(image: Document) -> Document:
+        changed = convert(apply_patch(image, changes, {"kvTags", "properties"}), Changeable)
+        return image | {"kvTags": texts(changed.kv_tags), "properties": texts(changed.properties)}
+
+    return jsonify(images().change(image_id, change))
 
 
 @image_api.delete(f"{MMS}/images/<image_id>")
 def delete_image(image_id: str, **_: str) -> Response:
-    images().pop(image_id, None)
+    images().delete(image_id)
     return Response(status=200)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import uuid
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from flask import Blueprint, Response, current_app, jsonify, request, url_for
@@ -14,7 +15,6 @@ from ..bodies import Document, Labels, body, convert, query, texts
 from ..core.faults import InUse, Invalid, NotFound
 from ..core.records import Model, now
 from .artifacts import WORKSPACE, store
-from .refusal import Refusal
 
 MMS = f"/modelmanagement/v1.0{WORKSPACE}"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -37,6 +37,13 @@ class AskedAsset(Struct):
     artifacts: list[Part]
 
 
+class Dataset(Struct):
+    """What a model was trained with, and which that was."""
+
+    name: str | None = None
+    id: str | None = None
+
+
 class AskedModel(Struct, rename="camel"):
     name: str
     url: str
@@ -49,7 +56,7 @@ class AskedModel(Struct, rename="camel"):
     framework_version: str | None = None
     experiment_name: str | None = None
     run_id: str | None = None
-    datasets: list[dict[str, Any]] | None = None
+    datasets: list[Dataset] | None = None
     sample_input_data: str | None = None
     sample_output_data: str | None = None
     resource_requirements: dict[str, Any] | None = None
@@ -113,7 +120,7 @@ def register_model(**_: str) -> Response:
     asset_id = asked.url.removeprefix("aml://asset/")
     artifacts = find_asset(asset_id)
     if artifacts is None:
-        raise Refusal(400, "AssetNotFound", f"The files of {asked.name} were not registered first.")
+        raise Invalid("asset", f"The files of {asked.name} were not registered first.")
     kept = ("framework", "frameworkVersion", "experimentName", "runId", "datasets", "mimeType",
             "unpack", "sampleInputData", "sampleOutputData", "resourceRequirements")  # fmt: skip
     sent = to_builtins(asked)
@@ -176,6 +183,7 @@ class ModelQuery(Struct, rename="camel"):
     name: str | None = None
     framework: str | None = None
     run_id: str | None = None
+    dataset_id: str | None = None
     tags: str | None = None
     properties: str | None = None
     latest_version_only: bool = False
@@ -208,6 +216,7 @@ def is_wanted(model: Model, asked: ModelQuery) -> bool:
         asked.name in (None, model.name)
         and asked.framework in (None, own.get("framework"))
         and asked.run_id in (None, own.get("runId"))
+        and asked.dataset_id in (None, *(each.get("id") for each in own.get("datasets", [])))
         and has_all(model.tags, asked.tags)
         and has_all(model.properties, asked.properties)
     )
@@ -230,6 +239,10 @@ class Change(Struct):
     value: Any = None
 
 
+CHANGEABLE = ("kvTags", "properties", "description", "sampleInputData", "sampleOutputData",
+              "resourceRequirements")  # fmt: skip
+
+
 class Changeable(Struct, rename="camel"):
     """What of a model may be changed."""
 
@@ -246,11 +259,10 @@ def update_model(model_id: str, **_: str) -> Response:
     changes, known = body(list[Change]), find_model(model_id)
 
     def change(model: Model) -> Model:
-        document = answer(model)
-        for each in changes:
-            apply_patch(document, to_builtins(each), {"kvTags", "properties", "description",
-                        "sampleInputData", "sampleOutputData", "resourceRequirements"})  # fmt: skip
-        changed = convert(document, Changeable)
+        changed = convert(apply_patch(answer(model), changes, CHANGEABLE), Changeable)
+        properties = texts(changed.properties)
+        if properties | model.properties != properties:
+            raise Invalid("patch", "Properties cannot change, only new ones can be added.")
         own = {
             name: value
             for name, value in to_builtins(changed).items()
@@ -259,7 +271,7 @@ def update_model(model_id: str, **_: str) -> Response:
         return dataclasses.replace(
             model,
             tags=texts(changed.kv_tags),
-            properties=texts(changed.properties),
+            properties=properties,
             description=changed.description or "",
             other=model.other | {"v1": model.other.get("v1", {}) | own},
         )
@@ -267,15 +279,20 @@ def update_model(model_id: str, **_: str) -> Response:
     return jsonify(answer(store().change(Model, known.name, known.version, change)))
 
 
-def apply_patch(document: Document, change: Document, allowed: set[str]) -> None:
-    """Apply one JSON patch operation (add, replace) to a field, or to an entry of one."""
-    name, _, entry = change["path"].strip("/").partition("/")
-    if change["op"].lower() not in ("add", "replace") or name not in allowed:
-        raise Refusal(400, "InvalidPatch", f"{change['op']} {change['path']} cannot be changed.")
-    if entry:
-        document[name] = {**(document.get(name) or {}), entry: change["value"]}
-    else:
-        document[name] = change["value"]
+def apply_patch(document: Document, changes: list[Change], allowed: Collection[str]) -> Document:
+    """`document` after the operations of a JSON patch that add or replace a field, or an entry."""
+    for change in changes:
+        name, _, entry = change.path.strip("/").partition("/")
+        if change.op.lower() not in ("add", "replace") or name not in allowed:
+            raise Invalid("patch", f"{change.op} {change.path} cannot be changed.")
+        value = change.value
+        if entry:
+            entries = document.get(name) or {}
+            if not isinstance(entries, dict):
+                raise Invalid("patch", f"{name} has no entries.")
+            value = {**entries, entry: value}
+        document = document | {name: value}
+    return document
 
 
 @model_api.delete(f"{MMS}/models/<model_id>")

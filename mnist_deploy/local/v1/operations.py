@@ -9,11 +9,10 @@ from msgspec import Meta, Struct
 
 from ..bodies import Document, query
 from ..core.endpoints import Endpoints
-from ..core.faults import Fault
 from ..core.operations import Operation
 from .artifacts import content_uri
 from .models import MMS
-from .refusal import refusal_of
+from .refusal import describe
 
 PACKAGE = "PackageDockerBuildContext"
 HOLD = 10.0  # seconds that the answer about a running operation is held back
@@ -58,7 +57,7 @@ def show_operation(operation_id: str, **_: str) -> Response:
     if state != "Running":
         answer["endTime"] = operation.ended
     if operation.error:
-        answer["error"] = describe_fault(operation.error)
+        answer["error"] = describe(operation.error)
         answer["operationDetails"] = {"subOperationType": "DeployService"}
     if operation.kind == PACKAGE:
         answer["operationLog"] = content_uri(package_file(operation, "log.txt"), "read")
@@ -80,14 +79,3 @@ def streaming_log(operation: Operation) -> str:
         f"{time:%Y%m%d%H%M%S}|{line.replace('#', ' ').replace('|', ' ')}#"
         for time, line in list(operation.log)
     )
-
-
-def describe_fault(fault: Fault) -> Document:
-    """Why an operation failed, in the words of model management."""
-    refusal = refusal_of(fault)
-    return {
-        "code": refusal.code,
-        "statusCode": refusal.status,
-        "message": refusal.message,
-        "details": [],
-    }

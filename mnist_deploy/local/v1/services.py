@@ -12,9 +12,9 @@ from msgspec import Meta, Struct, field, structs, to_builtins
 from ..bodies import Document, Labels, body, convert, query, texts
 from ..core.deployments import DeploymentSpec, Recipe, Upload
 from ..core.endpoints import Endpoint, EndpointSpec, new_key
-from ..core.faults import Conflict, Invalid
+from ..core.faults import Conflict, Invalid, NotSupported
 from .environments import Definition, Python
-from .images import find_image, image_recipe
+from .images import image_recipe, images
 from .models import (
     CREATOR,
     MMS,
@@ -26,8 +26,8 @@ from .models import (
     has_all,
 )
 from .notes import Options, check_options, notes_on_environment, notes_on_options
-from .operations import accepted, describe_fault, endpoints
-from .refusal import not_supported
+from .operations import accepted, endpoints
+from .refusal import describe as describe_fault
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
 RECIPES = ("environmentImageRequest", "imageId")  # what a service is made of: one of the two
@@ -123,7 +123,7 @@ def create_service(**_: str) -> Response:
 
 def check_request(asked: Service) -> None:
     if asked.compute_type != "ACI":
-        raise not_supported(f"web services of compute type {asked.compute_type}, only ACI")
+        raise NotSupported(f"web services of compute type {asked.compute_type}, only ACI")
     check_options(asked)
     if not NAME.fullmatch(asked.name):
         raise Invalid(
@@ -154,7 +154,7 @@ def find_recipe(asked: Service) -> Recipe:
     """What the container is made of."""
     document = asked.environment_image_request
     if asked.image_id:
-        document = image_recipe(find_image(asked.image_id))
+        document = image_recipe(images().get(asked.image_id))
     recipe, resources = recipe_of_image(document), asked.container_resource_requirements
     return dataclasses.replace(
         recipe,
@@ -167,7 +167,7 @@ def find_recipe(asked: Service) -> Recipe:
 def recipe_of_image(document: Document | None) -> Recipe:
     """What an environmentImageRequest asks for, in a container of no particular size."""
     if not document or not document.get("driverProgram") or not document.get("assets"):
-        raise not_supported("a deployment without an inference config")
+        raise NotSupported("a deployment without an inference config")
     image = convert(document, ImageRequest)
     environment = image.environment or Definition()
     python = environment.python or Python()
@@ -283,9 +283,7 @@ def update_service(name: str, **_: str) -> Response:
 
     def update(present: EndpointSpec) -> EndpointSpec:
         before = to_builtins(present.other)
-        document = dict(before)
-        for change in changes:
-            apply_patch(document, to_builtins(change), CHANGEABLE)
+        document = apply_patch(before, changes, CHANGEABLE)
         renewed = [field for field in RECIPES if document[field] != before[field]]
         if renewed:
             document |= {field: None for field in RECIPES if field not in renewed}

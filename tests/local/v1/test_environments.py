@@ -74,6 +74,12 @@ def test_list_has_the_newest_of_each_name(local_ws, name):
     assert listed[name].version == "2"
 
 
+def test_a_private_wheel_is_refused(local_ws, tmp_path):
+    (tmp_path / "mine-1.0-py3-none-any.whl").write_bytes(b"")
+    with pytest.raises(Exception, match="does not support private pip wheels"):
+        Environment.add_private_pip_wheel(local_ws, str(tmp_path / "mine-1.0-py3-none-any.whl"))
+
+
 @pytest.mark.parametrize("version", [None, "1", "7"])
 def test_an_environment_that_is_not_there(local_ws, name, version):
     if version == "7":

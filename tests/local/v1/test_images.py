@@ -120,6 +120,9 @@ def test_images_are_counted_found_and_deleted(local_ws, model, configuration):
     for image in made:
         image.delete()
     assert not Image.list(local_ws, image_name="numbers-img")
+    twice = ContainerImage.create(local_ws, "numbers-img", [model, model], configuration())
+    assert (twice.version, [each.id for each in twice.models]) == (3, [model.id])
+    twice.delete()
     with pytest.raises(WebserviceException, match="ImageNotFound"):
         Image(local_ws, "numbers-img")
 

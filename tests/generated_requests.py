@@ -1,0 +1,176 @@
+"""Requests that nobody would send: for every route of an app, valid ones and what becomes of them
+when one part is exchanged for something odd.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from base64 import b64encode
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+from flask import Flask
+from werkzeug.routing import Rule
+
+from mnist_deploy.local.tls import derive
+
+ODD = [None, True, 0, -1, 5, 1.5, 10**30, "", "x", "²", "9" * 30, "\0", "a/../b", "é" * 300, [],
+       [5], [None], {}, {"a": 5}, {"a": {"b": [1]}}, [[]], "name:1", "LocalUpload/c/f"]  # fmt: skip
+ODD_TEXTS = [
+    "",
+    "x",
+    "²",
+    "9" * 30,
+    "-1",
+    "1.5",
+    "true",
+    "null",
+    "\0",
+    "é",
+    "a,b=c,=d",
+    "%41",
+    "..",
+]
+ODD_BODIES = [b"", b"{", b"[]", b"null", b"\xff", b'"text"', b"[" * 5000, b'{"a":1e999}', b"5",
+              b'{"name":"\\ud800"}', b"<BlockList>", b"<a/>"]  # fmt: skip
+LABELS = {"a": "b"}
+PATCH = [{"op": "replace", "path": "/kvTags/a", "value": "c"}]
+# A valid body for each route that takes one; every other route is sent one of these.
+BODIES: dict[str, Any] = {
+    "/leases": {"pid": 2**30},
+    "/subscriptions": {"subscriptionId": "s"},
+    "/batch/metadata": {"paths": [{"path": "f"}]},
+    "/assets": {"name": "m", "artifacts": [{"prefix": "LocalUpload/c/f"}]},
+    "/models": {"name": "m", "url": "aml://asset/m:1", "kvTags": LABELS, "properties": LABELS,
+                "datasets": [{"name": "d", "id": "i"}], "resourceRequirements": {"cpu": 1}},
+    "/models/<model_id>": PATCH,
+    "/images/<image_id>": PATCH,
+    "/services/<name>": PATCH,
+    "/environments/<name>": {"python": {"condaDependencies": {"dependencies": ["a", {"pip": []}]}},
+                             "docker": {"baseImage": "b"}, "environmentVariables": LABELS},
+    "/images": {"name": "i", "imageType": "Docker", "imageFlavor": "WebApiContainer",
+                "driverProgram": "d", "targetRuntime": {"runtimeType": "Python", "properties": {}},
+                "assets": [{"id": "d", "url": "aml://artifact/LocalUpload/c/f"}],
+                "modelIds": ["m:1"], "kvTags": LABELS},
+    "/services": {"name": "s", "computeType": "ACI", "overwrite": True, "kvTags": LABELS,
+                  "containerResourceRequirements": {"cpu": 1, "memoryInGB": 1},
+                  "properties": LABELS, "keys": {"primaryKey": "k"}, "authEnabled": True,
+                  "environmentImageRequest": {
+                      "driverProgram": "score.py", "modelIds": ["m:1"], "environment": {
+                          "python": {"condaDependencies": {"dependencies": ["a"]}}},
+                      "assets": [{"id": "score.py", "url": "aml://artifact/never/uploaded/x"}]}},
+    "/regenerateKeys": {"keyType": "Primary", "keyValue": "k"},
+}  # fmt: skip
+QUERIES = ("count", "$skipToken", "tail", "offset", "tags", "properties", "name", "version",
+           "latestVersionOnly", "framework", "computeType", "comp", "blockid", "sig", "prefix",
+           "datasetId", "restype", "delimiter", "$skip", "$top", "resource")  # fmt: skip
+VALUES = {"subscription": "s", "group": "g", "workspace": "w", "model_id": "m:1", "image_id": "i:1",
+          "origin": "LocalUpload", "container": "c", "path": "f", "version": "1",
+          "blob": b64encode(b"LocalUpload/c/f").decode(), "asset_id": "m:1"}  # fmt: skip
+
+
+class Sender:
+    """Sends generated requests to an app, without a network.
+
+    Attributes
+    ----------
+    answers : dict of str to Counter
+        How often each method of each route gave each status.
+    broken : dict of str to str
+        Each answer of 500 and above but 501: the request, and how it ended.
+    """
+
+    def __init__(self, app: Flask, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._client = app.test_client()
+        self._token = app.config["TOKEN"]
+        self._routes = [
+            (rule, method)
+            for rule in app.url_map.iter_rules()
+            for method in sorted((rule.methods or set()) - {"HEAD"})
+        ]
+        self.answers: dict[str, Counter] = defaultdict(Counter)
+        self.broken: dict[str, str] = {}
+        for name in BODIES:  # so that there is one of each
+            for rule, method in self._routes:
+                if str(rule).endswith(name) and method in ("POST", "PUT"):
+                    self.send(rule, method)
+
+    def run(self, times: int) -> None:
+        """Send `times` odd requests to each method of each route, and look at all in between."""
+        for _ in range(times):
+            for rule, method in self._routes:
+                self.spoil(rule, method)
+            for rule, method in self._routes:
+                if method == "GET":  # nothing that was sent may stick
+                    self.send(rule, method, query={"tags": "a", "properties": "a"})
+
+    def send(self, rule: Rule, method: str, body: bytes | None = None, odd: str = "",
+             query: dict[str, str] | None = None) -> None:  # fmt: skip
+        """Send a request, by default a valid one."""
+        path = self.fill(rule, method, odd)
+        query = query or {}
+        if path.startswith("/blobs"):
+            right = "write" if method == "PUT" else "read"
+            query = {"sig": derive(self._token, f"{right} {VALUES['blob']}")} | query
+        body = json.dumps(body_of(rule)).encode() if body is None else body
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        answer = self._client.open(
+            path, method=method, data=body, headers=headers, query_string=query
+        )
+        self.answers[f"{method} {rule}"][answer.status_code] += 1
+        if answer.status_code >= 500 and answer.status_code != 501:
+            request = f"{method} {path} {query} {body[:300]!r}"
+            self.broken[request] = answer.get_data(as_text=True)[:300]
+
+    def spoil(self, rule: Rule, method: str) -> None:
+        """Send a request in which one thing is odd."""
+        draw = self._random.choice
+        match self._random.randrange(8):
+            case 0 if rule.arguments:
+                self.send(rule, method, odd=draw(sorted(rule.arguments)))
+            case 1:
+                self.send(rule, method, draw(ODD_BODIES))
+            case 2 | 3:
+                self.send(rule, method, query={draw(QUERIES): draw(ODD_TEXTS)})
+            case 4:  # what belongs to another route
+                self.send(rule, method, json.dumps(draw(list(BODIES.values()))).encode())
+            case _:
+                body = copy.deepcopy(body_of(rule))
+                holder, key = draw(list(places(body)))
+                holder[key] = draw(ODD)
+                self.send(rule, method, json.dumps(body).encode())
+
+    def fill(self, rule: Rule, method: str, odd: str) -> str:
+        """The route's path with its variables filled in, that named `odd` with something odd."""
+        path = str(rule)
+        values = VALUES | {"secret": derive(self._token, path.split("/")[1])}
+        for name in rule.arguments:
+            value = values.get(name, "s")
+            if name == odd:
+                value = self._random.choice([text for text in ODD_TEXTS if text])
+            elif method == "DELETE" and name.endswith(("name", "_id")):
+                value = "gone:1"  # what is there stays for the others
+            for form in (f"<{name}>", f"<path:{name}>"):
+                path = path.replace(form, quote(value, safe=""))
+        return path
+
+
+def body_of(rule: Rule) -> Any:
+    """The valid body for a route: of those whose name it ends with, or has, the longest."""
+    path = str(rule)
+    fitting = [name for name in BODIES if path.endswith(name)] or [n for n in BODIES if n in path]
+    return BODIES[max(fitting, key=len)] if fitting else {"name": "x", "properties": LABELS}
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a JSON value where another could stand."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in list(entries):
+        yield value, key
+        if isinstance(inner, (dict, list)):
+            yield from places(inner)
