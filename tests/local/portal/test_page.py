@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 import threading
@@ -11,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
+from browser import Page, open_browser, seven, zero
 from weights_service import until
 
 from mnist_deploy import local
@@ -20,10 +20,6 @@ from mnist_deploy.tutorial import tutorial_file
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
-    "disable-background-networking", "disable-component-update", "disable-sync",
-)  # fmt: skip
 NO_LABEL = "\N{EN DASH}"
 HOSTILE = "<img src=x onerror='document.title=1'>"
 SERVICE = "#/services/service/digits"
@@ -31,17 +27,11 @@ SERVICE = "#/services/service/digits"
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    from selenium import webdriver
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as browser:
+    try:
+        browser = open_browser(tmp_path_factory.mktemp("chromium"))
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    with browser:
         yield browser
 
 
@@ -71,58 +61,6 @@ def digits(local_ws, tmp_path_factory):
     service.wait_for_deployment()
     yield service
     service.delete()
-
-
-class Page:
-    """What a reader does with the page, in a tab that was let in."""
-
-    def __init__(self, browser, link: str) -> None:
-        self.browser = browser
-        browser.get(link)
-        self.wait("nav a")
-        self.address = browser.current_url.partition("#")[0]
-
-    def go(self, place: str, selector: str = "h1"):
-        self.browser.execute_script("location.hash = arguments[0]", place)
-        until(lambda: self.browser.current_url.endswith(place))
-        return self.wait(selector)
-
-    def all(self, selector: str) -> list:
-        return self.browser.find_elements("css selector", selector)
-
-    def wait(self, selector: str):
-        return until(lambda: self.all(selector))[0]
-
-    def text(self, selector: str = "main") -> str:
-        return self.wait(selector).text
-
-    def click(self, words: str) -> None:
-        self.browser.find_element("xpath", f"//button[normalize-space()='{words}']").click()
-
-    def choose(self, mode: str) -> None:
-        self.wait(f"input[name=mode][value={mode}]").click()
-
-    def run(self, script: str, *arguments):
-        return self.browser.execute_script(script, *arguments)
-
-    def look_as(self, width: int, scheme: str = "light") -> None:
-        size = dict(width=width, height=800, deviceScaleFactor=1, mobile=width < 600)
-        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-
-    def draw(self, *points: tuple[float, float]) -> None:
-        """Draw a stroke with the mouse, through points in [0, 1] from the pad's upper left."""
-        from selenium.webdriver import ActionChains
-
-        pad = self.wait(".pad")
-        self.run("arguments[0].scrollIntoView({block: 'center'})", pad)
-        hand, width = ActionChains(self.browser, duration=5), pad.size["width"]
-        for number, (x, y) in enumerate(points):
-            hand.move_to_element_with_offset(pad, (x - 0.5) * width, (y - 0.5) * width)
-            if number == 0:
-                hand.click_and_hold()
-        hand.release().perform()
 
 
 @pytest.fixture(scope="module")
@@ -234,20 +172,11 @@ def test_a_failed_deployment_shows_its_error(page, local_ws, registered, tmp_pat
 # Trying
 
 
-def seven() -> list[tuple[float, float]]:
-    return [(0.3, 0.2), (0.5, 0.2), (0.7, 0.2), (0.6, 0.45), (0.5, 0.65), (0.42, 0.85)]
-
-
-def zero() -> list[tuple[float, float]]:
-    angles = [math.radians(angle) for angle in range(-90, 285, 15)]
-    return [(0.5 + 0.2 * math.cos(a), 0.5 + 0.32 * math.sin(a)) for a in angles]
-
-
 def test_a_drawn_digit_is_answered_with_its_label(page):
     page.go(f"{SERVICE}/try", ".pad")
     page.choose("draw")
     for stroke, label in ((seven(), "7"), (zero(), "0")):
-        page.draw(*stroke)
+        page.draw(stroke)
         until(lambda wanted=label: page.text(".label") == wanted)
         page.click("Clear")
         until(lambda: page.text(".label") == NO_LABEL)
@@ -388,5 +317,5 @@ def test_an_idle_page_asks_little_and_waits_for_nothing(page, endpoint):
     page.run("Object.defineProperty(document, 'hidden', {value: true})")
     unseen, requests = watch(6)
     assert len(requests) == 0
-    print('SEEN', seen, unseen)
+    print("SEEN", seen, unseen)
     assert seen - unseen < 0.01
