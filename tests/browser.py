@@ -75,8 +75,8 @@ class Page:
     def run(self, script: str, *arguments):
         return self.browser.execute_script(script, *arguments)
 
-    def look_as(self, width: int, scheme: str = "light") -> None:
-        size = dict(width=width, height=800, deviceScaleFactor=1, mobile=width < 600)
+    def look_as(self, width: int, scheme: str = "light", height: int = 800) -> None:
+        size = dict(width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
