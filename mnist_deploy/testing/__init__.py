@@ -1,90 +1,293 @@
-"""A pytest kit for what is built on `mnist_deploy`: ``pytest_plugins = ["mnist_deploy.testing"]``.
+"""Test what is built on `mnist_deploy`: without Azure, without a network, in milliseconds.
 
-That line, in a test module or in the top-level ``conftest.py``, brings three fixtures:
-`mocked_workspace` (the SDK in memory, a few milliseconds a test), `local_workspace` (the
-genuine SDK and a real scoring server on this machine) and `mnist_sample` (genuine digits).
+pytest finds three fixtures where the package is installed:
+
+``mocked_workspace``
+    The genuine SDK in front of a cloud in memory. Its ``cloud`` says what services do
+    (`answer_with`, `answer_in_turn`, `refuse`, `time_out`, `cut_off`, `delay`, `fail_init`,
+    `never_finish`, `recover`) and what happened (``requests``, ``calls``, ``errors``, ``clock``,
+    `assert_requests`, `expect_error`); see `mnist_deploy.testing.cloud.MockedCloud`. The marker
+    of the same name takes the arguments of `mock_workspace`, which is the same as a context
+    manager and as a decorator. Whoever connects while it is on, gets it; no config.json is
+    read, and a connection to another machine is an error that names it.
+``local_workspace``
+    The genuine SDK in front of a real scoring server on this machine, for the whole session.
+``mnist_sample``
+    A hundred genuine digits, and files of three hundred others to train on.
+
+How do I …
+----------
+The code that is tested, and what the tests import::
+
+    import time, unittest
+
+    import numpy as np, pytest, requests
+    from azureml.core import Model
+
+    import mnist_deploy as md
+    from mnist_deploy.errors import *
+    from mnist_deploy.testing import mock_workspace
+
+    def deploy(ws, name="svc"):
+        return md.deploy_to_aci(
+            ws,
+            md.fetch_model(ws),
+            md.build_inference_config(md.fetch_environment(ws)),
+            md.build_aci_config(auth_enabled=True),
+            name,
+        )
+
+    def count_digit(ws, images, digit):
+        with md.closing_service(deploy(ws)) as service:
+            return int((md.call_service(service, images) == digit).sum())
+
+    def call_patiently(service, images):
+        for pause in (1, 10, 60):
+            try:
+                return list(md.call_service(service, images, timeout=20))
+            except (ServiceUnavailable, ScoringTimeout):
+                time.sleep(pause)
+        raise TimeoutError(service.name)
+
+    IMAGES = np.zeros((2, 784))
+
+… test a retry? The clock of the cloud takes the place of the module `time`, and sleeps at once::
+
+    def test_retry(mocked_workspace, monkeypatch):
+        cloud = mocked_workspace.cloud
+        monkeypatch.setattr(f"{__name__}.time", cloud.clock)
+        cloud.answer_in_turn(503, 503, [7, 2])
+        assert call_patiently(deploy(mocked_workspace), IMAGES) == [7, 2]
+        cloud.assert_requests(("svc", 503), ("svc", 503), ("svc", 200))
+        assert cloud.clock.slept == 1 + 10
+
+… test a time-out? `delay` makes answers slow, `time_out` lets them never come::
+
+    def test_time_out(mocked_workspace, monkeypatch):
+        cloud = mocked_workspace.cloud
+        monkeypatch.setattr(f"{__name__}.time", cloud.clock)
+        cloud.delay(30)
+        with pytest.raises(TimeoutError, match="svc"):
+            call_patiently(deploy(mocked_workspace), IMAGES)
+        assert cloud.clock.slept == 3 * 20 + 1 + 10 + 60
+
+… test a wrong key? Keys are checked as on Azure; `refuse` says any other status::
+
+    def test_wrong_key(mocked_workspace):
+        service = deploy(mocked_workspace)
+        with pytest.raises(AuthenticationFailed):
+            md.post_images(service.scoring_uri, IMAGES, api_key="wrong")
+
+… test a failed ``init()``? The error is in the service's logs::
+
+    def test_failed_init(mocked_workspace):
+        mocked_workspace.cloud.fail_init("ModuleNotFoundError: No module named 'xgboost'")
+        with pytest.raises(DeploymentError, match="xgboost"):
+            count_digit(mocked_workspace, IMAGES, 7)
+
+… test that everything was deleted? A service that is left fails the test with its name::
+
+    @pytest.mark.mocked_workspace(assert_all_deleted=True)
+    def test_cleans_up_after_a_refusal(mocked_workspace):
+        mocked_workspace.cloud.refuse(413)
+        with pytest.raises(PayloadTooLarge):
+            count_digit(mocked_workspace, IMAGES, 7)
+
+… test what was sent? Requests are kept, and each call of the SDK is a mock::
+
+    def test_sent(mocked_workspace, mnist_sample):
+        count_digit(mocked_workspace, mnist_sample.images, 7)
+        np.testing.assert_array_equal(
+            mocked_workspace.cloud.requests[0].images, mnist_sample.images
+        )
+        Model.deploy.assert_called_once()
+
+… test with two services? Name the one that is meant::
+
+    def test_two_services(mocked_workspace):
+        first, second = (deploy(mocked_workspace, name) for name in ("first", "second"))
+        mocked_workspace.cloud.cut_off(service="first")
+        mocked_workspace.cloud.answer_with([1, 2], service="second")
+        with pytest.raises(ServiceUnavailable):
+            md.call_service(first, IMAGES)
+        assert list(md.call_service(second, IMAGES)) == [1, 2]
+
+… run the same test for real? With both workspaces; the local one takes seconds::
+
+    @pytest.mark.parametrize("kind", ["mocked_workspace", "local_workspace"])
+    def test_for_real(kind, request, mnist_sample):
+        ws = request.getfixturevalue(kind)
+        assert 5 < count_digit(ws, mnist_sample.images, 7) < 15
+
+… keep CI off the network? It is off; what tries to reach it is named, even if it is swallowed::
+
+    def test_without_a_network(mocked_workspace):
+        mocked_workspace.cloud.expect_error(RuntimeError)
+        with pytest.raises(RuntimeError, match="pypi.org"):
+            requests.get("https://pypi.org")
+
+… use it with unittest? The workspace is the argument ``ws``; pytest need not be installed::
+
+    @mock_workspace(assert_all_deleted=True)
+    class TestCount(unittest.TestCase):
+        def test_counts(self, ws):
+            ws.cloud.answer_with(lambda images: [7] * len(images))
+            self.assertEqual(count_digit(ws, IMAGES, 7), 2)
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-try:
-    import pytest
-except ImportError:
-    raise ImportError(
-        "mnist_deploy.testing is for pytest, which is not installed: pip install pytest"
-    ) from None
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from azureml.core import Workspace
+    from .sdk import MockedWorkspace
 
-    from .digits import MnistSample
-    from .workspace import MockedWorkspace
+__all__ = ["mock_workspace"]
 
-__all__ = ["local_workspace", "mnist_sample", "mocked_workspace"]
+# For those who name this module themselves: pytest_plugins = ["mnist_deploy.testing"].
+pytest_plugins = ["mnist_deploy.testing.plugin"]
 
 
-@pytest.fixture
-def mocked_workspace() -> Iterator[MockedWorkspace]:
-    """A workspace for every helper and for the SDK, without a process or a socket.
+def mock_workspace(
+    decorated: Any = None, /, *, assert_all_used: bool = True, assert_all_deleted: bool = False
+) -> Any:
+    """A mocked workspace: ``with mock_workspace() as ws:``, or ``@mock_workspace()``.
 
-    It starts with the model ``sklearn_mnist`` and the environment ``tutorial-env``, version 1
-    each, and remembers what is registered and deployed until the test ends. Its attribute
-    ``cloud``, a `mnist_deploy.testing.cloud.MockedCloud`, says how services behave and shows
-    what reached them. Scoring scripts are checked, but not run; what is sent to a service with
-    `requests` is answered, while other HTTP clients find nobody there.
+    A decorated function gets it as the argument ``ws``, if it has a parameter of that name;
+    pytest does not take that one for a fixture. In a decorated class, each method whose name
+    begins with ``test`` is decorated, and each has a workspace of its own. Functions may be
+    ``async``, or generators, as fixtures are.
+
+    Parameters
+    ----------
+    assert_all_used : bool
+        At the end, an `AssertionError` names each answer, failure or delay that was prepared
+        and that nobody asked for.
+    assert_all_deleted : bool
+        At the end, an `AssertionError` names each service that is left: a container instance
+        is paid by the hour.
+
+    Returns
+    -------
+    context manager and decorator
+        The block's variable is a workspace as the fixture ``mocked_workspace`` gives it.
+
+    Raises
+    ------
+    RuntimeError
+        A workspace is mocked already.
     """
-    from .backend import Backend
-    from .cloud import MockedCloud
-    from .start import stock_mock
-    from .workspace import open_workspace
-
-    cloud = MockedCloud()
-    backend = Backend(cloud)
-    stock_mock(backend)
-    with open_workspace(cloud, backend) as workspace:
-        yield workspace
+    mock = WorkspaceMock(assert_all_used=assert_all_used, assert_all_deleted=assert_all_deleted)
+    return mock if decorated is None else mock(decorated)
 
 
-@pytest.fixture(scope="session")
-def local_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """The genuine SDK's workspace on this machine, which scoring scripts really run in.
+class WorkspaceMock:
+    """What `mock_workspace` returns; its parameters are the same."""
 
-    One for the whole session, in a folder of its own: what is registered and deployed in it
-    stays until the session ends. It starts as `mocked_workspace` does. Where there is no local
-    workspace (on Windows), the test is skipped.
-    """
-    from mnist_deploy import local
+    _is_on = False  # one at a time: the SDK's functions are replaced for all threads
 
-    from .start import stock
+    def __init__(self, *, assert_all_used: bool = True, assert_all_deleted: bool = False) -> None:
+        self._all_used, self._all_deleted = assert_all_used, assert_all_deleted
 
-    if sys.platform == "win32":
-        pytest.skip("the local workspace needs Linux or macOS")
-    home = tmp_path_factory.mktemp("local_workspace")
-    before = dict(os.environ)
-    workspace = local.connect(home)
-    changed = {name for name in os.environ if os.environ[name] != before.get(name)}
-    try:
-        stock(workspace, tmp_path_factory.mktemp("model"))
-        yield workspace
-    finally:
-        local.stop(home)
-        for name in changed:
-            os.environ.pop(name, None)
-        os.environ.update({name: before[name] for name in changed & before.keys()})
+    def __enter__(self) -> MockedWorkspace:
+        if WorkspaceMock._is_on:
+            raise RuntimeError(
+                "A workspace is mocked already: use either the fixture, the decorator or the "
+                "context manager."
+            )
+        from . import network, sdk
+        from .services import ControlPlane
+
+        self._failed = self._raised = False
+        self._plane = plane = ControlPlane()
+        with ExitStack() as stack:
+            workspace = stack.enter_context(sdk.replaced(plane.cloud, plane))
+            for patch in (*network.answered(plane.answer), *network.blocked(plane.note)):
+                stack.enter_context(patch)
+            self._patches = stack.pop_all()
+        WorkspaceMock._is_on = True
+        return workspace
+
+    def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
+        self._patches.close()
+        WorkspaceMock._is_on = False
+        self.settle(failure)
+        if self._failed:
+            return  # which says enough
+        problems = self._plane.said.unused() if self._all_used else []
+        if self._all_deleted and (left := ", ".join(self._plane.services)):
+            problems.append(
+                f"Not deleted: {left}. On Azure it would go on costing money; closing_service "
+                "deletes it at the end of its block."
+            )
+        if problems:
+            raise AssertionError("\n".join(problems))
+
+    def settle(self, failure: BaseException | None = None) -> None:
+        """Raise what the test's own functions raised, unless it is how the test failed."""
+        self._failed = self._failed or failure is not None
+        known = set(map(id, _chain(failure)))
+        errors = [each for each in self._plane.said.unexpected() if id(each) not in known]
+        if errors and not self._raised:
+            self._raised = True
+            raise errors[0]
+
+    def __call__(self, decorated: Any) -> Any:
+        """Decorate a function, or the tests of a class."""
+        if not inspect.isclass(decorated):
+            return self._wrap(decorated)
+        for name in dir(decorated):
+            function = inspect.getattr_static(decorated, name)
+            if name.startswith("test") and inspect.isfunction(function):
+                setattr(decorated, name, self._wrap(function))
+        return decorated
+
+    def _wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        whole = inspect.signature(function)
+        others = [each for each in whole.parameters.values() if each.name != "ws"]
+        shown = whole.replace(parameters=others)
+
+        def call(ws: MockedWorkspace, args: Any, kwargs: Any) -> Any:
+            given = inspect.BoundArguments(whole, shown.bind(*args, **kwargs).arguments)
+            if "ws" in whole.parameters:
+                given.arguments["ws"] = ws
+            return function(*given.args, **given.kwargs)
+
+        def again() -> WorkspaceMock:
+            return WorkspaceMock(
+                assert_all_used=self._all_used, assert_all_deleted=self._all_deleted
+            )
+
+        wrapper: Any
+        if inspect.iscoroutinefunction(function):
+
+            async def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with again() as ws:
+                    return await call(ws, args, kwargs)
+
+        elif inspect.isgeneratorfunction(function):
+
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with again() as ws:
+                    return (yield from call(ws, args, kwargs))
+
+        else:
+
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with again() as ws:
+                    return call(ws, args, kwargs)
+
+        functools.update_wrapper(wrapper, function)
+        wrapper.__signature__ = shown  # which is what pytest reads
+        return wrapper
 
 
-@pytest.fixture(scope="session")
-def mnist_sample(tmp_path_factory: pytest.TempPathFactory) -> MnistSample:
-    """A hundred genuine digits to test with and three hundred to train on, each class alike.
-
-    A `mnist_deploy.testing.digits.MnistSample`: ``images``, ``labels``, and ``data_dir`` with the
-    same digits as IDX files.
-    """
-    from .digits import write_small_sample
-
-    return write_small_sample(tmp_path_factory.mktemp("mnist_sample"))
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,15 +1,24 @@
-"""A small model that knows digits without being trained, and a small set of genuine ones."""
+"""A small model that knows digits without being trained, and a small set of genuine ones.
+
+The model is what a workspace of the kit starts with, in the place of the tutorial's part one.
+"""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import hashlib
 import io
+import os
+from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import joblib
 import numpy as np
+from azureml.core import Environment, Model, Workspace
 from sklearn.linear_model import LogisticRegression
 
 from mnist_deploy.data import load_test_data
@@ -21,6 +30,8 @@ from mnist_deploy.data.sources import (
     TRAIN_LABELS,
     sample_digits,
 )
+from mnist_deploy.environments import ENVIRONMENT_NAME, build_scoring_environment
+from mnist_deploy.models import MODEL_FILE, MODEL_NAME
 
 SIDE, BLOCK = 28, 4  # pixels
 PER_CLASS = {"train": 30, "test": 10}
@@ -88,3 +99,34 @@ def pickled_model() -> bytes:
     file = io.BytesIO()
     joblib.dump(model, file)
     return file.getvalue()
+
+
+def stock(ws: Workspace, folder: Path) -> None:
+    """Register ``sklearn_mnist`` and ``tutorial-env`` in any workspace, by way of a folder."""
+    (folder / MODEL_FILE).write_bytes(pickled_model())
+    with _working_in(folder):  # the SDK registers no file from outside
+        Model.register(ws, MODEL_FILE, MODEL_NAME, tags=TAGS, properties=model_properties())
+    tutorial_environment().register(ws)
+
+
+TAGS = {"data": "MNIST", "method": "sklearn"}
+
+
+def model_properties() -> dict[str, str]:
+    sha256 = hashlib.sha256(pickled_model()).hexdigest()
+    return {"scikit-learn": version("scikit-learn"), "sha256": sha256}
+
+
+@cache
+def tutorial_environment() -> Environment:
+    return build_scoring_environment(ENVIRONMENT_NAME)
+
+
+@contextlib.contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import azureml.core  # noqa: F401 - first: below it, modules import each other in circles
-from azureml._model_management._util import populate_model_not_found_details
-from azureml._restclient.models import Asset
-from azureml._restclient.models import Model as ModelDocument
 from azureml.exceptions import WebserviceException
 
-from .service_api import Reply, has_all, not_simulated
-from .services import Document
+from . import sdk
 
-BLOBS = "https://mocked.invalid/blobs/"
+Document = dict[str, Any]
+Reply = tuple[int, Document, dict[str, str]]  # status, body, headers
+
+BLOBS = f"{sdk.URL}/blobs/"
 _FIELDS = {"kvTags": "kv_tags", "properties": "properties", "description": "description"}
 
 
@@ -37,7 +34,7 @@ class Models:
     """
 
     def __init__(self, is_in_use: Callable[[str], bool]) -> None:
-        self._documents: list[ModelDocument] = []
+        self._documents: list[Any] = []
         self._last_version: dict[str, int] = {}
         self._is_in_use = is_in_use
 
@@ -51,18 +48,17 @@ class Models:
         resource_requirements: Any = None,
         mime_type: str = "application/json",
         **fields: Any,
-    ) -> ModelDocument:
+    ) -> Any:
         if datasets or resource_requirements:
-            raise not_simulated("Model.register with datasets or a resource configuration")
+            raise sdk.not_simulated("Model.register with datasets or a resource configuration")
         self._last_version[name] = version = self._last_version.get(name, 0) + 1
         fields |= {"id": f"{name}:{version}", "version": version, "datasets": []}
         fields |= {"kv_tags": tags or {}, "properties": properties or {}}
-        created = datetime.now(timezone.utc)
-        document = ModelDocument(name, url, mime_type, created_time=created, **fields)
+        document = sdk.model_document(name, url, mime_type, **fields)
         self._documents.append(document)
         return copy.deepcopy(document)
 
-    def get_by_id(self, model_id: str) -> ModelDocument:
+    def get_by_id(self, model_id: str) -> Any:
         return copy.deepcopy(self._find(model_id))
 
     def query(
@@ -74,7 +70,7 @@ class Models:
         run_id: str | None = None,
         latest_version_only: bool = False,
         **_: Any,
-    ) -> Iterator[ModelDocument]:
+    ) -> Iterator[Any]:
         seen = set()
         for each in reversed(self._documents):
             if (
@@ -93,7 +89,7 @@ class Models:
         for change in body:
             field = _FIELDS.get(change["path"].strip("/"))
             if field is None:
-                raise not_simulated(f"Model.update of {change['path']}")
+                raise sdk.not_simulated(f"Model.update of {change['path']}")
             setattr(document, field, copy.deepcopy(change["value"]))
 
     def delete(self, model_id: str) -> None:
@@ -102,10 +98,10 @@ class Models:
             raise WebserviceException(f"DeletionRequired: a service uses the model {model_id}.")
         self._documents.remove(document)
 
-    def _find(self, model_id: str) -> ModelDocument:
+    def _find(self, model_id: str) -> Any:
         found = next((each for each in self._documents if each.id == model_id), None)
         if found is None:
-            raise WebserviceException(populate_model_not_found_details(id=model_id))
+            raise sdk.model_not_found(model_id)
         return found
 
 
@@ -113,15 +109,15 @@ class Assets:
     """Which files belong to a model."""
 
     def __init__(self) -> None:
-        self._assets: dict[str, Asset] = {}
+        self._assets: dict[str, Any] = {}
 
-    def create_asset(self, model_name: str, artifact_values: list[Document], *_: Any) -> Asset:
-        artifacts = [SimpleNamespace(id=None, prefix=each["prefix"]) for each in artifact_values]
-        asset = Asset(model_name, id=uuid.uuid4().hex, artifacts=artifacts)
+    def create_asset(self, model_name: str, artifact_values: list[Document], *_: Any) -> Any:
+        prefixes = [each["prefix"] for each in artifact_values]
+        asset = sdk.asset(model_name, uuid.uuid4().hex, prefixes)
         self._assets[asset.id] = asset
         return asset
 
-    def get_asset_by_id(self, asset_id: str) -> Asset:
+    def get_asset_by_id(self, asset_id: str) -> Any:
         return self._assets[asset_id]
 
 
@@ -177,7 +173,7 @@ class Environments:
                 if version in versions:
                     return 200, versions[version], {}
                 return 404, {"message": f"There is no environment {'/'.join(path)}."}, {}
-        raise not_simulated(f"{method} environments/{'/'.join(path)}")
+        raise sdk.not_simulated(f"{method} environments/{'/'.join(path)}")
 
     def _register(self, name: str, version: str | None, body: Document) -> Document:
         # The SDK sends some names capitalised, but reads all of them in camel case.
@@ -192,3 +188,13 @@ class Environments:
         versions.pop(version, None)
         versions[version] = {**definition, "name": name, "version": version}
         return versions[version]
+
+
+def has_all(labels: Mapping[str, str] | None, wanted: str | None) -> bool:
+    """Whether the labels have all of ``key,key=value``, the SDK's form of a filter."""
+    labels = labels or {}
+    for entry in filter(None, (wanted or "").split(",")):
+        key, equals, value = entry.partition("=")
+        if key not in labels or (equals and labels[key] != value):
+            return False
+    return True

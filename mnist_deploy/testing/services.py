@@ -1,23 +1,35 @@
-"""A service in a mocked workspace: how it comes to be, and how it describes itself."""
+"""The services of a mocked workspace: what the SDK is told of them, and how they are scored."""
 
 from __future__ import annotations
 
+import gzip
+import hmac
+import io
 import secrets
-from dataclasses import dataclass
+import traceback
+from collections.abc import Mapping
 from datetime import datetime, timezone
+from functools import cache, lru_cache
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-Document = dict[str, Any]
+import joblib
+import numpy as np
+import orjson
+import requests
 
-SCORING_HOST = ".services.mocked.invalid"  # no name server knows .invalid
+from mnist_deploy.data.idx import decode_idx
+from mnist_deploy.environments import ENVIRONMENT_NAME
+from mnist_deploy.errors import DataError
+from mnist_deploy.models import MODEL_FILE, MODEL_NAME
 
+from . import digits, sdk
+from .cloud import Answer, MockedCloud, Plan, Refused, Said, ScoringRequest, ScriptRaised, Silent
+from .network import CONTROL_HOST, SCORING_HOST, Answered
+from .registry import Artifacts, Assets, Document, Environments, Models, Reply, has_all
 
-@dataclass(frozen=True)
-class Plan:
-    """How a deployment is to turn out."""
-
-    init_error: str | None = None
-    finishes: bool = True
+CHANGEABLE = ("kvTags", "properties", "description", "authEnabled")
+HELD = 10.0  # seconds that the first answer about a deployment without end is held back
 
 
 class MockedService:
@@ -35,6 +47,7 @@ class MockedService:
         self.keys |= {name: key for name, key in (asked.get("keys") or {}).items() if key}
         self.updated = now()
         self.state = "Transitioning"
+        self.held = HELD
         self.log(f"the container of {self.name} starts")
 
     def get_on(self) -> None:
@@ -89,6 +102,290 @@ class MockedService:
             return {}
         message = f"The container of {self.name} did not start: init() raised."
         return {"error": {"code": "AciDeploymentFailed", "statusCode": 400, "message": message}}
+
+    def check_key(self, authorization: str) -> None:
+        """Refuse a request without one of the keys, where they are asked for."""
+        if not self.asked.get("authEnabled"):
+            return
+        offered = authorization.removeprefix("Bearer ").encode()
+        # Every key is compared, whatever the first comparison gave.
+        if not any([hmac.compare_digest(offered, key.encode()) for key in self.keys.values()]):
+            raise Refused(401, "This service asks for one of its keys.")
+
+
+class ControlPlane:
+    """Everything that is registered and deployed, behind the addresses that are asked.
+
+    It starts with the outcome of the tutorial's part one: a model and an environment.
+
+    Attributes
+    ----------
+    cloud : MockedCloud
+        Is told what reached the services.
+    said : Said
+        How they are to behave.
+    """
+
+    def __init__(self) -> None:
+        self.said = Said()
+        self.cloud = MockedCloud(self.said)
+        self.services: dict[str, MockedService] = {}
+        self.assets, self.artifacts = Assets(), Artifacts()
+        self.models = Models(self._is_in_use)
+        self.environments = Environments()
+        file = f"LocalUpload/start/{MODEL_FILE}"
+        self.artifacts.contents[file] = digits.pickled_model()
+        url = f"aml://asset/{self.assets.create_asset(MODEL_NAME, [{'prefix': file}]).id}"
+        self.models.register_model(MODEL_NAME, url, digits.TAGS, digits.model_properties())
+        self.environments.reply("PUT", [ENVIRONMENT_NAME], _definition())
+
+    def answer(self, request: requests.PreparedRequest, patience: float | None) -> Answered:
+        """Answer a request to the control plane, to blob storage or to a service.
+
+        Parameters
+        ----------
+        patience : float or None
+            Seconds that the sender waits; None if for ever.
+        """
+        url = urlsplit(request.url or "")
+        path, content = unquote(url.path), _bytes(request.body)
+        if url.hostname != CONTROL_HOST:
+            name = (url.hostname or "").removesuffix(SCORING_HOST)
+            return self._score(name, request, content, patience)
+        if path.startswith("/blobs/"):
+            return 200, self.artifacts.content(path.removeprefix("/blobs/")), {}
+        asked = orjson.loads(content) if content else None
+        query = dict(parse_qsl(url.query))
+        status, said, headers = self._reply(request.method or "GET", path, query, asked)
+        content = b"" if status == 204 else orjson.dumps(said)
+        return status, content, {"Content-Type": "application/json", **headers}
+
+    # The requests of the SDK.
+
+    def _reply(self, method: str, path: str, query: dict[str, str], body: Any) -> Reply:
+        # /modelmanagement/v1.0/subscriptions/…/workspaces/NAME/services/…
+        below = path.partition("/workspaces/")[2].split("/")[1:]
+        if path.startswith("/environment/"):
+            return self.environments.reply(method, below[1:], body)
+        if not path.startswith("/modelmanagement/"):
+            raise sdk.not_simulated(f"{method} {path}")
+        match method, *below:
+            case "POST", "services", "validate", "name", name if name in self.services:
+                message = f"There is a service {name} already. Delete it, or overwrite it."
+                return 200, {"error": {"message": message}}, {}
+            case "POST", "services", "validate", *_:
+                return 200, {}, {}
+            case "POST", "services":
+                return self._create(body)
+            case "GET", "services":
+                found = [each for each in self.services.values() if is_wanted(each, query)]
+                return 200, {"value": [each.describe() for each in found]}, {}
+            case _, "services", name, *_ if name not in self.services:
+                return (204 if method == "DELETE" else 404), {"message": f"no service {name}"}, {}
+            case _, "services" | "operations", name, *rest if name in self.services:
+                service = self.services[name]
+                return self._reply_about(service, (method, below[0], *rest), query, body)
+        raise sdk.not_simulated(f"{method} {path}")
+
+    def _reply_about(
+        self, service: MockedService, what: tuple[str, ...], query: Mapping[str, str], body: Any
+    ) -> Reply:
+        match what:
+            case "GET", "operations":
+                self._let_get_on(service)
+                return 200, service.describe_operation(), {}
+            case "GET", "services":
+                document = service.describe()
+                service.get_on()  # so that the next look finds it settled
+                return 200, document, {}
+            case "GET", "services", "logs":
+                tail = service.lines[-int(query.get("tail", 5000)) :]
+                return 200, {"content": "\n".join(tail)}, {}
+            case "POST", "services", "listkeys":
+                return 200, dict(service.keys), {}
+            case "POST", "services", "regenerateKeys":
+                field = {"Primary": "primaryKey", "Secondary": "secondaryKey"}[body["keyType"]]
+                service.keys[field] = body.get("keyValue") or new_key()
+                return accepted(service)
+            case "PATCH", "services":
+                return update(service, body)
+            case "DELETE", "services":
+                del self.services[service.name]
+                return 200, {}, {}
+        raise sdk.not_simulated(" ".join(what))
+
+    def _let_get_on(self, service: MockedService) -> None:
+        service.get_on()
+        if service.state == "Transitioning":  # longer each time, so that hours are a few questions
+            self.cloud.clock.sleep(service.held)
+            service.held *= 2
+
+    def _create(self, asked: Document) -> Reply:
+        name = asked["name"]
+        if asked["computeType"] != "ACI":
+            raise sdk.not_simulated(f"a service of compute type {asked['computeType']}")
+        service = self.services.setdefault(name, MockedService(name))
+        model_ids = asked["environmentImageRequest"].get("modelIds") or []
+        models = [describe_model(self.models.get_by_id(model_id)) for model_id in model_ids]
+        service.deploy(asked, models, self.said.plan_for(name))
+        return accepted(service)
+
+    def _is_in_use(self, model_id: str) -> bool:
+        services = self.services.values()
+        return any(model["id"] == model_id for service in services for model in service.models)
+
+    # The requests of those who score.
+
+    def _score(
+        self, name: str, request: requests.PreparedRequest, body: bytes, patience: float | None
+    ) -> Answered:
+        service = self.services.get(name)
+        if service is None or service.state != "Healthy":
+            raise requests.ConnectionError(f"no service {name!r} is running", request=request)
+        images: np.ndarray | None = None
+        status: int | None = None
+        said: Any = None
+        try:
+            self._take_time(self.said.delay_of(name), patience)
+            service.check_key(str(request.headers.get("Authorization", "")))
+            images = read_images(body)
+            status, said = 200, self._predict(service, images)
+        except Refused as refusal:
+            status, said = refusal.status, {"message": str(refusal)}
+        except Silent:
+            self._take_time(float("inf"), patience)
+        except ScriptRaised as raised:
+            service.log("".join(traceback.format_exception(raised.__cause__)))
+            status, said = 500, {"message": "run() of the scoring script raised; see the logs."}
+        finally:
+            self.cloud.requests.append(ScoringRequest(name, body, images, status))
+        return status or 500, orjson.dumps(said), {"Content-Type": "application/json"}
+
+    def _take_time(self, seconds: float, patience: float | None) -> None:
+        if patience is None and seconds == float("inf"):
+            raise self.note(AssertionError("This request has no time-out: it would wait for ever."))
+        if patience is not None and seconds > patience:
+            self.cloud.clock.sleep(patience)
+            raise requests.ReadTimeout("the mocked service does not answer in time")
+        self.cloud.clock.sleep(seconds)
+
+    def _predict(self, service: MockedService, images: np.ndarray) -> Any:
+        answer = self.said.answer_of(service.name)
+        try:
+            labels = (answer or self._predict_of(service))(images)
+            return np.asarray(labels).tolist()
+        except (Refused, Silent, ScriptRaised, requests.RequestException):
+            raise
+        except AssertionError as error:  # a check of the test's, within the answer
+            self.note(error)
+            raise
+        except Exception as error:
+            raise ScriptRaised from (self.note(error) if answer else error)
+
+    def note(self, error: Exception) -> Exception:
+        """An error of the test's own, which must not end as an answer of the service."""
+        self.said.errors.append(error)
+        return error
+
+    def _predict_of(self, service: MockedService) -> Answer:
+        """The ``predict`` of the model that a service was deployed with."""
+        for model in service.models:
+            for file in self._files_of(model):
+                if file.endswith((".pkl", ".pickle", ".joblib")):
+                    return _predict(_load(self.artifacts.content(file)))
+        raise AssertionError(
+            f"The service {service.name} has no pickled model to answer from: say what it "
+            "answers with mocked_workspace.cloud.answer_with(...)."
+        )
+
+    def _files_of(self, model: Document) -> list[str]:
+        asset = self.assets.get_asset_by_id(model["url"].removeprefix("aml://asset/"))
+        return [file for part in asset.artifacts for file in self.artifacts.under(part.prefix)]
+
+
+def update(service: MockedService, changes: list[Document]) -> Reply:
+    for change in changes:
+        field, _, entry = change["path"].strip("/").partition("/")
+        if field not in CHANGEABLE:
+            raise sdk.not_simulated(f"AciWebservice.update of {field}")
+        old = service.asked.get(field) or {}
+        service.asked[field] = {**old, entry: change["value"]} if entry else change["value"]
+    return accepted(service)
+
+
+def accepted(service: MockedService) -> Reply:
+    return 202, {}, {"Operation-Location": f"/operations/{service.name}"}
+
+
+def is_wanted(service: MockedService, query: Mapping[str, str]) -> bool:
+    return (
+        query.get("computeType", "ACI").upper() == "ACI"
+        and has_all(service.asked.get("kvTags"), query.get("tags"))
+        and has_all(service.asked.get("properties"), query.get("properties"))
+        and query.get("modelId", "") in ("", *(model["id"] for model in service.models))
+        and query.get("modelName", "") in ("", *(model["name"] for model in service.models))
+    )
+
+
+def describe_model(model: Any) -> Document:
+    """A model as part of a service, which the SDK reads with a parser of its own."""
+    return {
+        "id": model.id,
+        "name": model.name,
+        "version": model.version,
+        "url": model.url,
+        "createdTime": model.created_time.isoformat(),
+        "createdBy": model.created_by,
+        "description": model.description,
+        "mimeType": model.mime_type,
+        "framework": model.framework,
+        "frameworkVersion": model.framework_version,
+        "tags": model.kv_tags,
+        "properties": model.properties,
+        "unpack": model.unpack,
+        "experimentName": model.experiment_name,
+        "runId": model.run_id,
+        "datasets": [],
+    }
+
+
+def read_images(body: bytes) -> np.ndarray:
+    """The images of a request, in either form that score.py takes: (n, features) in float64."""
+    try:
+        plain = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
+        if not plain.startswith(b"\0\0"):
+            return np.asarray(orjson.loads(plain)["data"], dtype=np.float64)
+        images = decode_idx(plain)
+        return images.reshape(len(images), -1) / (255.0 if images.dtype == np.uint8 else 1.0)
+    except (DataError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
+        raise Refused(400, f"the body holds no images: {error!r}.") from error
+
+
+def _predict(model: Any) -> Answer:
+    """Like score.py: an image of another size is refused, and does not make ``run()`` raise."""
+
+    def predict(images: np.ndarray) -> Any:
+        expected = getattr(model, "n_features_in_", None)
+        if expected is not None and images.shape[1:] != (expected,):
+            raise Refused(400, f"the images have shape {images.shape}; expected (n, {expected}).")
+        return model.predict(images)
+
+    return predict
+
+
+def _bytes(body: Any) -> bytes:
+    """The body of a request; the SDK and our client send text or bytes, nothing else."""
+    return body.encode() if isinstance(body, str) else bytes(body or b"")
+
+
+@cache
+def _definition() -> Document:
+    return sdk.environment_document(digits.tutorial_environment())
+
+
+@lru_cache(maxsize=8)
+def _load(content: bytes) -> Any:
+    return joblib.load(io.BytesIO(content))
 
 
 def now() -> str:

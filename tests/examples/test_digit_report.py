@@ -4,8 +4,6 @@ from digit_report import count_errors
 
 from mnist_deploy.errors import DeploymentError, ServiceUnavailable
 
-pytest_plugins = ["mnist_deploy.testing"]
-
 
 def test_counts_errors(mocked_workspace, mnist_sample):
     mocked_workspace.cloud.answer_with(lambda images: [7] * len(images))

@@ -1,0 +1,103 @@
+"""The kit's fixtures and its marker. pytest finds them by the package's entry point.
+
+Every session imports this module, most of them for nothing: what is large is imported where
+it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import WorkspaceMock
+
+if TYPE_CHECKING:
+    from azureml.core import Workspace
+
+    from .digits import MnistSample
+    from .sdk import MockedWorkspace
+
+_MARKER = (
+    "mocked_workspace(assert_all_used=True, assert_all_deleted=False): what the fixture of this "
+    "name checks at the end, as mnist_deploy.testing.mock_workspace does"
+)
+_mock = pytest.StashKey[WorkspaceMock]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARKER)
+
+
+@pytest.fixture
+def mocked_workspace(request: pytest.FixtureRequest) -> Iterator[MockedWorkspace]:
+    """A workspace for every helper and for the SDK, without a process or a socket.
+
+    It starts with the model ``sklearn_mnist`` and the environment ``tutorial-env``, version 1
+    each, and remembers what is registered and deployed until the test ends. Its attribute
+    ``cloud``, a `mnist_deploy.testing.cloud.MockedCloud`, says how services behave and shows
+    what reached them. Scoring scripts are checked, but not run; what is sent to a service with
+    `requests` is answered, while other HTTP clients find nobody there.
+    """
+    marker = request.node.get_closest_marker("mocked_workspace")
+    mock = WorkspaceMock(*marker.args, **marker.kwargs) if marker else WorkspaceMock()
+    request.node.stash[_mock] = mock
+    with mock as workspace:
+        yield workspace
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """Raise in the test itself what its answers raised, and ask no more of one that failed."""
+    failure: BaseException | None = None
+    try:
+        return (yield)
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        if mock := item.stash.get(_mock, None):
+            mock.settle(failure)
+
+
+@pytest.fixture(scope="session")
+def local_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """The genuine SDK's workspace on this machine, which scoring scripts really run in.
+
+    One for the whole session, in a folder of its own: what is registered and deployed in it
+    stays until the session ends. It starts as `mocked_workspace` does. Where there is no local
+    workspace (on Windows), the test is skipped.
+    """
+    if sys.platform == "win32":
+        pytest.skip("the local workspace needs Linux or macOS")
+    from mnist_deploy import local
+
+    from .digits import stock
+
+    home = tmp_path_factory.mktemp("local_workspace")
+    before = dict(os.environ)
+    workspace = local.connect(home)
+    changed = {name for name in os.environ if os.environ[name] != before.get(name)}
+    try:
+        stock(workspace, tmp_path_factory.mktemp("model"))
+        yield workspace
+    finally:
+        local.stop(home)
+        for name in changed:
+            os.environ.pop(name, None)
+        os.environ.update({name: before[name] for name in changed & before.keys()})
+
+
+@pytest.fixture(scope="session")
+def mnist_sample(tmp_path_factory: pytest.TempPathFactory) -> MnistSample:
+    """A hundred genuine digits to test with and three hundred to train on, each class alike.
+
+    A `mnist_deploy.testing.digits.MnistSample`: ``images``, ``labels``, and ``data_dir`` with the
+    same digits as IDX files.
+    """
+    from .digits import write_small_sample
+
+    return write_small_sample(tmp_path_factory.mktemp("mnist_sample"))

@@ -1,0 +1,277 @@
+"""All that the kit knows of the insides of azureml-core, and how it takes their place.
+
+Models, environments and services of a mocked workspace are the SDK's own objects; its checks
+are its own, and so are its exceptions: only where it would open a connection is somebody else.
+Everything is autospecced. What belongs to another workspace goes its ordinary way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import datetime, timezone
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, Protocol
+from unittest.mock import Mock, create_autospec, patch
+
+import azureml.core.webservice.webservice
+from azureml._base_sdk_common.tracking.tracking_info_registry import TrackingInfoRegistry
+from azureml._model_management._util import populate_model_not_found_details
+from azureml._restclient.artifacts_client import ArtifactsClient
+from azureml._restclient.assets_client import AssetsClient
+from azureml._restclient.clientbase import ClientBase
+from azureml._restclient.models import Asset
+from azureml._restclient.models import Model as ModelDocument
+from azureml._restclient.models_client import ModelsClient
+from azureml._restclient.service_context import ServiceContext
+from azureml.core import Environment, Model, Webservice, Workspace
+from azureml.core.authentication import AbstractAuthentication
+from azureml.core.webservice import AciWebservice
+from azureml.exceptions import WebserviceException
+
+import mnist_deploy.client.endpoint
+import mnist_deploy.sdk
+import mnist_deploy.workspace
+
+from .cloud import Clock, MockedCloud
+from .network import CONTROL_HOST
+
+Patch = AbstractContextManager[Any]
+
+URL = f"https://{CONTROL_HOST}"
+IDENTITY = {
+    "name": "mocked",
+    "resource_group": "mocked",
+    "subscription_id": "00000000-0000-0000-0000-000000000000",
+    "location": "mocked",
+    "sku": "Basic",
+    "tags": {},
+}
+SCOPE = (
+    "/subscriptions/{subscription_id}/resourceGroups/{resource_group}"
+    "/providers/Microsoft.MachineLearningServices/workspaces/{name}"
+).format(**IDENTITY)
+
+# The clients of REST that are answered for, and which of their methods the public calls use.
+REST_CLIENTS: dict[type, dict[str, str]] = {
+    ModelsClient: {
+        "register_model": "Model.register",
+        "get_by_id": "Model(ws, id=)",
+        "query": "Model(ws, name), Model.list",
+        "patch": "Model.update, add_tags, add_properties",
+        "delete": "Model.delete",
+    },
+    AssetsClient: {
+        "create_asset": "Model.register",
+        "get_asset_by_id": "Model.download, Model.get_sas_urls",
+    },
+    ArtifactsClient: {
+        "upload_files": "Model.register",
+        "upload_artifact_from_path": "Model.deploy, of the script",
+        "get_files_by_artifact_prefix_id": "Model.download, Model.get_sas_urls",
+    },
+}
+# What takes its time, and what is done instead; `time` is the module that the SDK waits with.
+SHORTCUTS: dict[Any, dict[str, str]] = {
+    ClientBase: {"_get_retry_delay": "no pause before the SDK repeats a request"},
+    TrackingInfoRegistry: {"gather_all": "no git is run when a model is registered"},
+    azureml.core.webservice.webservice: {"time": "no time passes in wait_for_deployment"},
+}
+# What the SDK asks of a workspace beside its public properties.
+WORKSPACE_PARTS = {
+    "_auth_object": "of models and services",
+    "service_context": "of everything",
+}
+CONTEXT_PARTS = {
+    "get_auth": "the log-in of the REST clients",
+    "_get_workspace_scope": "the path of environments",
+    "_get_modelmanagement_restclient": "the host of models and services",
+    "_get_assets_restclient": "the host of models and services",
+    "_get_artifacts_restclient": "the host of uploads",
+    "_get_environment_restclient": "the host of environments",
+}
+RECORDED: dict[type, tuple[str, ...]] = {
+    Model: ("register", "download", "delete", "deploy"),
+    Environment: ("register", "get"),
+    Webservice: ("wait_for_deployment", "delete", "get_logs", "get_keys", "regen_key"),
+    AciWebservice: ("run", "update"),
+}
+_GENUINE = ("models", "environments", "webservices")  # properties that ask the REST clients
+
+
+class MockedWorkspace(Workspace):
+    """What the mock is specified by: the SDK's workspace, and the cloud behind it."""
+
+    @property
+    def cloud(self) -> MockedCloud:
+        """How services behave, and what reached them."""
+        raise NotImplementedError
+
+
+class RestClients(Protocol):
+    """What answers in the place of the SDK's: objects with the methods above."""
+
+    models: Any
+    assets: Any
+    artifacts: Any
+
+
+@contextmanager
+def replaced(cloud: MockedCloud, answering: RestClients) -> Iterator[MockedWorkspace]:
+    """A workspace whose REST clients are others, for as long as the block lasts."""
+    workspace, context, login = _doubles()
+    for double in (workspace, context, login):
+        double.reset_mock(return_value=True, side_effect=True)
+    _equip_context(context, login)
+    _equip_workspace(workspace, context, login, cloud)
+    with ExitStack() as patches:
+        for each in (
+            *_rest_clients(answering, context),
+            *_shortcuts(cloud.clock),
+            *_connecting(workspace),
+            *_recorders(cloud.spies),
+        ):
+            patches.enter_context(each)
+        yield workspace
+
+
+def not_simulated(what: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"mocked_workspace does not simulate {what}. The fixture local_workspace runs the genuine "
+        "SDK on a small control plane and knows more."
+    )
+
+
+def model_document(name: str, url: str, mime_type: str, **fields: Any) -> ModelDocument:
+    """A registered model, as the REST client hands it to `Model`."""
+    return ModelDocument(name, url, mime_type, created_time=datetime.now(timezone.utc), **fields)
+
+
+def asset(name: str, asset_id: str, prefixes: list[str]) -> Asset:
+    """The files of a model, as the REST client hands them to `Model`."""
+    artifacts = [SimpleNamespace(id=None, prefix=prefix) for prefix in prefixes]
+    return Asset(name, id=asset_id, artifacts=artifacts)
+
+
+def model_not_found(model_id: str) -> WebserviceException:
+    """What the SDK raises for a model that is not there."""
+    return WebserviceException(populate_model_not_found_details(id=model_id))
+
+
+def environment_document(environment: Environment) -> dict[str, Any]:
+    """A definition, as it is sent to be registered."""
+    return Environment._serialize_to_dict(environment)
+
+
+def _rest_clients(answering: RestClients, context: Any) -> Iterator[Patch]:
+    objects = {
+        ModelsClient: answering.models,
+        AssetsClient: answering.assets,
+        ArtifactsClient: answering.artifacts,
+    }
+    for client, names in REST_CLIENTS.items():
+        for name in names:
+            answer, genuine = getattr(objects[client], name), getattr(client, name)
+            yield _replace(client, name, _for_context(context, answer, genuine))
+
+
+def _for_context(context: Any, answer: Callable, genuine: Callable) -> Callable:
+    def reply(client: Any, *args: Any, **kwargs: Any) -> Any:
+        if client._service_context is context:
+            return answer(*args, **kwargs)
+        return genuine(client, *args, **kwargs)
+
+    return reply
+
+
+def _shortcuts(clock: Clock) -> Iterator[Patch]:
+    yield _replace(ClientBase, "_get_retry_delay", lambda *_, **__: 0.0)
+    yield _replace(TrackingInfoRegistry, "gather_all", lambda *_, **__: {})
+    ours = (mnist_deploy.sdk, mnist_deploy.client.endpoint)
+    for waiting in (azureml.core.webservice.webservice, *ours):
+        yield patch.object(waiting, "time", clock)
+
+
+def _connecting(workspace: Any) -> Iterator[Patch]:
+    """Whoever connects gets the mocked workspace, and no config.json is read."""
+    genuine = Workspace.get
+
+    def get(*args: Any, **kwargs: Any) -> Any:  # with a log-in of its own it is another workspace
+        return genuine(*args, **kwargs) if kwargs.get("auth") else workspace
+
+    yield _replace(Workspace, "get", get)
+    yield _replace(Workspace, "from_config", lambda *_, **__: workspace)
+    yield patch.object(mnist_deploy.workspace, "find_config", lambda *_: "a mocked config.json")
+    for name in ("_connect_azure", "_connect_local"):
+        yield patch.object(mnist_deploy.workspace, name, lambda *_, **__: workspace)
+
+
+def _recorders(record: Mock) -> Iterator[Patch]:
+    """Note the calls of what users call; each does what it does."""
+    for owner, names in RECORDED.items():
+        for name in names:
+            yield _replace(owner, name, getattr(owner, name))
+            record.attach_mock(double_of(owner, name), f"{owner.__name__}.{name}")
+
+
+def _replace(owner: type, name: str, side_effect: Callable) -> Patch:
+    has_no_self = isinstance(inspect.getattr_static(owner, name), (staticmethod, classmethod))
+    double = double_of(owner, name)
+    double.reset_mock()
+    double.side_effect = side_effect
+    return patch.object(owner, name, staticmethod(double) if has_no_self else double)
+
+
+@cache
+def double_of(owner: type, name: str) -> Any:
+    """An autospecced function: made once, as it takes a quarter of a millisecond."""
+    return create_autospec(getattr(owner, name))
+
+
+@cache
+def _doubles() -> tuple[Any, Any, Any]:
+    """Workspace, service context and log-in: made once, 15 ms for a hundred methods."""
+    workspace = create_autospec(MockedWorkspace, instance=True, spec_set=True)
+    kind: Any = type(workspace)  # of this one mock
+    kind.__repr__ = lambda _: "<mocked workspace>"
+    given = {*IDENTITY, *WORKSPACE_PARTS, "cloud"}
+    for name in dir(Workspace):
+        attribute = getattr(Workspace, name)
+        if name in _GENUINE:
+            setattr(kind, name, attribute)
+        elif isinstance(attribute, property) and name not in given:
+            setattr(kind, name, property(_refuse(f"Workspace.{name}")))
+    context = create_autospec(ServiceContext, instance=True)
+    return workspace, context, create_autospec(AbstractAuthentication, instance=True)
+
+
+def _equip_workspace(workspace: Any, context: Any, login: Any, cloud: MockedCloud) -> None:
+    parts = {"_auth_object": login, "service_context": context}
+    for name, value in {**IDENTITY, **parts, "cloud": cloud}.items():
+        setattr(workspace, name, value)
+    for name in dir(Workspace):
+        if not name.startswith("__") and callable(getattr(Workspace, name)):
+            getattr(workspace, name).side_effect = _refuse(f"Workspace.{name}")
+
+
+def _refuse(what: str) -> Callable[..., Any]:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise not_simulated(what)
+
+    return refuse
+
+
+def _equip_context(context: Any, login: Any) -> None:
+    login.get_authentication_header.side_effect = lambda: {"Authorization": "Bearer mocked"}
+    context.subscription_id = IDENTITY["subscription_id"]
+    context.resource_group_name = IDENTITY["resource_group"]
+    context.workspace_name = IDENTITY["name"]
+    given = {"get_auth": login, "_get_workspace_scope": SCOPE}
+    for name in CONTEXT_PARTS:
+        method = getattr(context, name)
+        if name in given:
+            method.return_value = given[name]
+        else:
+            method.return_value.config.base_url = URL

@@ -1,0 +1,335 @@
+"""`mock_workspace`: one object as block, decorator and fixture, and what it checks at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import socket
+import subprocess
+import time
+import unittest
+
+import azureml.core.webservice.webservice
+import numpy as np
+import pytest
+import requests
+from azureml.core import Environment, Model, Workspace
+
+import mnist_deploy as md
+from mnist_deploy.errors import EnvironmentNotFound, ModelError, ScriptFailed
+from mnist_deploy.testing import mock_workspace
+
+IMAGES = np.zeros((3, 784))
+
+
+def broken(images):
+    raise KeyError("no such column")
+
+
+class TestThreeWays:
+    def test_a_block(self, deploy):
+        with mock_workspace() as ws:
+            assert len(md.call_service(deploy(ws), IMAGES)) == 3
+
+    @mock_workspace()
+    def test_a_decorated_test_gets_it_beside_its_fixtures(self, deploy, ws, tmp_path):
+        assert list(ws.models) == ["sklearn_mnist"]
+        assert tmp_path.is_dir()
+        deploy(ws)
+
+    @mock_workspace
+    def test_that_has_no_use_for_it_may_connect(self):
+        assert list(md.connect_workspace().models) == ["sklearn_mnist"]
+
+    def test_a_decorated_function_keeps_its_name_and_loses_its_parameter(self):
+        @mock_workspace()
+        def count(ws, kind, *, more=0):
+            """How many there are."""
+            return len(getattr(ws, kind)) + more
+
+        assert (count.__name__, count.__doc__) == ("count", "How many there are.")
+        assert [*inspect.signature(count).parameters] == ["kind", "more"]
+        assert count("models") == count("environments", more=0) == 1
+
+    def test_a_coroutine(self):
+        @mock_workspace()
+        async def count(ws):
+            await asyncio.sleep(0)
+            return len(ws.models)
+
+        assert asyncio.run(count()) == 1
+
+    def test_a_generator(self):
+        @mock_workspace()
+        def opened(ws):
+            yield ws.name
+
+        assert list(opened()) == ["mocked"]
+
+    def test_a_unittest(self):
+        @mock_workspace(assert_all_deleted=True)
+        class Case(unittest.TestCase):
+            def test_starts_anew(self, ws):
+                assert list(ws.models) == ["sklearn_mnist"]
+                md.fetch_model(ws).delete()
+
+            test_again = test_starts_anew
+
+            def test_leaves_a_service(self, ws):
+                Model.deploy(ws, "svc", *deployment(ws))
+
+            def helper(self):
+                raise AssertionError("is no test")
+
+        result = unittest.TestResult()
+        unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
+        assert result.testsRun == 3
+        assert not result.errors
+        ((test, text),) = result.failures
+        assert test.id().endswith("test_leaves_a_service")
+        assert "Not deleted: svc" in text
+
+    @mock_workspace()
+    class TestOfAClass:
+        @pytest.mark.parametrize("turn", [1, 2])
+        def test_each_has_its_own(self, ws, turn):
+            md.fetch_model(ws).delete()
+
+    def test_two_at_a_time_are_refused(self, mocked_workspace):
+        with pytest.raises(RuntimeError, match="mocked already"), mock_workspace():
+            pass
+        assert mocked_workspace.models  # which is what it was
+
+
+def deployment(ws):
+    inference_config = md.build_inference_config(md.fetch_environment(ws))
+    return [md.fetch_model(ws)], inference_config, md.build_aci_config()
+
+
+class TestStart:
+    def test_holds_the_model_and_the_environment(self, mocked_workspace):
+        model = md.fetch_model(mocked_workspace)
+        environment = md.fetch_environment(mocked_workspace)
+        assert isinstance(mocked_workspace, Workspace)
+        assert isinstance(model, Model)
+        assert model.id == "sklearn_mnist:1"
+        assert isinstance(environment, Environment)
+        assert (environment.name, environment.version) == ("tutorial-env", "1")
+        assert list(mocked_workspace.environments) == ["tutorial-env"]
+        assert mocked_workspace.webservices == {}
+
+    def test_needs_no_preparation(self, mocked_workspace, tmp_path):
+        assert md.prepare_workspace(mocked_workspace, tmp_path).id == "sklearn_mnist:1"
+        assert md.fetch_environment(mocked_workspace).version == "1"
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("config", ["config.json", ".azureml/config.json"])
+def test_a_stray_config_is_never_read(mocked_workspace, tmp_path, monkeypatch, config):
+    (tmp_path / config).parent.mkdir(exist_ok=True)
+    (tmp_path / config).write_text("this is no JSON")
+    monkeypatch.chdir(tmp_path)
+    for connect in (
+        md.connect_workspace,
+        lambda: md.connect_workspace(config),
+        lambda: md.connect_workspace(local=False),
+        lambda: md.connect_workspace(local=True),
+        Workspace.from_config,
+        lambda: Workspace.get("mine", subscription_id="s", resource_group="g"),
+    ):
+        assert connect() is mocked_workspace
+
+
+def test_opens_no_socket_and_starts_no_process(mocked_workspace, deploy, tmp_path, monkeypatch):
+    tried = []
+
+    def forbidden(*arguments, **_):
+        tried.append(arguments)
+        raise OSError("a socket or a process")
+
+    monkeypatch.setattr(socket, "socket", forbidden)
+    monkeypatch.setattr(socket, "getaddrinfo", forbidden)
+    monkeypatch.setattr(subprocess, "Popen", forbidden)
+    md.prepare_workspace(mocked_workspace, tmp_path)
+    md.download_model(md.fetch_model(mocked_workspace), tmp_path)
+    with md.closing_service(deploy(mocked_workspace, auth_enabled=True)) as service:
+        primary, _ = service.get_keys()
+        assert len(md.call_service(service, IMAGES)) == 3
+        assert len(md.post_images(service.scoring_uri, IMAGES, api_key=primary)) == 3
+        assert len(service.run(json.dumps({"data": IMAGES.tolist()}))) == 3
+        headers = {"Authorization": f"Bearer {primary}"}
+        body = json.dumps({"data": IMAGES.tolist()})
+        assert requests.post(service.scoring_uri, body, headers=headers).ok
+        assert service.get_logs()
+        service.regen_key("Primary")
+    assert not tried  # whoever may have caught the error
+
+
+class TestChecks:
+    """What `mock_workspace` asks at its end."""
+
+    @pytest.mark.parametrize(
+        ("say", "complaint"),
+        [
+            (lambda cloud: cloud.answer_with(lambda images: []), "answer_with.*never asked for"),
+            (lambda cloud: cloud.answer_with([7, 2]), r"answer_with\(\[7, 2\]\): never"),
+            (lambda cloud: cloud.refuse(503, service="other"), r"refuse\(503\): never"),
+            (lambda cloud: cloud.delay(3), r"delay\(3\): never"),
+            (lambda cloud: cloud.fail_init("E"), r"fail_init\('E'\): never"),
+            (lambda cloud: (cloud.time_out(), cloud.recover()), r"time_out\(\): never"),
+        ],
+    )
+    def test_what_was_prepared_must_be_asked_for(self, say, complaint):
+        with pytest.raises(AssertionError, match=complaint):
+            mock_workspace()(lambda ws: say(ws.cloud))()
+        with mock_workspace(assert_all_used=False) as ws:
+            say(ws.cloud)
+
+    @pytest.mark.parametrize("say", ["answer_with", "answer_in_turn"])
+    def test_to_the_last(self, deploy, say):
+        @mock_workspace()
+        def use_three_of_four(ws):
+            if say == "answer_with":
+                ws.cloud.answer_with([7, 2, 1, 0])
+            else:
+                ws.cloud.answer_in_turn([7], [2], [1], [0])
+            md.call_service(deploy(ws), IMAGES, batch_size=1)
+
+        with pytest.raises(AssertionError, match="1 of 4 not"):
+            use_three_of_four()
+
+    def test_services_must_be_deleted(self, deploy):
+        @mock_workspace(assert_all_deleted=True)
+        def leave_two(ws):
+            deploy(ws, "left")
+            md.delete_service(deploy(ws, "gone"))
+            deploy(ws, "too")
+
+        with pytest.raises(AssertionError, match="Not deleted: left, too"):
+            leave_two()
+
+    def test_what_a_function_raised_is_raised(self, deploy):
+        @mock_workspace()
+        def swallow_it(ws):
+            ws.cloud.answer_with(broken)
+            with pytest.raises(ScriptFailed):
+                md.call_service(deploy(ws), IMAGES)
+
+        with pytest.raises(KeyError, match="no such column") as caught:
+            swallow_it()
+        assert caught.traceback[-1].name == "broken"
+
+    def test_and_not_if_it_was_expected(self, deploy):
+        with mock_workspace() as ws:
+            ws.cloud.answer_with(broken)
+            ws.cloud.expect_error(KeyError)
+            with pytest.raises(ScriptFailed):
+                md.call_service(deploy(ws), IMAGES)
+            assert isinstance(ws.cloud.errors[0], KeyError)
+
+    def test_an_error_that_was_expected_must_come(self):
+        expecting = mock_workspace()(lambda ws: ws.cloud.expect_error(KeyError))
+        with pytest.raises(AssertionError, match=r"expect_error\(KeyError\): none was raised"):
+            expecting()
+
+    def test_it_comes_before_the_failure_it_led_to(self, deploy):
+        @mock_workspace()
+        def call_it(ws):
+            ws.cloud.answer_with(broken)
+            md.call_service(deploy(ws), IMAGES)
+
+        with pytest.raises(KeyError) as caught:
+            call_it()
+        assert isinstance(caught.value.__context__, ScriptFailed)
+
+    def test_a_test_that_failed_hears_no_more(self, deploy):
+        @mock_workspace(assert_all_deleted=True)
+        def fail(ws):
+            deploy(ws)
+            ws.cloud.refuse(503)
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+
+
+class TestIsolation:
+    @pytest.mark.parametrize("turn", [1, 2])
+    def test_nothing_is_left_for_the_next_test(self, mocked_workspace, cloud, turn):
+        assert not cloud.calls
+        assert not cloud.requests
+        assert not mocked_workspace.webservices
+        mocked_workspace.get_default_datastore.assert_not_called()
+        with pytest.raises(NotImplementedError):
+            mocked_workspace.get_default_datastore()
+        mocked_workspace.get_default_datastore.side_effect = None
+        mocked_workspace.name = "changed"
+        md.fetch_model(mocked_workspace).add_tags({"turn": str(turn)})
+        assert md.fetch_model(mocked_workspace).tags["turn"] == str(turn)
+        md.fetch_model(mocked_workspace).delete()
+
+    @pytest.mark.parametrize("failure", [None, ZeroDivisionError])
+    def test_all_is_whole_again_afterwards(self, failure):
+        def parts():
+            return (
+                *(Model.deploy, Environment.get, Workspace.get, Workspace.from_config),
+                *(requests.Session.get_adapter, azureml.core.webservice.webservice.time),
+                *(socket.getaddrinfo, socket.socket.connect, time.sleep),
+            )
+
+        @mock_workspace()
+        def fail(ws):
+            assert not set(map(id, parts()[:-1])) & set(map(id, genuine))
+            ws.cloud.refuse(503)
+            if failure:
+                raise failure
+
+        genuine = parts()
+        with pytest.raises(failure or AssertionError):
+            fail()
+        assert parts() == genuine
+        assert "connect" not in vars(socket.socket)
+
+    def test_a_local_workspace_beside_it_stays_itself(self, mocked_workspace, local_workspace):
+        here = len(list(Model.list(local_workspace)))
+        md.fetch_model(mocked_workspace).delete()
+        assert mocked_workspace.models == {}
+        assert len(list(Model.list(local_workspace))) == here
+        assert md.fetch_environment(local_workspace).name == "tutorial-env"
+        assert local_workspace.webservices == {}
+
+
+class TestWrongCalls:
+    """What would fail on Azure fails here, and what is not simulated says so."""
+
+    def test_an_unknown_method_of_the_workspace(self, mocked_workspace):
+        with pytest.raises(AttributeError):
+            mocked_workspace.get_defualt_datastore()
+
+    def test_wrong_arguments(self, mocked_workspace):
+        with pytest.raises(TypeError):
+            Model.register(mocked_workspace, "model.pkl", nmae="mine")
+        with pytest.raises(TypeError):
+            mocked_workspace.get_details("too", "many")
+
+    def test_what_is_not_simulated_names_the_fixture_that_may_know_it(
+        self, mocked_workspace, deploy
+    ):
+        with pytest.raises(NotImplementedError, match="local_workspace"):
+            mocked_workspace.get_default_datastore()
+        with pytest.raises(NotImplementedError, match="compute_targets"):
+            mocked_workspace.compute_targets  # noqa: B018
+        service = deploy(mocked_workspace)
+        with pytest.raises(NotImplementedError, match="appInsightsEnabled"):
+            service.update(enable_app_insights=True)
+
+    def test_a_workspace_without_mock_is_none(self, mocked_workspace):
+        with pytest.raises((AttributeError, TypeError)):
+            md.deploy_to_aci(None, md.fetch_model(mocked_workspace), None, None)
+
+    def test_what_is_not_registered(self, mocked_workspace):
+        with pytest.raises(ModelError, match="sklearn_mnist:1"):
+            md.fetch_model(mocked_workspace, "sklearn_minst")
+        with pytest.raises(EnvironmentNotFound, match="tutorial-env:1"):
+            md.fetch_environment(mocked_workspace, version="2")

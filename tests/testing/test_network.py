@@ -1,0 +1,136 @@
+"""While a workspace is mocked nothing leaves this machine, and what stays here goes on working."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.server
+import socket
+import threading
+import urllib.request
+
+import pytest
+import requests
+
+import mnist_deploy as md
+from mnist_deploy.testing import mock_workspace
+from mnist_deploy.testing.network import ConnectionBlocked, is_here
+
+STRANGER = "198.51.100.7"  # set aside for documentation: nobody is there
+
+
+async def open_stream():
+    await asyncio.open_connection("stranger.example", 443)
+
+
+TRIES = {
+    "requests": lambda: requests.get("https://stranger.example/"),
+    "urllib": lambda: urllib.request.urlopen("http://stranger.example/"),
+    "asyncio": lambda: asyncio.run(open_stream()),
+    "a name": lambda: socket.create_connection(("stranger.example", 80)),
+    "a name, looked up by the socket": lambda: tcp().connect(("stranger.example", 80)),
+    "a look-up": lambda: socket.getaddrinfo(host="stranger.example", port=443),
+    "an old look-up": lambda: socket.gethostbyname("stranger.example"),
+    "an address": lambda: tcp().connect((STRANGER, 80)),
+    "an address, without an exception": lambda: tcp().connect_ex((STRANGER, 80)),
+    "a datagram": lambda: udp().sendto(b"", (STRANGER, 53)),
+    "a datagram with flags": lambda: udp().sendto(b"", 0, (STRANGER, 53)),
+    "a message": lambda: udp().sendmsg([b""], [], 0, (STRANGER, 53)),
+}
+
+
+def tcp():
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+
+
+def udp():
+    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+
+@pytest.mark.parametrize("way", TRIES)
+def test_who_would_leave_is_named(mocked_workspace, cloud, way):
+    host = STRANGER if "address" in way or "datagram" in way or "message" in way else "stranger"
+    cloud.expect_error(ConnectionBlocked)
+    with pytest.raises(ConnectionBlocked, match=host):
+        TRIES[way]()
+
+
+def test_a_try_that_is_swallowed_is_raised_at_the_end():
+    @mock_workspace()
+    def swallow_it():
+        with contextlib.suppress(Exception):
+            requests.get("https://stranger.example/")
+
+    with pytest.raises(ConnectionBlocked, match="stranger"):
+        swallow_it()
+
+
+@pytest.fixture
+def server():
+    """A web server on the loopback, as a test may start one of its own."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_servers_of_the_test_s_own_go_on_working(mocked_workspace, server, host):
+    assert requests.get(f"http://{host}:{server}").status_code == 204
+    assert urllib.request.urlopen(f"http://{host}:{server}").status == 204
+
+    async def connect():
+        _, writer = await asyncio.open_connection(host, server)
+        writer.close()
+
+    asyncio.run(connect())
+    here, there = socket.socketpair()
+    here.sendall(b"x")
+    assert there.recv(1) == b"x"
+
+
+def test_a_unix_socket_is_here(mocked_workspace, tmp_path):
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(path)
+        server.listen()
+        client.connect(path)
+
+
+def test_another_client_than_requests_is_told_so(mocked_workspace, deploy, cloud):
+    service = deploy(mocked_workspace)
+    cloud.expect_error(ConnectionBlocked)
+    with pytest.raises(ConnectionBlocked, match=r"svc\.services\.mocked\.invalid.*`requests`"):
+        urllib.request.urlopen(service.scoring_uri)
+    md.delete_service(service)
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        (None, True),
+        ("", True),
+        ("LOCALHOST", True),
+        (b"127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("0.0.0.0", True),
+        ("::ffff:10.0.0.1", False),
+        ("10.0.0.1", False),
+        ("fe80::1%eth0", False),
+        ("localhost.example", False),
+        (socket.gethostname(), True),
+    ],
+)
+def test_what_is_here(host, here):
+    assert is_here(host) == here

@@ -1,0 +1,220 @@
+"""The kit in the repository of somebody who has installed the package."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import mnist_deploy.testing
+
+pytest_plugins = ["pytester"]
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+_WITHOUT = ("cacheprovider", "xdist", "hypothesispytest")  # whose import takes seconds
+BARE = ("-W", "ignore", *(f"-pno:{name}" for name in _WITHOUT))
+    "-W",
+    "ignore",
+    *(f"-pno:{name}" for name in ("cacheprovider", "xdist", "hypothesispytest")),
+)
+
+
+@pytest.fixture
+def run(pytester):
+    """Run a test module that has these lines; in this process, where the SDK is loaded."""
+
+    def run(source, *arguments):
+        pytester.makepyfile(textwrap.dedent(source))
+        return pytester.runpytest_inprocess(*BARE, "--strict-markers", *arguments)
+
+    return run
+
+
+def recipes():
+    """The code of the chapter "How do I …" as one test module."""
+    text = mnist_deploy.testing.__doc__ or ""
+    blocks = re.findall(r"::\n\n((?:(?:    .*)?\n)+)", text)
+    return "\n\n".join(textwrap.dedent(block) for block in blocks)
+
+
+def test_the_recipes_pass(run):
+    run(recipes(), "-k", "not local").assert_outcomes(passed=10, deselected=1)
+    assert len(re.findall(r"^… .*\?", mnist_deploy.testing.__doc__ or "", re.M)) == 10
+
+
+def test_the_fixtures_are_there_and_documented(run):
+    output = run("def test(mocked_workspace): ...", "--fixtures", "-v").stdout.str()
+    for name in ("mocked_workspace", "local_workspace [session scope]", "mnist_sample"):
+        assert name in output
+    markers = run("def test(): ...", "--markers").stdout.str()
+    assert "@pytest.mark.mocked_workspace(assert_all_used=True, assert_all_deleted" in markers
+
+
+@pytest.mark.parametrize("line", ["", 'pytest_plugins = ["mnist_deploy.testing"]'])
+@pytest.mark.parametrize("options", [(), ("-p", "mnist_deploy.testing")])
+def test_it_is_registered_once_however_often_it_is_named(run, line, options):
+    run(f"{line}\ndef test(mocked_workspace): ...", *options).assert_outcomes(passed=1)
+
+
+def test_where_no_plugin_loads_by_itself_the_line_is_enough(run, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    line = 'pytest_plugins = ["mnist_deploy.testing"]'
+    run(f"{line}\ndef test(mocked_workspace): ...").assert_outcomes(passed=1)
+    run("def test(mocked_workspace): ...").assert_outcomes(errors=1)
+
+
+class TestMarker:
+    def test_holds_for_a_module_and_a_test_may_differ(self, run):
+        result = run(
+            """
+            import pytest
+            pytestmark = pytest.mark.mocked_workspace(assert_all_used=False)
+
+            def test_module(mocked_workspace):
+                mocked_workspace.cloud.refuse(503)
+
+            @pytest.mark.mocked_workspace(assert_all_used=True)
+            def test_own(mocked_workspace):
+                mocked_workspace.cloud.refuse(503)
+            """
+        )
+        result.assert_outcomes(passed=2, errors=1)
+        result.stdout.fnmatch_lines("*AssertionError: cloud.refuse(503): never asked for")
+
+    @pytest.mark.parametrize("arguments", ["assert_all_gone=True", "True"])
+    def test_with_wrong_arguments_is_an_error(self, run, arguments):
+        run(
+            f"""
+            import pytest
+            @pytest.mark.mocked_workspace({arguments})
+            def test(mocked_workspace): ...
+            """
+        ).assert_outcomes(errors=1)
+
+
+class TestOutcome:
+    SERVICE = """
+        import pytest, numpy as np, mnist_deploy as md
+
+        @pytest.fixture
+        def service(mocked_workspace):
+            inference_config = md.build_inference_config(md.fetch_environment(mocked_workspace))
+            model = md.fetch_model(mocked_workspace)
+            service = md.deploy_to_aci(
+                mocked_workspace, model, inference_config, md.build_aci_config(), "svc"
+            )
+            with md.closing_service(service):
+                yield service
+    """
+
+    def test_a_fixture_s_clean_up_comes_before_the_checks(self, run):
+        source = """
+        @pytest.mark.mocked_workspace(assert_all_deleted=True)
+        def test(service): ...
+        """
+        run(self.SERVICE + source).assert_outcomes(passed=1)
+
+    def test_what_a_function_raised_fails_the_test_itself(self, run):
+        source = """
+        def test(service, mocked_workspace):
+            mocked_workspace.cloud.answer_with(lambda images: images[:, 10_000])
+            with pytest.raises(Exception):
+                md.call_service(service, np.zeros((1, 784)))
+        """
+        result = run(self.SERVICE + source)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines("*IndexError*out of bounds*")
+
+    @pytest.mark.parametrize("end", ["assert False", "pytest.skip('later')"])
+    def test_of_a_failure_says_no_more(self, run, end):
+        source = f"""
+        @pytest.mark.mocked_workspace(assert_all_deleted=True)
+        def test(mocked_workspace):
+            mocked_workspace.cloud.refuse(503)
+            {end}
+        """
+        outcome = {"failed": 1} if "False" in end else {"skipped": 1}
+        run(self.SERVICE + source).assert_outcomes(**outcome)
+
+
+def test_a_decorated_test_keeps_its_fixtures(run):
+    run(
+        """
+        import pytest
+        from mnist_deploy.testing import mock_workspace
+
+        @pytest.fixture
+        @mock_workspace()
+        def ours(ws, tmp_path):
+            yield ws
+
+        def test_fixture(ours):
+            assert ours.models
+
+        @pytest.mark.parametrize("n", [1, 2])
+        @mock_workspace()
+        def test_function(n, ws, tmp_path):
+            assert ws.models
+
+        @mock_workspace()
+        class TestClass:
+            def test_method(self, tmp_path, ws):
+                assert ws.models
+
+            @staticmethod
+            def test_static():
+                pass
+        """
+    ).assert_outcomes(passed=5)
+
+
+@pytest.fixture
+def repository(pytester):
+    """The example of the README."""
+    for name in ("digit_report.py", "test_digit_report.py"):
+        shutil.copy(EXAMPLES / name, pytester.path)
+    return pytester
+
+
+def test_the_example_passes_and_sees_a_mistake(repository):
+    arguments = (*BARE, "-k", "not real")
+    repository.runpytest_inprocess(*arguments).assert_outcomes(passed=4, deselected=1)
+    code = repository.path / "digit_report.py"
+    code.write_text(code.read_text().replace("with md.closing_service(service):", "if True:"))
+    repository.runpytest_inprocess(*arguments).assert_outcomes(passed=2, failed=2, deselected=1)
+
+
+@pytest.mark.processes
+def test_the_example_and_the_recipe_work_for_real(repository):
+    repository.makepyfile(recipes())
+    result = repository.runpytest_inprocess(*BARE, "-k", "local or works_for_real")
+    result.assert_outcomes(passed=2, deselected=14)
+
+
+def test_a_session_that_does_not_use_it_loads_nothing():
+    program = "import sys, pytest; before = set(sys.modules); import mnist_deploy.testing.plugin; "
+    program += "print(*set(sys.modules) - before)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    ours = {"mnist_deploy", "mnist_deploy.testing", "mnist_deploy.testing.plugin"}
+    assert set(run.stdout.split()) <= ours
+    (entry,) = metadata.distribution("mnist-deploy").entry_points.select(group="pytest11")
+    assert (entry.name, entry.value) == ("mnist_deploy.testing", "mnist_deploy.testing.plugin")
+
+
+@pytest.mark.processes
+def test_unittest_needs_no_pytest():
+    program = """
+import sys; sys.modules["pytest"] = None
+from mnist_deploy.testing import mock_workspace
+with mock_workspace() as ws: print(*ws.models)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == ["sklearn_mnist"]

@@ -1,0 +1,85 @@
+"""What the kit knows of the SDK's insides is named in one module, and true of this SDK."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from azureml.core import Environment, Model, Webservice
+
+import mnist_deploy as md
+from mnist_deploy.testing import mock_workspace, sdk, services
+
+ROOM = Path(sdk.__file__).parent
+USES = [
+    *[(client, name) for client, names in sdk.REST_CLIENTS.items() for name in names],
+    *[(owner, name) for owner, names in sdk.SHORTCUTS.items() for name in names if name != "time"],
+]
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """Use all that the mocked workspace simulates, once; the names in the SDK that were used."""
+    folder = tmp_path_factory.mktemp("walk")
+    (folder / "model.pkl").write_bytes(b"content")
+    with pytest.MonkeyPatch.context() as patch, mock_workspace() as ws:
+        patch.chdir(folder)
+        model = Model.register(ws, "model.pkl", "mine", tags={"a": "1"})
+        model.update(description="better")
+        assert Model(ws, id=model.id).description == "better"
+        assert [each.id for each in Model.list(ws, "mine")] == ["mine:1"]
+        model.download("out")
+        model.delete()
+        Environment("mine").register(ws)
+        (folder / "score.py").write_text("def init(): ...\ndef run(data): ...\n")
+        inference_config = md.build_inference_config(md.fetch_environment(ws))
+        deployment = [md.fetch_model(ws)], inference_config, md.build_aci_config()
+        ws.cloud.never_finish(service="slow")
+        with pytest.raises(Exception, match="exceeded timeout"):
+            Model.deploy(ws, "slow", *deployment).wait_for_deployment(timeout_sec=9)
+        slept = ws.cloud.clock.slept
+        service = Model.deploy(ws, "svc", *deployment)
+        service.wait_for_deployment()
+        ws.cloud.refuse(502)
+        with pytest.raises(Exception, match="502"):
+            service.run('{"data": [[0]]}')  # which the SDK repeats after a pause
+        Webservice(ws, "svc").delete()
+        doubles = {f"{owner.__name__}.{name}": sdk.double_of(owner, name) for owner, name in USES}
+        used = {name for name, double in doubles.items() if double.called}
+        context = ws.service_context
+        used |= {name for name in sdk.CONTEXT_PARTS if getattr(context, name).called}
+        used |= {"time"} if slept > services.HELD else set()
+    return used
+
+
+@pytest.mark.parametrize("name", [f"{owner.__name__}.{name}" for owner, name in USES])
+def test_the_sdk_uses_what_is_replaced(walk, name):
+    assert name in walk
+
+
+@pytest.mark.parametrize("name", [*sdk.CONTEXT_PARTS, "time"])
+def test_the_sdk_asks_for_what_is_given(walk, name):
+    assert name in walk
+
+
+@pytest.mark.parametrize("part", sdk.WORKSPACE_PARTS)
+def test_the_sdk_needs_each_part_of_the_workspace(mocked_workspace, deploy, part):
+    setattr(mocked_workspace, part, None)
+    with pytest.raises(md.MnistDeployError, match="NoneType"):
+        deploy(mocked_workspace)
+
+
+@pytest.mark.parametrize("file", sorted(ROOM.glob("*.py")), ids=lambda file: file.name)
+def test_no_other_module_knows_the_insides(file):
+    assert len(list(ROOM.glob("*.py"))) <= 9
+    if file.name == "sdk.py":
+        return
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("azureml"):
+            assert not re.search(r"\._", node.module)
+        if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr):
+            assert isinstance(node.value, ast.Name)
+            assert node.value.id in ("self", "WorkspaceMock")
