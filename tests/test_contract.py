@@ -371,11 +371,8 @@ class TestBrokenScripts:
             "def init(): ...\ndef run(data): raise KeyError('no such column')\n"
         )
 
-        def broken(images):
-            raise KeyError("no such column")
-
         if kind == "mocked":
-            workspace.cloud.answer_with(broken)
+            workspace.cloud.answer_with(KeyError("no such column"))
         with md.closing_service(deploy(workspace, name, "broken.py")) as service:
             with pytest.raises(ScriptFailed) as caught:
                 md.call_service(service, np.zeros((1, 784)))

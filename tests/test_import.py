@@ -44,7 +44,7 @@ MAP: dict[str, set[str]] = {
     "workspace": {"errors", "local", "sdk"},
     "part_one": {"data", "environments", "errors", "models", "sdk", "workspace"},
     "__main__": {"tutorial"},
-    "testing": {"data", "environments", "errors", "local", "models", "sdk"},
+    "testing": {"client", "data", "environments", "errors", "local", "models", "sdk", "workspace"},
     "local": set(),
 }
 WITHOUT_AZURE = {"data", "errors", "plots", "tutorial"}
