@@ -38,6 +38,7 @@ ODD_TEXTS = [
 ODD_BODIES = [b"", b"{", b"[]", b"null", b"\xff", b'"text"', b"[" * 5000, b'{"a":1e999}', b"5",
               b'{"name":"\\ud800"}', b"<BlockList>", b"<a/>"]  # fmt: skip
 LABELS = {"a": "b"}
+ARM = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
 PATCH = [{"op": "replace", "path": "/kvTags/a", "value": "c"}]
 # A valid body for each route that takes one; every other route is sent one of these.
 BODIES: dict[str, Any] = {
@@ -64,13 +65,38 @@ BODIES: dict[str, Any] = {
                           "python": {"condaDependencies": {"dependencies": ["a"]}}},
                       "assets": [{"id": "score.py", "url": "aml://artifact/never/uploaded/x"}]}},
     "/regenerateKeys": {"keyType": "Primary", "keyValue": "k"},
+    # SDK v2's
+    "/models/<name>/versions/<version>": {"properties": {
+        "modelUri": "azureml://datastores/workspaceblobstore/paths/LocalUpload/c/f", "tags": LABELS,
+        "flavors": {"f": {"data": LABELS}}, "isArchived": False}},
+    "/environments/<name>/versions/<version>": {"properties": {
+        "image": "i", "condaFile": "dependencies: []", "tags": LABELS, "properties": LABELS}},
+    "/codes/<name>/versions/<version>": {"properties": {
+        "codeUri": "https://x/blobs/Code/c/code", "properties": {"hash_sha256": "h"}}},
+    "/computes/<compute>": {"properties": {
+        "computeType": "Kubernetes", "properties": {"namespace": "n"}}, "tags": LABELS},
+    "/onlineEndpoints/<endpoint>": {"tags": LABELS, "properties": {
+        "authMode": "Key", "traffic": {}, "mirrorTraffic": {}, "properties": LABELS,
+        "keys": {"primaryKey": "k"}}},
+    "/deployments/<deployment>": {"sku": {"capacity": 1}, "tags": LABELS, "properties": {
+        "endpointComputeType": "Managed", "instanceType": "Standard_DS3_v2",
+        "codeConfiguration": {"scoringScript": "s.py", "codeId": f"{ARM}/codes/s/versions/1"},
+        "model": f"{ARM}/models/m/versions/1", "environmentVariables": LABELS,
+        "environmentId": f"{ARM}/environments/s/versions/1",
+        "requestSettings": {"requestTimeout": "PT5S", "maxConcurrentRequestsPerInstance": 1},
+        "scaleSettings": {"scaleType": "TargetUtilization", "minInstances": 1},
+        "containerResourceRequirements": {"containerResourceLimits": {"cpu": "1"}}}},
+    "/getLogs": {"tail": 5, "containerType": "InferenceServer"},
 }  # fmt: skip
+DELETED = ("name", "_id", "compute", "deployment", "endpoint")  # what a DELETE's path ends with
 QUERIES = ("count", "$skipToken", "tail", "offset", "tags", "properties", "name", "version",
            "latestVersionOnly", "framework", "computeType", "comp", "blockid", "sig", "prefix",
            "datasetId", "restype", "delimiter", "$skip", "$top", "resource")  # fmt: skip
 VALUES = {"subscription": "s", "group": "g", "workspace": "w", "model_id": "m:1", "image_id": "i:1",
           "origin": "LocalUpload", "container": "c", "path": "f", "version": "1",
-          "blob": b64encode(b"LocalUpload/c/f").decode(), "asset_id": "m:1"}  # fmt: skip
+          "endpoint": "end-point", "deployment": "blue", "kind": "jobs",
+          "blob": b64encode(b"LocalUpload/c/f").decode(), "asset_id": "m:1",
+          "artifact": "LocalUpload/c/f"}  # fmt: skip
 
 
 class Sender:
@@ -115,8 +141,9 @@ class Sender:
         path = self.fill(rule, method, odd)
         query = query or {}
         if path.startswith("/blobs"):
-            right = "write" if method == "PUT" else "read"
-            query = {"sig": derive(self._token, f"{right} {VALUES['blob']}")} | query
+            right = f"{'write' if method == 'PUT' else 'read'} {VALUES['blob']}"
+            right = right if "blob" in rule.arguments else "folder "
+            query = {"sig": derive(self._token, right)} | query
         body = json.dumps(body_of(rule)).encode() if body is None else body
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         answer = self._client.open(
@@ -153,7 +180,7 @@ class Sender:
             value = values.get(name, "s")
             if name == odd:
                 value = self._random.choice([text for text in ODD_TEXTS if text])
-            elif method == "DELETE" and name.endswith(("name", "_id")):
+            elif method == "DELETE" and name.endswith(DELETED):
                 value = "gone:1"  # what is there stays for the others
             for form in (f"<{name}>", f"<path:{name}>"):
                 path = path.replace(form, quote(value, safe=""))

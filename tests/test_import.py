@@ -26,7 +26,7 @@ else:
 
 PACKAGE = Path(mnist_deploy.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = {"azureml", "sklearn", "matplotlib", "flask"}
+HEAVY = {"azure", "azureml", "sklearn", "matplotlib", "flask"}
 
 # The map: each room, and the rooms that it may import. ``testing`` and what is not named in
 # `WITHOUT_AZURE` may import Azure's SDK too.
@@ -186,7 +186,8 @@ def declared() -> set[str]:
     if not pyproject.is_file():
         pytest.skip("installed from a wheel: no pyproject.toml")
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    return {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    lines = [*project["dependencies"], *project["optional-dependencies"]["v2"]]
+    return {canonicalize_name(Requirement(line).name) for line in lines}
 
 
 files_of = cache(metadata.files)

@@ -1,6 +1,6 @@
-"""The local workspace: the genuine azureml-core SDK without Azure.
+"""The local workspace: Microsoft's genuine SDKs, v1 and v2, without Azure.
 
-A small control plane on 127.0.0.1, a process of its own, answers the SDK as Azure would.
+A small control plane on 127.0.0.1, a process of its own, answers both as Azure would.
 Its web services are real processes of Microsoft's inference server. What is registered
 stays on disk; everything that runs ends with the last process that uses it.
 """
@@ -26,6 +26,7 @@ import platformdirs
 # or slow to start is imported where it is used.
 if TYPE_CHECKING:
     import requests
+    from azure.ai.ml import MLClient
     from azureml.core import Workspace
     from azureml.core.authentication import TokenAuthentication
 
@@ -176,13 +177,36 @@ def _authentication(endpoint: Endpoint) -> TokenAuthentication:
     """
     from azureml.core.authentication import TokenAuthentication
 
+    from .tls import CLOUD
+
     known = os.environ.get("AZUREML_CURRENT_CLOUD", "AzureCloud")
+    if known.startswith(f"{CLOUD}-"):  # a name that SDK v2 has set, and alone knows
+        known = "AzureCloud"
     authentication = TokenAuthentication(lambda audience: endpoint.token, cloud=known)
     cloud = authentication._cloud_type = copy.deepcopy(authentication._cloud_type)
     for service in ("resource_manager", "management", "active_directory", "portal",
                     "active_directory_resource_id"):  # fmt: skip
         setattr(cloud.endpoints, service, endpoint.url)
     return authentication
+
+
+def connect_client(home: str | os.PathLike[str] | None = None) -> MLClient:
+    """The local workspace as a genuine ``azure.ai.ml.MLClient``; started if it does not run.
+
+    Sets REQUESTS_CA_BUNDLE as `connect` does. SDK v2 itself sets AZUREML_CURRENT_CLOUD: an
+    MLClient that is made without a cloud after this one leads here as well.
+
+    Raises
+    ------
+    LocalWorkspaceError
+        If it cannot be started.
+    """
+    endpoint = start(home)
+    os.environ.update(endpoint.https_environment())
+
+    from .client import make_client
+
+    return make_client(endpoint, SUBSCRIPTION, RESOURCE_GROUP, WORKSPACE_NAME)
 
 
 def portal_link(

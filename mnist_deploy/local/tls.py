@@ -29,6 +29,17 @@ CLOUD = "MnistDeployLocal"
 TENANT = "00000000-0000-0000-0000-000000000001"
 LIFETIME = dt.timedelta(days=365)
 OWN_CERTIFICATE = b"\n# mnist_deploy local workspace\n"
+# Variables by which SDK v2 would log in elsewhere, before it asks here.
+OTHER_IDENTITIES = (
+    "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID", "AZURE_USERNAME",
+    "AZURE_FEDERATED_TOKEN_FILE", "IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_SECRET",
+)  # fmt: skip
+NO_TELEMETRY = {
+    "OTEL_LOGS_EXPORTER": "none",
+    "OTEL_TRACES_EXPORTER": "none",
+    "OTEL_METRICS_EXPORTER": "none",
+    "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
+}
 
 
 def write_private(path: Path, content: bytes) -> Path:
@@ -112,6 +123,11 @@ class Endpoint:
     def certificate(self) -> Path:
         return self.folder / "certificate.pem"
 
+    @property
+    def metadata_url(self) -> str:
+        """Where the cloud describes itself: over http, the only way that both SDKs can read."""
+        return self.url.replace("https", "http", 1) + "/metadata/endpoints"
+
     def write(self) -> None:
         document = {"url": self.url, "pid": self.pid, "token": self.token}
         write_private(self.folder / "endpoint.json", json.dumps(document).encode())
@@ -152,28 +168,19 @@ class Endpoint:
         return content.rpartition(OWN_CERTIFICATE)[0] if trusted.parent == self.folder else content
 
     def environment(self) -> dict[str, str]:
-        """The variables that lead a bare ``Workspace.from_config()`` to this endpoint.
+        """The variables that lead a bare SDK, v1 or v2, to this endpoint and nowhere else.
 
-        For a process that is yet to start: the SDK reads them once.
+        For a process that is yet to start: the SDKs read them once. It must not have those of
+        `OTHER_IDENTITIES`.
         """
-        cloud = {
-            "name": CLOUD,
-            "portal": self.url,
-            "resourceManager": self.url,
-            "graph": self.url,
-            "suffixes": {},
-            "authentication": {
-                "loginEndpoint": self.url,
-                "audiences": [self.url],
-                "tenant": TENANT,
-                "identityProvider": "AAD",
-            },
-        }
-        cloud_file = write_private(self.folder / "cloud.json", json.dumps([cloud]).encode())
         return self.https_environment() | {
-            "ARM_CLOUD_METADATA_URL": cloud_file.as_uri(),
+            "ARM_CLOUD_METADATA_URL": self.metadata_url,
             "AZUREML_CURRENT_CLOUD": CLOUD,
             # Else the SDK keeps this cloud, with its port of today, in the user's ~/.azure.
             "AZURE_CONFIG_DIR": str(self.folder / "azure"),
             "MSI_ENDPOINT": f"{self.url}/msi/{derive(self.token, 'msi')}",
+            # DefaultAzureCredential tries one after the other: it must end with this one.
+            "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
+            "REGISTRY_DISCOVERY_ENDPOINT_URL": self.url,
+            **NO_TELEMETRY,
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import json
 import os
 import socket
 import ssl
@@ -17,6 +16,7 @@ import pytest
 import requests
 
 from mnist_deploy.local.tls import (
+    OTHER_IDENTITIES,
     Endpoint,
     create_server_context,
     create_token,
@@ -153,11 +153,11 @@ def test_a_proxy_is_not_asked_for_the_loopback(lone_endpoint, monkeypatch):
     assert requests.utils.get_environ_proxies("https://example.com/")
 
 
-def test_the_cloud_s_description_names_this_endpoint(lone_endpoint):
+def test_the_environment_leads_here_and_gives_no_token_away(lone_endpoint):
     variables = lone_endpoint.environment()
-    file = Path(variables["ARM_CLOUD_METADATA_URL"].removeprefix("file://"))
-    [cloud] = json.loads(file.read_bytes())
-    assert cloud["name"] == variables["AZUREML_CURRENT_CLOUD"]
-    assert cloud["resourceManager"] == lone_endpoint.url
+    host = lone_endpoint.url.removeprefix("https://")
+    assert variables["ARM_CLOUD_METADATA_URL"] == f"http://{host}/metadata/endpoints"
+    assert variables["MSI_ENDPOINT"].startswith(f"{lone_endpoint.url}/msi/")
+    assert variables["AZURE_TOKEN_CREDENTIALS"] == "ManagedIdentityCredential"
     assert lone_endpoint.token not in str(variables)
-    assert mode(file) == 0o600
+    assert not variables.keys() & set(OTHER_IDENTITIES)

@@ -108,7 +108,7 @@ def serve(options: argparse.Namespace) -> int:
 
 def exports(environment: Mapping[str, str]) -> list[str]:
     """The lines that give a POSIX shell what this environment has and ours has not."""
-    lines = []
+    lines = [f"unset {name}" for name in os.environ if name not in environment]
     for name, value in environment.items():
         before = os.environ.get(name)
         if name in LISTS:

@@ -18,7 +18,7 @@ import requests
 
 from .. import LocalWorkspaceError, _call, home_folder, start
 from ..scoring import aliases
-from ..tls import Endpoint
+from ..tls import OTHER_IDENTITIES, Endpoint
 from .config_file import find_config, lend_config, read_subscription
 from .kernels import AZURE_KERNELS, find_notebooks, kernel_of, write_kernels
 
@@ -66,8 +66,9 @@ def open_session(
     notebooks = [Path(word).absolute() for word in words if os.path.isfile(word)]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mnist_deploy-")))
+        inherited = {name: os.environ[name] for name in os.environ if name not in OTHER_IDENTITIES}
         environment = {
-            **os.environ,
+            **inherited,
             **endpoint.environment(),
             "MNIST_DEPLOY_HOME": str(home),
             "MNIST_DEPLOY_DATA": str(data_dir),

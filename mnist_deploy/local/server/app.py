@@ -5,11 +5,12 @@ from __future__ import annotations
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from .. import portal, v1
+from .. import portal, v1, v2
 from ..core import faults
 from ..core.endpoints import Endpoints
 from ..core.store import Store
 from .authentication import authentication_api, check_token
+from .blobs import blob_api
 from .leases import Leases, lease_api
 from .workspace import workspace_api
 
@@ -37,9 +38,9 @@ def create_app(store: Store, endpoints: Endpoints, leases: Leases, token: str, h
     )
     app.extensions.update(store=store, endpoints=endpoints, leases=leases)
     app.before_request(check_token)
-    for api in (authentication_api, lease_api, workspace_api):
+    for api in (authentication_api, lease_api, workspace_api, blob_api):
         app.register_blueprint(api)
-    for rest in (v1, portal):
+    for rest in (v1, v2, portal):
         rest.register(app)
     app.register_error_handler(faults.Fault, refuse)
     app.register_error_handler(HTTPException, refuse_http)

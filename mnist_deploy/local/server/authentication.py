@@ -11,7 +11,8 @@ from ..core.faults import Denied
 from ..tls import derive
 
 # Addresses that hold a secret of their own, which is checked where they are answered.
-OPEN = ("/blobs/", "/discovery/", "/msi/")
+OPEN = ("/blobs", "/discovery/", "/msi/")
+PLAIN = "/metadata/"  # what anybody may know, and both SDKs can only read over http
 
 authentication_api = Blueprint("authentication", __name__)
 
@@ -24,6 +25,10 @@ def check_token() -> None:
     Denied
         If it is missing or wrong.
     """
+    if request.path.startswith(PLAIN) and request.endpoint is not None:
+        return
+    if request.scheme != "https":
+        raise Denied("address", "Nothing but the metadata of the cloud is told over plain http.")
     if request.endpoint is not None and request.path.startswith(OPEN):
         return
     offered = request.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -1,4 +1,4 @@
-"""The listener on the loopback."""
+"""The listener on the loopback: https, and plain http for what nobody could read otherwise."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from ..tls import create_server_context
 
 GREETING_LIMIT = 10.0  # seconds for the TLS handshake
 SILENCE_LIMIT = 120  # seconds that a connection is kept on which nothing comes
+TLS_GREETING = b"\x16"  # what a client that speaks TLS begins with
 
 
 class QuietHandler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = SILENCE_LIMIT
+
+    def make_environ(self) -> dict[str, Any]:
+        scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
+        return super().make_environ() | {"wsgi.url_scheme": scheme}
 
     def log_request(self, *_: Any) -> None:
         """The log is for errors."""
@@ -42,12 +47,15 @@ class HttpsServer(ThreadedWSGIServer):
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         super().__init__("127.0.0.1", port, None, QuietHandler)  # type: ignore[arg-type]
-        self.ssl_context = create_server_context(folder)  # by which werkzeug knows that it is https
+        self.ssl_context = create_server_context(folder)
 
     def finish_request(self, connection: Any, address: Any) -> None:
         connection.settimeout(GREETING_LIMIT)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            if connection.recv(1, socket.MSG_PEEK) != TLS_GREETING:
+                super().finish_request(connection, address)
+                return
             with self.ssl_context.wrap_socket(connection, server_side=True) as secure:
                 super().finish_request(secure, address)
         except (OSError, ssl.SSLError) as error:

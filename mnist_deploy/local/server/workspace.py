@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from .. import SUBSCRIPTION
 from ..bodies import body
-from ..tls import TENANT, derive
+from ..tls import CLOUD, TENANT, derive
 from .authentication import check_secret
 
 WORKSPACE = (
@@ -21,6 +21,27 @@ workspace_api = Blueprint("workspace", __name__)
 def subscriptions() -> set[str]:
     """The subscriptions that are answered for."""
     return current_app.extensions.setdefault("subscriptions", {SUBSCRIPTION})
+
+
+@workspace_api.get("/metadata/endpoints")
+def describe_cloud() -> Response:
+    """What Azure tells of its clouds; the storage of this one is found below any account's name."""
+    host = current_app.config["HOST"]
+    url = f"https://{host}"
+    cloud = {
+        "name": CLOUD,
+        "portal": url,
+        "resourceManager": url,
+        "graph": url,
+        "suffixes": {"storage": f"@{host}"},
+        "authentication": {
+            "loginEndpoint": url,
+            "audiences": [url],
+            "tenant": TENANT,
+            "identityProvider": "AAD",
+        },
+    }
+    return jsonify([cloud])
 
 
 @workspace_api.get("/subscriptions")

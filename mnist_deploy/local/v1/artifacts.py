@@ -1,21 +1,14 @@
-"""Artifacts: where the bytes of models and scripts go, and where they are fetched from.
-
-Two halves, as on Azure: the artifact service hands out signed URIs, the blob storage
-takes and gives bytes to whoever holds one.
-"""
+"""Artifacts: the signed addresses at which blob storage takes and gives what is uploaded."""
 
 from __future__ import annotations
 
-import hmac
-import xml.etree.ElementTree as ElementTree
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator
+from base64 import urlsafe_b64encode
 
-from flask import Blueprint, Response, current_app, jsonify, request, send_file
+from flask import Blueprint, Response, current_app, jsonify
 from msgspec import Struct
 
 from ..bodies import body
-from ..core.faults import Denied, Invalid, NotFound, NotSupported
+from ..core.faults import NotFound, NotSupported
 from ..core.store import Store, check_path
 from ..tls import derive
 
@@ -25,7 +18,6 @@ WORKSPACE = (
 )
 ARTIFACTS = f"/artifact/v2.0{WORKSPACE}/artifacts"
 PRIVATE_WHEELS = "azureml-private-packages"  # where Environment.add_private_pip_wheel puts them
-STORAGE_DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
 
 artifact_api = Blueprint("artifacts", __name__)
 
@@ -90,45 +82,3 @@ def content_information(origin: str, container: str, path: str, **_: str) -> Res
 def content_information_by_prefix(origin: str, container: str, path: str, **_: str) -> Response:
     found = [each.path for each in store().artifacts(f"{origin}/{container}/{path}".rstrip("/"))]
     return jsonify(value=[describe(each, contentUri=content_uri(each, "read")) for each in found])
-
-
-@artifact_api.route("/blobs/<blob>", methods=["GET", "PUT"])
-def blob_content(blob: str) -> Response:
-    """Blob storage, as far as the SDK's client speaks it."""
-    right = "write" if request.method in ("PUT", "HEAD") else "read"
-    offered = request.args.get("sig", "").encode()
-    if not hmac.compare_digest(offered, sign(blob, right).encode()):
-        raise Denied("address", "This address was not signed by this workspace.")
-    path = urlsafe_b64decode(blob).decode()  # which was encoded here, as the signature proves
-    if request.method == "PUT":
-        return put_blob(path)
-    artifact = store().artifact(path)
-    if artifact is None:
-        raise NotFound("blob", path)
-    answer = send_file(artifact.file, mimetype="application/octet-stream", etag=False)
-    answer.headers |= {"x-ms-blob-type": "BlockBlob", "ETag": f'"{artifact.file.name}"'}
-    return answer
-
-
-def put_blob(path: str) -> Response:
-    kind, artifact = request.args.get("comp"), None
-    if kind == "block":
-        store().stage(path, request.args.get("blockid", ""), chunks())
-    elif kind == "blocklist":
-        try:
-            blocks = [entry.text or "" for entry in ElementTree.fromstring(request.get_data())]
-        except ElementTree.ParseError as error:
-            raise Invalid("block list", f"This is no list of blocks: {error}") from error
-        artifact = store().commit(path, blocks)
-    elif kind is None:
-        artifact = store().write(path, chunks())
-    else:
-        raise NotSupported(f"the blob storage call comp={kind}")
-    answer = Response(status=201)
-    if artifact is not None:
-        answer.headers |= {"ETag": f'"{artifact.file.name}"', "Last-Modified": STORAGE_DATE}
-    return answer
-
-
-def chunks() -> Iterator[bytes]:
-    return iter(lambda: request.stream.read(1 << 20), b"")

@@ -53,7 +53,10 @@ def test_the_authentication_is_the_sdk_s_own_and_azure_s_clouds_stay_as_they_wer
         "/leases",
         "/discovery/x",
         "/msi/x",
+        f"{WORKSPACE}/onlineEndpoints",
         "/blobs/bm90aGluZw==",
+        "/blobs/LocalUpload/x/y",
+        "/blobs?prefix=LocalUpload/x",
         "/no/such/thing",
     ],
 )
@@ -69,8 +72,22 @@ def test_nothing_is_answered_without_the_token(endpoint, method, path):
         )
         assert answer.status_code in (401, 403), (token, answer.text)
         assert "value" not in answer.text
-        if method != "HEAD":
+        if answer.content and "xml" in answer.headers["Content-Type"]:
+            assert "<Code>AuthenticationFailed</Code>" in answer.text  # blob storage's own schema
+        elif method != "HEAD":
             assert answer.json()["message" if "modelmanagement" in path else "error"]
+
+
+def test_plain_http_tells_of_the_cloud_and_of_nothing_else(endpoint):
+    url = endpoint.url.replace("https", "http")
+    [cloud] = requests.get(f"{url}/metadata/endpoints", timeout=10).json()
+    host = endpoint.url.removeprefix("https://")
+    assert (cloud["name"], cloud["resourceManager"]) == ("MnistDeployLocal", endpoint.url)
+    assert cloud["suffixes"]["storage"] == f"@{host}"
+    assert endpoint.token not in str(cloud)
+    headers = {"Authorization": f"Bearer {endpoint.token}"}
+    for path in ("/subscriptions", f"/msi/{derive(endpoint.token, 'msi')}", "/metadata/other"):
+        assert requests.get(url + path, headers=headers, timeout=10).status_code in (401, 501), path
 
 
 def test_a_secret_for_one_purpose_serves_no_other(endpoint):

@@ -16,6 +16,8 @@ from mnist_deploy.local.server.leases import Leases
 def app(tmp_path):
     store = Store(tmp_path / "store")
     store.write("LocalUpload/c/f", [b"dependencies: []"])
+    for path in ("Code/c/code/s", "Code/c/code/s/s.py"):  # of which no folder can be made
+        store.write(path, [b""])
     store.add(Model("m", 0, ("LocalUpload/c/f",), now()))
     endpoints = Endpoints(store, tmp_path / "containers")
     yield create_app(store, endpoints, Leases(), "token", "127.0.0.1:1")

@@ -1,0 +1,159 @@
+"""Blob storage: where the clients of both SDKs put and fetch bytes, by signed addresses.
+
+An address allows to read or to write one artifact, or both for a folder and all below it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import xml.etree.ElementTree as ElementTree
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator
+from email.utils import formatdate
+
+from flask import Blueprint, Response, current_app, request, send_file
+
+from ..core.faults import Denied, Fault, Full, Invalid, NotFound, NotSupported
+from ..core.store import Artifact, Store, upload_of
+from ..tls import derive
+
+NOTE = "x-ms-meta-"  # begins the names of headers that hold metadata
+REFUSALS: dict[type[Fault], tuple[int, str]] = {
+    Denied: (403, "AuthenticationFailed"),
+    Full: (400, "InsufficientStorage"),  # a 507 the client repeats for a minute before it tells
+    NotFound: (404, "BlobNotFound"),
+    Invalid: (400, "InvalidInput"),
+    NotSupported: (501, "NotImplemented"),
+}
+
+blob_api = Blueprint("blobs", __name__)
+
+
+def store() -> Store:
+    return current_app.extensions["store"]
+
+
+def check_signature(*rights: str) -> None:
+    offered = request.args.get("sig", "").encode()
+    token = current_app.config["TOKEN"]
+    # Each is compared, whatever the comparison before it gave.
+    if not any([hmac.compare_digest(offered, derive(token, each).encode()) for each in rights]):
+        raise Denied("address", "This address was not signed for that by this workspace.")
+
+
+@blob_api.get("/blobs")
+def list_blobs() -> Response:
+    """What lies at a prefix and below it. All of it, whatever delimiter was asked for."""
+    prefix = request.args.get("prefix", "")
+    check_signature("folder ", f"folder {upload_of(prefix)}")
+    listing = ElementTree.Element("EnumerationResults")
+    blobs = ElementTree.SubElement(listing, "Blobs")
+    for artifact in store().artifacts(prefix):
+        blob = ElementTree.SubElement(blobs, "Blob")
+        ElementTree.SubElement(blob, "Name").text = artifact.path
+        add_fields(blob, "Properties", describe(artifact) | {"BlobType": "BlockBlob"})
+        add_fields(blob, "Metadata", artifact.metadata)
+    ElementTree.SubElement(listing, "NextMarker")
+    return xml(listing)
+
+
+@blob_api.route("/blobs/<path:artifact>", methods=["GET", "PUT"])
+def named(artifact: str) -> Response:
+    """An artifact by its path, which SDK v2 puts together itself."""
+    check_signature("folder ", f"folder {upload_of(artifact)}")
+    return write(artifact) if request.method == "PUT" else read(artifact)
+
+
+@blob_api.route("/blobs/<blob>", methods=["GET", "PUT"])
+def coded(blob: str) -> Response:
+    """An artifact by its path in base64, at an address that SDK v1 was given whole."""
+    right = "write" if request.method in ("PUT", "HEAD") else "read"
+    check_signature(f"{right} {blob}")
+    path = urlsafe_b64decode(blob).decode()  # which was encoded here, as the signature proves
+    return write(path) if request.method == "PUT" else read(path)
+
+
+def read(path: str) -> Response:
+    found = store().artifact(path)
+    if found is None:
+        raise NotFound("blob", path)
+    if "x-ms-range" in request.headers:
+        request.environ["HTTP_RANGE"] = request.headers["x-ms-range"]
+        if not found.file.stat().st_size:  # what werkzeug would answer without an error
+            return refusal(416, "InvalidRange", "The blob is empty.")
+    answer = send_file(found.file, "application/octet-stream", etag=False, conditional=True)
+    return noted(answer, found)
+
+
+def write(path: str) -> Response:
+    kind = request.args.get("comp")
+    notes = {
+        name[len(NOTE) :].lower(): value
+        for name, value in request.headers
+        if name.lower().startswith(NOTE)
+    }
+    if kind == "block":
+        store().stage(path, request.args.get("blockid", ""), chunks())
+        return Response(status=201)
+    if kind == "blocklist":
+        try:
+            blocks = [entry.text or "" for entry in ElementTree.fromstring(request.get_data())]
+        except ElementTree.ParseError as error:
+            raise Invalid("block list", f"This is no list of blocks: {error}") from error
+        store().commit(path, blocks, notes)
+    elif kind == "metadata":
+        store().annotate(path, notes)
+    elif kind is None:
+        store().write(path, chunks(), notes)
+    else:
+        raise NotSupported(f"the blob storage call comp={kind}")
+    found = store().artifact(path)
+    assert found is not None
+    return noted(Response(status=200 if kind == "metadata" else 201), found)
+
+
+def chunks() -> Iterator[bytes]:
+    return iter(lambda: request.stream.read(1 << 20), b"")
+
+
+def describe(artifact: Artifact) -> dict[str, str]:
+    status = artifact.file.stat()
+    return {
+        "Last-Modified": formatdate(status.st_mtime, usegmt=True),
+        "Etag": f'"{artifact.file.name}"',
+        "Content-Length": str(status.st_size),
+    }
+
+
+def noted(answer: Response, artifact: Artifact) -> Response:
+    known = describe(artifact)
+    answer.headers |= {"Last-Modified": known["Last-Modified"], "ETag": known["Etag"]}
+    answer.headers |= {"x-ms-blob-type": "BlockBlob"}
+    answer.headers |= {NOTE + name: value for name, value in artifact.metadata.items()}
+    return answer
+
+
+@blob_api.errorhandler(Fault)
+def refuse(fault: Fault) -> Response:
+    return refusal(*REFUSALS[type(fault)], str(fault))
+
+
+def refusal(status: int, code: str, message: str) -> Response:
+    error = ElementTree.Element("Error")
+    add_fields(error, None, {"Code": code, "Message": message})
+    answer = xml(error)
+    answer.status_code = status
+    answer.headers["x-ms-error-code"] = code
+    return answer
+
+
+def add_fields(parent: ElementTree.Element, name: str | None, fields: dict[str, str]) -> None:
+    inner = ElementTree.SubElement(parent, name) if name else parent
+    for field, value in fields.items():
+        ElementTree.SubElement(inner, field).text = value
+
+
+def xml(element: ElementTree.Element) -> Response:
+    return Response(
+        ElementTree.tostring(element, "utf-8", xml_declaration=True), mimetype="application/xml"
+    )

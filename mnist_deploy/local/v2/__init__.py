@@ -1,0 +1,26 @@
+"""The REST that azure-ai-ml, SDK v2, speaks."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Flask
+
+from . import refusals
+from .codes import code_api
+from .computes import compute_api
+from .datastores import datastore_api
+from .deployments import deployment_api
+from .endpoints import endpoint_api
+from .environments import environment_api
+from .models import model_api
+from .operations import operation_api
+from .unsupported import unsupported_api
+
+
+def register(app: Flask) -> None:
+    """Let `app` answer azure-ai-ml; errors of these routes come in its own schema."""
+    v2 = Blueprint("v2", __name__)
+    for api in (model_api, environment_api, code_api, datastore_api, compute_api,
+                endpoint_api, deployment_api, operation_api, unsupported_api):  # fmt: skip
+        v2.register_blueprint(api)
+    refusals.install(v2)
+    app.register_blueprint(v2)

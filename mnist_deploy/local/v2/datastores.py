@@ -1,0 +1,81 @@
+"""The one data store of the workspace: where the SDK puts files, and finds them again."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, current_app, jsonify
+
+from ..bodies import Document
+from ..core.faults import NotFound
+from ..tls import derive
+from .resources import WORKSPACE, page, resource, workspace_names
+
+DATASTORES = f"{WORKSPACE}/datastores"
+DATASTORE = "workspaceblobstore"
+ACCOUNT, CONTAINER = "local", "blobs"
+
+datastore_api = Blueprint("datastores", __name__)
+
+
+def path_uri(path: str) -> str:
+    """The URI of an upload, as the SDK writes it."""
+    subscription, group, workspace = workspace_names()
+    return (
+        f"azureml://subscriptions/{subscription}/resourcegroups/{group}/workspaces/{workspace}"
+        f"/datastores/{DATASTORE}/paths/{path}"
+    )
+
+
+def folder_url(path: str) -> str:
+    """Where blob storage has a folder of uploads.
+
+    The SDK puts account, ``blob`` and suffix together with dots: all before the @ is user info.
+    """
+    return f"https://{ACCOUNT}.blob.{suffix()}/{CONTAINER}/{path}"
+
+
+def suffix() -> str:
+    return f"@{current_app.config['HOST']}"
+
+
+def sas_token(path: str = "") -> str:
+    """Allows to read and write all below a folder, by default everything."""
+    signature = derive(current_app.config["TOKEN"], f"folder {path}")
+    return f"sv=2025-01-05&sr=c&sp=rwl&sig={signature}"
+
+
+@datastore_api.get(DATASTORES)
+def list_datastores(**_: str) -> Response:
+    return jsonify(page([DATASTORE], describe))
+
+
+@datastore_api.get(f"{DATASTORES}/<name>")
+def show_datastore(name: str, **_: str) -> Response:
+    check_name(name)
+    return jsonify(describe(name))
+
+
+@datastore_api.post(f"{DATASTORES}/<name>/listSecrets")
+def list_secrets(name: str, **_: str) -> Response:
+    check_name(name)
+    return jsonify(secretsType="Sas", sasToken=sas_token())
+
+
+def check_name(name: str) -> None:
+    if name != DATASTORE:
+        raise NotFound("data store", name)
+
+
+def describe(name: str) -> Document:
+    properties = {
+        "datastoreType": "AzureBlob",
+        "credentials": {"credentialsType": "Sas"},
+        "accountName": ACCOUNT,
+        "containerName": CONTAINER,
+        "endpoint": suffix(),
+        "protocol": "https",
+        "description": "The folder of the local workspace",
+        "tags": {},
+        "properties": {},
+        "isDefault": True,
+    }
+    return resource(("datastores", name), properties)

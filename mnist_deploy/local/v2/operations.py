@@ -1,0 +1,46 @@
+"""Long operations: accepted at once, asked about until they are over."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify, url_for
+
+from ..bodies import Document
+from ..core.operations import Operation
+from . import refusals
+from .resources import WORKSPACE, endpoints, resource_id, service_url, workspace_names
+
+OPERATIONS = f"{WORKSPACE}/operations"
+HOLD = 20.0  # seconds that the answer about a running operation is held back
+
+operation_api = Blueprint("operations", __name__)
+
+
+def location(operation: Operation) -> dict[str, str]:
+    """The header that says where the SDK asks how far it is."""
+    subscription, group, workspace = workspace_names()
+    path = url_for(
+        "v2.operations.show_operation",
+        subscription=subscription,
+        group=group,
+        workspace=workspace,
+        operation_id=operation.id,
+    )
+    return {"Azure-AsyncOperation": service_url() + path}
+
+
+@operation_api.get(f"{OPERATIONS}/<operation_id>")
+def show_operation(operation_id: str, **_: str) -> Response:
+    operation = endpoints().operations.get(operation_id)
+    # The SDK sleeps five seconds between two questions: it asks only once if the answer is held.
+    operation.wait(HOLD)
+    answer: Document = {
+        "id": resource_id("operations", operation.id),
+        "name": operation.id,
+        "status": "InProgress" if operation.state == "Running" else operation.state,
+        "startTime": operation.created,
+    }
+    if operation.ended:
+        answer["endTime"] = operation.ended
+    if operation.error is not None:
+        answer["error"] = refusals.describe(operation.error)
+    return jsonify(answer)

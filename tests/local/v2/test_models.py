@@ -1,0 +1,89 @@
+"""Models of SDK v2: what is registered, found, fetched and archived, by either SDK."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from azure.ai.ml.entities import Model
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from azureml.core import Model as ModelV1
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def test_a_folder_and_a_file_come_back_as_they_were(client, folder, tmp_path):
+    for path in ("weights", "weights/weights.txt"):
+        made = client.models.create_or_update(
+            Model(name="back", path=str(folder / path), description="d", tags={"a": "b"})
+        )
+        assert (made.description, made.tags, made.type) == ("d", {"a": "b"}, "custom_model")
+        assert made.creation_context.created_by == "local user"
+        client.models.download("back", made.version, download_path=tmp_path / made.version)
+    assert files_below(tmp_path / "1" / "back" / "weights") == files_below(folder / "weights")
+    assert files_below(tmp_path / "2" / "back") == {"weights.txt": b"1 10 100"}
+
+
+def test_versions_are_found_by_number_and_label_and_can_be_archived(client, folder):
+    for text in ("one", "two"):
+        client.models.create_or_update(
+            Model(name="old", path=str(folder / "weights"), description=text)
+        )
+    assert client.models.get("old", label="latest").description == "two"
+    assert client.models.get("old", "1").description == "one"
+    client.models.archive("old", "1")
+    assert [each.version for each in client.models.list("old")] == ["2"]
+    client.models.archive("old")
+    assert "old" not in {each.name for each in client.models.list()}
+    client.models.restore("old")
+    assert [each.version for each in client.models.list("old")] == ["2", "1"]
+    [container] = [each for each in client.models.list() if each.name == "old"]
+    assert container.latest_version == "2"
+
+
+def test_what_one_sdk_registers_the_other_sees(client, local_ws, registered, model, tmp_path):
+    seen = client.models.get(registered.name, str(registered.version))
+    client.models.download(registered.name, seen.version, download_path=tmp_path)
+    assert (tmp_path / registered.name / "weights.txt").read_text() == "1 10 100"
+
+    seen = ModelV1(local_ws, model.name)
+    assert seen.id == f"{model.name}:{model.version}"
+    assert Path(seen.download(str(tmp_path / "v1"))).read_text() == "1 10 100"
+
+
+def test_what_cannot_be_is_refused_with_its_reason(client, folder, model):
+    with pytest.raises(ResourceNotFoundError, match="no model weights-v2:99"):
+        client.models.get(model.name, "99")
+    with pytest.raises(HttpResponseError, match="'abc' is no version of a model"):
+        client.models.create_or_update(Model(name="x", version="abc", path=str(folder / "weights")))
+    with pytest.raises(HttpResponseError, match="Asset paths cannot be updated"):
+        client.models.create_or_update(
+            Model(name=model.name, version=model.version, path=str(folder / "weights"))
+        )
+    with pytest.raises(HttpResponseError, match="does not support the model path 'azureml://jobs"):
+        client.models.create_or_update(Model(name="x", path="azureml://jobs/j/outputs/o/paths/p"))
+    uri = "azureml://datastores/workspaceblobstore/paths/LocalUpload/none"
+    with pytest.raises(HttpResponseError, match="LocalUpload/none was not uploaded"):
+        client.models.create_or_update(Model(name="x", path=uri))
+
+
+def test_a_long_list_comes_in_pages(client, call, model):
+    versions = model.id.rpartition("/")[0].replace(model.name, "many")
+    body = {"properties": {"modelUri": model.path, "modelType": "custom_model"}}
+    for number in range(1, 103):
+        assert call("PUT", f"{versions}/{number}", json=body).status_code == 200
+    found = [int(each.version) for each in client.models.list("many")]
+    assert found == list(range(102, 0, -1))
+
+
+@pytest.mark.processes
+def test_150_megabytes_travel_in_blocks(client, tmp_path):
+    content = os.urandom(150 << 20)
+    (tmp_path / "large.bin").write_bytes(content)
+    made = client.models.create_or_update(Model(name="large", path=str(tmp_path / "large.bin")))
+    client.models.download("large", made.version, download_path=tmp_path)
+    assert (tmp_path / "large" / "large.bin").read_bytes() == content
