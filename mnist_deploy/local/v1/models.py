@@ -44,6 +44,14 @@ class Dataset(Struct):
     id: str | None = None
 
 
+class Size(Struct):
+    """Of the container that a model is to run in; the SDK reads all of it or nothing."""
+
+    cpu: float | None = None
+    memory: float | None = field(default=None, name="memoryInGB")
+    gpu: int | None = None
+
+
 class AskedModel(Struct, rename="camel"):
     name: str
     url: str
@@ -59,7 +67,7 @@ class AskedModel(Struct, rename="camel"):
     datasets: list[Dataset] | None = None
     sample_input_data: str | None = None
     sample_output_data: str | None = None
-    resource_requirements: dict[str, Any] | None = None
+    resource_requirements: Size | None = None
 
 
 def assets() -> dict[str, tuple[str, ...]]:
@@ -251,7 +259,7 @@ class Changeable(Struct, rename="camel"):
     description: str | None = None
     sample_input_data: str | UnsetType | None = UNSET
     sample_output_data: str | UnsetType | None = UNSET
-    resource_requirements: dict[str, Any] | UnsetType | None = UNSET
+    resource_requirements: Size | UnsetType | None = UNSET
 
 
 @model_api.patch(f"{MMS}/models/<model_id>")

@@ -51,9 +51,8 @@ def create_package(**_: str) -> Response:
         "environment": {field: environment.get(field) or "none" for field in ("name", "version")},
     }
     log = [
-        *(f"{name} is written" for name in texts),
+        *(f"# {name}\n{text}" for name, text in texts.items()),
         *(f"{upload.artifact} goes to {upload.path}" for upload in uploads),
-        *recipe.all_notes(),
         "Nothing is built here: save() the package, and let 'docker build' do the rest.",
     ]
     operation = endpoints().operations.begin(PACKAGE)

@@ -13,6 +13,7 @@ from ..bodies import Document, Labels, body, convert, query, texts
 from ..core.deployments import DeploymentSpec, Recipe, Upload
 from ..core.endpoints import Endpoint, EndpointSpec, new_key
 from ..core.faults import Conflict, Invalid, NotSupported
+from . import no_code
 from .environments import Definition, Python
 from .images import image_recipe, images
 from .models import (
@@ -132,8 +133,9 @@ def check_request(asked: Service) -> None:
             "'-', at most 32, beginning with a letter.",
         )
     wanted = asked.container_resource_requirements
-    wanted.cpu = 0.1 if wanted.cpu is None else wanted.cpu
-    wanted.memory = 0.5 if wanted.memory is None else wanted.memory
+    own = convert(no_code.resources(asked.environment_image_request or {}), Resources)
+    wanted.cpu = next(cpu for cpu in (wanted.cpu, own.cpu, 0.1) if cpu is not None)
+    wanted.memory = next(gb for gb in (wanted.memory, own.memory, 0.5) if gb is not None)
     for name, value, most in (("cpu_cores", wanted.cpu, 4), ("memory_gb", wanted.memory, 16)):
         if not 0 < value <= most:
             raise Invalid(
@@ -166,8 +168,8 @@ def find_recipe(asked: Service) -> Recipe:
 
 def recipe_of_image(document: Document | None) -> Recipe:
     """What an environmentImageRequest asks for, in a container of no particular size."""
-    if not document or not document.get("driverProgram") or not document.get("assets"):
-        raise NotSupported("a deployment without an inference config")
+    if document and no_code.lacks_script(document):
+        document = no_code.add_script(document)
     image = convert(document, ImageRequest)
     environment = image.environment or Definition()
     python = environment.python or Python()

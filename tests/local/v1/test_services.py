@@ -388,11 +388,6 @@ def test_kubernetes_is_named(local_ws, registered, inference_config):
         )
 
 
-def test_a_deployment_without_a_script_is_named(local_ws, registered):
-    with pytest.raises(Exception, match=r"without an inference config|framework"):
-        Model.deploy(local_ws, "no-code", [registered], deployment_config=small())
-
-
 @pytest.mark.parametrize(
     ("asked", "code"),
     [

@@ -1,0 +1,65 @@
+"""Deployments without an inference config: a script of ours answers for a scikit-learn model."""
+
+from __future__ import annotations
+
+import uuid
+from importlib import metadata
+from importlib.resources import files
+
+from msgspec import Struct
+
+from ..bodies import Document, convert
+from ..core.faults import Invalid, NotSupported
+from .artifacts import store
+from .models import find_model
+
+SCRIPT = "no_code.py"
+
+
+class Alone(Struct, rename="camel"):
+    model_ids: list[str] | None = None
+
+
+def lacks_script(request: Document) -> bool:
+    """Whether the SDK's environmentImageRequest names models and nothing else."""
+    return "driverProgram" not in request
+
+
+def resources(request: Document) -> Document:
+    """The size of container that the model was registered with, if it is deployed alone."""
+    models = convert(request, Alone).model_ids
+    if not lacks_script(request) or not models:
+        return {}
+    return find_model(models[0]).other["v1"].get("resourceRequirements") or {}
+
+
+def add_script(request: Document) -> Document:
+    """A request that lacks a script, with all that it lacks.
+
+    Raises
+    ------
+    Invalid
+        If it names no model, or several.
+    NotSupported
+        If the model is not of scikit-learn.
+    """
+    models = convert(request, Alone).model_ids or []
+    if len(models) != 1:
+        raise Invalid("service", "Without an inference config, one model is deployed.")
+    about = find_model(models[0]).other["v1"]
+    framework = about.get("framework")
+    if framework != "ScikitLearn":
+        raise NotSupported(
+            f"a deployment without an inference config of a model of framework {framework}, "
+            "only of ScikitLearn"
+        )
+    path = f"LocalUpload/{uuid.uuid4()}/{SCRIPT}"
+    script = files("mnist_deploy.local.scoring").joinpath(SCRIPT)
+    store().write(path, [script.read_bytes()])
+    version = about.get("frameworkVersion") or metadata.version("scikit-learn")
+    pip = ["azureml-defaults", "joblib", f"scikit-learn=={version}"]
+    return request | {
+        "driverProgram": SCRIPT,
+        "assets": [{"id": SCRIPT, "url": f"aml://artifact/{path}"}],
+        "environment": {"python": {"condaDependencies": {"dependencies": [{"pip": pip}]}}},
+    }

@@ -1,0 +1,63 @@
+"""Deployments of a model alone, by the genuine SDK: answered for scikit-learn, else refused."""
+
+from __future__ import annotations
+
+import json
+
+import joblib
+import numpy as np
+import pytest
+import requests
+from azureml.core import Model
+from azureml.core.resource_configuration import ResourceConfiguration
+from azureml.exceptions import WebserviceException
+from sklearn.linear_model import LogisticRegression
+
+ROWS = np.random.default_rng(0).random((30, 4))
+
+
+def test_a_classifier_answers_with_probabilities_or_with_labels(local_ws, tmp_path):
+    classifier = LogisticRegression().fit(ROWS, np.arange(30) % 3)
+    joblib.dump(classifier, tmp_path / "classifier.pkl")
+    model = Model.register(
+        local_ws,
+        "classifier.pkl",
+        "classifier",
+        model_framework=Model.Framework.SCIKITLEARN,
+        model_framework_version="0.19.1",
+        resource_configuration=ResourceConfiguration(cpu=1, memory_in_gb=0.75),
+    )
+    service = Model.deploy(local_ws, "no-code", [model])
+    service.wait_for_deployment()
+    try:
+        wanted = service.container_resource_requirements
+        assert (service.state, wanted.cpu, wanted.memory_in_gb) == ("Healthy", 1, 0.75)
+        assert "scikit-learn: wanted ==0.19.1, found" in service.get_logs()
+        data = ROWS.tolist()
+        said = service.run(json.dumps({"data": data, "method": "predict"}))
+        assert said == {"predict": classifier.predict(ROWS).tolist()}
+        said = service.run(json.dumps({"data": data}))
+        assert said == {"predict_proba": classifier.predict_proba(ROWS).tolist()}
+        answer = requests.post(service.scoring_uri, json={"data": data, "method": "fit"})
+        assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/json")
+        assert "'fit' is not among predict_proba, predict" in answer.json()["message"]
+    finally:
+        service.delete()
+
+
+@pytest.mark.parametrize("framework", [Model.Framework.ONNX, Model.Framework.TENSORFLOW])
+def test_other_frameworks_are_refused_by_name(local_ws, weights_file, framework):
+    model = Model.register(local_ws, weights_file, "other", model_framework=framework)
+    with pytest.raises(WebserviceException, match=f"of framework {framework}, only of Scikit"):
+        Model.deploy(local_ws, "no-code", [model])
+
+
+def test_a_model_alone_is_packaged_with_its_script(local_ws, tmp_path):
+    joblib.dump(LogisticRegression().fit(ROWS, np.arange(30) % 3), tmp_path / "classifier.pkl")
+    model = Model.register(
+        local_ws, "classifier.pkl", "lone", model_framework=Model.Framework.SCIKITLEARN
+    )
+    package = Model.package(local_ws, [model], generate_dockerfile=True)
+    package.wait_for_creation()
+    package.save(str(tmp_path / "saved"))
+    assert "def run(body" in (tmp_path / "saved/azureml-app/no_code.py").read_text()
