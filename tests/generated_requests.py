@@ -64,6 +64,11 @@ BODIES: dict[str, Any] = {
                       "driverProgram": "score.py", "modelIds": ["m:1"], "environment": {
                           "python": {"condaDependencies": {"dependencies": ["a"]}}},
                       "assets": [{"id": "score.py", "url": "aml://artifact/never/uploaded/x"}]}},
+    "/packages": {"packageType": "DockerBuildContext", "imageRequest": {
+        "driverProgram": "f", "assets": [{"id": "f", "url": "aml://artifact/LocalUpload/c/f"}],
+        "modelIds": ["m:1"], "environment": {
+            "name": "e", "version": "1", "environmentVariables": LABELS,
+            "python": {"condaDependencies": {"dependencies": ["a", {"pip": ["b"]}]}}}}},
     "/regenerateKeys": {"keyType": "Primary", "keyValue": "k"},
     # SDK v2's
     "/models/<name>/versions/<version>": {"properties": {

@@ -100,12 +100,17 @@ def python_version(conda: dict[str, Any] | None) -> str:
     return ".".join(platform.python_version_tuple()[:2])
 
 
+def listed(value: Any) -> list[Any]:
+    """What a file of somebody's may have where a list should be."""
+    return value if isinstance(value, list) else []
+
+
 def requirements_file(conda: dict[str, Any]) -> str:
     """What a conda file lists, as pip reads it; and Microsoft's server, if it does not."""
     lines: list[str] = []
-    for entry in conda.get("dependencies") or []:
+    for entry in listed(conda.get("dependencies")):
         if isinstance(entry, dict):
-            lines += map(str, entry.get("pip") or [])
+            lines += map(str, listed(entry.get("pip")))
         elif not re.match(r"(\S*::)?(python|pip)\b(?![-.])", str(entry)):
             lines.append(conda_to_pip(str(entry)))
     known = {canonicalize_name(each.name) for each in requirements([{"pip": lines}])}

@@ -30,7 +30,7 @@ def resources(request: Document) -> Document:
     models = convert(request, Alone).model_ids
     if not lacks_script(request) or not models:
         return {}
-    return find_model(models[0]).other["v1"].get("resourceRequirements") or {}
+    return find_model(models[0]).other.get("v1", {}).get("resourceRequirements") or {}
 
 
 def add_script(request: Document) -> Document:
@@ -46,7 +46,7 @@ def add_script(request: Document) -> Document:
     models = convert(request, Alone).model_ids or []
     if len(models) != 1:
         raise Invalid("service", "Without an inference config, one model is deployed.")
-    about = find_model(models[0]).other["v1"]
+    about = find_model(models[0]).other.get("v1", {})
     framework = about.get("framework")
     if framework != "ScikitLearn":
         raise NotSupported(

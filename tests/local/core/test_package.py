@@ -91,4 +91,5 @@ def test_what_pip_is_asked_for():
         "azureml-defaults==1.62.0",
         "setuptools<81  # azureml-core imports its pkg_resources",
     ]
+    assert requirements_file({"dependencies": [{"pip": "numpy"}]}) == requirements_file({})
     assert requirements_file({}) == "azureml-inference-server-http<2\n"
