@@ -22,6 +22,8 @@ def open_page(options: argparse.Namespace) -> int:
     """Print a link to the page and open it; the workspace stays at least as long as this runs."""
     endpoint = start()
     link = portal_link(files=PAD if PAD.is_dir() else None, port=options.port)
+    if options.port and f":{options.port}/" not in link:
+        say("It is served already, at another port.")
     print(link, flush=True)
     if not options.no_browser and has_screen():
         webbrowser.open(link)

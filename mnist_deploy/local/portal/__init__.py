@@ -116,7 +116,10 @@ def make_link() -> Response:
     try:
         if asked.folder is not None:
             portal.hand_over(Path(asked.folder))
+    except (OSError, ValueError) as error:
+        raise Invalid("folder", f"{asked.folder!r} cannot be read: {error}") from error
+    try:
         address = portal.serve(asked.port)
-    except (OSError, ValueError) as error:  # no such folder, a taken port
-        raise Invalid("portal", str(error)) from error
+    except OSError as error:
+        raise Invalid("port", f"port {asked.port} cannot be had ({error.strerror})") from error
     return jsonify(url=f"{address}#code={portal.codes.issue('token')}")

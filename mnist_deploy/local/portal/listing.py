@@ -51,7 +51,7 @@ def describe_deployment(name: str, deployment: Deployment, endpoint: Endpoint) -
     return {
         "name": name,
         "state": deployment.state,
-        "error": str(deployment.error) if deployment.error else "",
+        "error": str(deployment.error or deployment.problem or ""),
         "notes": spec.recipe.all_notes(),
         "traffic": endpoint.spec.traffic.get(name, 0),
         "mirror": endpoint.spec.mirror.get(name, 0),

@@ -180,8 +180,10 @@ def test_only_files_for_the_page_are_handed_over(tab, pad):
 
 
 def test_a_link_that_cannot_be_made(local_home, tmp_path):
-    with pytest.raises(local.LocalWorkspaceError, match="No such file"):
+    with pytest.raises(local.LocalWorkspaceError, match=r"nowhere. cannot be read: .*No such file"):
         local.portal_link(local_home, files=tmp_path / "nowhere")
+    with pytest.raises(local.LocalWorkspaceError, match="port"):
+        local.portal_link(local_home, port=70000)
 
 
 # What it lists

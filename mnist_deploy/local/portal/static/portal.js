@@ -260,7 +260,7 @@ function failure({ name, state: now, error }) {
   if (!error) return null;
   const [first, ...rest] = error.split("\n");
   return h("section.card.failure", { role: "alert", "data-key": `failure/${name}` },
-    h("h2", {}, now === "Failed" ? "It failed to start" : "What went wrong"),
+    h("h2", {}, now === "Failed" ? "It failed to start" : "It is not running"),
     h("p", {}, first),
     rest.length ? h("pre", { tabindex: "0" }, rest.join("\n")) : null);
 }

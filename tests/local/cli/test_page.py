@@ -1,0 +1,63 @@
+"""The verb that opens the page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import webbrowser
+from types import SimpleNamespace
+
+import pytest
+import requests
+from weights_service import until
+
+from mnist_deploy.local.cli import page
+
+
+@pytest.mark.processes
+def test_the_page_is_served_until_ctrl_c(tmp_path):
+    command = [sys.executable, "-m", "mnist_deploy.local", "portal", "--no-browser"]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "MNIST_DEPLOY_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as verb:
+        address, _, code = verb.stdout.readline().strip().partition("#code=")
+        assert "works once" in verb.stderr.readline()
+        with requests.Session() as session:
+            session.trust_env = False
+            assert "<title>Local workspace</title>" in session.get(address, timeout=10).text
+            assert (
+                "text/javascript" in session.get(f"{address}handed/pad.js").headers["Content-Type"]
+            )
+            origin = {"Origin": address.rstrip("/")}
+            answer = session.post(f"{address}api/token", json={"code": code}, headers=origin)
+            assert answer.json()["token"]
+        verb.send_signal(signal.SIGINT)
+        assert verb.wait(20) == 128 + signal.SIGINT
+    until(lambda: not (tmp_path / "home/run/endpoint.json").exists())
+
+
+@pytest.mark.parametrize(
+    ("options", "display", "opened"),
+    [({}, ":0", 1), ({}, "", 0), ({"no_browser": True}, ":0", 0)],
+)
+def test_a_browser_is_opened_where_there_is_a_screen(monkeypatch, capsys, options, display, opened):
+    links = []
+    ended = SimpleNamespace(url="https://127.0.0.1:1", pid=2**31 - 1)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(webbrowser, "open", links.append)
+    monkeypatch.setattr(page, "start", lambda: ended)
+    monkeypatch.setattr(page, "portal_link", lambda **_: "http://127.0.0.1:2/#code=x")
+    assert page.open_page(argparse.Namespace(**({"no_browser": False, "port": 3} | options))) == 1
+    assert len(links) == opened
+    told = capsys.readouterr()
+    assert told.out == "http://127.0.0.1:2/#code=x\n"
+    assert "another port" in told.err
