@@ -141,6 +141,7 @@ def _connect_local(why: str) -> Workspace:
     except local.LocalWorkspaceError as error:
         raise WorkspaceError(str(error)) from error
     print(f"Local workspace ({why}); registered models are kept in {_short(local.home_folder())}.")
+    print("To look at it in the browser: python -m mnist_deploy.local portal")
     return workspace
 
 

@@ -76,7 +76,8 @@ def test_without_a_config_it_is_the_local_one_and_says_so(ws, workspace_home, mo
     assert (found.name, found.resource_group) == ("local", "local")
     where = "no config.json in this folder or above it"
     kept = f"registered models are kept in {workspace_home}"
-    assert capsys.readouterr().out == f"Local workspace ({where}); {kept}.\n"
+    page = "To look at it in the browser: python -m mnist_deploy.local portal"
+    assert capsys.readouterr().out == f"Local workspace ({where}); {kept}.\n{page}\n"
 
 
 def test_local_can_be_asked_for_beside_a_config(ws, workspace_home, tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ const CENTRE = 14; // where its centre of mass lies
 // A stroke as MNIST's test digits have it on average: three pixels of ink, soft over 1.25 pixels.
 const PEN = 2.9;
 const EDGE = 1.25;
+const STEP = 0.01; // of the pad's width, between two points of a stroke
 const STRIP = 30; // digits shown at once, as in the tutorial
 
 const style = document.createElement("link");
@@ -26,15 +27,14 @@ export const modes = [
 
 // From strokes to an image
 
-/** Average every point of a stroke with its neighbours, twice: a hand, and more so a mouse,
- *  trembles. */
+/** Cut the corners of a stroke, twice (Chaikin): a hand trembles, and a mouse jumps. */
 export function smooth(stroke) {
   for (let pass = 0; pass < 2; pass += 1) {
-    stroke = stroke.map(([x, y], i) => {
-      if (i === 0 || i === stroke.length - 1) return [x, y];
-      const [[a, b], [c, d]] = [stroke[i - 1], stroke[i + 1]];
-      return [(a + 2 * x + c) / 4, (b + 2 * y + d) / 4];
+    const cut = stroke.slice(1).flatMap(([x, y], i) => {
+      const [a, b] = stroke[i];
+      return [[0.75 * a + 0.25 * x, 0.75 * b + 0.25 * y], [0.25 * a + 0.75 * x, 0.25 * b + 0.75 * y]];
     });
+    stroke = [stroke[0], ...cut, stroke.at(-1)];
   }
   return stroke;
 }
@@ -42,8 +42,8 @@ export function smooth(stroke) {
 /** Turn strokes on the pad (points in [0, 1]) into 784 intensities in [0, 1], prepared as MNIST's
  *  were: the digit fits a box of 20 x 20, its centre of mass is the middle of 28 x 28. */
 export function prepare(strokes) {
-  const lines = strokes.map(smooth).filter((stroke) => stroke.length);
-  if (!lines.length) return null;
+  if (!strokes.length) return null;
+  const lines = strokes.map(smooth);
   const [xs, ys] = [0, 1].map((axis) => lines.flat().map((point) => point[axis]));
   const [left, right, top, bottom] = [
     Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys),
@@ -63,16 +63,25 @@ export function prepare(strokes) {
 
 /** How much ink each pixel gets: all of it in the middle of a stroke, less towards its edge. */
 function ink(lines) {
-  return Array.from({ length: SIDE * SIDE }, (_, i) => {
-    const [x, y] = [i % SIDE, Math.floor(i / SIDE)];
-    let nearest = Infinity;
-    for (const line of lines) {
-      for (let k = 0; k < line.length; k += 1) {
-        nearest = Math.min(nearest, distance(x, y, line[Math.max(0, k - 1)], line[k]));
+  const pixels = new Array(SIDE * SIDE).fill(0);
+  const reach = (PEN + EDGE) / 2;
+  const near = (p, q) => {
+    const first = Math.max(0, Math.ceil(Math.min(p, q) - reach));
+    const last = Math.min(SIDE - 1, Math.floor(Math.max(p, q) + reach));
+    return Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => first + i);
+  };
+  for (const line of lines) {
+    line.forEach((end, k) => {
+      const start = line[Math.max(0, k - 1)];
+      for (const y of near(start[1], end[1])) {
+        for (const x of near(start[0], end[0])) {
+          const value = (PEN / 2 - distance(x, y, start, end)) / EDGE + 0.5;
+          pixels[y * SIDE + x] = Math.max(pixels[y * SIDE + x], Math.min(1, value));
+        }
       }
-    }
-    return Math.min(1, Math.max(0, (PEN / 2 - nearest) / EDGE + 0.5));
-  });
+    });
+  }
+  return pixels;
 }
 
 /** From a point to the line between two others. */
@@ -208,7 +217,7 @@ function mountPad(panel, page) {
     element("details", { className: "hint" },
       element("summary", {}, "How a drawing becomes an image like MNIST's"),
       element("p", {},
-        "Each stroke is smoothed twice over neighbouring points. The digit is scaled so that its " +
+        "The corners of each stroke are cut twice, which smooths it. The digit is scaled so that its " +
         "longer side fills a box of 20 × 20 pixels and drawn with a pen as wide as MNIST's strokes " +
         "are on average (2.9 pixels); a pixel at the edge of a stroke gets as much grey as ink " +
         "reaches into it (anti-aliasing). It is then moved until its centre of mass is the middle " +
@@ -231,7 +240,6 @@ function mountPad(panel, page) {
     for (const stroke of strokes.map(smooth)) {
       context.beginPath();
       stroke.forEach(([x, y]) => context.lineTo(x * width, y * width));
-      if (stroke.length === 1) context.lineTo(stroke[0][0] * width, stroke[0][1] * width);
       context.stroke();
     }
     if (cursor && document.activeElement === canvas) {
@@ -273,7 +281,10 @@ function mountPad(panel, page) {
   });
   canvas.addEventListener("pointermove", (event) => {
     if (!current || cursor) return;
-    for (const part of event.getCoalescedEvents?.() ?? [event]) current.push(pointOf(part));
+    const [x, y] = pointOf(event);
+    const [a, b] = current.at(-1);
+    if (Math.hypot(x - a, y - b) < STEP) return;
+    current.push([x, y]);
     changed();
   });
   for (const end of ["pointerup", "pointercancel"]) {

@@ -406,8 +406,7 @@ function showTry(service) {
         h("div#try-panel", { "data-kept": true })),
       h("section.card", { "aria-labelledby": "answer-title" },
         h("h2", { id: "answer-title" }, "Answer"),
-        h("div#answer", { "data-kept": true },
-          h("p.quiet", {}, "What the service answers is shown here.")),
+        h("div#answer", { "data-kept": true }),
         h("div#same-request", { "data-kept": true }))),
   ];
 }
@@ -425,6 +424,9 @@ function mountTry(service) {
   unmountTry();
   const panel = document.getElementById("try-panel");
   panel.replaceChildren();
+  document.getElementById("answer").replaceChildren(
+    h("p.quiet", {}, "What the service answers is shown here."));
+  document.getElementById("same-request").replaceChildren();
   const mode = modes.find(({ id }) => id === chosen);
   const page = { score: (body) => score(service, body), note: noteAnswer, service };
   trying = { key, stop: null };

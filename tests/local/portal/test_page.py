@@ -1,0 +1,321 @@
+"""The page in a real browser: what a reader sees, clicks and draws, and what a browser refuses."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import psutil
+import pytest
+from browser import Page, open_browser, seven, zero
+from weights_service import until
+
+from mnist_deploy import local
+from mnist_deploy.local.cli.page import PAD
+from mnist_deploy.testing.digits import pickled_model
+from mnist_deploy.tutorial import tutorial_file
+
+pytestmark = pytest.mark.browser
+
+NO_LABEL = "\N{EN DASH}"
+HOSTILE = "<img src=x onerror='document.title=1'>"
+SERVICE = "#/services/service/digits"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    try:
+        browser = open_browser(tmp_path_factory.mktemp("chromium"))
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    with browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def digits(local_ws, tmp_path_factory):
+    """The tutorial's script with a small model, behind a key, and with a hostile tag."""
+    from azureml.core import Environment, Model
+    from azureml.core.model import InferenceConfig
+    from azureml.core.webservice import AciWebservice
+
+    folder = tmp_path_factory.mktemp("digits")
+    (folder / "sklearn_mnist_model.pkl").write_bytes(pickled_model())
+    shutil.copy(tutorial_file("score.py"), folder)
+    environment = Environment("digits-env")
+    environment.python.user_managed_dependencies = True
+    tags = {HOSTILE: HOSTILE}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        model = Model.register(local_ws, "sklearn_mnist_model.pkl", "sklearn_mnist", tags=tags)
+    service = Model.deploy(
+        local_ws,
+        "digits",
+        [model],
+        InferenceConfig("score.py", source_directory=str(folder), environment=environment),
+        AciWebservice.deploy_configuration(1, 1, auth_enabled=True, tags=tags),
+    )
+    service.wait_for_deployment()
+    yield service
+    service.delete()
+
+
+@pytest.fixture(scope="module")
+def page(browser, digits, local_home):
+    page = Page(browser, local.portal_link(local_home, files=PAD))
+    page.look_as(1280)
+    yield page
+    complaints = [entry["message"] for entry in browser.get_log("browser")]
+    assert complaints == []
+
+
+# Coming in
+
+
+def test_a_link_is_used_once(page, browser, local_home):
+    link = local.portal_link(local_home)
+    first = browser.current_window_handle
+    for expected in ("Services", "used before"):
+        browser.switch_to.new_window("tab")
+        browser.get(link)
+        until(lambda words=expected: words in page.text())
+        assert "code" not in browser.current_url
+        browser.close()
+        browser.switch_to.window(first)
+
+
+def test_another_page_cannot_frame_it(page, browser):
+    class Attacker(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(f"<title>attacker</title><iframe src={page.address}>".encode())
+
+        def log_message(self, *_) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Attacker)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    browser.get(f"http://127.0.0.1:{server.server_port}/")
+    refused = until(lambda: [e for e in browser.get_log("browser") if "frame" in e["message"]])
+    browser.switch_to.frame(0)
+    assert "Services" not in browser.page_source
+    browser.close()
+    browser.switch_to.window(first)
+    server.shutdown()
+    server.server_close()
+    assert refused
+
+
+# Looking
+
+
+def test_services_models_and_environments_are_listed(page, digits):
+    page.go("#/services")
+    shown = page.text("[data-key='service/digits']")
+    assert digits.scoring_uri in shown
+    assert "Healthy" in shown
+    page.go(SERVICE, "table")
+    assert "sklearn_mnist:1" in page.text("table")
+    page.go("#/models", "#model-sklearn_mnist")
+    assert "Version 1" in page.text("#model-sklearn_mnist")
+    page.go("#/environments")
+    assert page.text("h1") == "Environments"
+
+
+def test_a_hostile_tag_stays_text(page):
+    for place, selector in ((SERVICE, ".facts"), ("#/models", "#model-sklearn_mnist")):
+        page.go(place, selector)
+        assert page.text(selector).count(HOSTILE) == 2
+        assert not page.all("main img")
+
+
+def test_the_log_follows(page, digits):
+    page.go(f"{SERVICE}/log", "#log")
+    until(lambda: page.text("#log"))
+    before = page.text("#log").count("POST /score")
+    page.run("document.querySelector('#log').scrollTop = 0")
+    digits.run('{"data": []}')
+    until(lambda: page.text("#log").count("POST /score") > before)
+    end = "const log = document.querySelector('#log'); return log.scrollTop + log.clientHeight"
+    assert page.run(f"{end} >= log.scrollHeight - 2")
+
+
+def test_a_failed_deployment_shows_its_error(page, local_ws, registered, tmp_path):
+    from azureml.core import Model
+    from azureml.core.webservice import AciWebservice
+    from weights_service import make_inference_config
+
+    script = "def init():\n    raise RuntimeError('<b>no luck</b>')\n\ndef run(raw):\n    pass\n"
+    service = Model.deploy(
+        local_ws,
+        "failing",
+        [registered],
+        make_inference_config(tmp_path, script),
+        AciWebservice.deploy_configuration(1, 1),
+    )
+    try:
+        page.go("#/services/service/failing/log")
+        failure = page.text("[role=alert]")
+        assert "RuntimeError: <b>no luck</b>" in failure
+        assert page.text().index("no luck") < page.text().index("Follow new lines")
+    finally:
+        service.delete()
+
+
+# Trying
+
+
+def test_a_drawn_digit_is_answered_with_its_label(page):
+    page.go(f"{SERVICE}/try", ".pad")
+    page.choose("draw")
+    for stroke, label in ((seven(), "7"), (zero(), "0")):
+        page.draw(stroke)
+        until(lambda wanted=label: page.text(".label") == wanted)
+        page.click("Clear")
+        until(lambda: page.text(".label") == NO_LABEL)
+
+
+def test_a_digit_is_drawn_by_keyboard(page):
+    from selenium.webdriver import Keys
+
+    page.go(f"{SERVICE}/try", ".pad")
+    page.choose("draw")
+    page.wait(".pad").send_keys(Keys.UP * 9 + " " + Keys.DOWN * 18 + " ")
+    until(lambda: page.text(".label") == "1")
+    page.wait(".pad").send_keys(Keys.DELETE)
+    until(lambda: page.text(".label") == NO_LABEL)
+
+
+def test_an_image_is_prepared_as_mnist_s_are(page):
+    module = f"import('{page.address}handed/pad.js')"
+    asked = f"const [strokes, done] = arguments; {module}.then((pad) => done(pad.prepare(strokes)))"
+    small = [(x / 3, y / 3) for x, y in zero()]
+    for stroke in (zero(), small):
+        image = page.browser.execute_async_script(asked, [stroke])
+        rows = [image[start : start + 28] for start in range(0, 784, 28)]
+        inked = [number for number, row in enumerate(rows) if max(row) > 0]
+        assert inked[-1] - inked[0] + 1 in (19, 20, 21)
+        for position in (lambda i: i % 28, lambda i: i // 28):
+            moment = sum(value * position(i) for i, value in enumerate(image))
+            assert moment / sum(image) == pytest.approx(14, abs=0.1)
+        assert len({round(value, 3) for value in image}) > 20  # grey at the edges
+
+
+def test_a_wrong_test_digit_is_red_and_inverted(page):
+    page.go(f"{SERVICE}/try")
+    page.choose("digits")
+    page.wait(".digit")
+
+    def score_until_one_is_wrong():
+        page.click("Another thirty")
+        page.click("Score all thirty")
+        until(lambda: len(page.all(".digit.scored")) == 30)
+        return page.all(".digit.wrong")
+
+    wrong = until(score_until_one_is_wrong)[0]
+    right = page.wait(".digit.scored:not(.wrong)")
+    corner = """return arguments[0].querySelector("canvas").getContext("2d")
+        .getImageData(0, 0, 1, 1).data[0]"""
+    assert (page.run(corner, wrong), page.run(corner, right)) == (0, 255)
+    colour = "return getComputedStyle(arguments[0].querySelector('.caption')).color"
+    red, green, blue = map(int, re.findall(r"\d+", page.run(colour, wrong)))
+    assert red > 2 * max(green, blue)
+    assert "wrong" in wrong.get_attribute("aria-label")
+
+
+def test_json_and_the_same_request_elsewhere(page, digits):
+    page.go(f"{SERVICE}/try")
+    page.choose("json")
+    box = page.wait("#json")
+    until(lambda: box.get_attribute("value"))
+    box.clear()
+    box.send_keys('{"data": []}')
+    page.click("Send")
+    until(lambda: "200 OK" in page.text("#answer"))
+    assert "[]" in page.text("#answer")
+    shown = page.text("#request")
+    assert digits.scoring_uri in shown
+    assert 'Bearer $KEY"' in shown
+    page.wait("input[value=Python]").click()
+    program = page.text("#request")
+    compile(program, "shown", "exec")
+    assert not any(key in page.browser.page_source for key in digits.get_keys())
+
+
+# For everybody
+
+CONTRAST = r"""
+const parse = (colour) => colour.match(/[\d.]+/g).map(Number);
+const light = (colour) => parse(colour).slice(0, 3).map((v) => v / 255)
+  .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const ground = (node) => {
+  const colour = getComputedStyle(node).backgroundColor;
+  return parse(colour)[3] === 0 ? ground(node.parentElement) : colour;
+};
+const ratio = (node) => {
+  const [a, b] = [getComputedStyle(node).color, ground(node)].map(light);
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+};
+const hasText = (node) => [...node.childNodes].some((c) => c.nodeType === 3 && c.data.trim());
+return [...document.querySelectorAll("body *")]
+  .filter((node) => hasText(node) && node.getClientRects().length)
+  .filter((node) => !node.closest("[disabled], .visually-hidden, .skip, noscript"))
+  .filter((node) => ratio(node) < 4.5).map((node) => node.outerHTML.slice(0, 99));
+"""
+PLACES = ["#/services", SERVICE, f"{SERVICE}/try", f"{SERVICE}/log", "#/models", "#/environments"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_telephone_needs_no_sideways_scroll_and_all_can_be_read(page, scheme):
+    try:
+        for width in (320, 390, 1280):
+            page.look_as(width, scheme)
+            for place in PLACES:
+                page.go(place)
+                assert page.run("return document.documentElement.scrollWidth") <= width, place
+                assert page.run(CONTRAST) == [], place
+    finally:
+        page.look_as(1280)
+
+
+def test_every_control_has_a_name(page):
+    for place in PLACES:
+        page.go(place)
+        tree = page.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        roles = ("button", "link", "textbox", "radio", "checkbox", "combobox", "application", "log")
+        controls = [node for node in tree if node.get("role", {}).get("value") in roles]
+        assert controls
+        assert [node for node in controls if not node["name"]["value"]] == []
+        assert len(page.all("h1")) == 1
+
+
+def test_an_idle_page_asks_little_and_waits_for_nothing(page, endpoint):
+    control_plane = psutil.Process(endpoint.pid)
+
+    def watch(seconds: float) -> tuple[float, list[float]]:
+        """The share of a core that the control plane takes, and how long each request lasted."""
+        before = control_plane.cpu_times()
+        page.run("performance.clearResourceTimings()")
+        time.sleep(seconds)
+        after = control_plane.cpu_times()
+        took = "return performance.getEntriesByType('resource').map((entry) => entry.duration)"
+        used = after.user + after.system - before.user - before.system
+        return used / seconds, page.run(took)
+
+    page.go("#/services")
+    seen, requests = watch(6)
+    assert 1 <= len(requests) <= 2
+    assert max(requests) < 1000  # milliseconds
+    page.run("Object.defineProperty(document, 'hidden', {value: true})")
+    unseen, requests = watch(6)
+    assert len(requests) == 0
+    print("SEEN", seen, unseen)
+    assert seen - unseen < 0.01
