@@ -6,18 +6,12 @@ kernels and packages of their year.
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
-from textwrap import dedent
 
 import joblib
-import nbformat
 import numpy as np
 import pytest
+from plain_notebooks import run_notebook, write_notebook
 
 from mnist_deploy.data import load_test_data, load_training_data
 from mnist_deploy.part_one import fit_model
@@ -40,6 +34,8 @@ def load_data(filename, label=False):
             width *= height
         return np.frombuffer(stream.read(), dtype=np.uint8).reshape(count, width)
 """
+
+BESIDE = {"utils.py": UTILS}
 
 IMPORTS = """
 %matplotlib inline
@@ -286,35 +282,6 @@ env.register(workspace=ws)
 """
 
 
-def write_notebook(path: Path, cells: list[str], kernel: str) -> None:
-    sources = [dedent(cell).strip() for cell in (*cells, PROBE)]
-    metadata = {"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source) for source in sources], metadata=metadata
-    )
-    nbformat.write(notebook, path)
-    (path.parent / "utils.py").write_text(UTILS)
-
-
-def run_notebook(path: Path, home: Path, *options: str) -> tuple[str, dict]:
-    """Execute it from the folder above its own; return what it printed, and the probe."""
-    command = ["jupyter", "execute", "--inplace", str(path.relative_to(path.parents[1]))]
-    run = subprocess.run(
-        [sys.executable, "-m", "mnist_deploy.local", "exec", *options, "--", *command],
-        cwd=path.parents[1],
-        env={**os.environ, "MNIST_DEPLOY_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    cells = nbformat.read(path, as_version=4).cells
-    printed = "".join(o.get("text", "") for cell in cells for o in cell.get("outputs", []))
-    return printed, json.loads(printed.rpartition("PROBE")[2])
-
-
 def check(found: dict) -> None:
     assert found["workspace"] == "local"
     assert found["accuracy"] > 0.88
@@ -327,7 +294,7 @@ def check(found: dict) -> None:
 
 def test_runs_a_notebook_of_2020(tmp_path, sample_dir):
     notebook = tmp_path / "tutorials" / "part2.ipynb"
-    write_notebook(notebook, EDITION_2020, kernel="python38-azureml")
+    write_notebook(notebook, [*EDITION_2020, PROBE], "python38-azureml", BESIDE)
     printed, found = run_notebook(notebook, tmp_path / "home", "--data-dir", str(sample_dir))
     check(found)
     assert "environment:" not in printed  # model, environment and this Python agree
@@ -337,7 +304,7 @@ def test_runs_a_notebook_of_2020(tmp_path, sample_dir):
 
 def test_runs_a_notebook_of_2018(tmp_path, sample_dir):
     notebook = tmp_path / "tutorials" / "part2.ipynb"
-    write_notebook(notebook, EDITION_2018, kernel="python36")
+    write_notebook(notebook, [*EDITION_2018, PROBE], "python36", BESIDE)
     data = notebook.parent / "data"
     data.mkdir()
     for ours, theirs in (("images-idx3", "images"), ("labels-idx1", "labels")):
@@ -354,8 +321,8 @@ def test_registers_and_deploys_a_pickle_of_2020_and_says_what_differs(
     tmp_path, sample_dir, monkeypatch
 ):
     notebook = tmp_path / "course" / "lesson.ipynb"
-    cells = [IMPORTS, REGISTER_OLD_PICKLE, *EDITION_2020[1:]]
-    write_notebook(notebook, cells, kernel="some-kernel-of-theirs")
+    cells = [IMPORTS, REGISTER_OLD_PICKLE, *EDITION_2020[1:], PROBE]
+    write_notebook(notebook, cells, "some-kernel-of-theirs", BESIDE)
     model = fit_model(*load_training_data(sample_dir))
     del model.n_features_in_  # scikit-learn 0.22 did not know it
     with monkeypatch.context() as patch:

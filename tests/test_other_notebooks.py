@@ -1,0 +1,163 @@
+"""Notebooks in the plain style of Microsoft's other deployment notebooks, run through ``exec``:
+several models in one service, Application Insights, AKS, AKS with SSL.
+
+They are ours from the first word to the last, and know nothing of this project.
+"""
+
+from __future__ import annotations
+
+import pytest
+from plain_notebooks import run_notebook, write_notebook
+
+pytestmark = pytest.mark.processes
+
+WORKSPACE = """
+import azureml.core
+from azureml.core import Workspace
+from azureml.core.model import Model
+
+print("SDK version:", azureml.core.VERSION)
+ws = Workspace.from_config()
+print(ws.name, ws.resource_group, ws.location, ws.subscription_id, sep="\\n")
+"""
+
+TRAIN = """
+from sklearn.datasets import load_diabetes
+from sklearn.externals import joblib
+from sklearn.linear_model.ridge import Ridge
+
+dataset_x, dataset_y = load_diabetes(return_X_y=True)
+joblib.dump(Ridge(alpha=0.5).fit(dataset_x, dataset_y), "regression.pkl")
+joblib.dump(Ridge(alpha=5.0).fit(dataset_x, dataset_y), "flatter.pkl")
+"""
+
+REGISTER = """
+model = Model.register(
+    workspace=ws,
+    model_path="regression.pkl",
+    model_name="diabetes_model",
+    tags={"area": "diabetes", "type": "regression"},
+    description="Ridge regression of the progress of diabetes",
+)
+"""
+
+SCRIPT = """
+%%writefile score.py
+import json
+import numpy as np
+from sklearn.externals import joblib
+from azureml.core.model import Model
+
+def init():
+    global model
+    model = joblib.load(Model.get_model_path("diabetes_model"))
+
+def run(raw_data):
+    try:
+        data = np.array(json.loads(raw_data)["data"])
+        print("rows to score:", len(data))
+        return {"result": model.predict(data).tolist()}
+    except Exception as error:
+        return {"error": str(error)}
+"""
+
+ENVIRONMENT = """
+from azureml.core import Environment
+from azureml.core.conda_dependencies import CondaDependencies
+from azureml.core.model import InferenceConfig
+
+environment = Environment("deploy-to-cloud-env")
+environment.python.conda_dependencies = CondaDependencies.create(
+    conda_packages=["numpy==1.19.5", "scikit-learn==0.22.1"], pip_packages=["azureml-defaults"]
+)
+inference_config = InferenceConfig(entry_script="score.py", environment=environment)
+"""
+
+SERVE_TEST_SAMPLE = """
+import json
+
+test_sample = json.dumps({"data": dataset_x[:2].tolist()})
+prediction = service.run(input_data=test_sample)
+print(prediction)
+"""
+
+SEVERAL_MODELS = [
+    WORKSPACE,
+    TRAIN,
+    """
+    first = Model.register(
+        model_path="regression.pkl", model_name="my_first_model", workspace=ws
+    )
+    second = Model.register(model_path="flatter.pkl", model_name="my_second_model", workspace=ws)
+    for each in Model.list(ws):
+        print("Name:", each.name, "Version:", each.version, "Created:", each.created_time)
+    """,
+    """
+    %%writefile score.py
+    import json
+    import os
+    import joblib
+    import numpy as np
+    from azureml.core.model import Model
+
+    def init():
+        global first, second
+        first = joblib.load(Model.get_model_path(model_name="my_first_model"))
+        folder = os.path.join(os.getenv("AZUREML_MODEL_DIR"), "my_second_model", "1")
+        second = joblib.load(os.path.join(folder, "flatter.pkl"))
+
+    def run(raw_data):
+        data = np.array(json.loads(raw_data)["data"])
+        return json.dumps({"prediction1": first.predict(data).tolist(),
+                           "prediction2": second.predict(data).tolist()})
+    """,
+    ENVIRONMENT,
+    """
+    %%time
+    from azureml.core.webservice import AciWebservice
+
+    service = Model.deploy(
+        ws, "aciservice-multimodel", [first, second], inference_config,
+        AciWebservice.deploy_configuration(cpu_cores=1, memory_gb=1),
+    )
+    service.wait_for_deployment(True)
+    print(service.state)
+    print(service.get_logs())
+    """,
+    SERVE_TEST_SAMPLE,
+    """
+    predicted = json.loads(prediction)
+    print("PROBE" + json.dumps({
+        "state": service.state,
+        "first": predicted["prediction1"],
+        "second": predicted["prediction2"],
+        "expected": [
+            joblib.load(file).predict(dataset_x[:2]).tolist()
+            for file in ("regression.pkl", "flatter.pkl")
+        ],
+    }))
+    service.delete()
+    first.delete()
+    second.delete()
+    """,
+]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a notebook, and return what it printed and what its probe found."""
+
+    def start(cells: list[str]) -> tuple[str, dict]:
+        notebook = tmp_path / "deployment" / "notebook.ipynb"
+        write_notebook(notebook, cells, "python36")
+        return run_notebook(notebook, tmp_path / "home", "--bare")
+
+    return start
+
+
+def test_several_models_in_one_service(run):
+    printed, found = run(SEVERAL_MODELS)
+    assert found["state"] == "Healthy"
+    assert [found["first"], found["second"]] == found["expected"]
+    assert "environment: scikit-learn: wanted ==0.22.1, found" in printed
+    assert "sklearn.linear_model.ridge is no more" in printed
