@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +11,8 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-import requests
+
+from mnist_deploy.local.core.container import Container
 
 SCORE_SCRIPT = Path(__file__).resolve().parents[1] / "score.py"
 
@@ -34,36 +32,18 @@ def run(raw_data):
 
 
 @contextmanager
-def serve(script: Path, model_dir: Path, log: Path) -> Iterator[str]:
-    """Serve a script as a container does; the value is its scoring URI."""
+def serve(script: Path, model_dir: Path, folder: Path) -> Iterator[str]:
+    """Serve a script in a container; the value is its scoring URI."""
+    (folder / "app").mkdir(parents=True)
+    shutil.copy(script, folder / "app" / "score.py")
+    variables = {"AZUREML_ENTRY_SCRIPT": "score.py", "AZUREML_MODEL_DIR": str(model_dir)}
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        command = [sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}"]
-        command += ["--worker-class", "gthread", "--threads", "4", "--keep-alive", "60"]
-        command += ["--no-control-socket", "azureml_inference_server_http.server.entry:app"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=[listener.fileno()],
-                cwd=script.parent,
-                env=os.environ
-                | {
-                    "AML_APP_ROOT": str(script.parent),
-                    "AZUREML_ENTRY_SCRIPT": script.name,
-                    "AZUREML_MODEL_DIR": str(model_dir),
-                    "OMP_NUM_THREADS": "1",
-                },
-            )
-    try:
-        # The socket was listened on before the process began: the answer waits for its start.
-        health = requests.get(f"http://127.0.0.1:{port}/", timeout=60)
-        assert health.status_code == 200, log.read_text()
-        yield f"http://127.0.0.1:{port}/score"
-    finally:
-        process.send_signal(signal.SIGQUIT)  # at once, whatever connections are open
-        process.wait(timeout=30)
+        container = Container(folder, listener, cpu_cores=1, memory_gb=2, environment=variables)
+        try:
+            assert container.start() is None, container.log_tail(100)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/score"
+        finally:
+            container.stop()
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +66,7 @@ def model_dir(digits_model, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def scoring_uri(model_dir, tmp_path_factory) -> Iterator[str]:
     """The project's own score.py, served."""
-    with serve(SCORE_SCRIPT, model_dir, tmp_path_factory.mktemp("service") / "log.txt") as uri:
+    with serve(SCORE_SCRIPT, model_dir, tmp_path_factory.mktemp("service")) as uri:
         yield uri
 
 
@@ -94,8 +74,8 @@ def scoring_uri(model_dir, tmp_path_factory) -> Iterator[str]:
 def json_only_uri(model_dir, tmp_path_factory) -> Iterator[str]:
     """A script that knows no IDX, served."""
     folder = tmp_path_factory.mktemp("json_only")
-    (folder / "score.py").write_text(JSON_ONLY_SCRIPT)
-    with serve(folder / "score.py", model_dir, folder / "log.txt") as uri:
+    (folder / "json_only.py").write_text(JSON_ONLY_SCRIPT)
+    with serve(folder / "json_only.py", model_dir, folder) as uri:
         yield uri
 
 

@@ -17,7 +17,7 @@ import mnist_deploy
 from mnist_deploy import errors
 
 PACKAGE = Path(mnist_deploy.__file__).parent
-HEAVY = ("azureml", "flask", "gunicorn", "matplotlib", "mlxtend", "scipy", "sklearn")
+HEAVY = ("azureml", "flask", "httptools", "matplotlib", "mlxtend", "scipy", "sklearn")
 
 
 def public(name: str) -> object:

@@ -185,7 +185,7 @@ def test_a_body_that_ends_early_is_refused(scoring_uri):
     connection.sock.shutdown(1)
     response = connection.getresponse()
     assert response.status == 400
-    assert "header" in json.load(response)["message"]
+    assert "could not be read to its end" in json.load(response)["message"]
     connection.close()
 
 

@@ -55,7 +55,7 @@ def main() -> None:
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("numpy", "scikit-learn", "gunicorn")},
+        "versions": {name: version(name) for name in ("numpy", "scikit-learn", "httptools")},
     }
     figures["targets"] = report.targets(figures)
     text = report.markdown(figures)

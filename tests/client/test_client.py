@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import threading
 import tracemalloc
@@ -507,15 +505,13 @@ def test_a_time_out_is_not_tried_again(within_the_answer):
         assert len(script.bodies) == 1
 
 
-def test_a_worker_that_is_killed_costs_no_answer(scoring_uri, digits):
-    """gunicorn starts another; the batches before, during and after it come back right."""
-    server = server_of(scoring_uri)
+def test_a_process_that_is_killed_costs_no_answer(scoring_uri, digits):
+    """The container starts another; the batches before, during and after it come back right."""
 
     def pieces():
         for number in range(6):
             if number == 3:
-                for worker in server.children():
-                    os.kill(worker.pid, signal.SIGKILL)
+                server_of(scoring_uri).kill()
             yield digits[0]
 
     labels = post_images(scoring_uri, pieces(), batch_size=1000, patience=60)
@@ -523,10 +519,10 @@ def test_a_worker_that_is_killed_costs_no_answer(scoring_uri, digits):
 
 
 def server_of(uri: str) -> psutil.Process:
-    """The process that listens at a scoring URI; its workers are its children."""
+    """The process that listens at a scoring URI."""
     (server,) = (
         process
-        for process in psutil.Process().children()
+        for process in psutil.Process().children(recursive=True)
         for socket_ in process.net_connections()
         if socket_.status == psutil.CONN_LISTEN and socket_.laddr.port == urlsplit(uri).port
     )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import joblib
 import numpy as np
@@ -31,7 +36,7 @@ def small(**more):
     return AciWebservice.deploy_configuration(**{"cpu_cores": 1, "memory_gb": 1, **more})
 
 
-def deploy(ws, name: str, script: str | Path, models=(), **more):
+def deploy(ws, name: str, script: str | Path, models=(), variables=None, **more):
     from azureml.core import Environment, Model
     from azureml.core.model import InferenceConfig
 
@@ -40,6 +45,7 @@ def deploy(ws, name: str, script: str | Path, models=(), **more):
         script = Path("script.py").absolute()
     environment = Environment("plain")
     environment.python.user_managed_dependencies = True
+    environment.environment_variables = variables or {}
     config = InferenceConfig(
         script.name, source_directory=str(script.parent), environment=environment
     )
@@ -48,10 +54,10 @@ def deploy(ws, name: str, script: str | Path, models=(), **more):
     return service
 
 
-def scoring_family(home: Path) -> list[psutil.Process]:
-    """The arbiter of the only service, and its workers."""
-    [arbiter] = psutil.Process(local.start(home).pid).children()
-    return [arbiter, *arbiter.children(recursive=True)]
+def scoring_process(home: Path) -> psutil.Process:
+    """That of the only service."""
+    [process] = psutil.Process(local.start(home).pid).children()
+    return process
 
 
 class Load(threading.Thread):
@@ -99,7 +105,7 @@ def digits(workspace, sample_data, tmp_path):
 
 
 def test_killed_under_load(digits, home, account):
-    """Scoring process killed under load from 8 clients, worker and arbiter in turn."""
+    """Scoring process killed under load from 8 clients."""
     service, images, labels = digits
     stop = threading.Event()
     clients = [
@@ -108,11 +114,10 @@ def test_killed_under_load(digits, home, account):
     for client in clients:
         client.start()
     slowest = 0.0
-    for turn in range(20):
+    for _ in range(20):
         served = sum(client.answers for client in clients)
         until(lambda served=served: sum(client.answers for client in clients) > served + 20)
-        arbiter, *workers = scoring_family(home)
-        victim = arbiter if turn % 2 else workers[0]
+        victim = scoring_process(home)
         victim.kill()
         began = time.monotonic()
         until(lambda victim=victim: not victim.is_running() or victim.status() == "zombie", 5)
@@ -184,7 +189,7 @@ environment = Environment("plain")
 environment.python.user_managed_dependencies = True
 for name in ("one", "two"):
     service = Model.deploy(ws, name, [], InferenceConfig("score_one.py", environment=environment),
-                           AciWebservice.deploy_configuration(cpu_cores=2, memory_gb=1))
+                           AciWebservice.deploy_configuration(cpu_cores=1, memory_gb=1))
     service.wait_for_deployment()
 assert service.run("{{}}") == 1
 print("READY", os.getpid())
@@ -204,7 +209,7 @@ def test_a_kernel_is_killed(home, tmp_path, account):
             kernel = run_cell(client, NOTEBOOK.format(folder=str(tmp_path), home=str(home)))
             control_plane = psutil.Process(Endpoint.read(home / "run").pid)
             family = [control_plane, *control_plane.children(recursive=True)]
-            assert len(family) >= 1 + 2 * 3, family  # for each service an arbiter and two workers
+            assert len(family) >= 1 + 2, family
             ports = {
                 connection.laddr.port
                 for process in family
@@ -244,3 +249,175 @@ def left(family: list[psutil.Process], ports: set[int]) -> list:
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports
     ]
     return running + open_ports
+
+
+ODD = """
+import subprocess, sys, time
+starts, large = [], b"x" * (8 << 20)
+def init():
+    global child
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
+                             start_new_session=True)
+def pieces():
+    for piece in range(5):
+        starts.append(time.monotonic())
+        time.sleep(0.05)
+        yield f"{piece} "
+def run(raw):
+    from azureml_inference_server_http.api.aml_response import AMLResponse
+    if raw == "sleep":
+        time.sleep(60)
+    if raw == "stream":
+        return AMLResponse(pieces(), 200)
+    if raw == "starts":
+        return starts
+    if raw == "endless":
+        return AMLResponse(iter(lambda: time.sleep(0.1) or "x", ""), 200)
+    if raw == "large":
+        return AMLResponse(large, 200)
+    return {"child": child.pid}.get(raw, raw)
+"""
+POST = b"POST /score HTTP/1.1\r\nHost: x\r\n"
+
+
+def connect(service) -> socket.socket:
+    at = urlsplit(service.scoring_uri)
+    return socket.create_connection((at.hostname, at.port), timeout=30)
+
+
+def answer(service, body="{}", timeout: float = 30) -> requests.Response:
+    return requests.post(service.scoring_uri, body, timeout=timeout)
+
+
+@pytest.fixture
+def odd(workspace):
+    """A service that sleeps, streams, answers at length, and has started a child."""
+    return deploy(workspace, "odd", ODD, variables={"SCORING_TIMEOUT_MS": "1000"})
+
+
+@contextlib.contextmanager
+def crowd(service, size: int, opening: bytes) -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(service)) for _ in range(size)]
+        for connection in connections:
+            connection.sendall(opening)
+        yield connections
+
+
+SLOW = {
+    "64 half-sent heads": (64, POST, b"A"),
+    "64 bodies that drip": (64, POST + b"Content-Length: 999\r\n\r\nthe beginning", b"."),
+    "300 silent connections": (300, b"", b""),
+    "32 who never read their answers": (32, POST + b"Content-Length: 5\r\n\r\nlarge", b""),
+}
+
+
+@pytest.mark.parametrize("kind", SLOW)
+def test_slow_clients(kind, odd, account):
+    """Slow clients keep nobody waiting."""
+    size, opening, drop = SLOW[kind]
+    slowest = 0.0
+    with crowd(odd, size, opening) as connections:
+        for _ in range(5):
+            for connection in connections:
+                connection.sendall(drop)
+            began = time.monotonic()
+            try:
+                answer(odd, timeout=5).raise_for_status()
+            except requests.RequestException as error:
+                account.lost.append(str(error))
+            slowest = max(slowest, time.monotonic() - began)
+            account.times += 1
+    account.found = f"the next answer after {slowest * 1000:.0f} ms at most"
+    assert slowest < 1, slowest
+
+
+def test_bodies_with_a_wrong_key(workspace, account):
+    """Six bodies of 200 MB with a wrong key."""
+    service = deploy(workspace, "keyed", ODD, memory_gb=0.5, auth_enabled=True)
+    key = {"Authorization": f"bearer {service.get_keys()[0]}"}  # schemes ignore case
+    wrong = {"Authorization": "Bearer not-one-of-them"}
+    body = b"x" * (200 << 20)
+
+    def intrude(_: int) -> int:
+        return requests.post(service.scoring_uri, body, headers=wrong, timeout=60).status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        statuses = list(pool.map(intrude, range(6)))
+    account.times = len(statuses)
+    account.lost += [str(status) for status in statuses if status != 401]
+    account.lost += re.findall(r".*more than the.*memory_gb.*", service.get_logs())
+    assert requests.post(service.scoring_uri, "{}", headers=key, timeout=5).status_code == 200
+    account.found = "401 each, and the service was not even restarted"
+
+
+def test_bodies_beyond_the_memory(odd, account):
+    """24 bodies of 100 MB that are never finished, and no key is asked for."""
+    opening = POST + b"Content-Length: 104857600\r\n\r\n"
+    piece = b"x" * (100 << 20)
+
+    def send(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # cut off, which is right
+            connection.sendall(piece[:-1])
+
+    with crowd(odd, 24, opening) as connections, ThreadPoolExecutor(4) as pool:
+        list(pool.map(send, connections))
+        account.times = len(connections)
+        if not answer(odd, timeout=5).ok:
+            account.lost.append("a small request")
+    account.lost += re.findall(r".*more than the.*memory_gb.*", odd.get_logs())
+    account.found = "small requests are answered, and the service was not restarted"
+
+
+def test_a_request_over_the_time_out(odd, account):
+    """A request over the scoring time-out, while ten others wait."""
+    pid = answer(odd, "child").json()
+    with ThreadPoolExecutor(11) as pool:
+        stuck = pool.submit(answer, odd, "sleep")
+        others = [pool.submit(answer, odd, "{}") for _ in range(10)]
+        assert "Scoring timeout after 1000 ms" in stuck.result().text
+        for other in others:
+            account.times += 1
+            if not other.result().ok:
+                account.lost.append(other.result().text)
+    assert answer(odd, "child").json() == pid, "its process was ended"
+    account.found = "it got 500, the others their answers, from the same process"
+
+
+def test_answers_in_pieces(odd, account):
+    """Four answers by generators at once, and one that never ends."""
+    with ThreadPoolExecutor(4) as pool:
+        texts = [a.text for a in pool.map(lambda _: answer(odd, "stream"), range(4))]
+    account.times = len(texts) + 1
+    assert texts == ["0 1 2 3 4 "] * 4
+    starts = answer(odd, "starts").json()
+    between = [later - earlier for earlier, later in pairwise(starts)]
+    if min(between) < 0.049:
+        account.lost.append("two ran at once")
+    began = time.monotonic()
+    with contextlib.suppress(requests.RequestException):  # it ends without its last piece
+        answer(odd, "endless", timeout=5)
+    assert time.monotonic() - began < 3
+    assert answer(odd, timeout=5).ok
+    account.found = "one after the other; the endless one was cut off at the scoring time-out"
+
+
+def test_a_child_in_a_session_of_its_own(odd, account):
+    """A child that a script starts in a session of its own, and the service is deleted."""
+    child = psutil.Process(answer(odd, "child").json())
+    assert child.is_running()
+    odd.delete()
+    account.times = 1
+    try:
+        until(lambda: is_gone(child), 5)
+    except AssertionError:
+        account.lost.append(str(child))
+        child.kill()
+    account.found = "it has ended with it"
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE or not process.is_running()
+    except psutil.NoSuchProcess:
+        return True

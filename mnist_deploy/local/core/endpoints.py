@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .closed import ClosedSigns
-from .container import Container
+from .container import Access, Container
 from .deployments import Deployment, DeploymentSpec, Recipe
 from .faults import Failed, Fault, NotFound
 from .folder import build_folder, script_environment
@@ -105,11 +105,11 @@ class Endpoint:
         return "Healthy" if states else "Unhealthy"
 
     @property
-    def keys(self) -> list[str] | None:
-        """What opens it; None if it is open to all."""
+    def access(self) -> Access:
+        """Who is let in: anybody, or who has a key."""
         if self.spec.authentication == "none":
-            return None
-        return [self.spec.primary_key, self.spec.secondary_key]
+            return Access()
+        return Access((self.spec.primary_key, self.spec.secondary_key))
 
     @property
     def problem(self) -> str | None:
@@ -135,7 +135,7 @@ class Endpoint:
         """Tell whatever answers here who may come in."""
         for deployment in self.deployments.values():
             for container in deployment.containers:
-                container.set_keys(self.keys)
+                container.configure(self.access)
 
     def end(self) -> None:
         self._ended = True
@@ -292,7 +292,7 @@ class Endpoints:
             )
             for note in recipe.all_notes():
                 container.log(note)
-            container.set_keys(endpoint.keys)
+            container.configure(endpoint.access)
             return container
 
         title = name if name == endpoint.name else f"{name} of {endpoint.name}"

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -18,7 +19,8 @@ import requests
 from weights_service import until
 
 from mnist_deploy.local.core import container as container_module
-from mnist_deploy.local.core.container import Container
+from mnist_deploy.local.core import log as log_module
+from mnist_deploy.local.core.container import BUCKETS, Access, Container
 
 SCRIPT = """
 import os
@@ -32,7 +34,7 @@ def build(tmp_path):
     """Build a container of a script, without starting it; the caller gets its address too."""
     built = []
 
-    def do(script=SCRIPT, cores=1.0, memory=1.0, **environment):
+    def do(script=SCRIPT, cores=1.0, memory=1.0, inner=None, **environment):
         folder = tmp_path / f"container{len(built)}"
         (folder / "app").mkdir(parents=True)
         (folder / "app" / "score.py").write_text(script)
@@ -40,6 +42,7 @@ def build(tmp_path):
         container = Container(
             folder,
             listener,
+            inner,
             cpu_cores=cores,
             memory_gb=memory,
             environment={"AZUREML_ENTRY_SCRIPT": "score.py", **environment},
@@ -60,8 +63,8 @@ def score(url: str, body: str = "{}") -> dict:
 
 
 def family(container: Container) -> list[psutil.Process]:
-    arbiter = psutil.Process(container._process.pid)
-    return [arbiter, *arbiter.children(recursive=True)]
+    processes = [psutil.Process(process.pid) for process in container._processes]
+    return processes + [child for each in processes for child in each.children(recursive=True)]
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
@@ -101,17 +104,12 @@ def test_a_script_finds_its_folder_last_as_on_azure(build):
     assert path.index(folder) > max(n for n, entry in enumerate(path) if "lib/python" in entry)
 
 
-@pytest.mark.parametrize(
-    ("victim", "sent"),
-    [("worker", signal.SIGSEGV), ("arbiter", signal.SIGKILL), ("both", signal.SIGTERM)],
-)
-def test_it_comes_back_after_it_was_killed(build, victim, sent):
+@pytest.mark.parametrize("sent", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])
+def test_it_comes_back_after_it_was_killed(build, sent):
     container, url = build()
     container.start()
     before = score(url)["pid"]
-    arbiter, worker = family(container)
-    for process in {"worker": [worker], "arbiter": [arbiter], "both": [arbiter, worker]}[victim]:
-        process.send_signal(sent)
+    os.kill(before, sent)
 
     def is_back():
         try:
@@ -120,9 +118,8 @@ def test_it_comes_back_after_it_was_killed(build, victim, sent):
             return False
 
     until(is_back)
-    until(lambda: container.state == "Healthy")
-    if victim != "worker":
-        assert "ended with status" in container.log_tail(100)
+    until(lambda: container.state == "Healthy" and container.problem is None)
+    assert "ended with status" in container.log_tail(100)
 
 
 def test_requests_wait_while_it_is_started_anew(build):
@@ -169,7 +166,7 @@ def test_one_that_cannot_start_says_so_and_leaves_no_process(build, script):
     container, _ = build(script)
     assert "init() raised" in container.start()
     assert container.state == "Failed"
-    assert container._process is None
+    assert container._processes == []
 
 
 def test_an_init_that_never_returns_is_given_up(build, monkeypatch):
@@ -198,29 +195,118 @@ def run(raw): return os.getpid()
     assert isinstance(score(url), int)
 
 
-def test_keys_can_change_while_it_runs(build):
+def test_who_is_let_in_can_change_while_it_runs(build):
     container, url = build()
-    container.set_keys(["one", "two"])
+    container.configure(Access(keys=("one", "two"), tokens={"old": 1.0, "new": time.time() + 99}))
     container.start()
 
-    def status(key: str) -> int:
-        headers = {"Authorization": f"Bearer {key}"}
+    def status(authorization: str) -> int:
+        headers = {"Authorization": authorization}
         return requests.post(f"{url}/score", "{}", headers=headers, timeout=10).status_code
 
-    assert [status(key) for key in ("one", "two", "three", "")] == [200, 200, 401, 401]
-    for round_ in range(50):  # faster than a file's time of change
-        container.set_keys([f"key{round_}"])
-        assert (status(f"key{round_}"), status(f"key{round_ - 1}")) == (200, 401)
-    container.set_keys(None)
+    for good in ("Bearer one", "Bearer two", "bearer two", "Bearer new"):
+        assert status(good) == 200
+    for bad in ("", "one", "Bearer", "Bearer ", "Bearer on", "Bearer one ", "Basic one",
+                "Bearer old", "Bearer \xe9"):  # fmt: skip
+        assert (bad, status(bad)) == (bad, 401)
+    assert requests.get(url, timeout=10).status_code == 200  # the health route
+    for round_ in range(50):
+        container.configure(Access(keys=(f"key{round_}",)))
+        assert status(f"Bearer key{round_}") == 200
+        assert status(f"Bearer key{round_ - 1}") == 401
+    container.configure(Access(keys=()))
+    assert status("Bearer ") == 401
+    container.configure(Access())
     assert status("") == 200
-    keys = container.folder / "keys.json"
-    assert keys.stat().st_mode & 0o077 == 0
-    assert json.loads(keys.read_bytes()) is None
+    assert "key49" not in container.log_tail(1000) + repr(Access(keys=("key49",)))
+
+
+def test_a_router_may_stand_before_it(build, tmp_path):
+    with socket.socket(socket.AF_UNIX) as inner:
+        inner.bind(str(tmp_path / "inner"))
+        inner.listen()
+        container, url = build(inner=inner)
+        container.configure(Access(keys=("key",), public=False, model_error=424, max_pending=0))
+        container.start()
+
+        def ask(path: str) -> bytes:
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(tmp_path / "inner"))
+                client.sendall(f"PUT {path} HTTP/1.0\r\n\r\n".encode())
+                return client.makefile("rb").read()
+
+        assert ask("/score").startswith(b"HTTP/1.1 429 ")
+        container.configure(Access(keys=("key",), public=False, model_error=424))
+        refused = ask("/score")  # no key is asked for, and PUT is not allowed
+        assert refused.startswith(b"HTTP/1.1 424 ")
+        assert b"azureml-model-error-statuscode: 405" in refused
+        with pytest.raises(requests.ReadTimeout):
+            requests.get(url, timeout=0.5)
+        container.configure(Access())
+        assert requests.get(url, timeout=5).status_code == 200
+
+
+def test_workers_follow_a_variable_and_threads_the_cores(build):
+    script = """
+import os
+def init(): pass
+def run(raw): return [os.getpid(), os.environ["OMP_NUM_THREADS"]]
+"""
+    container, url = build(script, cores=1.5, WORKER_COUNT="2")
+    container.start()
+    answers = [score(url) for _ in range(200)]
+    assert len({pid for pid, _ in answers}) == 2
+    assert {threads for _, threads in answers} == {"2"}
+    os.kill(answers[0][0], signal.SIGKILL)
+    assert container.state == "Healthy"
+    assert all(score(url) for _ in range(20))
+    for odd in ("0", "many", "65", ""):
+        assert "WORKER_COUNT" in build(WORKER_COUNT=odd)[0].start()
+
+
+def test_it_counts_what_it_has_answered(build):
+    container, url = build()
+    container.start()
+    for _ in range(3):
+        score(url)
+    requests.get(url, timeout=5)
+    requests.get(f"{url}/nowhere", timeout=5)
+    until(lambda: container.requests["requests"] == 4, 5)
+    os.kill(score(url)["pid"], signal.SIGKILL)
+    score(url)
+    counts = until(lambda: container.requests["requests"] > 4 and container.requests, 5)
+    assert counts["failed"] == 1
+    assert len(counts["histogram"]) == len(BUCKETS) + 1
+    assert sum(counts["histogram"]) == counts["requests"]
+
+
+def test_what_is_in_flight_and_queued_is_answered_when_it_is_stopped(build):
+    script = "import time\ndef init(): pass\ndef run(raw): time.sleep(0.3); return raw\n"
+    container, url = build(script)
+    container.start()
+    with ThreadPoolExecutor(5) as pool:
+        answers = [pool.submit(score, url, f"{n}") for n in range(5)]
+        time.sleep(0.2)  # all are in the process: one runs, four wait
+        container.stop()
+        assert [each.result() for each in answers] == ["0", "1", "2", "3", "4"]
+
+
+def test_one_that_does_not_end_is_killed_after_the_grace(build):
+    container, url = build("import time\ndef init(): pass\ndef run(raw): time.sleep(60)\n")
+    container.start()
+    with ThreadPoolExecutor(1) as pool:
+        stuck = pool.submit(score, url)
+        until(lambda: psutil.Process(family(container)[0].pid).num_threads() > 0)
+        time.sleep(0.2)
+        began = time.monotonic()
+        container.stop(grace=0.5)
+        assert time.monotonic() - began < 3
+        assert isinstance(stuck.exception(), requests.ConnectionError)
 
 
 def test_one_connection_serves_many_requests_refused_ones_between(build):
     container, url = build()
-    container.set_keys(["key"])
+    container.configure(Access(keys=("key",)))
     container.start()
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
     connection.connect()
@@ -249,22 +335,8 @@ def test_one_connection_serves_many_requests_refused_ones_between(build):
     connection.close()
 
 
-def test_senders_that_fall_silent_keep_nobody_waiting(build):
-    container, url = build()
-    container.start()
-    host, port = url.removeprefix("http://").split(":")
-    silent = [socket.create_connection((host, int(port))) for _ in range(20)]
-    for connection in silent[:7]:
-        connection.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nonly")
-    began = time.monotonic()
-    score(url)
-    assert time.monotonic() - began < 8
-    for connection in silent:
-        connection.close()
-
-
 def test_the_log_does_not_grow_for_ever(build, monkeypatch):
-    monkeypatch.setattr(container_module, "LOG_LIMIT", 100_000)
+    monkeypatch.setattr(log_module, "LIMIT", 100_000)
     script = "def init(): pass\ndef run(raw):\n    print('x' * 9_999)\n    return 1\n"
     container, url = build(script)
     container.start()
@@ -280,11 +352,12 @@ def test_the_log_does_not_grow_for_ever(build, monkeypatch):
 CONTROLLER = """
 import socket, sys
 from pathlib import Path
-from mnist_deploy.local.core.container import Container
-container = Container(Path(sys.argv[1]), socket.create_server(("127.0.0.1", 0)), cpu_cores=2,
-                      memory_gb=1, environment={"AZUREML_ENTRY_SCRIPT": "score.py"})
+from mnist_deploy.local.core.container import BUCKETS, Access, Container
+container = Container(Path(sys.argv[1]), socket.create_server(("127.0.0.1", 0)), cpu_cores=1,
+                      memory_gb=1,
+                      environment={"AZUREML_ENTRY_SCRIPT": "score.py", "WORKER_COUNT": "2"})
 assert container.start() is None
-print(container._process.pid, flush=True)
+print(*(process.pid for process in container._processes), flush=True)
 sys.stdin.read()
 """
 
@@ -293,7 +366,9 @@ import signal, subprocess, sys, time
 def init():
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    for own_session in (False, True):
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
+                         start_new_session=own_session)
 def run(raw): time.sleep(600)
 """
 
@@ -308,9 +383,9 @@ def test_nothing_outlives_a_controller_that_is_killed(tmp_path, script):
         stdout=subprocess.PIPE,
         text=True,
     )
-    arbiter = psutil.Process(int(controller.stdout.readline()))
-    processes = [arbiter, *arbiter.children(recursive=True)]
-    assert len(processes) >= 3  # two workers, and what a script has started
+    workers = [psutil.Process(int(pid)) for pid in controller.stdout.readline().split()]
+    processes = workers + [child for each in workers for child in each.children(recursive=True)]
+    assert len(processes) == (2 if script == SCRIPT else 6)
     os.kill(controller.pid, signal.SIGKILL)
     controller.communicate()
     until(lambda: all_gone(processes), 5)

@@ -115,7 +115,7 @@ def test_no_file_of_the_running_workspace_is_for_others(endpoint, service, local
     for path in local_home.rglob("*"):
         holds_secret = path.is_file() and any(s.encode() in path.read_bytes() for s in secrets)
         if holds_secret:
-            assert path.name in ("endpoint.json", "keys.json"), path
+            assert path.name == "endpoint.json", path
             assert path.stat().st_mode & 0o077 == 0, path
 
 

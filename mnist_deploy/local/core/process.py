@@ -1,0 +1,180 @@
+"""One scoring process, and the pipes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..family import MARK, descendants, end_family
+
+# It knows nothing of the machine around it but what it needs to run Python.
+INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
+             "LANG", "LC_ALL", "TMPDIR", "TZ", "HOME")  # fmt: skip
+DEAF = 10.0  # seconds in which it reads nothing of what it is told
+
+
+class ScoringProcess:
+    """A process that serves the script of a container.
+
+    Parameters
+    ----------
+    folder : Path
+        The container's.
+    log_file : Path
+        What it prints is appended there.
+    listeners : sequence of socket
+        The public one, and perhaps the inner one.
+    environment : mapping of str to str
+        Environment variables beside those that it inherits.
+    access : bytes
+        The first line that it is told.
+    **options
+        What else `mnist_deploy.local.scoring.process` takes.
+
+    Raises
+    ------
+    OSError
+        The machine has no process, file descriptor or memory left.
+
+    Attributes
+    ----------
+    is_ready : bool
+        ``init()`` has returned, and it serves.
+    configured : int
+        The number of the last line that it has followed.
+    counts : dict
+        ``requests``, ``failed`` and ``histogram``, as it told them last.
+    is_open : bool
+        It may report more.
+    doom : str or None
+        Why it was killed by us.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        log_file: Path,
+        listeners: Sequence[socket.socket],
+        environment: Mapping[str, str],
+        access: bytes,
+        **options: Any,
+    ) -> None:
+        self.is_ready = False
+        self.configured = 0
+        self.counts: dict[str, Any] = {}
+        self.is_open = True
+        self.doom: str | None = None
+        self.began = time.monotonic()
+        self._mark = secrets.token_hex(8)
+        self._unread = b""
+        reports, report = os.pipe()
+        fds = [listener.fileno() for listener in listeners]
+        options |= dict(zip(("public", "inner"), fds, strict=False))
+        options |= {"report": report, "mark": self._mark}
+        command = [sys.executable, "-u", "-m", "mnist_deploy.local.scoring.process"]
+        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        try:
+            with open(log_file, "ab") as log:
+                self._process = subprocess.Popen(
+                    [*command, json.dumps(options)],
+                    cwd=folder,
+                    env={**inherited, "PYTHONDONTWRITEBYTECODE": "1", **environment,
+                         MARK: self._mark},
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(*fds, report),
+                    start_new_session=True,
+                )  # fmt: skip
+        except BaseException:
+            os.close(reports)
+            raise
+        finally:
+            os.close(report)
+        self._reports = open(reports, "rb", buffering=0)  # noqa: SIM115 - see end
+        os.set_blocking(reports, False)
+        assert self._process.stdin is not None
+        self._line = self._process.stdin
+        os.set_blocking(self._line.fileno(), False)
+        self.tell(access)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def fileno(self) -> int:
+        """Readable when it has reported something, or has ended."""
+        return self._reports.fileno()
+
+    def tell(self, access: bytes) -> None:
+        """Tell it who is let in; one that does not listen is killed."""
+        give_up_at = time.monotonic() + DEAF
+        while access:
+            try:
+                access = access[os.write(self._line.fileno(), access) :]
+            except BlockingIOError:
+                if time.monotonic() > give_up_at:
+                    self.kill("it does not listen to its container")
+                    return
+                time.sleep(0.01)
+            except BrokenPipeError:
+                return
+
+    def read_reports(self) -> None:
+        """Take in what it has reported."""
+        while self.is_open and (data := self._reports.read(65536)) is not None:
+            self.is_open = bool(data)
+            *lines, self._unread = (self._unread + data).split(b"\n")
+            for line in lines:
+                self._take_in(json.loads(line))
+
+    def _take_in(self, message: dict[str, Any]) -> None:
+        if "ready" in message:
+            self.is_ready = True
+        elif "configured" in message:
+            self.configured = message["configured"]
+        else:
+            self.counts = message
+
+    def status(self) -> int | None:
+        """Its exit status, or minus the signal; None while it runs."""
+        return self._process.poll()
+
+    def memory_used(self) -> int:
+        """Resident memory of it and all that it started, in bytes."""
+        total = 0
+        for process in (psutil.Process(self.pid), *descendants(self.pid)):
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+        return total
+
+    def drain(self) -> None:
+        """Let it answer what it has read of requests, and end."""
+        self._process.terminate()
+
+    def kill(self, why: str) -> None:
+        self.doom = why
+        self._process.kill()
+
+    def end(self) -> None:
+        """End it and all that it started."""
+        if self._process.poll() is None:
+            end_family(self._mark, self.pid)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        end_family(self._mark, self.pid)
+        self._line.close()
+        self._reports.close()
