@@ -7,25 +7,17 @@ stays on disk; everything that runs ends with the last process that uses it.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import fcntl
 import os
 import shutil
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
 
-# Every scoring process imports this package on its way to its own module: what makes it large
-# or slow to start is imported where it is used.
+from .control_plane import LocalWorkspaceError, call, end, join_or_launch, locked
+
 if TYPE_CHECKING:
-    import requests
     from azure.ai.ml import MLClient
     from azureml.core import Workspace
     from azureml.core.authentication import TokenAuthentication
@@ -35,11 +27,7 @@ if TYPE_CHECKING:
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
 RESOURCE_GROUP = "local"
 WORKSPACE_NAME = "local"
-START_LIMIT = 30.0  # seconds
-
-
-class LocalWorkspaceError(RuntimeError):
-    """The local workspace could not be started, reached or stopped."""
+LONGEST_HOME = 400  # bytes of a path: SQLite opens no file beyond 512
 
 
 def home_folder(home: str | os.PathLike[str] | None = None) -> Path:
@@ -68,80 +56,20 @@ def start(home: str | os.PathLike[str] | None = None, *, port: int = 0) -> Endpo
         If it does not start within 30 seconds; with the last lines of its log.
     """
     folder = home_folder(home)
-    runtime = folder / "run"
+    if len(os.fsencode(folder)) > LONGEST_HOME:
+        raise LocalWorkspaceError(
+            f"The local workspace cannot be kept in {folder}: the path is longer than "
+            f"{LONGEST_HOME} bytes. Set MNIST_DEPLOY_HOME to a shorter one."
+        )
     try:
-        for private in (folder, runtime):
+        for private in (folder, folder / "run"):
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(runtime / "starting"):
-            endpoint = _find_endpoint(runtime)
-            if endpoint is not None and _join(endpoint):
-                return endpoint
-            return _launch(folder, runtime, port)
+        return join_or_launch(folder, port)
     except OSError as error:
         raise LocalWorkspaceError(
             f"The local workspace cannot be kept in {folder}: {error}. Set MNIST_DEPLOY_HOME to "
             "a folder that you may write to."
         ) from error
-
-
-def _launch(folder: Path, runtime: Path, port: int) -> Endpoint:
-    (runtime / "endpoint.json").unlink(missing_ok=True)
-    log_file = runtime / "control_plane.log"
-    command = [sys.executable, "-m", "mnist_deploy.local.server.life"]
-    with open(log_file, "wb") as log:
-        process = subprocess.Popen(
-            [*command, str(folder), str(port), str(os.getpid())],
-            cwd=runtime,  # not the caller's folder, whose modules would hide others
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    # Whenever it ends, no zombie of it stays.
-    threading.Thread(target=process.wait, daemon=True, name="reaper").start()
-    give_up_at = time.monotonic() + START_LIMIT
-    while process.poll() is None and time.monotonic() < give_up_at:
-        endpoint = _find_endpoint(runtime)
-        if endpoint is not None:
-            return endpoint
-        time.sleep(0.02)
-    process.kill()
-    tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-15:])
-    raise LocalWorkspaceError(
-        f"The local workspace in {folder} did not start. The last lines of {log_file}:\n{tail}"
-    )
-
-
-def _find_endpoint(runtime: Path) -> Endpoint | None:
-    from .tls import Endpoint
-
-    return Endpoint.read(runtime)
-
-
-def _join(endpoint: Endpoint) -> bool:
-    """Take a lease for this process; False if nobody answers there any more."""
-    try:
-        answer = _call(endpoint, "POST", "/leases", {"pid": os.getpid()})
-    except OSError:  # as all errors of requests are
-        return False
-    return answer.ok
-
-
-def _call(
-    endpoint: Endpoint, method: str, path: str, body: dict | None = None
-) -> requests.Response:
-    import requests
-
-    with requests.Session() as session:
-        session.trust_env = False  # neither proxies nor other roots: this is the loopback
-        return session.request(
-            method,
-            endpoint.url + path,
-            json=body,
-            headers={"Authorization": f"Bearer {endpoint.token}"},
-            verify=str(endpoint.certificate),
-            timeout=10,
-        )
 
 
 def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
@@ -239,7 +167,7 @@ def portal_link(
     """
     endpoint = start(home)
     asked = {"folder": str(Path(files).absolute()) if files else None, "port": port}
-    answer = _call(endpoint, "POST", "/portal", asked)
+    answer = call(endpoint, "POST", "/portal", asked)
     if not answer.ok:
         raise LocalWorkspaceError(f"The page cannot be served: {answer.json()['error']['message']}")
     return answer.json()["url"]
@@ -248,19 +176,14 @@ def portal_link(
 def stop(home: str | os.PathLike[str] | None = None) -> bool:
     """End the control plane and all its services, whoever uses them; False if it did not run.
 
+    One that does not answer, because it is suspended for instance, is ended all the same.
+
     Raises
     ------
     LocalWorkspaceError
-        If it does not end within 30 seconds.
+        If it does not end.
     """
-    runtime = home_folder(home) / "run"
-    endpoint = _find_endpoint(runtime)
-    if endpoint is None:
-        return False
-    with contextlib.suppress(OSError):  # as all errors of requests are
-        _call(endpoint, "DELETE", "/leases")
-    with _locked(runtime / "alive"):  # which the control plane holds while it lives
-        return True
+    return end(home_folder(home))
 
 
 def wipe(home: str | os.PathLike[str] | None = None) -> Path:
@@ -269,37 +192,12 @@ def wipe(home: str | os.PathLike[str] | None = None) -> Path:
     Raises
     ------
     LocalWorkspaceError
-        If it does not end within 30 seconds.
+        If it does not end; then nothing is deleted.
     """
     folder = home_folder(home)
     if (folder / "run").is_dir():
-        stop(folder)
-        with _locked(folder / "run" / "starting"):
-            for name in ("store", "data"):
+        with locked(folder / "run" / "starting"):
+            end(folder)
+            for name in ("store", "data", "run"):
                 shutil.rmtree(folder / name, ignore_errors=True)
-            shutil.rmtree(folder / "run")
     return folder
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock that a file stands for.
-
-    Raises
-    ------
-    LocalWorkspaceError
-        If another process keeps it for more than 30 seconds.
-    """
-    with open(path, "w") as file:
-        give_up_at = time.monotonic() + START_LIMIT
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > give_up_at:
-                    raise LocalWorkspaceError(
-                        f"Another process has held {path} for {START_LIMIT:g} s; end it first."
-                    ) from None
-                time.sleep(0.05)
-        yield

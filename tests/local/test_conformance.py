@@ -212,7 +212,7 @@ def use_all_calls(home: Path, folder: Path) -> None:
     stranger._cloud_type = ws._auth_object._cloud_type
     with contextlib.suppress(Exception):
         Workspace.get(ws.name, auth=stranger, subscription_id=ws.subscription_id,
-                      resource_group="g")  # fmt: skip
+                      resource_group="local")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

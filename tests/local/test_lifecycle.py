@@ -21,7 +21,7 @@ import requests
 from weights_service import until
 
 from mnist_deploy import local
-from mnist_deploy.local import LocalWorkspaceError
+from mnist_deploy.local import LocalWorkspaceError, control_plane
 from mnist_deploy.local.tls import Endpoint, create_server_context
 
 CLIENT = """
@@ -86,6 +86,7 @@ def test_it_is_shared_and_ends_with_the_last_that_uses_it(client, home):
         requests.get(endpoint.url, verify=False, timeout=5)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_it_ends_when_its_client_is_killed(client, how):
     only = client()
@@ -93,6 +94,7 @@ def test_it_ends_when_its_client_is_killed(client, how):
     until(lambda: is_gone(only.control_plane), 5)
 
 
+@pytest.mark.processes
 def test_one_that_is_killed_while_it_starts_leaves_nothing(client, home):
     code = "import sys\nfrom mnist_deploy import local\nlocal.start(sys.argv[1])\n"
     starting = client(code, wait=False)
@@ -114,12 +116,14 @@ def processes_of(home: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.processes
 def test_six_that_start_at_once_share_one(client):
     clients = [client(wait=False) for _ in range(6)]
     pids = {int(each.process.stdout.readline()) for each in clients}
     assert len(pids) == 1
 
 
+@pytest.mark.processes
 def test_a_control_plane_that_was_killed_is_started_anew(client, home):
     first = client()
     before = Endpoint.read(home / "run")
@@ -131,12 +135,14 @@ def test_a_control_plane_that_was_killed_is_started_anew(client, home):
     assert after.token != before.token
 
 
+@pytest.mark.processes
 def test_an_endpoint_of_nobody_is_passed_over(client, home):
     (home / "run").mkdir(parents=True)
     Endpoint("https://127.0.0.1:9", os.getpid(), "token", home / "run").write()
     assert not is_gone(client().control_plane)
 
 
+@pytest.mark.processes
 def test_a_stranger_at_the_old_address_gets_no_lease(client, home):
     """Whoever has the port now lacks the certificate, and so is not believed."""
     first = client()
@@ -163,6 +169,45 @@ def stranger_folder(home: Path) -> Path:
     return folder
 
 
+def test_it_has_a_session_of_its_own(client):
+    """So that nothing that a terminal sends reaches it."""
+    pid = client().control_plane.pid
+    assert os.getsid(pid) == os.getpgid(pid) == pid != os.getsid(0)
+
+
+@pytest.mark.processes
+def test_one_that_is_suspended_is_waited_for_then_named_and_can_be_ended(client, home, monkeypatch):
+    monkeypatch.setattr(control_plane, "START_LIMIT", 2.0)
+    monkeypatch.setattr(control_plane, "ANSWER_LIMIT", 0.5)
+    running = client().control_plane
+    endpoint = Endpoint.read(home / "run")
+    running.suspend()
+    with pytest.raises(LocalWorkspaceError, match=rf"Process {running.pid} \(suspended\) holds"):
+        local.start(home)
+    assert Endpoint.read(home / "run") == endpoint
+    threading.Timer(1.0, running.resume).start()
+    assert local.start(home) == endpoint
+    running.suspend()
+    local.wipe(home)
+    assert is_gone(running)
+    assert not any(home.iterdir())
+
+
+@pytest.mark.processes
+def test_one_that_neither_answers_nor_ends_is_killed(client, home, monkeypatch):
+    for limit in ("ANSWER_LIMIT", "START_LIMIT", "GRACE"):
+        monkeypatch.setattr(control_plane, limit, 0.5)
+    monkeypatch.setattr(control_plane, "call", raise_time_out)
+    running = client().control_plane
+    monkeypatch.setattr(signal, "SIGTERM", signal.SIGWINCH)  # which it does not mind
+    assert local.stop(home)
+    assert is_gone(running)
+
+
+def raise_time_out(*_: object) -> None:
+    raise TimeoutError
+
+
 def test_stop_ends_it_whoever_uses_it(client, home):
     running = client()
     assert local.stop(home)
@@ -185,6 +230,7 @@ def test_wipe_deletes_what_is_registered_and_nothing_else(client, home):
     local.wipe(home / "nowhere")
 
 
+@pytest.mark.processes
 def test_a_port_of_one_s_choice(home, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -193,18 +239,23 @@ def test_a_port_of_one_s_choice(home, tmp_path):
     assert local.start(home, port=port).url == f"https://127.0.0.1:{port}"
 
 
-@pytest.mark.parametrize("inside", ["a file", "a file/deeper", "/proc/no/where"])
+@pytest.mark.parametrize("inside", ["a file", "a file/deeper", "/proc/no/where", "a/" * 250])
 def test_a_home_that_cannot_be_used_is_told(tmp_path, inside):
     (tmp_path / "a file").write_text("")
     with pytest.raises(LocalWorkspaceError, match="MNIST_DEPLOY_HOME"):
         local.start(tmp_path / inside)
 
 
+@pytest.mark.processes
 def test_a_damaged_store_is_told(tmp_path):
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "workspace.sqlite").write_bytes(b"no database " * 1000)
-    with pytest.raises(LocalWorkspaceError, match="file is not a database"):
+    with pytest.raises(LocalWorkspaceError, match=r"file is not a database.*local wipe") as told:
         local.start(tmp_path)
+    assert "Traceback" not in str(told.value)
+    local.wipe(tmp_path)
+    assert local.start(tmp_path)
+    local.stop(tmp_path)
 
 
 def test_a_read_only_store_is_told(tmp_path):
@@ -217,7 +268,7 @@ def test_a_read_only_store_is_told(tmp_path):
 
 
 def test_one_that_does_not_let_go_of_the_lock_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "START_LIMIT", 0.2)
+    monkeypatch.setattr(control_plane, "START_LIMIT", 0.2)
     (tmp_path / "run").mkdir()
     with open(tmp_path / "run" / "starting", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -225,6 +276,7 @@ def test_one_that_does_not_let_go_of_the_lock_is_told(tmp_path, monkeypatch):
             local.start(tmp_path)
 
 
+@pytest.mark.processes
 def test_the_caller_s_folder_and_its_modules_do_not_matter(home, tmp_path, monkeypatch):
     folder = tmp_path / "notebooks"
     folder.mkdir()
@@ -245,6 +297,7 @@ def test_home_is_where_the_environment_says(monkeypatch, tmp_path):
     assert local.home_folder().name == "mnist_deploy"
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("mask", [0o000, 0o022])
 def test_nothing_in_it_is_for_others_whatever_the_umask(tmp_path, mask):
     before = os.umask(mask)
@@ -258,6 +311,7 @@ def test_nothing_in_it_is_for_others_whatever_the_umask(tmp_path, mask):
         local.stop(tmp_path / "home")
 
 
+@pytest.mark.processes
 def test_no_zombie_stays_in_the_process_that_started_it(home):
     endpoint = local.start(home)
     local.stop(home)
@@ -295,6 +349,7 @@ local.stop(home.with_name("other"))
 """
 
 
+@pytest.mark.processes
 def test_one_process_may_connect_again_and_elsewhere_and_to_azure(home, tmp_path):
     azure = tmp_path / "azure"  # a user of Azure's command line: the SDK keeps its clouds there
     azure.mkdir()
@@ -320,9 +375,11 @@ print(ws.name, ws.location, ws.get_details()["name"])
 """
 
 
+@pytest.mark.processes
 def test_variables_lead_a_bare_from_config_here(home, tmp_path):
     endpoint = local.start(home)
-    config = {"subscription_id": local.SUBSCRIPTION, "resource_group": "g", "workspace_name": "w"}
+    config = {"subscription_id": local.SUBSCRIPTION, "resource_group": "local",
+              "workspace_name": "local"}  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     for _ in range(2):
         done = subprocess.run(
@@ -332,6 +389,6 @@ def test_variables_lead_a_bare_from_config_here(home, tmp_path):
             text=True,
             timeout=60,
         )
-        assert done.stdout.split() == ["w", "local", "w"], done.stderr
+        assert done.stdout.split() == ["local", "local", "local"], done.stderr
         local.stop(home)
         endpoint = local.start(home)  # at another port

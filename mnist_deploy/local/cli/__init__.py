@@ -18,11 +18,11 @@ from .. import (
     SUBSCRIPTION,
     WORKSPACE_NAME,
     LocalWorkspaceError,
-    _call,
     home_folder,
     start,
     wipe,
 )
+from ..control_plane import call
 from ..tls import Endpoint
 from ..v1.models import MMS
 from .command import BY_SIGNAL, NOT_EXECUTABLE, NOT_FOUND, run_command
@@ -134,7 +134,7 @@ def show(options: argparse.Namespace) -> int:
     for title, path, line in LISTINGS:
         for part, value in workspace.items():
             path = path.replace(f"<{part}>", value)
-        found = _call(endpoint, "GET", path).json()["value"]
+        found = call(endpoint, "GET", path).json()["value"]
         print(f"{title}:{'' if found else ' none'}")
         print("".join(f"  {line(each)}\n" for each in found), end="")
     return 0

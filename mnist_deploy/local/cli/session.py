@@ -16,7 +16,8 @@ from pathlib import Path
 
 import requests
 
-from .. import LocalWorkspaceError, _call, home_folder, start
+from .. import LocalWorkspaceError, home_folder, start
+from ..control_plane import call
 from ..scoring import aliases
 from ..tls import OTHER_IDENTITIES, Endpoint
 from .config_file import find_config, lend_config, read_subscription
@@ -149,7 +150,7 @@ def config_in(folder: Path, endpoint: Endpoint) -> Iterator[None]:
     config = find_config(folder)
     subscription = config and read_subscription(config)
     if subscription:
-        _call(endpoint, "POST", "/subscriptions", {"subscriptionId": subscription})
+        call(endpoint, "POST", "/subscriptions", {"subscriptionId": subscription})
         say(f"{config} names a workspace of yours: in here it leads to the local one.")
         yield
         return

@@ -22,8 +22,8 @@ class Fault(Exception):
 class NotFound(Fault):
     """There is nothing of that name, or not in that version."""
 
-    def __init__(self, kind: str, name: str) -> None:
-        super().__init__(kind, f"There is no {kind} {name} in this local workspace.")
+    def __init__(self, kind: str, name: str, hint: str = "") -> None:
+        super().__init__(kind, f"There is no {kind} {name} in this local workspace. {hint}".strip())
 
 
 class Conflict(Fault):

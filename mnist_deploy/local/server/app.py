@@ -18,6 +18,7 @@ STATUS = {
     faults.Conflict: (409, "Conflict"),
     faults.Denied: (401, "AuthenticationFailed"),
     faults.Invalid: (400, "BadRequest"),
+    faults.NotFound: (404, "ResourceNotFound"),
     faults.NotSupported: (501, "NotImplemented"),
 }
 

@@ -37,8 +37,10 @@ def run(home: Path, port: int, first_user: int) -> None:
         If what is registered there cannot be read.
     """
     runtime = home / "run"
-    alive = open(runtime / "alive", "w")  # noqa: SIM115 - open, and so locked, while we live
+    alive = open(runtime / "alive", "a")  # noqa: SIM115 - open, and so locked, while we live
     fcntl.flock(alive, fcntl.LOCK_EX)
+    alive.truncate(0)
+    print(os.getpid(), file=alive, flush=True)
     leases = Leases()
     if not leases.add(first_user):
         return
@@ -75,5 +77,5 @@ if __name__ == "__main__":
     try:
         run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     except UnreadableStore as error:
-        sys.exit(str(error))
+        sys.exit(f"{error}. To begin anew: python -m mnist_deploy.local wipe")
     os._exit(0)  # threads that still hold an answer back must not hold the process

@@ -5,8 +5,9 @@ from __future__ import annotations
 from flask import Blueprint, Response, current_app, jsonify, request
 from msgspec import Struct
 
-from .. import SUBSCRIPTION
+from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
 from ..bodies import body
+from ..core.faults import NotFound
 from ..tls import CLOUD, TENANT, derive
 from .authentication import check_secret
 
@@ -73,6 +74,11 @@ def add_subscription() -> Response:
 
 @workspace_api.get(WORKSPACE)
 def show_workspace(subscription: str, group: str, workspace: str) -> Response:
+    """In a reader's own subscription, the workspace of any name is this one."""
+    own = (RESOURCE_GROUP, WORKSPACE_NAME)
+    if subscription == SUBSCRIPTION and (group.lower(), workspace.lower()) != own:
+        hint = f"Its only one is called {WORKSPACE_NAME}, in the resource group {RESOURCE_GROUP}."
+        raise NotFound("workspace", f"{group}/{workspace}", hint)
     secret = derive(current_app.config["TOKEN"], "discovery")
     host = current_app.config["HOST"]
     return jsonify(

@@ -36,6 +36,16 @@ def test_the_authentication_is_the_sdk_s_own_and_azure_s_clouds_stay_as_they_wer
     assert azure._cloud_type.endpoints.resource_manager == "https://management.azure.com/"
 
 
+def test_a_workspace_of_another_name_is_not_there(local_ws):
+    with pytest.raises(Exception, match="Workspace not found"):
+        Workspace.get(
+            "another",
+            auth=local_ws._auth_object,
+            subscription_id=local_ws.subscription_id,
+            resource_group="local",
+        )
+
+
 # Without the token.
 
 
