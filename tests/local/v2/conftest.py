@@ -63,3 +63,43 @@ def environment(client):
     return client.environments.create_or_update(
         Environment(name="weights-env-v2", image="mcr.microsoft.com/x", conda_file=CONDA)
     )
+
+
+@pytest.fixture(scope="session")
+def deploy(client, model, environment, folder):
+    """Deploy the weights' script, or what a test asks for, to an endpoint; the deployment."""
+    from azure.ai.ml.entities import CodeConfiguration, ManagedOnlineDeployment
+
+    def deploy(endpoint: str, name: str = "blue", **asked):
+        code = CodeConfiguration(code=str(folder / "code"), scoring_script="score.py")
+        wanted = {
+            "model": model.id,
+            "environment": environment.id,
+            "code_configuration": code,
+            "instance_type": "Standard_DS1_v2",
+            "instance_count": 1,
+        }
+        deployment = ManagedOnlineDeployment(name=name, endpoint_name=endpoint, **wanted | asked)
+        return client.online_deployments.begin_create_or_update(deployment).result()
+
+    return deploy
+
+
+@pytest.fixture(scope="session")
+def shared(client, deploy):
+    """An endpoint whose one deployment gets all of the traffic: look, do not change."""
+    from azure.ai.ml.entities import ManagedOnlineEndpoint
+
+    made = client.online_endpoints.begin_create_or_update(
+        ManagedOnlineEndpoint(name="shared", description="to look at", tags={"data": "weights"})
+    ).result()
+    deploy("shared", tags={"kind": "weights"}, environment_variables={"WORKER_COUNT": "1"})
+    made.traffic = {"blue": 100}
+    yield client.online_endpoints.begin_create_or_update(made).result()
+    client.online_endpoints.begin_delete("shared").result()
+
+
+@pytest.fixture
+def request_file(tmp_path) -> str:
+    (tmp_path / "request.json").write_text('{"data": [[1, 2, 3]]}')
+    return str(tmp_path / "request.json")

@@ -1,0 +1,145 @@
+"""Deployments of SDK v2: real processes that answer, change, say why they failed, and go."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import requests
+from azure.ai.ml.entities import (
+    CodeConfiguration,
+    KubernetesCompute,
+    KubernetesOnlineDeployment,
+    KubernetesOnlineEndpoint,
+    OnlineRequestSettings,
+    ResourceRequirementsSettings,
+    ResourceSettings,
+    TargetUtilizationScaleSettings,
+)
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+
+
+def test_a_deployment_answers_and_says_what_it_is_made_of(client, shared, model, request_file):
+    assert json.loads(client.online_endpoints.invoke("shared", request_file=request_file)) == [
+        321.0
+    ]
+    named = client.online_endpoints.invoke(
+        "shared", request_file=request_file, deployment_name="blue"
+    )
+    assert json.loads(named) == [321.0]
+    found = client.online_deployments.get("blue", "shared")
+    assert (found.provisioning_state, found.model, found.instance_count) == (
+        "Succeeded",
+        model.id,
+        1,
+    )
+    assert found.environment_variables == {"WORKER_COUNT": "1"}
+    assert (found.tags, found.instance_type) == ({"kind": "weights"}, "Standard_DS1_v2")
+    assert found.instance_count == 1
+    assert [each.name for each in client.online_deployments.list("shared")] == ["blue"]
+    log = client.online_deployments.get_logs("blue", "shared", lines=1000)
+    assert "weights are loaded" in log
+    assert len(client.online_deployments.get_logs("blue", "shared", lines=2).splitlines()) == 2
+
+
+def test_the_swagger_of_an_endpoint_is_at_its_openapi_uri(client, shared):
+    key = client.online_endpoints.get_keys("shared").primary_key
+    headers = {"Authorization": f"Bearer {key}"}
+    answer = requests.get(shared.openapi_uri, headers=headers, timeout=10)
+    assert (answer.status_code, answer.json()["swagger"]) == (200, "2.0")
+
+
+def test_a_script_that_raises_ends_the_poller_at_once_with_its_traceback(
+    client, deploy, shared, tmp_path
+):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "score.py").write_text("def init(): 1 / 0\ndef run(data): return data\n")
+    began = time.monotonic()
+    with pytest.raises(HttpResponseError) as failure:
+        deploy(
+            "shared",
+            "red",
+            code_configuration=CodeConfiguration(
+                code=str(tmp_path / "bad"), scoring_script="score.py"
+            ),
+        )
+    assert time.monotonic() - began < 30  # and never the quarter of an hour that Azure takes
+    assert "ResourceNotReady" in failure.value.message
+    assert "ZeroDivisionError: division by zero" in failure.value.message
+    assert client.online_deployments.get("red", "shared").provisioning_state == "Failed"
+    assert "ZeroDivisionError" in client.online_deployments.get_logs("red", "shared", lines=100)
+    client.online_deployments.begin_delete("red", "shared").result()
+    assert [each.name for each in client.online_deployments.list("shared")] == ["blue"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"model": "weights-v2:99"}, "no model weights-v2:99"),
+        ({"environment": "weights-env-v2:99"}, "no environment weights-env-v2:99"),
+        ({"environment": "azureml://registries/azureml/environments/e/versions/1"}, "registries"),
+        ({"instance_type": "Standard_NC6s_v3"}, "GPUs"),
+        ({"instance_type": "large"}, "'large' is no VM size"),
+        ({"code_configuration": None}, "without code_configuration"),
+        ({"model_mount_path": "/models"}, "model_mount_path"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_and_what_cannot_be_are_named(deploy, shared, asked, reason):
+    with pytest.raises(HttpResponseError, match=reason):
+        deploy("shared", "green", **asked)
+
+
+def test_what_is_in_use_is_not_deleted(client, shared):
+    with pytest.raises(ResourceExistsError, match="blue gets 100 % of the traffic"):
+        client.online_deployments.begin_delete("blue", "shared").result()
+    with pytest.raises(ResourceNotFoundError, match="no deployment green of endpoint shared"):
+        client.online_deployments.get("green", "shared")
+
+
+def test_request_settings_come_back_and_are_what_the_server_runs_with(client, deploy, shared):
+    settings = OnlineRequestSettings(
+        request_timeout_ms=2000, max_concurrent_requests_per_instance=4, max_queue_wait_ms=1000
+    )
+    assert deploy("shared", "set", request_settings=settings).request_settings == settings
+    log = client.online_deployments.get_logs("set", "shared", lines=1000)
+    assert "Scoring timeout is set to 2000" in log
+    client.online_deployments.begin_delete("set", "shared").result()
+
+
+def test_a_kubernetes_endpoint_is_served_by_processes_too(
+    client, shared, model, environment, folder, request_file
+):
+    client.compute.begin_create_or_update(KubernetesCompute(name="k8s", namespace="n")).result()
+    assert client.compute.get("k8s").type.lower() == "kubernetes"
+    made = client.begin_create_or_update(
+        KubernetesOnlineEndpoint(name="on-k8s", compute="k8s")
+    ).result()
+    deployment = KubernetesOnlineDeployment(
+        name="blue",
+        endpoint_name="on-k8s",
+        model=model.id,
+        environment=environment.id,
+        code_configuration=CodeConfiguration(code=str(folder / "code"), scoring_script="score.py"),
+        instance_count=1,
+        scale_settings=TargetUtilizationScaleSettings(min_instances=1, max_instances=3),
+        resources=ResourceRequirementsSettings(
+            requests=ResourceSettings(cpu="100m", memory="0.5Gi")
+        ),
+    )
+    done = client.begin_create_or_update(deployment).result()
+    assert (done.scale_settings.max_instances, done.resources.requests.cpu) == (3, "100m")
+    log = client.online_deployments.get_logs("blue", "on-k8s", lines=1000)
+    assert "scale_settings: nothing scales by itself here" in log
+    made.traffic = {"blue": 100}
+    client.begin_create_or_update(made).result()
+    answer = client.online_endpoints.invoke("on-k8s", request_file=request_file)
+    assert json.loads(answer) == [321.0]
+    with pytest.raises(ResourceExistsError, match="k8s is in use: first delete on-k8s"):
+        client.compute.begin_delete("k8s").result()
+    client.online_endpoints.begin_delete("on-k8s").result()
+    client.compute.begin_delete("k8s").result()
+
+    deployment.endpoint_name = "shared"
+    with pytest.raises(HttpResponseError, match="shared is a Managed endpoint"):
+        client.begin_create_or_update(deployment)

@@ -1,0 +1,69 @@
+"""Endpoints of SDK v2: their address, keys and traffic."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+from azure.ai.ml.entities import ManagedOnlineEndpoint
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+
+
+def test_an_endpoint_is_made_found_changed_and_deleted(client):
+    endpoint = ManagedOnlineEndpoint(name="comes-and-goes", description="one", tags={"a": "b"})
+    made = client.online_endpoints.begin_create_or_update(endpoint).result()
+    assert (made.provisioning_state, made.traffic, made.auth_mode) == ("Succeeded", {}, "key")
+    endpoint.description = "two"
+    client.online_endpoints.begin_create_or_update(endpoint).result()
+    found = client.online_endpoints.get("comes-and-goes")
+    assert (found.description, found.tags, found.scoring_uri) == (
+        "two",
+        {"a": "b"},
+        made.scoring_uri,
+    )
+    assert "comes-and-goes" in {each.name for each in client.online_endpoints.list()}
+    client.online_endpoints.begin_delete("comes-and-goes").result()
+    with pytest.raises(ResourceNotFoundError, match="no endpoint comes-and-goes"):
+        client.online_endpoints.get("comes-and-goes")
+
+
+def test_either_key_opens_it_until_another_takes_its_place(client, shared):
+    body = {"data": [[1, 2, 3]]}
+
+    def status(key: str) -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        return requests.post(shared.scoring_uri, json=body, headers=headers, timeout=10).status_code
+
+    before = client.online_endpoints.get_keys("shared")
+    assert [status(key) for key in (before.primary_key, before.secondary_key, "x")] == [
+        200,
+        200,
+        401,
+    ]
+    client.online_endpoints.begin_regenerate_keys("shared", key_type="primary").result()
+    after = client.online_endpoints.get_keys("shared")
+    assert after.primary_key != before.primary_key
+    assert after.secondary_key == before.secondary_key
+    assert [status(key) for key in (after.primary_key, before.primary_key)] == [200, 401]
+
+
+@pytest.mark.parametrize(
+    ("traffic", "mirror", "reason"),
+    [
+        ({"green": 100}, {}, "no deployment green"),
+        ({"blue": 90}, {}, "adds up to 90 %"),
+        ({"blue": 100}, {"blue": 10}, "gets no mirrored traffic as well"),
+        ({}, {"blue": 60}, "At most 50 %"),
+    ],
+)
+def test_traffic_that_cannot_be_shared_so_is_refused(client, shared, traffic, mirror, reason):
+    endpoint = ManagedOnlineEndpoint(name="shared", traffic=traffic, mirror_traffic=mirror)
+    with pytest.raises(HttpResponseError, match=reason):
+        client.online_endpoints.begin_create_or_update(endpoint).result()
+    assert client.online_endpoints.get("shared").traffic == {"blue": 100}
+
+
+def test_what_needs_azure_itself_is_refused(client):
+    with pytest.raises(HttpResponseError, match="needs identities of Azure"):
+        client.online_endpoints.begin_create_or_update(
+            ManagedOnlineEndpoint(name="by-identity", auth_mode="aad_token")
+        ).result()
