@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +39,7 @@ def model(ws, tmp_path_factory):
 def package(ws, model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("package")
     config = make_inference_config(folder, packages=("numpy",))
+    config.source_directory, config.entry_script = None, str(folder / "score_weights.py")
     return md.package_service(ws, model, config, folder / "package")
 
 
@@ -126,6 +129,31 @@ def test_without_a_key_gunicorn_does_not_start(monkeypatch):
     monkeypatch.setenv("SERVICE_KEY", "")
     with pytest.raises(SystemExit, match="open to all"):
         key_check.on_starting(None)
+
+
+@pytest.mark.processes
+def test_gunicorn_asks_for_the_key_where_it_finds_the_file(package, model):
+    app = package / "azureml-app"
+    environment = os.environ | {
+        "AML_APP_ROOT": str(app),
+        "AZUREML_ENTRY_SCRIPT": "score_weights.py",
+        "AZUREML_MODEL_DIR": str(app / f"azureml-models/{model.name}/{model.version}"),
+        "SERVICE_KEY": "sesame",
+    }
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-m", "gunicorn", f"--bind=fd://{listener.fileno()}"]
+        command.append("azureml_inference_server_http.server.entry:app")
+        gunicorn = subprocess.Popen(command, cwd=app, env=environment, pass_fds=[listener.fileno()])
+        try:
+            uri = f"http://127.0.0.1:{listener.getsockname()[1]}/score"
+            keys = [{"Authorization": key} for key in ("Bearer sesame", "Bearer open")]
+            data = {"data": [[1, 2, 3]]}
+            asked = [requests.post(uri, json=data, headers=key, timeout=60) for key in keys]
+        finally:
+            gunicorn.terminate()
+            gunicorn.wait(30)
+    assert [each.status_code for each in asked] == [200, 401]
+    assert asked[0].json() == [321]
 
 
 # In a container
