@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import requests
-from weights_service import WORKSPACE
+from weights_service import WORKSPACE, make_inference_config
 
 from mnist_deploy import local
 from mnist_deploy.local.portal import admission
@@ -214,6 +214,7 @@ def test_a_service_is_scored_without_its_key(tab, service):
     assert refused.json["status"] >= 400
     assert tab.send("POST", "/api/score?family=service&name=nowhere", body=b"").status == 404
     assert tab.send("POST", "/api/score", body=b"").status == 400
+    assert tab.send("GET", f"/api/sample?{SHARED}").json["sample"] is None
 
 
 def test_no_key_comes_to_the_browser(tab, service):
@@ -270,3 +271,37 @@ def test_the_sdk_is_led_to_the_page(tab, call, endpoint):
     discovery = call("GET", WORKSPACE).json()["properties"]["discoveryUrl"]
     studio = call("GET", discovery.removeprefix(endpoint.url)).json()["studio"]
     assert studio == f"http://{tab.host}"
+
+
+SAMPLED = """
+from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType
+from inference_schema.schema_decorators import input_schema
+
+def init():
+    pass
+
+@input_schema("data", StandardPythonParameterType([{"length": 5.1, "width": 3.5}]))
+def run(data):
+    return len(data)
+"""
+
+
+@pytest.mark.processes
+def test_the_sample_of_a_script_s_swagger(tab, local_ws, registered, tmp_path):
+    from azureml.core import Model
+    from azureml.core.webservice import AciWebservice
+
+    service = Model.deploy(
+        local_ws,
+        "sampled",
+        [registered],
+        make_inference_config(tmp_path, SAMPLED),
+        AciWebservice.deploy_configuration(1, 1),
+    )
+    service.wait_for_deployment()
+    sampled = "family=service&name=sampled"
+    sample = tab.send("GET", f"/api/sample?{sampled}").json["sample"]
+    assert json.loads(sample) == {"data": [{"length": 5.1, "width": 3.5}]}
+    answer = tab.send("POST", f"/api/score?{sampled}", body=sample.encode()).json
+    assert (answer["status"], answer["body"]) == (200, "1")
+    service.delete()
