@@ -350,8 +350,8 @@ async function mountStrip(panel, page) {
   let cells = [];
 
   function choose() {
-    const rows = images.map((_, i) => i).sort(() => Math.random() - 0.5).slice(0, STRIP);
-    cells = rows.map((row) => {
+    const drawn = images.map((_, row) => [Math.random(), row]).sort().slice(0, STRIP);
+    cells = drawn.map(([, row]) => {
       const canvas = imageCanvas({ ariaHidden: "true" });
       const caption = element("span", { className: "caption", ariaHidden: "true" }, "?");
       const cell = element("button", { type: "button", className: "digit" }, canvas, caption);

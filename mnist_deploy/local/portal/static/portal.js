@@ -5,6 +5,8 @@
 const POLL = 3000; // milliseconds between two looks at the workspace
 const POLL_BUSY = 1000; // ... while something is being deployed
 const POLL_LOG = 1500;
+const PATIENCE = 15_000; // ... to wait for an answer
+const PATIENCE_SCORING = 150_000;
 const INLINE = 6000; // characters of a request's body that fit into its curl line
 
 let token = sessionStorage.getItem("token");
@@ -24,13 +26,14 @@ class Refused extends Error {
   }
 }
 
-async function ask(path, { query = {}, ...options } = {}) {
+async function ask(path, { query = {}, patience = PATIENCE, ...options } = {}) {
   const url = `${path}?${new URLSearchParams(query)}`;
   const headers = { ...(token && { Authorization: `Bearer ${token}` }), ...options.headers };
-  const answer = await fetch(url, { ...options, headers });
+  const signal = AbortSignal.timeout(patience);
+  const answer = await fetch(url, { ...options, headers, signal });
   const text = await answer.text();
   if (answer.ok) return text;
-  if (answer.status === 401) leave();
+  if (answer.status === 401 && path !== "/api/token") leave();
   throw new Refused(answer.status, messageOf(text) ?? answer.statusText);
 }
 
@@ -154,11 +157,22 @@ function route() {
     .replace(/^#\/?/, "")
     .split("/")
     .filter((part, i) => part || i > 0)
-    .map(decodeURIComponent);
+    .map(decoded);
   return { place, family, name, tab };
 }
 
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // typed by hand
+  }
+}
+
 const href = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
+
+/** What is in it is looked after elsewhere, as long as it is about this service. */
+const keptFor = ({ family, name }) => ({ "data-kept": true, "data-key": `${family}/${name}` });
 
 const findService = ({ family, name }) =>
   workspace.services.find((service) => service.family === family && service.name === name);
@@ -313,7 +327,7 @@ function showLog(service) {
     h("div.toolbar", {}, h("h2", {}, "Log"), deploymentChoice(service, false),
       h("label", {}, h("input#follow", { type: "checkbox", checked: true }), " Follow new lines")),
     h("pre#log", { role: "log", "aria-label": `Log of ${service.name}`, tabindex: "0",
-                   "data-kept": true }));
+                   ...keptFor(service) }));
 }
 
 /** Which of several deployments; by its share of the traffic where `byTraffic`. */
@@ -403,11 +417,11 @@ function showTry(service) {
               modes.map(({ id, title }) =>
                 h("label", {}, h("input", { type: "radio", name: "mode", value: id }), title)))
           : null,
-        h("div#try-panel", { "data-kept": true })),
+        h("div#try-panel", keptFor(service))),
       h("section.card", { "aria-labelledby": "answer-title" },
         h("h2", { id: "answer-title" }, "Answer"),
-        h("div#answer", { "data-kept": true }),
-        h("div#same-request", { "data-kept": true }))),
+        h("div#answer", keptFor(service)),
+        h("div#same-request", keptFor(service)))),
   ];
 }
 
@@ -472,7 +486,7 @@ async function score(service, body) {
   let answer;
   try {
     const query = { family, name, deployment };
-    answer = JSON.parse(await ask("/api/score", { method: "POST", body, query }));
+    answer = JSON.parse(await ask("/api/score", { method: "POST", body, query, patience: PATIENCE_SCORING }));
   } catch (error) {
     noteAnswer(`It could not be sent: ${error.message}`);
     return null;
@@ -649,10 +663,11 @@ function go() {
 async function pollWorkspace() {
   const text = await ask("/api/workspace");
   if (text === told) return;
-  [told, workspace] = [text, JSON.parse(text)];
+  workspace = JSON.parse(text);
   const imports = await Promise.allSettled(workspace.modules.map((url) => import(url)));
   modules = imports.filter(({ status }) => status === "fulfilled").map(({ value }) => value);
   render();
+  told = text;
 }
 
 /** Ask, and say in the page's head how that went. */
@@ -726,7 +741,7 @@ const actions = {
   save({ save: body }) {
     const url = URL.createObjectURL(new Blob([body], { type: "application/json" }));
     save("request.json", url);
-    URL.revokeObjectURL(url);
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
     return "Saved request.json.";
   },
 };
