@@ -48,11 +48,11 @@ def outcome(status: int, reason: str, seconds: float, body: str) -> dict[str, An
 
 def read_sample(endpoint: Endpoint) -> str | None:
     """The sample input that a service's swagger.json gives, as JSON; None if it has none."""
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
         _, _, content = send(endpoint, "GET", "/swagger.json")
-        schema = json.loads(content)["definitions"]["ServiceInput"]
-        if "example" in schema:
-            return json.dumps(schema["example"])
+        sample = json.loads(content)["definitions"]["ServiceInput"]["example"]
+        if sample:  # empty where the script declares nothing
+            return json.dumps(sample)
     return None
 
 
