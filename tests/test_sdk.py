@@ -83,6 +83,8 @@ def test_ctrl_c_ends_the_waiting():
             Exception('Code: 500\n: {"message": "broken \\u00e9'),
             'Code: 500 : {"message": "broken \\u00e9.',
         ),
+        (Exception('{"message": "unescaped\n\tby the SDK"}'), "unescaped by the SDK."),
+        (Exception('{"message": "in C:\\dir, unescaped"}'), "in C:\\dir, unescaped."),
         (ValueError("two\n   lines"), "two lines."),
         (ValueError("Is that so?"), "Is that so?"),
         (ValueError(), "ValueError."),

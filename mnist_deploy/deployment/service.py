@@ -164,7 +164,9 @@ def _failure(
 def _read_log(service: Webservice, error: Exception) -> str:
     """The tail of the container's log, or of the build's where there is no image yet."""
     if build_log := _BUILD_LOG.search(str(error)):
-        log = requests.get(build_log[1], timeout=_LOG_LIMIT).text
+        answer = requests.get(build_log[1], timeout=_LOG_LIMIT)
+        answer.raise_for_status()
+        log = answer.text
     else:
         log = Deadline(_LOG_LIMIT).call(service.get_logs, num_lines=_LOG_LINES)
     return "\n".join((log or "").splitlines()[-_LOG_LINES:])

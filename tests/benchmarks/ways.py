@@ -68,7 +68,7 @@ def quick_json(document: dict) -> bytes:
 def idx_body(images: np.ndarray) -> bytes:
     from mnist_deploy.client import payload
 
-    body = payload.idx_body(images)
+    body = payload.idx_body(0, images)
     assert body is not None, "these images are no intensities"
     return body
 
@@ -148,14 +148,13 @@ def service_client(way: Way, uri: str, service_name: str) -> Score:
     """The clients that hold the SDK's service object, as in the tutorial's notebook."""
     from azureml.core.webservice import Webservice
 
-    from mnist_deploy import call_service, client, connect_workspace
+    from mnist_deploy import call_service, connect_workspace
 
     service = Webservice(connect_workspace(local=True), service_name)
     if way.client == "sdk":
         return lambda images: np.array(service.run(input_data=way.form.body(images)))
-    if way.name == "json":  # as if the service had refused IDX, and the client remembered it
-        client._speak_only_json.add(uri)
-    return lambda images: call_service(service, images)
+    form = "json" if way.name == "json" else "auto"
+    return lambda images: call_service(service, images, format=form)
 
 
 def client_of(way: Way, uri: str, service_name: str) -> Score:

@@ -8,6 +8,7 @@ import threading
 import tracemalloc
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from unittest.mock import create_autospec
 from urllib.parse import urlsplit
 
@@ -16,7 +17,8 @@ import pandas as pd
 import psutil
 import pytest
 import requests
-from azureml.core.webservice import AciWebservice
+from azureml.core.webservice import AciWebservice, AksWebservice
+from azureml.exceptions import WebserviceException
 from requests.adapters import BaseAdapter
 from tqdm import tqdm
 
@@ -36,11 +38,6 @@ pytest_plugins = ["scoring_server"]
 
 KEY = "k3y-that-nobody-may-see"
 PIXELS = np.arange(3 * 784, dtype=np.uint32).reshape(3, 784).astype(np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def forget_services(monkeypatch):
-    monkeypatch.setattr(client, "_speak_only_json", set())
 
 
 class Script:
@@ -114,6 +111,14 @@ def always(status, content):
 # --- labels, whatever the images come as ---------------------------------------------------------
 
 
+TABLES_OF_UINT8 = {
+    "uint8 (n, 784)",
+    "every other of twice as many",
+    "generator of single images",
+    "generator of mixed types",
+}
+
+
 def ways(pixels: np.ndarray) -> dict[str, object]:
     flat = pixels.reshape(len(pixels), -1)
     return {
@@ -139,6 +144,10 @@ def test_labels_are_those_of_predict(service, batch_size, digits, request):
     uri = request.getfixturevalue(service)
     pixels, labels = digits[0][:300], digits[1][:300]
     for way, images in ways(pixels).items():
+        if service == "json_only_uri" and way in TABLES_OF_UINT8:
+            with pytest.raises(ScoringError, match=r"Pass images / 255\.0 for pixels"):
+                post_images(uri, images, batch_size=batch_size)
+            continue
         predicted = post_images(uri, images, batch_size=batch_size)
         assert (way, predicted.tolist()) == (way, labels.tolist())
         assert predicted.dtype == np.int64
@@ -200,7 +209,8 @@ def test_images_travel_in_the_smallest_form_that_keeps_every_bit(images, sent):
     assert arrived.tobytes() == sent.tobytes()
 
 
-@pytest.mark.parametrize("table", [np.array([[13.2, 1.78, -2.14]]), [[0, 128, 255]], [[1e300]]])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("table", [np.array([[13.2, 1.78, -2.14]]), [[0, 128, 255]], [[1e308]]])
 def test_numbers_that_are_no_intensities_travel_as_json_at_once(table):
     with Script(zeros_for_json) as script:
         post_images(script.uri, table)
@@ -208,15 +218,54 @@ def test_numbers_that_are_no_intensities_travel_as_json_at_once(table):
     assert json.loads(body)["data"] == np.asarray(table).tolist()
 
 
-@pytest.mark.parametrize("images", [PIXELS, PIXELS // 2, PIXELS / 255.0, np.full((3, 4), 0.1)])
+@pytest.mark.parametrize(
+    "images", [PIXELS.reshape(3, 28, 28), PIXELS / 255.0, np.full((3, 4), 0.1)]
+)
 def test_a_service_that_knows_no_idx_is_asked_once_and_remembered(images):
     with Script(zeros_for_json) as script:
+        service = fake_service(script.uri, auth_enabled=False)
         for _ in range(2):
-            assert post_images(script.uri, images, batch_size=1).tolist() == [0, 0, 0]
+            assert call_service(service, images, batch_size=1).tolist() == [0, 0, 0]
     refused, *taken = script.bodies
     assert refused[:2] == b"\0\0"
     sent = images / 255.0 if images.dtype == np.uint8 else images
-    assert [json.loads(body)["data"] for body in taken] == [[row] for row in sent.tolist()] * 2
+    rows = sent.reshape(3, -1).tolist()
+    assert [json.loads(body)["data"] for body in taken] == [[row] for row in rows] * 2
+
+
+def test_what_was_learnt_is_of_a_service_and_not_of_its_address():
+    """Which an overwritten service keeps, with a script that may know IDX now."""
+    with Script(zeros_for_json) as script:
+        call_service(fake_service(script.uri, auth_enabled=False), PIXELS / 255.0)
+        call_service(fake_service(script.uri, auth_enabled=False), PIXELS / 255.0)
+    assert [body[:1] for body in script.bodies] == [b"\0", b"{"] * 2
+
+
+def test_the_format_can_be_said():
+    with Script(zeros_for_json) as script:
+        for _ in range(2):
+            post_images(script.uri, PIXELS / 255.0, format="json")
+        assert [body[:1] for body in script.bodies] == [b"{", b"{"]
+        with pytest.raises(InputRejected, match="UTF-8"):
+            post_images(script.uri, PIXELS / 255.0, format="idx")
+        assert len(script.bodies) == 3
+        with pytest.raises(ValueError, match=r"takes uint8 pixels or intensities in \[0, 1\]"):
+            post_images(script.uri, [[2.0]], format="idx")
+        with pytest.raises(ValueError, match="format is 'csv', expected 'auto', 'idx' or 'json'"):
+            post_images(script.uri, PIXELS, format="csv")
+        assert len(script.bodies) == 3
+
+
+def test_a_table_of_uint8_is_not_divided_for_a_script_that_knows_only_json():
+    """A wine's magnesium of 127 is no pixel: wrong labels would be the answer, and no error."""
+    with Script(zeros_for_json) as script:
+        advice = r"images / 255\.0 for pixels, images\.astype\(float\)"
+        with pytest.raises(InputRejected, match=rf"UTF-8.* not sent again as JSON: .*{advice}"):
+            post_images(script.uri, PIXELS)
+        with pytest.raises(ValueError, match=advice):
+            post_images(script.uri, PIXELS, format="json")
+        post_images(script.uri, PIXELS.astype(float), format="json")
+    assert json.loads(script.bodies[-1])["data"] == PIXELS.tolist()
 
 
 def test_a_script_that_answers_its_errors_with_200_gets_json_too():
@@ -224,7 +273,7 @@ def test_a_script_that_answers_its_errors_with_200_gets_json_too():
         return 200, [4] if body[:1] == b"{" else {"error": "codec can't decode byte"}
 
     with Script(answer) as script:
-        assert post_images(script.uri, PIXELS[:1]).tolist() == [4]
+        assert post_images(script.uri, PIXELS[:1] / 255.0).tolist() == [4]
 
 
 def test_a_service_that_fails_later_is_not_taken_for_one_that_knows_no_idx():
@@ -285,7 +334,7 @@ def test_by_default_a_batch_is_bounded_by_its_numbers():
     with Script(zeros_for_idx) as script:
         post_images(script.uri, np.zeros((3, 3_000_000), np.uint8))
         post_images(script.uri, (np.zeros(784, np.uint8) for _ in range(6000)))
-    assert [decode_idx(body).shape[0] for body in script.bodies] == [1, 1, 1, 3826, 2174]
+    assert [decode_idx(body).shape[0] for body in script.bodies] == [1, 1, 1, 2040, 2040, 1920]
 
 
 def test_memory_does_not_grow_with_the_number_of_images(scoring_uri, digits):
@@ -312,6 +361,69 @@ def test_what_takes_long_shows_progress(monkeypatch, capsys):
         assert "scoring" not in capsys.readouterr().err
         post_images(script.uri, np.zeros((2000, 5)), batch_size=500)
         assert "2000/2000" in capsys.readouterr().err
+
+
+def test_a_quick_call_shows_no_bar(capsys):
+    """Nor does one whose end is not known at the beginning."""
+    with Script(zeros_for_idx) as script:
+        post_images(script.uri, iter(np.zeros((2000, 1, 5))))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_next_batch_is_encoded_while_the_present_one_is_scored(monkeypatch):
+    """The server answers no batch before the one after it is encoded."""
+    done, encoded, genuine = [], threading.Condition(), client.idx_body
+
+    def encode(start, batch):
+        with encoded:
+            done.append(threading.current_thread())
+            encoded.notify_all()
+        return genuine(start, batch)
+
+    def answer(handler, body):
+        with encoded:
+            assert encoded.wait_for(lambda: len(done) > min(len(script.bodies), 4), timeout=20)
+        return zeros_for_idx(handler, body)
+
+    monkeypatch.setattr(client, "idx_body", encode)
+    with Script(answer) as script:
+        assert len(post_images(script.uri, np.zeros((5, 4)), batch_size=1)) == 5
+    assert len(set(done[1:])) == 1
+    assert not done[-1].is_alive()
+
+
+def test_an_iterable_is_read_in_the_thread_that_passed_it():
+    def pieces():
+        for _ in range(5):
+            assert threading.current_thread() is threading.main_thread()
+            yield PIXELS
+
+    with Script(zeros_for_idx) as script:
+        assert len(post_images(script.uri, pieces(), batch_size=3)) == 15
+
+
+@pytest.mark.parametrize("wrong", ["the images", "an image", "the service", "Ctrl-C"])
+def test_whatever_ends_a_call_leaves_nothing_running(wrong):
+    def pieces():
+        yield from [PIXELS / 255.0] * 3
+        if wrong == "the images":
+            raise LookupError("no more images")
+        yield np.full((3, 784), np.nan if wrong == "an image" else 0.0)
+
+    def answer(handler, body):
+        if len(script.bodies) == 3 and wrong == "Ctrl-C":
+            os.kill(os.getpid(), signal.SIGINT)
+        if len(script.bodies) == 3 and wrong == "the service":
+            return 500, {"message": "no"}
+        return zeros_for_idx(handler, body)
+
+    told = {"the images": LookupError, "an image": ValueError, "the service": ScriptFailed}
+    with Script(answer) as script:
+        with pytest.raises(told.get(wrong, KeyboardInterrupt)) as raised:
+            post_images(script.uri, pieces(), batch_size=3)
+        left = [each.name for each in threading.enumerate() if "ThreadPool" in each.name]
+    assert left == []
+    assert raised.tb  # which holds the frames, and what lives in them
 
 
 # --- keys ----------------------------------------------------------------------------------------
@@ -391,6 +503,33 @@ def test_no_error_holds_the_key():
             request = getattr(error, "request", None)
             assert KEY not in str(getattr(request, "headers", ""))
             error = error.__cause__ or error.__context__
+
+
+def test_keys_that_cannot_be_fetched_are_told_in_time():
+    service, never = fake_service("http://127.0.0.1:9/score"), threading.Event()
+    service.get_keys.side_effect = WebserviceException('Code: 403 {"message": "not allowed"}')
+    with pytest.raises(AuthenticationFailed, match="'svc' cannot be fetched: not allowed"):
+        call_service(service, PIXELS)
+    service.get_keys.side_effect = lambda: never.wait(60)
+    with pytest.raises(AuthenticationFailed, match=r"no answer within 0\.2 s"):
+        call_service(service, PIXELS, timeout=0.2)
+    never.set()
+
+
+def test_a_token_is_fetched_where_a_service_takes_tokens():
+    valid = {"first"}
+    with Script(key_check(valid)) as script:
+        service = create_autospec(AksWebservice, instance=True)
+        service.name, service.state, service.scoring_uri = "svc", "Healthy", script.uri
+        service.auth_enabled, service.token_auth_enabled = False, True
+        service.get_access_token.side_effect = [
+            SimpleNamespace(access_token=token) for token in ("first", "second")
+        ]
+        for _ in range(2):
+            assert call_service(service, PIXELS).tolist() == [0, 0, 0]
+        valid.symmetric_difference_update({"first", "second"})
+        assert call_service(service, PIXELS).tolist() == [0, 0, 0]
+    assert service.get_access_token.call_count == 2
 
 
 def test_a_service_that_is_not_deployed_yet():

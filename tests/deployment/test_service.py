@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
+import warnings
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import joblib
 import numpy as np
@@ -26,10 +29,13 @@ from mnist_deploy import (
     closing_service,
     delete_service,
     deploy_to_aci,
+    fetch_model,
 )
 from mnist_deploy.deployment import service as service_room
 from mnist_deploy.environments import build_scoring_environment
 from mnist_deploy.errors import DeploymentError, DeploymentTimeout
+
+pytest_plugins = ["mnist_deploy.testing"]
 
 ECHO = """
 import json
@@ -329,6 +335,86 @@ def wait_until(condition, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
+def answer_instead(monkeypatch, **answers: tuple[int, dict | str, str]) -> None:
+    """Answer requests with this in "METHOD path" here: by a status, a body, a location."""
+    genuine = requests.Session.request
+
+    def request(session, method, url, *args, **kwargs):
+        path = urlsplit(url).path
+        for (asked, part), (status, body, location) in wanted.items():
+            if method.upper() == asked and part in path:
+                made = requests.Response()
+                made.status_code = status
+                made._content = (body if isinstance(body, str) else json.dumps(body)).encode()
+                made.headers["Operation-Location"] = location
+                return made
+        return genuine(session, method, url, *args, **kwargs)
+
+    wanted = {tuple(name.split(" ")): answer for name, answer in answers.items()}
+    monkeypatch.setattr(requests.Session, "request", request)
+
+
+NO_IMAGE = {
+    "state": "Failed",
+    "error": {"code": "ImageBuildFailed", "message": "Failed building the environment:\npip."},
+    "operationDetails": {"subOperationType": "BuildEnvironment"},
+    "operationLog": "http://builds.invalid/log?sig=S3CRET",
+}
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_an_image_that_cannot_be_built_keeps_its_reason(mocked_workspace, monkeypatch, status):
+    """As Azure tells it: the container has no log yet, and the build's lies elsewhere."""
+    ws, model = mocked_workspace, fetch_model(mocked_workspace)
+    log = "Collecting sklearn\nBuildError: no such package"
+    failed = {"GET /operations/": (200, NO_IMAGE, ""), "GET /log": (status, log, "")}
+    answer_instead(monkeypatch, **failed)
+    with pytest.raises(DeploymentError) as raised:
+        deploy(ws, model)
+    message = str(raised.value)
+    assert "its state is" in message
+    assert "Failed building the environment: pip." in message
+    assert "longer timeout" not in message
+    assert "S3CRET" not in message
+    if status == 200:
+        assert raised.value.logs == log
+        assert "The first error: BuildError: no such package\nMend that, then deploy" in message
+    else:
+        assert raised.value.logs == ""
+        assert "(The log cannot be read: " in message
+        assert message.endswith("Mend what is named above, then deploy again with overwrite=True.")
+
+
+def test_nothing_is_left_in_the_temporary_folder(mocked_workspace, monkeypatch, tmp_path):
+    """Where the SDK leaves an archive and a script for each deployment."""
+    ws, model = mocked_workspace, fetch_model(mocked_workspace)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for folder in ("temporary", "source"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "source" / "mine.py").write_text(ECHO)
+    environment = Environment("mine")
+    environment.python.user_managed_dependencies = True
+    whole = build_inference_config(environment, "mine.py", "source")
+    deploy_to_aci(ws, model, whole, build_aci_config())
+    deploy(ws, model, overwrite=True)
+    assert os.listdir(tmp_path / "temporary") == []
+
+
+def test_only_our_own_call_leaves_out_that_the_sdk_is_retired(ws, model, monkeypatch):
+    """And no filter is changed when a call that was given up ends at last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        deploy(ws, model)
+        with pytest.raises(FutureWarning, match="SDK v2"):
+            Model.deploy(ws, NAME, [model], configure(ECHO), build_aci_config(), overwrite=True)
+        filters, given_up = list(warnings.filters), threading.Event()
+        monkeypatch.setattr(Model, "deploy", lambda *_, **__: given_up.wait(60))
+        with pytest.raises(DeploymentTimeout):
+            deploy(ws, model, timeout=1, name="another")
+        given_up.set()
+        assert warnings.filters == filters
+
+
 # What is refused before anything is sent
 
 
@@ -385,17 +471,63 @@ def test_a_workspace_that_refuses_says_why_and_nothing_is_left(ws, model):
     assert names(ws) == []
 
 
-def test_a_service_that_cannot_be_deleted_is_told(ws, model, monkeypatch):
-    service = deploy(ws, model)
+@pytest.fixture
+def deletion(mocked_workspace, monkeypatch):
+    """A service whose deletion Azure says to have begun, and what it says became of it."""
+    service = deploy(mocked_workspace, fetch_model(mocked_workspace))
+    outcome: dict = {}
+    answer_instead(
+        monkeypatch,
+        **{f"DELETE /services/{NAME}": (202, {}, "https://127.0.0.1/operations/deletion")},
+        **{"GET /operations/deletion": (200, outcome, "")},
+    )
+    return service, outcome
+
+
+def test_a_deletion_that_fails_is_told_though_the_sdk_keeps_it_to_itself(deletion):
+    service, outcome = deletion
+    outcome |= {"state": "Failed", "error": {"code": "Locked", "message": "The group is locked."}}
+    with pytest.raises(DeploymentError, match=r"not be deleted: The group is locked\. On Azure it"):
+        delete_service(service)
+
+
+def test_a_deletion_is_waited_for_until_the_name_is_gone(deletion, monkeypatch):
+    service, outcome = deletion
+    outcome |= {"state": "Succeeded"}
+    genuine, looks = service_room._find, []
+
+    def find(*args):
+        looks.append(genuine(*args))
+        return looks[-1] if len(looks) < 3 else None
+
+    monkeypatch.setattr(service_room, "_find", find)
+    delete_service(service)
+    assert len(looks) == 3
+
+
+def test_a_service_that_stays_is_told(deletion):
+    service, outcome = deletion
+    outcome |= {"state": "Succeeded"}
+    with pytest.raises(DeploymentError, match=r"within 300 s\. On Azure it may"):
+        delete_service(service)
+
+
+def test_a_left_over_that_cannot_be_deleted_is_no_success(deletion, monkeypatch):
+    service, outcome = deletion
+    outcome |= {"state": "Failed", "error": {"message": "The group is locked."}}
+    service.state = "Failed"
+    monkeypatch.setattr(service_room, "_find", lambda *_: service)
+    with pytest.raises(DeploymentError, match=r"could not be deployed: The group is locked\."):
+        deploy(service.workspace, fetch_model(service.workspace), overwrite=True)
+    assert Model.deploy.call_count == 1
+
+
+def test_a_service_that_cannot_be_deleted_is_told(mocked_workspace, monkeypatch):
+    service = deploy(mocked_workspace, fetch_model(mocked_workspace))
+    never = threading.Event()
     with monkeypatch.context() as patch:
-        patch.setattr(AciWebservice, "delete", lambda self: [][0])
-        with pytest.raises(
-            DeploymentError, match=r"could not be deleted: .*delete it in the portal"
-        ):
-            delete_service(service)
-        never = threading.Event()
         patch.setattr(AciWebservice, "delete", lambda self: never.wait(60))
         patch.setattr(service_room, "_DELETE_LIMIT", 0.2)
-        with pytest.raises(DeploymentError, match=r"no answer within 0\.2 s"):
+        with pytest.raises(DeploymentError, match=r"no answer within 0\.2 s.*delete it in the"):
             delete_service(service)
         never.set()
