@@ -24,7 +24,7 @@ def find(store: Store, kind: str, name: str, version: str) -> Model | Environmen
     """
     if kind == "environment":
         return store.get(Environment, name, version)
-    if kind == "model" and version.isdecimal():
+    if kind == "model" and version.isdecimal() and len(version) < 19:
         return store.get(Model, name, int(version))
     raise NotFound(kind, f"{name}:{version}")
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from http.client import HTTPConnection, HTTPException
 from typing import Any
-
-import requests
 
 from ..core.endpoints import Endpoint
 
-PATIENCE = (5, 120)  # seconds to be let in, and to be answered
+PATIENCE = 120  # seconds between two signs of life of a service
 ANSWER_LIMIT = 1 << 20  # bytes of an answer that are shown
 
 
@@ -35,8 +34,8 @@ def score(endpoint: Endpoint, body: bytes, deployment: str = "") -> dict[str, An
     start = time.monotonic()
     try:
         status, reason, content = send(endpoint, "POST", "/score", headers, body)
-    except OSError as error:  # as all errors of requests are
-        return outcome(502, "Bad Gateway", time.monotonic() - start, str(error))
+    except (OSError, HTTPException) as error:
+        return outcome(502, "Bad Gateway", time.monotonic() - start, repr(error))
     text = content[:ANSWER_LIMIT].decode("utf-8", "replace")
     seconds = time.monotonic() - start
     return outcome(status, reason, seconds, text) | {"cut": len(content) > ANSWER_LIMIT}
@@ -48,7 +47,7 @@ def outcome(status: int, reason: str, seconds: float, body: str) -> dict[str, An
 
 def read_sample(endpoint: Endpoint) -> str | None:
     """The sample input that a service's swagger.json gives, as JSON; None if it has none."""
-    with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+    with contextlib.suppress(OSError, HTTPException, ValueError, TypeError, LookupError):
         _, _, content = send(endpoint, "GET", "/swagger.json")
         sample = json.loads(content)["definitions"]["ServiceInput"]["example"]
         if sample:  # empty where the script declares nothing
@@ -68,19 +67,11 @@ def send(
     secret = secret_of(endpoint)
     if secret is not None:
         headers["Authorization"] = f"Bearer {secret}"
-    with requests.Session() as session:
-        session.trust_env = False  # neither proxies nor a .netrc: this is the loopback
-        with session.request(
-            method,
-            endpoint.url + path,
-            data=body,
-            headers=headers,
-            timeout=PATIENCE,
-            allow_redirects=False,
-            stream=True,
-        ) as answer:
-            content = answer.raw.read(ANSWER_LIMIT + 1, decode_content=True)
-            return answer.status_code, answer.reason, content
+    host = endpoint.url.removeprefix("http://")
+    with contextlib.closing(HTTPConnection(host, timeout=PATIENCE)) as connection:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.reason, answer.read(ANSWER_LIMIT + 1)
 
 
 def secret_of(endpoint: Endpoint) -> str | None:

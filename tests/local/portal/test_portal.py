@@ -241,8 +241,9 @@ def test_a_model_is_downloaded_once(tab, registered):
     assert answer.content == b"1 10 100"
     assert answer.headers["Content-Disposition"] == "attachment; filename=weights.txt"
     assert tab.send("GET", url).status == 401
-    missing = {"kind": "model", "name": "weights", "version": "9"}
-    assert tab.send("POST", "/api/download", body=missing).status == 404
+    missing = {"kind": "model", "name": "weights"}
+    for version in ("9", "9" * 30, "latest", ""):
+        assert tab.send("POST", "/api/download", body=missing | {"version": version}).status == 404
 
 
 def test_a_folder_and_an_environment_are_downloaded(tab, local_ws, tmp_path):
