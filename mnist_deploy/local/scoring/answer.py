@@ -41,8 +41,8 @@ class Request:
     ----------
     head_size : int
         In bytes, roughly.
-    size : int
-        Of the body that is kept, in bytes.
+    size, dropped : int
+        Of the body that is kept, and of the one that is not, in bytes.
     refusal : tuple of int and str, or None
         The status and the message of its answer, if it does not reach the script.
     status : int
@@ -52,6 +52,7 @@ class Request:
     version = "1.1"
     has_head = False
     head_size = 0
+    dropped = 0
     keeps_alive = False
     awaits_continue = False
     refusal: tuple[int, str] | None = None
@@ -67,9 +68,9 @@ class Request:
         self.began = time.perf_counter()
 
     def add_header(self, name: bytes, value: bytes) -> None:
+        self.head_size += len(name) + len(value) + 4
         if b"_" in name:  # A_B and A-B would be one in WSGI
             return
-        self.head_size += len(name) + len(value)
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         known = self.headers.get(key)
         self.headers[key] = text if known is None else f"{known},{text}"

@@ -13,6 +13,7 @@ from .control import Access
 
 HEAD_LIMIT = 64 << 10  # bytes
 BODY_LIMIT = 256 << 20  # bytes, where memory_gb admits that
+DROPPED_LIMIT = 1 << 30  # bytes of a body that is refused: a client listens when all is sent
 SMALL = 64 << 10  # bytes of a body that find room whatever others send
 
 # Seconds in which the loop had its turn: for a long run() no sender is to blame.
@@ -20,7 +21,7 @@ HEAD_SECONDS = 15
 IDLE_SECONDS = 60
 SLOW_SECONDS = 30  # in all, with fewer than SLOW bytes of body or answer in each
 SLOW = 64 << 10
-FAREWELL_SECONDS = 5  # for who is refused while still sending, to read why
+FAREWELL_SECONDS = 5  # from the last answer until the client closes
 
 KEY_WANTED = (
     "This service asks for a key: send the header 'Authorization: Bearer <key>' with one of its "
@@ -68,15 +69,15 @@ class Connection(asyncio.BufferedProtocol):
 
     Parameters
     ----------
-    server : Host
+    host : Host
     is_inner : bool
         It came over the container's inner socket, where no key is asked for.
     """
 
     transport: asyncio.Transport
 
-    def __init__(self, server: Host, *, is_inner: bool) -> None:
-        self._server = server
+    def __init__(self, host: Host, *, is_inner: bool) -> None:
+        self._host = host
         self._is_inner = is_inner
         self._parser = httptools.HttpRequestParser(self)
         self._reading: Request | None = None
@@ -93,20 +94,20 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        transport.set_write_buffer_limits(self._server.memory // 16)
+        transport.set_write_buffer_limits(self._host.memory // 16)
         here, there = (transport.get_extra_info(name) for name in ("sockname", "peername"))
         if self._is_inner:
             here = there = ("127.0.0.1", 0)
         self.environ = {"SERVER_NAME": here[0], "SERVER_PORT": str(here[1]),
                         "REMOTE_ADDR": there[0], "REMOTE_PORT": str(there[1])}  # fmt: skip
-        self._server.connected(self)
+        self._host.connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._server.buffer
+        return self._host.buffer
 
     def buffer_updated(self, size: int) -> None:
         if not self._is_deaf:
-            self._feed(self._server.buffer[:size])
+            self._feed(self._host.buffer[:size])
             self._pace()
 
     def eof_received(self) -> bool:
@@ -119,10 +120,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         for request in (*self.waiting, *filter(None, [self._reading])):
-            self._server.release(request)
+            self._host.release(request)
         self.waiting.clear()
         self._is_deaf = True
-        self._server.lost(self)
+        self._host.lost(self)
 
     def pause_writing(self) -> None:
         self.is_congested = True
@@ -131,7 +132,7 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self.is_congested = False
         self._pace()
-        self._server.wake()
+        self._host.wake()
 
     def _pace(self) -> None:
         """Read no further than the client reads, nor requests before the last are answered."""
@@ -165,7 +166,7 @@ class Connection(asyncio.BufferedProtocol):
             self._reading.target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._reading:
+        if self._reading and not self._reading.has_head:  # what follows chunks is dropped
             self._reading.add_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -184,13 +185,18 @@ class Connection(asyncio.BufferedProtocol):
     def on_body(self, data: bytes) -> None:
         request = self._reading
         self._moved += len(data)
-        if request is None or request.refusal:
+        if request is None:
+            return
+        if request.refusal:
+            request.dropped += len(data)
+            if request.dropped > DROPPED_LIMIT:
+                self.transport.abort()
             return
         request.size += len(data)
-        self._server.held += len(data)
-        if request.size > self._server.body_limit:
+        self._host.held += len(data)
+        if request.size > self._host.body_limit:
             self._refuse(request, 413, self._too_large())
-        elif request.size > SMALL and self._server.held > self._server.memory:
+        elif request.size > SMALL and self._host.held > self._host.memory:
             self._refuse(request, 503, "Other requests take the memory now; try again.")
         else:
             request.body.write(data)
@@ -203,7 +209,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_deaf = not request.keeps_alive
         if request.refusal:
             return  # that was answered, or waits for its turn
-        if self._server.is_full and request.path != "/":
+        if self._host.is_full and request.path != "/":
             self._refuse(request, 429, "Too many pending requests; try again later.")
         else:
             request.has_all()
@@ -213,31 +219,29 @@ class Connection(asyncio.BufferedProtocol):
 
     def _admit(self, request: Request) -> None:
         """Look at the head: is the body worth reading?"""
+        if request.head_size > HEAD_LIMIT:
+            return self._refuse_the_rest(431, HEAD_TOO_LARGE)
+        if request.method == "CONNECT":
+            return self._refuse_the_rest(405, "This is no proxy.")
         try:
             url = httptools.parse_url(request.target)
         except httptools.HttpParserInvalidURLError:
             return self._refuse(request, 400, "The request's target is no URL.")
         request.path = (url.path or b"/").decode("latin-1")
         request.query = (url.query or b"").decode("latin-1")
-        authorization = request.headers.get("authorization", "")
         is_open = self._is_inner or request.path == "/"
-        announced = int(request.headers.get("content-length", 0))
-        if request.head_size > HEAD_LIMIT:
-            self._refuse_the_rest(431, HEAD_TOO_LARGE)
-        elif request.method == "CONNECT":
-            self._refuse_the_rest(405, "This is no proxy.")
-        elif not is_open and not self._server.access.admits(authorization):
-            self._refuse(request, 401, KEY_WANTED)
-        elif announced > self._server.body_limit:
-            self._refuse(request, 413, self._too_large())
-        elif request.headers.get("expect", "").lower() == "100-continue":
+        if not is_open and not self._host.access.admits(request.headers.get("authorization", "")):
+            return self._refuse(request, 401, KEY_WANTED)
+        if int(request.headers.get("content-length", 0)) > self._host.body_limit:
+            return self._refuse(request, 413, self._too_large())
+        if request.headers.get("expect", "").lower() == "100-continue":
             request.awaits_continue = request.version == "1.1"
             self._invite()
         return None
 
     def _too_large(self) -> str:
         return (
-            f"The body is larger than {self._server.body_limit} bytes, which is the most that "
+            f"The body is larger than {self._host.body_limit} bytes, which is the most that "
             "this service takes with its memory. Send smaller batches."
         )
 
@@ -249,7 +253,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _refuse(self, request: Request, status: int, message: str) -> None:
         """Answer without the script; what still comes of the body is not kept."""
-        self._server.release(request)
+        self._host.release(request)
         request.refusal = status, message
         if "expect" in request.headers:  # will the body come or not?
             request.keeps_alive = False
@@ -285,11 +289,11 @@ class Connection(asyncio.BufferedProtocol):
         """Answer what the script need not see, up to the first request that it must."""
         while self.waiting and (refusal := self.waiting[0].refusal):
             request = self.waiting.popleft()
-            self.send(self._server.refuse(request, *refusal))
+            self.send(self._host.refuse(request, *refusal))
             if not request.keeps_alive:
                 return self._leave()
         if self.waiting:
-            self._server.queue(self)
+            self._host.queue(self)
         else:
             self._invite()
         return None
@@ -298,22 +302,23 @@ class Connection(asyncio.BufferedProtocol):
         """The script's answer to the first request that waits was sent."""
         self.seconds = 0
         request = self.waiting.popleft()
-        self._server.release(request)
+        self._host.release(request)
         if request.keeps_alive:
             self._next()
             self._pace()
         else:
-            self.transport.close()
+            self._leave()
 
     def send(self, data: bytes) -> None:
         self._moved += len(data)
         self.transport.write(data)
-        if self.unsent > SMALL and self._server.unsent > self._server.memory:
+        if self.unsent > SMALL and self._host.unsent > self._host.memory:
             self.transport.abort()
 
     def _leave(self) -> None:
-        """Close, but not before a client that is still sending could read why."""
+        """Close, but not before a client that is still sending could read the last answer."""
         self._is_deaf = self._is_leaving = True
+        self.seconds = 0
         self.transport.write_eof()
 
     # Who is too slow
@@ -332,10 +337,10 @@ class Connection(asyncio.BufferedProtocol):
         moved = self._moved - self.unsent
         is_slow = moved - self._moved_before < SLOW
         self._moved_before = moved
-        if self._is_leaving:
-            limit = FAREWELL_SECONDS
-        elif self.unsent:
+        if self.unsent:
             limit = SLOW_SECONDS
+        elif self._is_leaving:
+            limit = FAREWELL_SECONDS
         elif self.waiting:
             return  # it waits for us
         elif self._reading is None:
@@ -345,7 +350,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             limit = HEAD_SECONDS
         self.seconds += limit != SLOW_SECONDS or is_slow
-        if self.seconds <= (1 if self._server.is_draining else limit):
+        if self.seconds <= (1 if self._host.is_draining else limit):
             return
         if self._reading and not self.unsent:
             self._refuse_the_rest(408, f"The request did not come in time ({limit} s).")

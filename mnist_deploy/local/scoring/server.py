@@ -23,7 +23,7 @@ from .connection import BODY_LIMIT, Connection
 from .control import Access, Control
 
 RUN_LIMIT = 300  # seconds: how long Microsoft's server leaves a worker alone
-STUCK = 10  # seconds beyond the scoring time-out, in which Python code would have been stopped
+STUCK = 5  # seconds beyond the scoring time-out, in which Python code would have been stopped
 CONNECTIONS = 1000
 BUFFER = 1 << 20  # bytes that are read from a connection at a time
 LINGER = 0.25  # seconds for a request that is on its way while the server is told to end
@@ -92,14 +92,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until SIGTERM has come and what was being read or waited then is answered."""
-
-        def soon(
-            work: Callable[[], None],
-        ) -> Callable[..., object]:  # from a signal's handler, or another thread
-            return lambda *_: self._loop.call_soon_threadsafe(work)
-
-        signal.signal(signal.SIGTERM, soon(self._drain))
-        self._control.on_change = soon(self._listen)
+        signal.signal(signal.SIGTERM, lambda *_: self._soon(self._drain))
+        self._control.on_change = lambda: self._soon(self._listen)
         for listener in self._listeners():
             listener.setblocking(False)
         self._listen()
@@ -108,6 +102,10 @@ class Server:
         self._loop.run_forever()
         faulthandler.cancel_dump_traceback_later()
         self._counts.tell(self._control)
+
+    def _soon(self, work: Callable[[], None]) -> None:
+        """Do it when the loop has its turn: for a signal's handler, or another thread."""
+        self._loop.call_soon_threadsafe(work)
 
     # Who comes and goes
 
@@ -130,7 +128,7 @@ class Server:
         if not self._has_room():
             idle = self._find_idle()
             if idle is None:
-                self._listen()  # no more, until somebody leaves
+                self._listen()  # no more for now
                 return False
             idle.transport.abort()
             del self._connections[idle]
@@ -144,8 +142,12 @@ class Server:
             self._loop.connect_accepted_socket(lambda: connection, client)
         )
         self._greetings.add(greeting)
-        greeting.add_done_callback(self._greetings.discard)
+        greeting.add_done_callback(self._greeted)
         return True
+
+    def _greeted(self, greeting: asyncio.Task) -> None:
+        self._greetings.discard(greeting)
+        greeting.exception()  # the client may have gone already
 
     def _has_room(self) -> bool:
         return len(self._connections) < self._most
@@ -159,14 +161,11 @@ class Server:
         self._connections[connection] = None
 
     def lost(self, connection: Connection) -> None:
-        had_room = self._has_room()
         self._connections.pop(connection, None)
         if self._current and self._current[0] is connection:
             self._outside_the_loop(self._current[2].close)
             self._current = None
             self.wake()
-        if not had_room:
-            self._listen()
         if self.is_draining and not self._connections:
             self._loop.stop()
 
@@ -183,6 +182,7 @@ class Server:
         faulthandler.dump_traceback_later(seconds, exit=True, file=2)
         for connection in list(self._connections):
             connection.tick()
+        self._listen()  # perhaps there is room again
         self._counts.tell(self._control)
 
     def _drain(self) -> None:
