@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import joblib
 import numpy as np
-from azureml.core import Environment, Model, Workspace
+from azureml.core import Model, Workspace
 from sklearn.linear_model import LogisticRegression
 
 from mnist_deploy.data import load_test_data
@@ -106,20 +106,16 @@ def stock(ws: Workspace, folder: Path) -> None:
     (folder / MODEL_FILE).write_bytes(pickled_model())
     with _working_in(folder):  # the SDK registers no file from outside
         Model.register(ws, MODEL_FILE, MODEL_NAME, tags=TAGS, properties=model_properties())
-    tutorial_environment().register(ws)
+    build_scoring_environment(ENVIRONMENT_NAME).register(ws)
 
 
 TAGS = {"data": "MNIST", "method": "sklearn"}
 
 
+@cache
 def model_properties() -> dict[str, str]:
     sha256 = hashlib.sha256(pickled_model()).hexdigest()
     return {"scikit-learn": version("scikit-learn"), "sha256": sha256}
-
-
-@cache
-def tutorial_environment() -> Environment:
-    return build_scoring_environment(ENVIRONMENT_NAME)
 
 
 @contextlib.contextmanager

@@ -56,13 +56,21 @@ def answered(answer: Answering) -> Iterator[AbstractContextManager[Any]]:
     """Patches that let a function answer what `requests` sends to a mocked address."""
     adapter, genuine = InMemoryAdapter(answer), requests.Session.get_adapter
 
+    genuine_proxies = requests.sessions.get_environ_proxies
+
     def get_adapter(session: requests.Session, url: str) -> Any:
-        host = urlsplit(url).hostname or ""
-        if host == CONTROL_HOST or host.endswith(SCORING_HOST):
-            return adapter
-        return genuine(session, url)
+        return adapter if is_mocked(url) else genuine(session, url)
+
+    def get_environ_proxies(url: str, **options: Any) -> Any:  # a fifth of a deployment's time
+        return {} if is_mocked(url) else genuine_proxies(url, **options)
 
     yield patch.object(requests.Session, "get_adapter", get_adapter)
+    yield patch.object(requests.sessions, "get_environ_proxies", get_environ_proxies)
+
+
+def is_mocked(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host == CONTROL_HOST or host.endswith(SCORING_HOST)
 
 
 def blocked(note: Callable[[Exception], object]) -> Iterator[AbstractContextManager[Any]]:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timezone
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
-from unittest.mock import Mock, create_autospec, patch
+from unittest.mock import DEFAULT, Mock, create_autospec, patch
 
 import azureml.core.webservice.webservice
 from azureml._base_sdk_common.tracking.tracking_info_registry import TrackingInfoRegistry
@@ -28,6 +29,7 @@ from azureml._restclient.models_client import ModelsClient
 from azureml._restclient.service_context import ServiceContext
 from azureml.core import Environment, Model, Webservice, Workspace
 from azureml.core.authentication import AbstractAuthentication
+from azureml.core.model import InferenceConfig
 from azureml.core.webservice import AciWebservice
 from azureml.exceptions import WebserviceException
 
@@ -77,6 +79,7 @@ REST_CLIENTS: dict[type, dict[str, str]] = {
 SHORTCUTS: dict[Any, dict[str, str]] = {
     ClientBase: {"_get_retry_delay": "no pause before the SDK repeats a request"},
     TrackingInfoRegistry: {"gather_all": "no git is run when a model is registered"},
+    InferenceConfig: {"validation_script_content": "a script is parsed once, not in each test"},
     azureml.core.webservice.webservice: {"time": "no time passes in wait_for_deployment"},
 }
 # What the SDK asks of a workspace beside its public properties.
@@ -123,8 +126,7 @@ def replaced(cloud: MockedCloud, answering: RestClients) -> Iterator[MockedWorks
     """A workspace whose REST clients are others, for as long as the block lasts."""
     workspace, context, login = _doubles()
     for double in (workspace, context, login):
-        double.reset_mock(return_value=True, side_effect=True)
-    _equip_context(context, login)
+        _forget(double)
     _equip_workspace(workspace, context, login, cloud)
     with ExitStack() as patches:
         for each in (
@@ -189,9 +191,26 @@ def _for_context(context: Any, answer: Callable, genuine: Callable) -> Callable:
 def _shortcuts(clock: Clock) -> Iterator[Patch]:
     yield _replace(ClientBase, "_get_retry_delay", lambda *_, **__: 0.0)
     yield _replace(TrackingInfoRegistry, "gather_all", lambda *_, **__: {})
+    yield _replace(InferenceConfig, "validation_script_content", _parsed_once())
     ours = (mnist_deploy.sdk, mnist_deploy.client.endpoint)
     for waiting in (azureml.core.webservice.webservice, *ours):
         yield patch.object(waiting, "time", clock)
+
+
+def _parsed_once() -> Callable:
+    genuine = InferenceConfig.validation_script_content
+
+    def check(config: InferenceConfig) -> None:
+        script = Path(config.source_directory or "", config.entry_script)
+        content = script.read_bytes() if script.is_file() else None
+        if content not in _parsed:
+            genuine(config)
+            _parsed.add(content)
+
+    return check
+
+
+_parsed: set[bytes | None] = set()  # scripts without mistakes
 
 
 def _connecting(workspace: Any) -> Iterator[Patch]:
@@ -219,9 +238,14 @@ def _recorders(record: Mock) -> Iterator[Patch]:
 def _replace(owner: type, name: str, side_effect: Callable) -> Patch:
     has_no_self = isinstance(inspect.getattr_static(owner, name), (staticmethod, classmethod))
     double = double_of(owner, name)
-    double.reset_mock()
+    _forget(double)
     double.side_effect = side_effect
     return patch.object(owner, name, staticmethod(double) if has_no_self else double)
+
+
+def _forget(double: Any) -> None:
+    if double.mock_calls:  # the look costs less than the work
+        double.reset_mock()
 
 
 @cache
@@ -243,8 +267,9 @@ def _doubles() -> tuple[Any, Any, Any]:
             setattr(kind, name, attribute)
         elif isinstance(attribute, property) and name not in given:
             setattr(kind, name, property(_refuse(f"Workspace.{name}")))
-    context = create_autospec(ServiceContext, instance=True)
-    return workspace, context, create_autospec(AbstractAuthentication, instance=True)
+    login = create_autospec(AbstractAuthentication, instance=True)
+    login.get_authentication_header.side_effect = lambda: {"Authorization": "Bearer mocked"}
+    return workspace, _context(login), login
 
 
 def _equip_workspace(workspace: Any, context: Any, login: Any, cloud: MockedCloud) -> None:
@@ -253,9 +278,11 @@ def _equip_workspace(workspace: Any, context: Any, login: Any, cloud: MockedClou
         setattr(workspace, name, value)
     for name in dir(Workspace):
         if not name.startswith("__") and callable(getattr(Workspace, name)):
-            getattr(workspace, name).side_effect = _refuse(f"Workspace.{name}")
+            method = getattr(workspace, name)
+            method.return_value, method.side_effect = DEFAULT, _refuse(f"Workspace.{name}")
 
 
+@cache
 def _refuse(what: str) -> Callable[..., Any]:
     def refuse(*_: Any, **__: Any) -> Any:
         raise not_simulated(what)
@@ -263,15 +290,14 @@ def _refuse(what: str) -> Callable[..., Any]:
     return refuse
 
 
-def _equip_context(context: Any, login: Any) -> None:
-    login.get_authentication_header.side_effect = lambda: {"Authorization": "Bearer mocked"}
+def _context(login: Any) -> Any:
+    context = create_autospec(ServiceContext, instance=True)
     context.subscription_id = IDENTITY["subscription_id"]
     context.resource_group_name = IDENTITY["resource_group"]
     context.workspace_name = IDENTITY["name"]
+    rest_client = Mock()
+    rest_client.config.base_url = URL
     given = {"get_auth": login, "_get_workspace_scope": SCOPE}
     for name in CONTEXT_PARTS:
-        method = getattr(context, name)
-        if name in given:
-            method.return_value = given[name]
-        else:
-            method.return_value.config.base_url = URL
+        getattr(context, name).return_value = given.get(name, rest_client)
+    return context

@@ -19,7 +19,7 @@ import orjson
 import requests
 
 from mnist_deploy.data.idx import decode_idx
-from mnist_deploy.environments import ENVIRONMENT_NAME
+from mnist_deploy.environments import ENVIRONMENT_NAME, build_scoring_environment
 from mnist_deploy.errors import DataError
 from mnist_deploy.models import MODEL_FILE, MODEL_NAME
 
@@ -380,7 +380,7 @@ def _bytes(body: Any) -> bytes:
 
 @cache
 def _definition() -> Document:
-    return sdk.environment_document(digits.tutorial_environment())
+    return sdk.environment_document(build_scoring_environment(ENVIRONMENT_NAME))
 
 
 @lru_cache(maxsize=8)

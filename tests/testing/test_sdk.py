@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from azureml.core import Environment, Model, Webservice
+from azureml.core.model import InferenceConfig
+from azureml.exceptions import UserErrorException, WebserviceException
 
 import mnist_deploy as md
 from mnist_deploy.testing import mock_workspace, sdk, services
@@ -69,6 +71,25 @@ def test_the_sdk_needs_each_part_of_the_workspace(mocked_workspace, deploy, part
     setattr(mocked_workspace, part, None)
     with pytest.raises(md.MnistDeployError, match="NoneType"):
         deploy(mocked_workspace)
+
+
+def test_a_script_is_parsed_once_not_in_each_deployment(mocked_workspace, deploy, monkeypatch):
+    deploy(mocked_workspace)
+    parsed = []
+    parse = ast.parse
+    monkeypatch.setattr(ast, "parse", lambda *args: parsed.append(args) or parse(*args))
+    deploy(mocked_workspace, "again")
+    assert not parsed
+
+
+def test_a_script_that_is_broken_is_parsed_each_time(mocked_workspace, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.py").write_text("def init(:\n")
+    for _ in range(2):
+        with pytest.raises(UserErrorException, match="invalid syntax"):
+            InferenceConfig("broken.py", environment=Environment("any"))
+    with pytest.raises(WebserviceException, match=r"missing\.py"):
+        InferenceConfig("missing.py", environment=Environment("any"))
 
 
 @pytest.mark.parametrize("file", sorted(ROOM.glob("*.py")), ids=lambda file: file.name)
