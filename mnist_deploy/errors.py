@@ -1,23 +1,5 @@
 """The exceptions of mnist_deploy, one tree.
 
-::
-
-    MnistDeployError
-    ├── DataError                   MNIST files are missing, damaged or cannot be had
-    ├── WorkspaceError              a workspace cannot be reached or started, or refuses
-    │   └── ConfigError             config.json is unreadable or half-filled
-    ├── ModelError                  a model is not registered, or not to be trusted to load
-    ├── EnvironmentNotFound         an environment is not registered
-    ├── DeploymentError             a service did not become healthy, or could not be sent
-    │   └── DeploymentTimeout       … within the time it was given
-    └── ScoringError                a call to a deployed service failed
-        ├── InputRejected           4xx: the service refused what it was sent
-        │   └── PayloadTooLarge     413: more than the service takes in one request
-        ├── AuthenticationFailed    401 or 403: no key, or not one that the service knows
-        ├── ScriptFailed            500: run() raised in the service
-        ├── ServiceUnavailable      502, 503, refused or broken connection: nobody answered
-        └── ScoringTimeout          no answer within the time it was given
-
 Every message says what was wrong, what was expected and what to do next.
 """
 
@@ -49,20 +31,19 @@ class EnvironmentNotFound(MnistDeployError):
 
 
 class DeploymentError(MnistDeployError):
-    """A service could not be deployed.
+    """A service could not be deployed or deleted.
 
     Attributes
     ----------
     state : str or None
         The service's state when it was given up, None if nothing was sent.
     logs : str
-        The container's last log lines, empty if there are none.
+        The last lines of its log, empty if there are none.
     """
 
     def __init__(self, message: str, *, state: str | None = None, logs: str = "") -> None:
         super().__init__(message)
-        self.state = state
-        self.logs = logs
+        self.state, self.logs = state, logs
 
 
 class DeploymentTimeout(DeploymentError):
@@ -70,13 +51,7 @@ class DeploymentTimeout(DeploymentError):
 
 
 class ScoringError(MnistDeployError):
-    """A call to a deployed service failed.
-
-    Attributes
-    ----------
-    status : int or None
-        The HTTP status, None if there was no answer.
-    """
+    """A call to a deployed service failed: with the HTTP ``status``, None without an answer."""
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)

@@ -17,21 +17,6 @@ CLASSES = [
 ]
 
 
-def drawn_parents() -> dict[str, str]:
-    """From each class that the docstring draws to the one above it."""
-    parents, path = {}, []
-    for line in inspect.getdoc(errors).splitlines():
-        if found := re.match(r"    ([│├└─ ]*)([A-Z]\w+)( |$)", line):
-            depth = len(found[1]) // 4
-            path[depth:] = [found[2]]
-            parents[found[2]] = path[depth - 1] if depth else "Exception"
-    return parents
-
-
-def test_the_tree_is_drawn_as_it_is():
-    assert drawn_parents() == {each.__name__: each.__base__.__name__ for each in CLASSES}
-
-
 def test_one_clause_catches_them_all():
     for each in CLASSES:
         with pytest.raises(errors.MnistDeployError, match="what is wrong"):

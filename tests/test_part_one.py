@@ -20,7 +20,7 @@ from sklearn.metrics import confusion_matrix
 from sklearn.multiclass import OneVsRestClassifier
 
 from mnist_deploy import data, fetch_environment, load_test_data, part_one, prepare_workspace
-from mnist_deploy.data.files import NAMES, MnistFiles, write_files
+from mnist_deploy.data.files import EDITIONS, MnistFiles, write_files
 from mnist_deploy.environments import pinned_version
 from mnist_deploy.errors import DataError, WorkspaceError
 from mnist_deploy.models import sha256_of
@@ -69,8 +69,7 @@ def own_dir(tmp_path_factory) -> Path:
     images = np.zeros((60, 28, 28), np.uint8)
     for image, label in zip(images, labels, strict=True):
         image[label * 9 : label * 9 + 9] = 255
-    for (images_name, labels_name), *_ in NAMES.values():
-        write_files(folder, {images_name: images, labels_name: labels})
+    write_files(folder, dict(zip(EDITIONS[0], [images, labels] * 2, strict=True)))
     return folder
 
 

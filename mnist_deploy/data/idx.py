@@ -24,25 +24,8 @@ _CODE_OF = {dtype.newbyteorder("="): code for code, dtype in TYPE_CODES.items()}
 
 
 def encode_idx(array: ArrayLike) -> bytes:
-    """Write an array as the bytes of an IDX file.
+    """Write an array of uint8, float32 or float64 as the bytes of an IDX file.
 
-    Parameters
-    ----------
-    array : array-like of uint8, float32 or float64
-        With 1 to 255 dimensions.
-
-    Returns
-    -------
-    bytes
-        Header and numbers, big-endian.
-
-    Raises
-    ------
-    DataError
-        The array has another type, no dimension, or a dimension of 2**32 or more.
-
-    Examples
-    --------
     >>> encode_idx(np.array([7, 2, 1], dtype=np.uint8)).hex(" ", -4)
     '00000801 00000003 070201'
     """
@@ -63,32 +46,15 @@ def encode_idx(array: ArrayLike) -> bytes:
 
 
 def decode_idx(data: bytes) -> np.ndarray:
-    """Read the bytes of an unpacked IDX file.
+    """Read the bytes of an unpacked IDX file, in the machine's byte order; uint8 without a copy.
 
-    Parameters
-    ----------
-    data : bytes
-        A whole file: header and numbers, not compressed.
-
-    Returns
-    -------
-    ndarray of uint8, float32 or float64
-        In the machine's byte order, with the shape that the header states. uint8 numbers are
-        a read-only view of ``data``, without a copy.
-
-    Raises
-    ------
-    DataError
-        The magic number, the type, the dimensions or the length are not those of an IDX file.
-
-    Examples
-    --------
     >>> decode_idx(bytes.fromhex("00000801 00000003 070201"))
     array([7, 2, 1], dtype=uint8)
     """
     if len(data) < 4 or data[:2] != b"\0\0":
+        found = f"0x{data[:4].hex()}" if data else "nothing"
         raise DataError(
-            f"not an IDX file: it starts with {_hex(data[:4])}, expected two zero bytes, the type "
+            f"not an IDX file: it starts with {found}, expected two zero bytes, the type "
             "and the number of dimensions. Is it still compressed, or another kind of file?"
         )
     code, ndim = data[2], data[3]
@@ -101,8 +67,7 @@ def decode_idx(data: bytes) -> np.ndarray:
             f"the IDX header names {ndim} dimensions and has {len(data)} bytes; "
             f"expected at least one dimension, and {max(start, 8)} bytes or more."
         )
-    shape = struct.unpack_from(f">{ndim}I", data, 4)
-    dtype = TYPE_CODES[code]
+    shape, dtype = struct.unpack_from(f">{ndim}I", data, 4), TYPE_CODES[code]
     expected = start + math.prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise DataError(
@@ -114,7 +79,3 @@ def decode_idx(data: bytes) -> np.ndarray:
     except ValueError as error:  # no numbers at all, in a shape that NumPy cannot hold
         raise DataError(f"the IDX header names the shape {shape}: {error}") from error
     return numbers.astype(dtype.newbyteorder("="), copy=False)
-
-
-def _hex(data: bytes) -> str:
-    return "0x" + data.hex() if data else "nothing"

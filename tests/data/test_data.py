@@ -68,9 +68,9 @@ def small_set(tmp_path, monkeypatch) -> Path:
         sha256 = hashlib.sha256(gzip.decompress((folder / name).read_bytes())).hexdigest()
         monkeypatch.setitem(sources.GENUINE, name, sha256)
         monkeypatch.setitem(files._KIND_OF, sha256, "genuine")
-    files._inspect_once.cache_clear()
+    files._inspect.cache_clear()
     yield folder
-    files._inspect_once.cache_clear()
+    files._inspect.cache_clear()
 
 
 @pytest.fixture
@@ -268,17 +268,9 @@ class TestWhatLiesThere:
             download_mnist(own_dir)
         assert snapshot(own_dir) == before
 
-    def test_half_a_set_is_not_completed_but_can_be_loaded(self, azure, own_dir):
-        (own_dir / TRAIN_IMAGES).unlink()
-        (own_dir / TRAIN_LABELS).unlink()
-        with pytest.raises(DataError, match="holds test files, but no train files"):
-            download_mnist(own_dir)
-        assert names_in(own_dir) == sorted([TEST_IMAGES, TEST_LABELS])
-        assert len(load_test_data(own_dir)[0]) == 5
-
     def test_images_and_labels_of_two_sets_do_not_fit(self, small_set, sample_dir):
         shutil.copy(sample_dir / TEST_IMAGES, small_set)
-        with pytest.raises(DataError, match=r"1000 images, but .* 20 labels. Delete both"):
+        with pytest.raises(DataError, match=r"not belong together: .* 1000 and 20 to test with"):
             load_test_data(small_set)
 
     def test_a_truncated_file_is_named_and_left(self, azure):
@@ -299,13 +291,13 @@ class TestWhatLiesThere:
         shutil.copytree(sample_dir, tmp_path / "data")
         for name in (TEST_IMAGES, TEST_LABELS):
             shutil.copy(small_set / name, tmp_path / "data")
-        with pytest.raises(DataError, match="one half of the sample of MNIST and one half of some"):
+        with pytest.raises(DataError, match=r"not belong together: .*; sample and genuine\."):
             download_mnist(tmp_path / "data")
 
     def test_an_empty_folder_names_download_mnist(self, tmp_path):
-        with pytest.raises(DataError, match=r"holds no test files.*download_mnist\("):
+        with pytest.raises(DataError, match=r"holds no MNIST files.*download_mnist\("):
             load_test_data(tmp_path)
-        with pytest.raises(DataError, match=r"holds no train files.*download_mnist\("):
+        with pytest.raises(DataError, match=r"holds no MNIST files.*download_mnist\("):
             load_training_data(tmp_path / "nowhere")
 
 

@@ -466,7 +466,7 @@ def test_a_workspace_that_refuses_says_why_and_nothing_is_left(ws, model):
         deploy(ws, model, aci={"memory_gb": 5000})
     message = str(raised.value)
     assert message.startswith(f"The service {NAME!r} could not be deployed: ")
-    assert "memoryInGB" in message
+    assert "memory_gb" in message
     assert "Headers" not in message
     assert names(ws) == []
 
