@@ -67,16 +67,7 @@ def run_notebook(
 ) -> nbformat.NotebookNode:
     """Execute a notebook in `output_dir`, and leave it there as .ipynb and .html, finished or not.
 
-    Parameters
-    ----------
-    notebook_file, output_dir : Path
-    parameters : dict of str to str
-        Assigned after the cell that is tagged ``parameters``.
-
-    Raises
-    ------
-    SystemExit
-        With the section's name and the last lines of the error, if a cell fails.
+    If a cell fails it exits with the section's name and the last lines of the error.
     """
     notebook = nbformat.read(notebook_file, as_version=4)
     inject(notebook, parameters)
@@ -136,35 +127,22 @@ def drop_progress_bars(notebook: nbformat.NotebookNode) -> None:
 
 
 def inject(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> None:
-    """Assign `parameters` in a cell of their own, as papermill does."""
+    """Assign `parameters` in a cell of their own after the tagged one, as papermill does."""
     if not parameters:
         return
-    tagged = [
-        index
-        for index, cell in enumerate(notebook.cells)
-        if "parameters" in cell.metadata.get("tags", [])
-    ]
-    if not tagged:
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    index = next((i for i, each in enumerate(tags) if "parameters" in each), None)
+    if index is None:
         raise SystemExit("The notebook has no cell tagged 'parameters': its options cannot be set.")
     source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
-    notebook.cells.insert(tagged[0] + 1, cell)
-
-
-def printed_lines(notebook: nbformat.NotebookNode) -> list[str]:
-    """Everything that the cells printed, in order."""
-    texts = [
-        output.text
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if output.output_type == "stream" and output.name == "stdout"
-    ]
-    return "".join(texts).splitlines()
+    notebook.cells.insert(index + 1, cell)
 
 
 def summary(notebook: nbformat.NotebookNode) -> str:
     """The last confusion matrix and accuracy that were printed, and the data they are of."""
-    text = "\n".join(printed_lines(notebook))
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(output.text for output in outputs if output.get("name") == "stdout")
     results = re.findall(r"^ *\[\[[^\]]*\](?:\n *\[[^\]]*\])*\]\nOverall accuracy: \S+", text, re.M)
     data = re.findall(r"^MNIST: .*$", text, re.M)
     return "\n".join([*results[-1:], *data[-1:]])

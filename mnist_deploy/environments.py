@@ -70,19 +70,8 @@ def build_scoring_environment(
     """Build the environment of environment.yml, with what is installed here as its pins.
 
     A model is sure to load only where the versions that saved it are installed: with their
-    pins, model and environment agree. What is not installed here keeps the file's own pin.
-
-    Parameters
-    ----------
-    name : str
-        Under which it will be registered.
-    scikit_learn : str, optional
-        The version that saved the model, if it is not the one installed here.
-
-    Returns
-    -------
-    azureml.core.Environment
-        Not registered yet.
+    pins, and the scikit-learn that saved the model if that is another one, model and environment
+    agree. What is not installed here keeps the file's own pin. It is not registered yet.
     """
     from azureml.core import Environment
 

@@ -146,27 +146,10 @@ def fit_model(X: ArrayLike, y: ArrayLike, regularization: float = 0.8) -> Logist
     scikit-learn before 1.8 made it by itself; it gives the labels that ``OneVsRestClassifier``
     around the same estimator gives. 60,000 MNIST images took 15 to 18 seconds on two cores.
 
-    Parameters
-    ----------
-    X : array-like, shape (n, features)
-        Intensities in [0, 1], or any other numbers.
-    y : array-like, shape (n,)
-        Labels of two classes or more.
-    regularization : float
-        The inverse of scikit-learn's C; more than 0. The tutorial's scripts take 0.5 to 0.8.
-
-    Returns
-    -------
-    LogisticRegression
-        It scores, but its own ``fit`` refuses more classes than two since scikit-learn 1.8, and
-        its ``predict_proba`` is since then a softmax of the ten scores, before that each class's
-        own probability, scaled to a sum of 1.
-
-    Raises
-    ------
-    ValueError
-        The arrays do not fit each other, there is only one class, or regularization is not
-        more than 0.
+    X has the shape (n, features), y (n,). The model scores, but its own ``fit`` refuses more
+    classes than two since scikit-learn 1.8, and its ``predict_proba`` is since then a softmax of
+    the ten scores, before that each class's own probability, scaled to a sum of 1. A ValueError
+    says that the arrays do not fit, or that there is only one class.
     """
     from joblib import Parallel, delayed
     from scipy.sparse import csr_matrix

@@ -38,13 +38,7 @@ class DeadlinePassed(Exception):
 
 
 class Deadline:
-    """A moment after which nobody waits any longer; many of the SDK's own waits have none.
-
-    Parameters
-    ----------
-    seconds : float
-        From now.
-    """
+    """A moment, some seconds from now, after which nobody waits; the SDK's own waits have none."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -56,12 +50,9 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def call(self, function: Callable[..., T], *args: object, **kwargs: object) -> T:
-        """Return what a function returns, or raise what it raises.
+        """Return what a function returns, or raise what it raises, or `DeadlinePassed`.
 
-        Raises
-        ------
-        DeadlinePassed
-            It did neither in time. It goes on in its own thread, and nobody hears of it.
+        In the last case it goes on in its own thread, and nobody hears of it.
         """
         future: Future[T] = Future()
 
@@ -79,13 +70,7 @@ class Deadline:
         return future.result()
 
     def pause(self) -> None:
-        """Wait two seconds before something is asked again.
-
-        Raises
-        ------
-        DeadlinePassed
-            There is no time left.
-        """
+        """Wait two seconds before something is asked again; `DeadlinePassed` if none are left."""
         if not self.left():
             raise DeadlinePassed(f"It did not come about within {self.seconds:g} s.")
         time.sleep(min(_PAUSE, self.left()))

@@ -80,10 +80,7 @@ def connect_workspace(
 def find_config(config: str | os.PathLike[str] | None = None) -> Path | None:
     """Find the config.json that was named, or the nearest one; None if there is none.
 
-    Raises
-    ------
-    ConfigError
-        `config` was named and is not there, or a folder on the way cannot be looked into.
+    One that was named and is not there is a `ConfigError`.
     """
     start = Path("." if config is None else config).expanduser().absolute()
     parents = [start] if config is not None else [start, *start.parents]
@@ -101,13 +98,7 @@ def find_config(config: str | os.PathLike[str] | None = None) -> Path | None:
 
 
 def read_config(file: Path) -> tuple[str, str, str]:
-    """Read (subscription id, resource group, workspace name) from a config.json.
-
-    Raises
-    ------
-    ConfigError
-        With the file and the field that is wrong.
-    """
+    """Read (subscription id, resource group, workspace name); `ConfigError` names a wrong field."""
     try:
         content = json.loads(file.read_bytes())  # UTF-8 or UTF-16, with or without a mark
     except (OSError, ValueError, RecursionError) as error:
@@ -173,12 +164,6 @@ def choose_authentication() -> AbstractAuthentication:
     """Choose how to log in, without ever waiting for somebody who is not there.
 
     The SDK knows Azure CLI where the package azure-cli is installed in this Python.
-
-    Raises
-    ------
-    WorkspaceError
-        The service principal is half set, or nothing else is there and nobody to ask: see
-        `somebody_is_there`. Or that person did not manage to log in.
     """
     from azureml.core import authentication
 

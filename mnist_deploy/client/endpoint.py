@@ -32,26 +32,14 @@ _NO_PROXY = {"http": "", "https": "", "all": ""}
 
 
 class Endpoint:
-    """Where a service is scored.
+    """Where a service is scored: over a session's connection, which is kept open.
 
-    Parameters
-    ----------
-    session : requests.Session
-        Its connection is kept open between requests; whoever opened it closes it.
-    uri : str
-    timeout : float
-        Seconds to wait for an answer.
-    patience : float
-        Seconds to try again while the connection is refused or breaks.
+    ``timeout`` are the seconds to wait for an answer, ``patience`` those to try again while the
+    connection is refused or breaks.
     """
 
     def __init__(
-        self,
-        session: requests.Session,
-        uri: str,
-        *,
-        timeout: float,
-        patience: float,
+        self, session: requests.Session, uri: str, *, timeout: float, patience: float
     ) -> None:
         self.uri = uri
         self._session = session
@@ -67,13 +55,7 @@ class Endpoint:
         self._renew_key = renew
 
     def post(self, body: bytes, content_type: str) -> bytes:
-        """Send one request and return the body of its answer.
-
-        Raises
-        ------
-        ScoringError
-            One of its subclasses, by what went wrong.
-        """
+        """Send one request and return the body of its answer; what goes wrong is a ScoringError."""
         response = self._send(body, content_type)
         if response.status_code == 401 and self._renew_key is not None:
             self.use_key(self._renew_key())

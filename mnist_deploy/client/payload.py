@@ -22,20 +22,10 @@ _BLOCK = 128  # images compared at once, so that they stay in the CPU's cache
 
 
 def batches(images: Images, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """Cut images into batches, one at a time, each with the number of its first image.
+    """Cut images into batches of at most ``size``, each with the number of its first image.
 
-    Parameters
-    ----------
-    images : array-like, or iterable of array-likes
-        Of shape (n, features), (n, height, width), or (features,) for one image. The pieces of
-        an iterable are put together or cut as needed, and none is held longer than that.
-    size : int, optional
-        The most images in a batch; by default as many as hold `BATCH_NUMBERS` numbers.
-
-    Raises
-    ------
-    ValueError
-        The numbers are not numeric, or of another rank.
+    The pieces of an iterable are put together or cut as needed, and none is held longer than
+    that. What is not numeric, or of another rank, is a ValueError.
     """
     if size is not None and size < 1:
         raise ValueError(f"batch_size is {size}, expected 1 or more.")
@@ -59,12 +49,7 @@ def idx_body(start: int, batch: np.ndarray) -> bytes | None:
     """The smallest IDX file that holds a batch exactly; None if the numbers are no intensities.
 
     uint8 are pixels from 0 to 255 and travel as they are; so do intensities that are each
-    exactly k / 255. Others in [0, 1] travel as float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        The numbers are not finite; ``start`` is the number of the first image.
+    exactly k / 255. Others in [0, 1] travel as float32 or float64; NaN is a ValueError.
     """
     pixels = batch if batch.dtype == np.uint8 else _as_pixels(batch)
     if pixels is not None:  # and so finite
@@ -78,10 +63,7 @@ def idx_body(start: int, batch: np.ndarray) -> bytes | None:
 def json_body(start: int, batch: np.ndarray) -> bytes:
     """The tutorial's JSON, ``{"data": [[...], ...]}``; the pixels of images become intensities.
 
-    Raises
-    ------
-    ValueError
-        The numbers are not finite, or a table of uint8: nobody can tell whether it holds pixels.
+    NaN is a ValueError, and so is a table of uint8: nobody can tell whether it holds pixels.
     """
     if batch.dtype != np.uint8:
         _check_finite(start, batch)
@@ -99,13 +81,7 @@ def json_body(start: int, batch: np.ndarray) -> bytes:
 
 
 def read_labels(answer: bytes, count: int) -> np.ndarray:
-    """Read the labels that a service answered: a JSON list, or a JSON string of one.
-
-    Raises
-    ------
-    ScoringError
-        It is something else, or not a list of ``count`` labels of one type.
-    """
+    """Read the labels that a service answered: a JSON list, or a JSON string of one."""
     try:
         labels = orjson.loads(answer)
         if isinstance(labels, str):  # the script of 2019 encodes its list itself

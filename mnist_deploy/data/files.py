@@ -62,10 +62,7 @@ class MnistFiles:
 def find_files(data_dir: StrPath, how: str = "already in the folder") -> MnistFiles | None:
     """Find all four files in one folder at or below this one; None if there is none of them.
 
-    Raises
-    ------
-    DataError
-        They are damaged, do not belong together, or one is missing everywhere.
+    `DataError` if they are damaged, do not belong together, or one is missing everywhere.
     """
     sets, missing = [], None
     for names in EDITIONS:
