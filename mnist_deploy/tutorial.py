@@ -1,8 +1,17 @@
-"""Where the files of the tutorial lie: score.py, environment.yml and the notebooks."""
+"""Where the files of the tutorial lie, and what it hands over to the local workspace."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+# What the local workspace adds for the tutorial: an entry point in pyproject.toml hands it over.
+LOCAL_WORKSPACE = {
+    "prepare": "mnist_deploy.part_one",
+    "stand_ins": {"azureml.opendatasets": "mnist_deploy.data.open_datasets"},
+    "data_host": "https://azureopendatastorage.blob.core.windows.net/",
+    "shown": ["accuracy", "data"],
+    "page": str(Path(__file__).parent / "pad"),  # to draw a digit on
+}
 
 
 def tutorial_file(name: str) -> Path:

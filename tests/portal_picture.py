@@ -19,7 +19,7 @@ from weights_service import until
 
 import mnist_deploy as md
 from mnist_deploy import local
-from mnist_deploy.local.cli.page import PAD
+from mnist_deploy.tutorial import LOCAL_WORKSPACE
 
 SERVICE = "#/services/service/sklearn-mnist-svc3"
 HEIGHT, GAP = 840, 32  # pixels
@@ -33,7 +33,10 @@ def main(file: Path) -> None:
         config = md.build_inference_config(md.fetch_environment(ws))
         service = md.deploy_to_aci(ws, model, config, md.build_aci_config())
         with md.closing_service(service), open_browser(Path(folder) / "chromium") as browser:
-            image.imsave(file, beside(*shots(Page(browser, local.portal_link(files=PAD)))))
+            image.imsave(
+                file,
+                beside(*shots(Page(browser, local.portal_link(files=LOCAL_WORKSPACE["page"])))),
+            )
         local.stop()
 
 

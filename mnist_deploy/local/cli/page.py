@@ -7,21 +7,18 @@ import os
 import sys
 import time
 import webbrowser
-from pathlib import Path
 
 import psutil
 
 from .. import portal_link, start
 from .session import say
-
-# The tutorial's share in the page: a pad to draw digits on. Handed over, never imported.
-PAD = Path(__file__).parents[2] / "pad"
+from .tutorial import find_tutorial
 
 
 def open_page(options: argparse.Namespace) -> int:
     """Print a link to the page and open it; the workspace stays at least as long as this runs."""
     endpoint = start()
-    link = portal_link(files=PAD if PAD.is_dir() else None, port=options.port)
+    link = portal_link(files=find_tutorial().page, port=options.port)
     if options.port and f":{options.port}/" not in link:
         say("It is served already, at another port.")
     print(link, flush=True)

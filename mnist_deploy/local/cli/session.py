@@ -22,11 +22,8 @@ from ..scoring import aliases
 from ..tls import OTHER_IDENTITIES, Endpoint
 from .config_file import find_config, lend_config, read_subscription
 from .kernels import AZURE_KERNELS, find_notebooks, kernel_of, write_kernels
+from .tutorial import Tutorial, find_tutorial
 
-# The tutorial's share in this: run or imported in other processes, never in this package.
-PART_ONE = (sys.executable, "-m", "mnist_deploy.part_one")
-OPEN_DATASETS = "azureml.opendatasets=mnist_deploy.data.open_datasets"
-DATA_HOST = "https://azureopendatastorage.blob.core.windows.net/"
 PATIENCE = 3.0  # seconds to find out whether there is a network
 
 
@@ -46,9 +43,9 @@ def open_session(
     command : sequence of str
         Notebooks among its arguments get a config.json and kernels where they lie.
     data_dir : Path, optional
-        Where MNIST lies or is downloaded to; a folder of the workspace's by default.
+        Where the tutorial's data lies or is downloaded to; a folder of the workspace's by default.
     bare : bool
-        Leave out what part one of the tutorial would have registered.
+        Do without what the tutorial's notebooks expect to find registered.
 
     Yields
     ------
@@ -58,7 +55,7 @@ def open_session(
     Raises
     ------
     LocalWorkspaceError
-        If the workspace does not start, or part one fails.
+        If the workspace does not start, or what is expected in it cannot be prepared.
     """
     endpoint = start()
     home = home_folder()
@@ -66,6 +63,8 @@ def open_session(
     words = (word for word in command if word.endswith(".ipynb"))
     notebooks = [Path(word).absolute() for word in words if os.path.isfile(word)]
     with contextlib.ExitStack() as stack:
+        tutorial = find_tutorial()
+        stand_ins = tutorial.stand_ins if needs_stand_ins(tutorial) else {}
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mnist_deploy-")))
         inherited = {name: os.environ[name] for name in os.environ if name not in OTHER_IDENTITIES}
         environment = {
@@ -73,13 +72,13 @@ def open_session(
             **endpoint.environment(),
             "MNIST_DEPLOY_HOME": str(home),
             "MNIST_DEPLOY_DATA": str(data_dir),
-            aliases.STAND_INS: OPEN_DATASETS if needs_stand_in() else "",
+            aliases.STAND_INS: ",".join(f"{name}={module}" for name, module in stand_ins.items()),
             "PATH": prepend(Path(sys.executable).parent, "PATH"),
             "PYTHONPATH": prepend(add_aliases(folder / "python"), "PYTHONPATH"),
             "JUPYTER_PATH": prepend(add_kernels(folder / "jupyter", notebooks), "JUPYTER_PATH"),
         }
-        if not bare:
-            prepare(environment, home, data_dir, folder)
+        if tutorial.prepare and not bare:
+            prepare(tutorial.prepare, environment, home, data_dir, folder)
         for place in dict.fromkeys((Path.cwd(), *(notebook.parent for notebook in notebooks))):
             stack.enter_context(config_in(place, endpoint))
         yield environment
@@ -96,17 +95,27 @@ def add_aliases(folder: Path) -> Path:
     return folder
 
 
-def needs_stand_in() -> bool:
-    """Whether ``azureml.opendatasets`` is not there, or could not reach its data."""
-    if importlib.util.find_spec("azureml.opendatasets") is None:
-        say("azureml-opendatasets is not installed: a stand-in takes its place.")
+def needs_stand_ins(tutorial: Tutorial) -> bool:
+    """Whether a module that others stand in for is not there, or could not reach its data."""
+    if not tutorial.stand_ins:
+        return False
+    names = ", ".join(tutorial.stand_ins)
+    if not all(map(is_installed, tutorial.stand_ins)):
+        say(f"{names} is not installed: a stand-in takes its place.")
         return True
     try:
-        requests.head(DATA_HOST, timeout=PATIENCE)
+        requests.head(tutorial.data_host, timeout=PATIENCE)
     except requests.RequestException:
-        say("No network: a stand-in takes the place of azureml.opendatasets.")
+        say(f"No network: a stand-in takes the place of {names}.")
         return True
     return False
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its package is missing
+        return False
 
 
 def add_kernels(folder: Path, notebooks: Sequence[Path]) -> Path:
@@ -116,15 +125,17 @@ def add_kernels(folder: Path, notebooks: Sequence[Path]) -> Path:
     return folder
 
 
-def prepare(environment: Mapping[str, str], home: Path, data_dir: Path, folder: Path) -> None:
-    """Let the tutorial's part one register what is missing, one process at a time.
+def prepare(
+    module: str, environment: Mapping[str, str], home: Path, data_dir: Path, folder: Path
+) -> None:
+    """Let the tutorial register what its notebooks expect, one process at a time.
 
     It is out of reach of the terminal's Ctrl-C, and so ends without a traceback.
     """
     with open(home / "run" / "preparing", "w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
         process = subprocess.Popen(
-            [*PART_ONE, str(data_dir)],
+            [sys.executable, "-m", module, str(data_dir)],
             env={**environment, "MNIST_DEPLOY_UNATTENDED": "1"},
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -139,8 +150,8 @@ def prepare(environment: Mapping[str, str], home: Path, data_dir: Path, folder: 
             raise
     if status != 0:
         raise LocalWorkspaceError(
-            "Part one of the tutorial could not be prepared. Run with --bare to do without it, or "
-            "with --data-dir and a folder that holds MNIST."
+            "What the tutorial's notebooks expect to find could not be prepared. Run with --bare "
+            "to do without it, or with --data-dir and a folder that holds its data."
         )
 
 

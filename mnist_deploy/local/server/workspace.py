@@ -8,6 +8,7 @@ from msgspec import Struct
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
 from ..bodies import body
 from ..core.faults import NotFound
+from ..portal.listing import describe_workspace
 from ..tls import CLOUD, TENANT, derive
 from .authentication import check_secret
 
@@ -96,6 +97,13 @@ def show_workspace(subscription: str, group: str, workspace: str) -> Response:
             "provisioningState": "Succeeded",
         },
     )
+
+
+@workspace_api.get("/workspace")
+def list_all() -> Response:
+    """All that is registered and deployed, for the command line."""
+    extensions = current_app.extensions
+    return jsonify(describe_workspace(extensions["store"], extensions["endpoints"]))
 
 
 @workspace_api.get("/discovery/<secret>")

@@ -14,9 +14,8 @@ from browser import Page, open_browser, seven, zero
 from weights_service import until
 
 from mnist_deploy import local
-from mnist_deploy.local.cli.page import PAD
 from mnist_deploy.testing.digits import pickled_model
-from mnist_deploy.tutorial import tutorial_file
+from mnist_deploy.tutorial import LOCAL_WORKSPACE, tutorial_file
 
 pytestmark = pytest.mark.browser
 
@@ -65,7 +64,7 @@ def digits(local_ws, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(browser, digits, local_home):
-    page = Page(browser, local.portal_link(local_home, files=PAD))
+    page = Page(browser, local.portal_link(local_home, files=LOCAL_WORKSPACE["page"]))
     page.look_as(1280)
     yield page
     complaints = [entry["message"] for entry in browser.get_log("browser")]

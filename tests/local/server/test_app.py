@@ -112,9 +112,9 @@ def test_a_secret_for_one_purpose_serves_no_other(endpoint):
     assert status(f"/msi/{secret}") == 401
     assert status(f"/msi/{derive(endpoint.token, 'msi')}") == 200
     blob = b64encode(b"o/c/f").decode()
-    assert status(f"/blobs/{blob}?sig={derive(endpoint.token, f'write {blob}')}") == 401
+    assert status(f"/blobs/{blob}?sig={derive(endpoint.token, f'write {blob}')}") == 403
     assert status(f"/blobs/{blob}?sig={derive(endpoint.token, f'read {blob}')}") == 404
-    assert status(f"/blobs/{blob}?sig=%C3%A9") == 401
+    assert status(f"/blobs/{blob}?sig=%C3%A9") == 403
 
 
 def test_no_file_of_the_running_workspace_is_for_others(endpoint, service, local_home):

@@ -1,0 +1,94 @@
+"""The config.json that is found, lent, shared and taken away again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mnist_deploy.local.cli.config_file import (
+    LENT,
+    find_config,
+    is_lent,
+    lend_config,
+    read_subscription,
+)
+
+SCOPE = "/subscriptions/a-b/resourceGroups/r/providers/p/workspaces/w/projects/x"
+
+
+@pytest.mark.parametrize(
+    ("content", "subscription"),
+    [
+        ({"subscription_id": "a-b", "resource_group": "r", "workspace_name": "w"}, "a-b"),
+        ({"Id": None, "Scope": SCOPE}, "a-b"),  # as Workspace.write_config leaves it
+        ({"compilerOptions": {}}, None),
+        ({"subscription_id": 5}, None),
+        ({"Scope": "/"}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_the_subscription_of_a_config(tmp_path, content, subscription):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert read_subscription(tmp_path / "config.json") == subscription
+
+
+def test_no_subscription_in_what_is_no_json(tmp_path):
+    assert read_subscription(tmp_path / "missing.json") is None
+    (tmp_path / "config.json").write_bytes(b"\xff{")
+    assert read_subscription(tmp_path / "config.json") is None
+
+
+def test_a_config_is_found_where_the_sdk_looks(tmp_path):
+    below = tmp_path / "notebooks" / "deep"
+    below.mkdir(parents=True)
+    assert find_config(below) is None
+    for place in ("config.json", "aml_config/project.json", ".azureml/config.json"):
+        file = tmp_path / place
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("{}")
+        assert find_config(below) == file  # each comes before the one above
+    file.write_bytes(LENT)
+    assert find_config(below) is None
+
+
+def test_a_config_is_shared_and_the_last_takes_it_away(tmp_path):
+    with lend_config(tmp_path) as file:
+        with lend_config(tmp_path):
+            assert json.loads(file.read_text())["workspace_name"] == "local"
+        assert is_lent(file)
+    assert not any(tmp_path.iterdir())
+
+
+def test_one_that_was_killed_leaves_its_config_to_the_next(tmp_path):
+    file = tmp_path / ".azureml" / "config.json"
+    file.parent.mkdir()
+    file.write_bytes(LENT)
+    with lend_config(tmp_path):
+        assert is_lent(file)
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_somebody_writes_meanwhile_or_beside_it_is_kept(tmp_path):
+    with lend_config(tmp_path) as file:
+        file.write_text('{"Scope": "mine"}')
+    assert file.read_text() == '{"Scope": "mine"}'
+    file.unlink()
+    with lend_config(tmp_path):
+        (file.parent / "other").write_text("")
+    assert [path.name for path in file.parent.iterdir()] == ["other"]
+
+
+def test_where_it_cannot_be_written_is_told(tmp_path):
+    (tmp_path / ".azureml").write_text("in the way")
+    with pytest.raises(OSError, match="exists"), lend_config(tmp_path):
+        raise AssertionError
+
+
+def test_it_is_for_its_folder_alone(tmp_path):
+    with lend_config(tmp_path):
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == [
+            Path(tmp_path, ".azureml", "config.json")
+        ]

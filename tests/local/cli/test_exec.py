@@ -1,0 +1,405 @@
+"""``exec`` and ``serve``, run for real, each in a workspace of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+import requests
+from terminal import LOCAL, Terminal, execute, run, runs_from
+from weights_service import until
+
+from mnist_deploy.local import SUBSCRIPTION, cli
+from mnist_deploy.local.cli import session, tutorial
+from mnist_deploy.tutorial import LOCAL_WORKSPACE
+
+SHOW_WORKSPACE = (
+    "from azureml.core import Workspace; ws = Workspace.from_config(); "
+    "print('FOUND', ws.name, ws.subscription_id)"
+)
+OTHER_ID = "11111111-2222-3333-4444-555555555555"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """Where the local workspace of one test lies."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("MNIST_DEPLOY_HOME", str(folder))
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, home, monkeypatch) -> Path:
+    """The folder that the commands run in."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def everything_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_a_bare_from_config_finds_the_local_workspace_and_nothing_stays(here, home):
+    """In a folder below, with the running Python; input, output and exit status pass through."""
+    (here / "deep").mkdir()
+    script = (
+        f"cd deep && python -c {shlex.quote(SHOW_WORKSPACE)} && cat && "
+        "python -c 'import sys; print(sys.executable)' && which jupyter && exit 7"
+    )
+    answer = run("exec", "--bare", "--", "bash", "-c", script, text="a line\n")
+    assert answer.returncode == 7, answer.stderr
+    found, line, python, jupyter = answer.stdout.splitlines()
+    assert (found, line) == (f"FOUND local {SUBSCRIPTION}", "a line")
+    assert Path(python).samefile(sys.executable)
+    assert Path(jupyter).parent == Path(sys.executable).parent
+    assert everything_in(here) == {"deep"}
+    until(lambda: not runs_from(home), seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["exec", "--bare"], "a COMMAND is missing"),
+        (["exec", "--data-dir", "nowhere", "--", "true"], "is no folder"),
+        (["exec", "--unknown", "--", "true"], "unrecognized arguments"),
+        (["fly"], "invalid choice"),
+    ],
+)
+def test_says_what_is_missing(capsys, arguments, complaint):
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("command", "status"), [("no-such-command", 127), ("/dev/null", 126)])
+def test_what_is_no_command_is_told(here, command, status):
+    answer = execute(command)
+    assert answer.returncode == status
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.processes
+def test_a_config_of_ones_own_leads_here_and_stays(here):
+    config = {"subscription_id": OTHER_ID, "resource_group": "rg", "workspace_name": "mine"}
+    (here / "config.json").write_text(json.dumps(config))
+    answer = execute("python", "-c", SHOW_WORKSPACE)
+    assert f"FOUND mine {OTHER_ID}" in answer.stdout
+    assert f"{here / 'config.json'} names a workspace of yours" in answer.stderr
+    assert everything_in(here) == {"config.json"}
+    assert json.loads((here / "config.json").read_text()) == config
+
+
+@pytest.mark.processes
+def test_a_config_that_the_command_writes_is_kept(here):
+    script = f"{SHOW_WORKSPACE}; ws.write_config()"
+    assert execute("python", "-c", script).returncode == 0
+    assert "Scope" in json.loads((here / ".azureml" / "config.json").read_text())
+
+
+@pytest.mark.processes
+def test_goes_on_where_no_config_can_be_written(here):
+    (here / ".azureml").write_text("in the way")
+    answer = execute("bash", "-c", "echo ran")
+    assert answer.stdout == "ran\n"
+    assert "takes no config.json" in answer.stderr
+
+
+@pytest.mark.processes
+def test_two_at_once_share_workspace_and_config(here, home, monkeypatch):
+    """The first one to end leaves the second what it needs."""
+    # The prompt of Python 3.13 ends exit(3) with status 1 after -i -c.
+    monkeypatch.setenv("PYTHON_BASIC_REPL", "1")
+    register = (
+        "import pathlib; from azureml.core import Model; pathlib.Path('m.txt').write_text('1');"
+        "Model.register(ws, 'm.txt', 'shared')"
+    )
+    second = Terminal(
+        *LOCAL, "exec", "--bare", "--", "python", "-i", "-c", f"{SHOW_WORKSPACE}; print(1)"
+    )
+    second.read_until("FOUND local")
+    (here / "below").mkdir()  # where the config of the folder above serves
+    first = execute("python", "-c", f"{SHOW_WORKSPACE}; {register}", cwd=here / "below")
+    assert first.returncode == 0, first.stderr
+    assert (here / ".azureml" / "config.json").is_file()
+    second.type("from azureml.core import Model; print('SEEN', Model(ws, 'shared').id)\n")
+    second.read_until(r"SEEN shared:1")
+    second.type("ws = Workspace.from_config(); print('AGAIN', ws.name)\n")
+    second.read_until(r"AGAIN local")
+    second.type("exit(3)\n")
+    assert second.end() == 3
+    assert everything_in(here) == {"below", "below/m.txt"}
+    until(lambda: not runs_from(home), seconds=5)
+
+
+@pytest.mark.processes
+def test_takes_up_the_config_of_one_that_was_killed(here):
+    killed = subprocess.Popen([*LOCAL, "exec", "--bare", "--", "sleep", "100"])
+    config = here / ".azureml" / "config.json"
+    until(config.is_file)
+    (child,) = until(
+        lambda: [p for p in psutil.Process(killed.pid).children() if p.name() == "sleep"]
+    )
+    killed.kill()
+    killed.wait()
+    child.kill()
+    assert config.is_file()
+    assert "FOUND local" in execute("python", "-c", SHOW_WORKSPACE).stdout
+    assert everything_in(here) == set()
+
+
+@pytest.mark.slow
+def test_within_the_environment_of_another_local_workspace(here, tmp_path):
+    inner = f"MNIST_DEPLOY_HOME={shlex.quote(str(tmp_path / 'other'))} {shlex.join(LOCAL)}"
+    script = f"{inner} exec --bare -- python -c {shlex.quote(SHOW_WORKSPACE)}"
+    answer = execute("bash", "-c", f"{script} && python -c {shlex.quote(SHOW_WORKSPACE)}")
+    assert answer.stdout.count("FOUND local") == 2, answer.stderr
+
+
+SLOW_DEPLOYMENT = """
+from azureml.core import Environment, Workspace
+from azureml.core.model import InferenceConfig, Model
+from azureml.core.webservice import AciWebservice
+
+open("slow.py", "w").write(
+    "import time\\n"
+    "def init():\\n    print('init', flush=True); time.sleep(600)\\n"
+    "def run(data):\\n    return data\\n"
+)
+ws = Workspace.from_config()
+service = Model.deploy(
+    ws, "slow", [], InferenceConfig("slow.py", environment=Environment("e")),
+    AciWebservice.deploy_configuration(),
+)
+import time
+while "init" not in (service.get_logs() or ""):
+    time.sleep(0.2)
+print("NOW", flush=True)
+service.wait_for_deployment()
+"""
+
+
+@pytest.mark.processes
+def test_ctrl_c_in_the_middle_of_a_deployment_leaves_nothing(here, home):
+    (here / "deploy.py").write_text(SLOW_DEPLOYMENT)
+    terminal = Terminal(*LOCAL, "exec", "--bare", "--", "python", "deploy.py")
+    terminal.read_until("NOW")
+    assert len(runs_from(home)) >= 2  # the control plane and a container
+    terminal.type("\x03")
+    assert terminal.end() == 128 + signal.SIGINT
+    assert everything_in(here) == {"deploy.py", "slow.py"}
+    assert "KeyboardInterrupt" in terminal.output  # the script's own
+    assert "mnist_deploy/local" not in terminal.output
+    until(lambda: not runs_from(home), seconds=5)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_reaches_the_command_and_nothing_stays(here, home, number):
+    script = f"trap 'echo caught; exit 9' {number.value}; echo ready; while :; do sleep 0.1; done"
+    terminal = Terminal(*LOCAL, "exec", "--bare", "--", "bash", "-c", script)
+    terminal.read_until("ready")
+    os.kill(terminal.pid, number)
+    terminal.read_until("caught")
+    assert terminal.end() == 9
+    assert everything_in(here) == set()
+    until(lambda: not runs_from(home), seconds=5)
+
+
+@pytest.mark.processes
+def test_an_interactive_python(here):
+    """What somebody does who tries it out: ``exec -- python``."""
+    terminal = Terminal(*LOCAL, "exec", "--bare", "--", "python")
+    terminal.read_until(">>> ")
+    terminal.type("from azureml.core import Workspace; print('IS', Workspace.from_config().name)\n")
+    terminal.read_until(r"IS local")
+    terminal.type("import time; print('SLEEPS'); time.sleep(100)\n")
+    terminal.read_until(r"SLEEPS\s")
+    terminal.type("\x03")
+    terminal.read_until("KeyboardInterrupt")
+    terminal.type("print(6 * 7)\n")  # it is still there
+    terminal.read_until("42")
+    terminal.type("exit()\n")
+    assert terminal.end() == 0
+
+
+@pytest.mark.processes
+def test_kernels_of_other_years_are_the_running_python(here):
+    """Named by a notebook that is executed, which lies in a folder of its own."""
+    folder = here.parent / "elsewhere"
+    folder.mkdir()
+    metadata = {"kernelspec": {"name": "our-course-2019", "display_name": "x"}}
+    cell = f"import sys, neighbour; print(sys.executable); {SHOW_WORKSPACE}"
+    cells = [nbformat.v4.new_code_cell(cell)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / "a.ipynb")
+    (folder / "neighbour.py").write_text("")
+    both = "jupyter execute --inplace ../elsewhere/a.ipynb && jupyter kernelspec list --json"
+    answer = execute("sh", "-c", both, "../elsewhere/a.ipynb")  # among its arguments
+    assert answer.returncode == 0, answer.stderr
+    (cell,) = nbformat.read(folder / "a.ipynb", as_version=4).cells
+    python, workspace = "".join(output.text for output in cell.outputs).splitlines()
+    assert Path(python).samefile(sys.executable)
+    assert workspace == f"FOUND local {SUBSCRIPTION}"
+    assert not (folder / ".azureml").exists()
+    listed = json.loads(answer.stdout)["kernelspecs"]
+    for name in ("python3", "python36", "python38-azureml"):
+        assert listed[name]["spec"]["argv"][0] == sys.executable
+
+
+# What the tutorial hands over
+
+
+def test_the_tutorial_is_found_and_one_that_is_not_there_adds_nothing(monkeypatch):
+    assert tutorial.find_tutorial().prepare == LOCAL_WORKSPACE["prepare"]
+    monkeypatch.setattr(tutorial, "GROUP", "no.such.group")
+    assert tutorial.find_tutorial() == tutorial.Tutorial()
+
+
+@pytest.mark.parametrize(
+    ("stand_ins", "network", "needed"),
+    [
+        ({}, False, False),
+        ({"no.such.module": "x"}, True, True),
+        ({"json": "x"}, False, True),
+        ({"json": "x"}, True, False),
+    ],
+)
+def test_stand_ins_are_for_what_is_missing(monkeypatch, capsys, stand_ins, network, needed):
+    def head(url: str, timeout: float) -> None:
+        if not network:
+            raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "head", head)
+    known = tutorial.Tutorial(stand_ins=stand_ins, data_host="http://data.example")
+    assert session.needs_stand_ins(known) is needed
+    assert ("stand-in takes" in capsys.readouterr().err) is needed
+
+
+@pytest.mark.slow
+def test_prepares_what_part_one_leaves_behind(here, sample_dir):
+    script = (
+        f"{SHOW_WORKSPACE}; from azureml.core import Environment, Model;"
+        "print(Model(ws, 'sklearn_mnist').id, Environment.get(ws, 'tutorial-env', '1').name)"
+    )
+    for _ in range(2):  # the second time it is there already
+        answer = run("exec", "--data-dir", str(sample_dir), "--", "python", "-c", script)
+        assert "sklearn_mnist:1 tutorial-env" in answer.stdout, answer.stderr
+    assert everything_in(here) == set()
+    assert "accuracy 0." in run("show").stdout
+
+
+@pytest.mark.processes
+def test_ctrl_c_while_part_one_is_prepared(here, home, sample_dir):
+    terminal = Terminal(
+        *LOCAL, "exec", "--data-dir", str(sample_dir), "--", "echo", "not", "reached"
+    )
+    terminal.read_until("MNIST: ")
+    terminal.type("\x03")
+    assert terminal.end() == 128 + signal.SIGINT
+    assert "Traceback" not in terminal.output
+    assert "not reached" not in terminal.output
+    assert everything_in(here) == set()
+    until(lambda: not runs_from(home), seconds=5)
+
+
+@pytest.mark.processes
+def test_ends_with_a_clear_word_if_part_one_fails(here, tmp_path):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "train-images-idx3-ubyte.gz").write_bytes(b"no gzip at all")
+    answer = run("exec", "--data-dir", str(damaged), "--", "echo", "reached")
+    assert answer.returncode == 1
+    assert "--bare" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert answer.stdout == ""
+
+
+@pytest.mark.processes
+def test_open_datasets_without_a_network(here, sample_dir):
+    """The tutorial's own lines get the files of --data-dir, where its glob finds them."""
+    script = """
+import glob, os
+from azureml.core import Dataset
+from azureml.opendatasets import MNIST
+
+folder = os.path.join(os.getcwd(), "data")
+os.makedirs(folder, exist_ok=True)
+MNIST.get_file_dataset().download(folder, overwrite=True)
+print(*glob.glob(os.path.join(folder, "**/t10k-images-idx3-ubyte.gz"), recursive=True))
+"""
+    answer = run("exec", "--bare", "--data-dir", str(sample_dir), "--", "python", "-c", script)
+    if "stand-in takes" not in answer.stderr:
+        pytest.skip("there is a network, and the genuine library was left alone")
+    found = Path(answer.stdout.split()[-1])
+    assert found.read_bytes() == (sample_dir / "t10k-images-idx3-ubyte.gz").read_bytes()
+
+
+# serve
+
+
+def test_what_a_shell_is_told_is_what_differs(monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setenv("GONE", "x")
+    environment = {**os.environ, "PATH": "/mine:/usr/bin", "NEW": "it's new"}
+    del environment["GONE"]
+    exports = cli.exports(environment)
+    assert len(exports) == 3
+    shell = subprocess.run(
+        ["/bin/sh", "-c", "\n".join(exports) + '\necho "$PATH $NEW $GONE."'],
+        env={"PATH": "/theirs", "GONE": "x"},
+        capture_output=True,
+        text=True,
+    )
+    assert shell.stdout == "/mine:/theirs it's new .\n"
+
+
+@pytest.mark.processes
+def test_serve_leads_other_terminals_to_it(here, home, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    terminal = Terminal(*LOCAL, "serve", "--bare", "--port", str(port))
+    terminal.read_until("Serving")
+    assert f"127.0.0.1:{port}/" in terminal.output
+    exports = [line for line in terminal.output.splitlines() if line.startswith("export ")]
+    (tmp_path / "exports.sh").write_text("\n".join(exports))
+    # A shell that has nothing else: not even our Python on its PATH.
+    answer = subprocess.run(
+        ["sh", "-c", f'. ../exports.sh; python -c "{SHOW_WORKSPACE}"; echo "$PATH"'],
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert f"FOUND local {SUBSCRIPTION}" in answer.stdout, answer.stderr
+    assert answer.stdout.endswith(f"{Path(sys.executable).parent}:/usr/bin:/bin\n")
+    terminal.type("\x03")
+    assert terminal.end() == 128 + signal.SIGINT
+    assert "Traceback" not in terminal.output
+    until(lambda: not runs_from(home), seconds=5)
+    assert everything_in(here) == set()
+
+
+@pytest.mark.processes
+def test_serve_ends_when_it_is_told_to_or_the_workspace_is_stopped(here, home):
+    terminal = Terminal(*LOCAL, "serve", "--bare")
+    terminal.read_until("Serving")
+    os.kill(terminal.pid, signal.SIGTERM)
+    assert terminal.end() == 128 + signal.SIGTERM
+    terminal = Terminal(*LOCAL, "serve", "--bare")
+    terminal.read_until("Serving")
+    assert run("wipe", "--yes").returncode == 0
+    terminal.read_until("stopped by somebody else")
+    assert terminal.end() == 1

@@ -1,0 +1,73 @@
+"""The verbs that show the workspace and delete it."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+
+from mnist_deploy import local
+from mnist_deploy.local import cli
+
+
+@pytest.fixture
+def verb(capsys, monkeypatch):
+    """Run a verb in this process, with what is typed; its exit status and what it printed."""
+
+    def do(*arguments: str, typed: str = "") -> tuple[int, str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        monkeypatch.setattr("signal.signal", lambda *_: None)
+        status = cli.main(list(arguments))
+        return status, capsys.readouterr().out
+
+    return do
+
+
+def test_show_names_what_is_registered_and_what_runs(verb, local_home, service, monkeypatch):
+    monkeypatch.setenv("MNIST_DEPLOY_HOME", str(local_home))
+    status, shown = verb("show")
+    assert status == 0
+    assert re.search(rf"in {local_home}\n  running at https://127\.0\.0\.1:\d+, process \d+", shown)
+    assert re.search(r"Models:\n(  .*\n)*  weights:1  \d{4}-\d\d-\d\d \d\d:\d\d\n", shown)
+    assert re.search(
+        r"Services:\n(  .*\n)*  shared  Healthy  http://127\.0\.0\.1:\d+/score  weights:1", shown
+    )
+
+
+def test_show_and_wipe_of_one_that_does_not_run(verb, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("MNIST_DEPLOY_HOME", str(home))
+    assert "Nothing is registered" in verb("show")[1]
+    assert not home.exists()
+    local.start(home)
+    local.stop(home)
+    assert f"Local workspace in {home}\n  not running\nModels: none\n" in verb("show")[1]
+    for typed in ("", "no\n"):
+        status, told = verb("wipe", typed=typed)
+        assert (status, "Nothing was deleted" in told) == (1, True)
+    assert (home / "store").exists()
+    assert verb("wipe", typed="y\n")[0] == 0
+    assert not (home / "store").exists()
+    assert "Nothing is registered" in verb("show")[1]
+
+
+def test_what_goes_wrong_is_one_line(verb, tmp_path, monkeypatch, capsys):
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("MNIST_DEPLOY_HOME", str(tmp_path / "a file"))
+    assert cli.main(["serve"]) == 1
+    assert "MNIST_DEPLOY_HOME" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ({"accuracy": "0.92", "data": "sample", "other": "x"}, "  accuracy 0.92  data sample"),
+        ({}, ""),
+    ],
+)
+def test_the_tutorial_s_properties_of_a_model_are_shown(found, line):
+    from mnist_deploy.local.cli.show import model_line
+
+    model = {"name": "m", "version": "1", "created": "2026-11-24T08:30:00", "properties": found}
+    assert model_line(model) == f"m:1  2026-11-24 08:30{line}"
