@@ -47,6 +47,24 @@ MAP: dict[str, set[str]] = {
     "testing": {"client", "data", "environments", "errors", "local", "models", "sdk", "workspace"},
     "local": set(),
 }
+# The same within the local workspace; "" is its ``__init__``. No SDK's REST knows of another's,
+# and core of none, nor of Flask; scoring processes are started, not imported.
+LOCAL_MAP: dict[str, set[str]] = {
+    "tls": set(),
+    "family": set(),
+    "client": {"tls"},
+    "control_plane": {"tls"},
+    "": {"client", "control_plane", "tls"},
+    "core": {"family"},
+    "scoring": {"family"},
+    "bodies": {"core"},
+    "v1": {"bodies", "core", "tls"},
+    "v2": {"bodies", "core", "tls"},
+    "portal": {"bodies", "core"},
+    "server": {"", "bodies", "core", "portal", "tls", "v1", "v2"},
+    "cli": {"", "control_plane", "scoring", "tls"},  # scoring: a file that it copies
+    "__main__": {"cli"},
+}
 WITHOUT_AZURE = {"data", "errors", "plots", "tutorial"}
 AZURE = {"azure", "azureml", "msal", "msrest"}
 PRETENDS_TO_BE_AZURE = "open_datasets.py"  # raises an error of the SDK's, and so imports it
@@ -145,6 +163,37 @@ def test_rooms_without_azure(room):
 def test_every_room_is_on_the_map_and_the_map_has_no_circle():
     assert {room_of(name_of(file)) for file in MODULES} == MAP.keys()
     TopologicalSorter(MAP).prepare()
+
+
+@pytest.mark.parametrize("room", sorted(LOCAL_MAP))
+def test_a_room_of_the_local_workspace_imports_what_its_map_allows(room):
+    found = {
+        local_room_of(name)
+        for file in MODULES
+        if local_room_of(name_of(file)) == room
+        for name in imports_of(file)
+    }
+    assert found - {room, None} <= LOCAL_MAP[room]
+
+
+def local_room_of(name: str) -> str | None:
+    """``core`` for ``mnist_deploy.local.core.store``; None outside of the local workspace."""
+    if room_of(name) != "local":
+        return None
+    inner = f"{name}..".split(".")[2]
+    return inner if (PACKAGE / "local" / inner).is_dir() or inner in LOCAL_MAP else ""
+
+
+def test_every_room_of_the_local_workspace_is_on_its_map_which_has_no_circle():
+    names = [name for name in map(name_of, MODULES) if room_of(name) == "local"]
+    rooms = {f"{name}..".split(".")[2] for name in names}
+    assert rooms == LOCAL_MAP.keys()
+    TopologicalSorter(LOCAL_MAP).prepare()
+
+
+def test_core_knows_no_flask():
+    for file in (file for file in MODULES if local_room_of(name_of(file)) == "core"):
+        assert not {name.split(".")[0] for name in imports_of(file)} & {"flask", "werkzeug"}, file
 
 
 def test_no_modules_import_each_other_in_circles():
