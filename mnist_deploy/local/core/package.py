@@ -58,10 +58,16 @@ def context_texts(recipe: Recipe) -> dict[str, str]:
 def context_uploads(recipe: Recipe) -> Iterator[Upload]:
     """What was uploaded and belongs into the context; `path` is the folder it goes to."""
     for upload in recipe.uploads:
+        if upload.path == recipe.script != entry_script(recipe):
+            continue  # a driver of the SDK's, of which Microsoft's server has no need any more
         yield replace(upload, path=str(PurePosixPath(APP, upload.path).parent))
     for model in recipe.models:
         for artifact in model.artifacts:
             yield Upload(artifact, f"{APP}/{MODELS}/{model.name}/{model.version}")
+
+
+def entry_script(recipe: Recipe) -> str:
+    return recipe.variables.get("AZUREML_ENTRY_SCRIPT", recipe.script)
 
 
 def dockerfile(recipe: Recipe) -> str:
@@ -71,16 +77,15 @@ def dockerfile(recipe: Recipe) -> str:
     variables = {
         "PYTHONUNBUFFERED": "1",
         "AML_APP_ROOT": f"/var/{APP}",
-        "AZUREML_ENTRY_SCRIPT": recipe.script,
+        "AZUREML_ENTRY_SCRIPT": entry_script(recipe),
         **recipe.variables,
         "AZUREML_MODEL_DIR": folder,
     }
-    script = variables["AZUREML_ENTRY_SCRIPT"]
     return DOCKERFILE.format(
         python=python_version(recipe.conda),
         app=APP,
         variables=" \\\n    ".join(f"{name}={quoted(name, variables[name])}" for name in variables),
-        command=json.dumps(["azmlinfsrv", "--entry_script", script]),
+        command=json.dumps(["azmlinfsrv", "--entry_script", entry_script(recipe)]),
     )
 
 

@@ -56,8 +56,21 @@ def test_an_environment_that_does_not_say_what_it_needs():
 
 
 def test_where_uploads_and_models_go():
-    uploads = (Upload("LocalUpload/c/score.py", "score.py"), Upload("d/s.tar", "s.tar", True))
-    found = list(context_uploads(recipe(uploads=uploads, models=(FILE, FOLDER))))
+    uploads = (
+        Upload("LocalUpload/c/score.py", "score.py"),
+        Upload("d/s.tar", "s.tar", True),
+        Upload("d/driver.py", "driver.py"),
+    )
+    found = list(
+        context_uploads(
+            recipe(
+                script="driver.py",
+                variables={"AZUREML_ENTRY_SCRIPT": "score.py"},
+                uploads=uploads,
+                models=(FILE, FOLDER),
+            )
+        )
+    )
     assert found == [
         Upload("LocalUpload/c/score.py", "azureml-app"),
         Upload("d/s.tar", "azureml-app", unpack=True),
