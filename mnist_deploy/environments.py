@@ -8,7 +8,7 @@ import tempfile
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -95,17 +95,26 @@ def build_scoring_environment(
 def find_requirement(environment: Environment, package: str) -> Requirement | None:
     """What an environment asks of a package, in pip's words; None if it does not name it.
 
-    None as well where the environment's image installs its packages itself.
+    None as well where the environment's image installs its packages itself. The environment may
+    be of either SDK.
     """
-    dependencies = environment.python.conda_dependencies
-    if environment.python.user_managed_dependencies or dependencies is None:
-        return None
-    for line in (*dependencies.pip_packages, *map(_conda_to_pip, dependencies.conda_packages)):
+    for line in _list_requirements(environment):
         with suppress(InvalidRequirement):
             requirement = Requirement(line)
             if canonicalize_name(requirement.name) == package:
                 return requirement
     return None
+
+
+def _list_requirements(environment: Any) -> list[str]:
+    if hasattr(environment, "conda_file"):  # SDK v2's
+        entries = (environment.conda_file or {}).get("dependencies") or []
+        pip = [line for each in entries if isinstance(each, dict) for line in each.get("pip") or []]
+        return [*pip, *(_conda_to_pip(each) for each in entries if isinstance(each, str))]
+    dependencies = environment.python.conda_dependencies
+    if environment.python.user_managed_dependencies or dependencies is None:
+        return []
+    return [*dependencies.pip_packages, *map(_conda_to_pip, dependencies.conda_packages)]
 
 
 def pinned_version(environment: Environment, package: str) -> str | None:

@@ -82,9 +82,9 @@ def find_model(ws: Workspace, name: str, version: int | None = None) -> Model | 
 
 
 def trained_with(model: Model) -> str | None:
-    """Read which scikit-learn made a registered model; None if it does not say so."""
+    """Read which scikit-learn made a model, of either SDK; None if it does not say so."""
     named = (model.properties or {}).get("scikit-learn")
-    if named is None and model.model_framework == "ScikitLearn":
+    if named is None and getattr(model, "model_framework", None) == "ScikitLearn":
         return model.model_framework_version
     return named
 

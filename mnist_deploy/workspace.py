@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, WorkspaceError
 from .sdk import ANSWER_LIMIT, Deadline, reason
@@ -62,19 +62,30 @@ def connect_workspace(
         The workspace cannot be reached, nobody is there to log in, or the local workspace does
         not start.
     """
-    if local and (config is not None or auth is not None):
-        raise ValueError("config and auth are for Azure; local=True asks for the local workspace.")
+    file, why = choose_workspace(config, local, auth)
+    return _connect_local(why) if file is None else _connect_azure(file, auth)
+
+
+def choose_workspace(
+    config: str | os.PathLike[str] | None, local: bool | None, login: object
+) -> tuple[Path | None, str]:
+    """The config.json of the workspace on Azure; or None, and why it is the local one.
+
+    The parameters, and what is raised, are those of `connect_workspace`.
+    """
+    if local and (config is not None or login is not None):
+        raise ValueError(
+            "A config and a log-in are for Azure; local=True asks for the local workspace."
+        )
     if local or (local is None and config is None and _inside_exec()):
-        return _connect_local("as asked for")
+        return None, "as asked for"
     file = find_config(config)
-    if file is not None:
-        return _connect_azure(file, auth)
-    if local is False or auth is not None:
+    if file is None and (local is False or login is not None):
         raise ConfigError(
             "No config.json was found in this folder or above it. Download yours from the Azure "
             "portal (the workspace's overview page), or pass its path as config."
         )
-    return _connect_local("no config.json in this folder or above it")
+    return file, "no config.json in this folder or above it"
 
 
 def find_config(config: str | os.PathLike[str] | None = None) -> Path | None:
@@ -119,6 +130,17 @@ def _inside_exec() -> bool:
 
 
 def _connect_local(why: str) -> Workspace:
+    return connect_locally("connect", why)
+
+
+def connect_locally(how: str, why: str) -> Any:
+    """What the local workspace's function of that name gives; says where the workspace lies.
+
+    Raises
+    ------
+    WorkspaceError
+        It does not start, or not on this system.
+    """
     if sys.platform == "win32":
         raise WorkspaceError(
             "The local workspace needs Linux or macOS: its processes hand listening sockets to "
@@ -128,12 +150,12 @@ def _connect_local(why: str) -> Workspace:
     from . import local
 
     try:
-        workspace = local.connect()
+        connected = getattr(local, how)()
     except local.LocalWorkspaceError as error:
         raise WorkspaceError(str(error)) from error
     print(f"Local workspace ({why}); registered models are kept in {_short(local.home_folder())}.")
     print("To look at it in the browser: python -m mnist_deploy.local portal")
-    return workspace
+    return connected
 
 
 def _connect_azure(file: Path, auth: AbstractAuthentication | None) -> Workspace:
@@ -146,18 +168,25 @@ def _connect_azure(file: Path, auth: AbstractAuthentication | None) -> Workspace
             Workspace.get, name, auth=auth, subscription_id=subscription, resource_group=group
         )
     except Exception as error:  # the SDK raises its own, azure-core's, msrest's and requests'
-        why = reason(error)
-        advice = "Check the network, and your access to the workspace."
-        if "not found" in why:
-            advice = "Check workspace_name and resource_group in that file."
-        elif re.search(r"\bsubscription\b", why):
-            advice = "Check subscription_id in that file, and with whom you are logged in."
-        raise WorkspaceError(
-            f"The workspace {name!r} that {file} names cannot be reached: {why} {advice} "
-            "Or use connect_workspace(local=True)."
-        ) from error
+        raise cannot_be_reached(name, file, error) from error
     print(f"Azure workspace {name!r} (config: {_short(file)}).")
     return workspace
+
+
+def cannot_be_reached(
+    name: str, file: Path, error: Exception, call: str = "connect_workspace"
+) -> WorkspaceError:
+    """Why a workspace on Azure was not reached, and what to look at."""
+    why = reason(error)
+    advice = "Check the network, and your access to the workspace."
+    if "not found" in why:
+        advice = "Check workspace_name and resource_group in that file."
+    elif re.search(r"\bsubscription\b", why):
+        advice = "Check subscription_id in that file, and with whom you are logged in."
+    return WorkspaceError(
+        f"The workspace {name!r} that {file} names cannot be reached: {why} {advice} "
+        f"Or use {call}(local=True)."
+    )
 
 
 def choose_authentication() -> AbstractAuthentication:

@@ -42,6 +42,7 @@ MAP: dict[str, set[str]] = {
     "deployment": {"environments", "errors", "models", "sdk", "tutorial"},
     "client": {"data", "errors", "sdk"},
     "workspace": {"errors", "local", "sdk"},
+    "managed": {"client", "deployment", "errors", "local", "models", "sdk", "workspace"},
     "part_one": {"data", "environments", "errors", "models", "sdk", "workspace"},
     "__main__": {"tutorial"},
     "testing": {"client", "data", "environments", "errors", "local", "models", "sdk", "workspace"},

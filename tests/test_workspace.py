@@ -152,7 +152,7 @@ def test_azure_can_be_asked_for_and_is_then_never_local():
 
 def test_one_workspace_at_a_time_can_be_asked_for():
     for azure in ({"config": "config.json"}, {"auth": object()}):
-        with pytest.raises(ValueError, match="config and auth are for Azure"):
+        with pytest.raises(ValueError, match="config and a log-in are for Azure"):
             connect_workspace(**azure, local=True)
 
 

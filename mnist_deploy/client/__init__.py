@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
@@ -108,6 +108,7 @@ def post_images(
     timeout: float = TIMEOUT,
     patience: float = PATIENCE,
     format: Format = "auto",
+    headers: Mapping[str, str] | None = None,
 ) -> np.ndarray:
     """Let the service at a scoring URI predict the labels of images, by HTTP alone.
 
@@ -134,6 +135,8 @@ def post_images(
         How images travel: as IDX files, which this project's score.py takes, or as the
         tutorial's JSON. By default IDX for pixels and intensities, and JSON for other numbers
         and where the script refused IDX, which leaves a traceback in its log: "json" avoids it.
+    headers : mapping of str to str, optional
+        More headers of each request.
 
     Returns
     -------
@@ -149,6 +152,7 @@ def post_images(
         Its subclass in `mnist_deploy.errors` says what went wrong in the service.
     """
     with open_session() as session:
+        session.headers.update(headers or {})
         endpoint = Endpoint(session, scoring_uri, timeout=timeout, patience=patience)
         if api_key:
             endpoint.use_key(api_key)

@@ -98,6 +98,9 @@ class Endpoint:
     def _error(self, response: requests.Response) -> ScoringError:
         status = response.status_code
         said = f"{self.uri} answered {status}: {_message(response).rstrip('.')}"
+        if status == 424:  # an online endpoint's word for whatever its script has answered
+            script = response.headers.get("azureml-model-error-statuscode", "")
+            status = int(script) if script.isdecimal() else 500
         for statuses, error, advice in _ERRORS:
             if status in statuses:
                 return error(f"{said}. {advice}", status=status)

@@ -52,6 +52,24 @@ def build_inference_config(
     from azureml.core.model import InferenceConfig
     from azureml.exceptions import AzureMLException
 
+    script, _ = find_script(entry_script, source_directory)
+    folder = None if source_directory is None else os.fspath(source_directory)
+    try:
+        return InferenceConfig(str(script), source_directory=folder, environment=environment)
+    except AzureMLException as error:
+        raise DeploymentError(f"{script} cannot be deployed: {reason(error)}") from error
+
+
+def find_script(
+    entry_script: str | os.PathLike[str], source_directory: str | os.PathLike[str] | None = None
+) -> tuple[Path, Path]:
+    """A scoring script, as it is named and where it lies; checked, and by default the tutorial's.
+
+    Raises
+    ------
+    DeploymentError
+        As `build_inference_config`.
+    """
     script = Path(entry_script)
     path = Path(source_directory or "", script)
     if not path.is_file() and source_directory is None and str(script) == _OWN:
@@ -63,11 +81,7 @@ def build_inference_config(
             "a Python file with init() and run(data)."
         )
     check_script(path)
-    folder = None if source_directory is None else os.fspath(source_directory)
-    try:
-        return InferenceConfig(str(script), source_directory=folder, environment=environment)
-    except AzureMLException as error:
-        raise DeploymentError(f"{script} cannot be deployed: {reason(error)}") from error
+    return script, path
 
 
 def build_container_config(

@@ -76,8 +76,9 @@ def check_version(model: Model, environment: Environment) -> None:
         return
     pinned = pinned_version(environment, "scikit-learn")
     if pinned is None or not same_minor(pinned, trained):
+        named = model.id if ":" in model.id else f"{model.name}:{model.version}"  # SDK v2's is long
         raise DeploymentError(
-            f"Model {model.id} was saved by scikit-learn {trained}, but the environment "
+            f"Model {named} was saved by scikit-learn {trained}, but the environment "
             f"{environment.name!r} installs {asked}: it might not load there, or answer wrongly. "
             "Use the environment that belongs to the model, or prepare_workspace(ws) to have both."
         )

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from azureml.core.model import InferenceConfig
     from azureml.core.webservice.webservice import WebserviceDeploymentConfiguration
 
-_LOG_LINES = 30
+LOG_LINES = 30
 _LOG_LIMIT = 5.0  # seconds
 _DELETE_LIMIT = 300.0  # seconds
 _ERROR = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit)\b.*$", re.M)
@@ -151,14 +151,26 @@ def _failure(
     with suppress(Exception):  # whatever it is, it must not hide the failure itself
         Deadline(_LOG_LIMIT).call(service.update_deployment_state)
     told = f"The service {name!r} {what}; its state is {service.state}. {reason(error)}"
+    again = "deploy again with overwrite=True"
+    return describe_failure(kind, told, service.state, lambda: _read_log(service, error), again)
+
+
+def describe_failure(
+    kind: type[DeploymentError],
+    told: str,
+    state: str | None,
+    read_log: Callable[[], str],
+    again: str,
+) -> DeploymentError:
+    """What was told of a failure, with the end of the log and with what to do next."""
     try:
-        logs = _read_log(service, error)
+        logs = "\n".join(read_log().splitlines()[-LOG_LINES:])
     except Exception as unreadable:
         logs = ""
         told += f" (The log cannot be read: {reason(unreadable)})"
     if logs:
         told += f"\nThe last lines of its log:\n\n{logs}\n"
-    return kind(f"{told}\n{_advice(kind, logs)}", state=service.state, logs=logs)
+    return kind(f"{told}\n{_advice(kind, logs, again)}", state=state, logs=logs)
 
 
 def _read_log(service: Webservice, error: Exception) -> str:
@@ -168,21 +180,21 @@ def _read_log(service: Webservice, error: Exception) -> str:
         answer.raise_for_status()
         log = answer.text
     else:
-        log = Deadline(_LOG_LIMIT).call(service.get_logs, num_lines=_LOG_LINES)
-    return "\n".join((log or "").splitlines()[-_LOG_LINES:])
+        log = Deadline(_LOG_LIMIT).call(service.get_logs, num_lines=LOG_LINES)
+    return log or ""
 
 
-def _advice(kind: type[DeploymentError], logs: str) -> str:
+def _advice(kind: type[DeploymentError], logs: str, again: str) -> str:
     """What to try next, in view of the first error that a log tells."""
     if found := _ERROR.search(logs):
         mend = "The environment must install it" if "ModuleNotFound" in found[0] else "Mend that"
-        return f"The first error: {found[0]}\n{mend}, then deploy again with overwrite=True."
+        return f"The first error: {found[0]}\n{mend}, then {again}."
     if kind is DeploymentTimeout:
         return (
             "No error is told there: init() may only need more time. Pass a longer timeout, and "
-            "overwrite=True, which replaces the service."
+            f"{again}."
         )
-    return "Mend what is named above, then deploy again with overwrite=True."
+    return f"Mend what is named above, then {again}."
 
 
 def delete_service(service: Webservice) -> None:

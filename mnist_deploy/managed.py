@@ -1,0 +1,361 @@
+"""The tutorial's steps with SDK v2: a managed online endpoint in place of the v1 service.
+
+Needs the extra ``mnist-deploy[v2]``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tqdm.auto import tqdm
+
+from .client import PATIENCE, TIMEOUT, Format, post_images
+from .client.payload import Images
+from .deployment.config import find_script
+from .deployment.preflight import check_version
+from .deployment.service import LOG_LINES, describe_failure
+from .errors import (
+    AuthenticationFailed,
+    DeploymentError,
+    DeploymentTimeout,
+    ServiceUnavailable,
+)
+from .sdk import ANSWER_LIMIT, Deadline, DeadlinePassed, reason
+from .workspace import cannot_be_reached, choose_workspace, connect_locally, read_config
+
+if TYPE_CHECKING:
+    import numpy as np
+    from azure.ai.ml import MLClient
+    from azure.ai.ml.entities import Environment, ManagedOnlineEndpoint, Model
+    from azure.core.credentials import TokenCredential
+
+T = TypeVar("T")
+
+INSTANCE_TYPE = "Standard_DS3_v2"  # 4 cores and 14 GB: the smallest that Azure recommends
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
+_DELETE_LIMIT = 600.0  # seconds
+_LOG_LIMIT = 10.0  # seconds
+_BY_NAME = "azureml-model-deployment"  # the header that names a deployment
+
+
+def connect_client(
+    config: str | os.PathLike[str] | None = None,
+    *,
+    local: bool | None = None,
+    credential: TokenCredential | None = None,
+) -> MLClient:
+    """Connect to the workspace with SDK v2; says which it is and where it looked.
+
+    Parameters
+    ----------
+    config, local
+        As of `connect_workspace`.
+    credential : azure.core.credentials.TokenCredential, optional
+        How to log in: then it is Azure. By default ``DefaultAzureCredential()``, which tries what
+        this machine has, and opens no browser.
+
+    Returns
+    -------
+    azure.ai.ml.MLClient
+        The SDK's own class in both cases.
+
+    Raises
+    ------
+    ConfigError
+        The config.json is missing where one was asked for, unreadable or half-filled.
+    WorkspaceError
+        The workspace cannot be reached, nobody can log in, or the local workspace does not start.
+    """
+    file, why = choose_workspace(config, local, credential)
+    if file is None:
+        return connect_locally("connect_client", why)
+    from azure.ai.ml import MLClient
+
+    if credential is None:
+        from azure.identity import DefaultAzureCredential
+
+        credential = DefaultAzureCredential()
+    subscription, group, name = read_config(file)
+    try:
+        client = MLClient(credential, subscription, group, name)
+        Deadline(ANSWER_LIMIT).call(client.workspaces.get, name)
+    except Exception as error:
+        raise cannot_be_reached(name, file, error, "connect_client") from error
+    print(f"Azure workspace {name!r} (config: {file}).")
+    return client
+
+
+def deploy_to_endpoint(
+    client: MLClient,
+    model: Model,
+    environment: Environment,
+    *,
+    name: str,
+    entry_script: str | os.PathLike[str] = "score.py",
+    deployment: str = "blue",
+    instance_type: str = INSTANCE_TYPE,
+    instance_count: int = 1,
+    traffic: int = 100,
+    timeout: float = 1800,
+) -> ManagedOnlineEndpoint:
+    """Deploy a model to an online endpoint and wait, with visible progress, until it answers.
+
+    The endpoint asks for a key. It is made if it is not there; a deployment of that name is
+    changed in place, as Azure does.
+
+    Parameters
+    ----------
+    client : azure.ai.ml.MLClient
+    model : azure.ai.ml.entities.Model
+        A registered one: ``client.models.get("sklearn_mnist", label="latest")``.
+    environment : azure.ai.ml.entities.Environment
+        Likewise.
+    name, deployment : str
+        Of the endpoint and of the deployment: 3 to 32 letters, digits and '-', a letter first.
+    entry_script : path-like
+        Uploaded alone. Where there is no ``score.py`` it is the tutorial's, and a line says so.
+    instance_type : str
+        A VM size, in place of v1's cores and memory.
+    instance_count : int
+    traffic : int
+        The share of the requests that it gets, in percent; the other deployments keep theirs in
+        proportion. With 0 it is reached by its name alone.
+    timeout : float
+        In seconds, for all of it; the log of a deployment that failed may take 10 more.
+
+    Returns
+    -------
+    azure.ai.ml.entities.ManagedOnlineEndpoint
+
+    Raises
+    ------
+    DeploymentError
+        Before anything is sent: a name or a share is none, the script does not compile or lacks
+        init() or run(), model and environment name different versions of scikit-learn. After it:
+        the deployment failed; with its state and its last log lines.
+    DeploymentTimeout
+        It was not there in time; likewise.
+    """
+    from azure.ai.ml.entities import CodeConfiguration, ManagedOnlineDeployment
+
+    # Which says that it looks for the endpoint, and advises larger machines.
+    logging.getLogger("azure.ai.ml.operations._online_deployment_operations").setLevel("ERROR")
+    _check(name, deployment, traffic, model, environment)
+    _, script = find_script(entry_script)
+    deadline = Deadline(timeout)
+    with (
+        _telling(client, name, deployment, deadline),
+        _alone(script) as folder,
+        tqdm(desc=f"deploying {name}", bar_format="{desc} {elapsed}", leave=False) as progress,
+    ):
+        deadline.tick = progress.refresh
+        shares = _share(_make_endpoint(client, name, deadline).traffic, deployment, traffic)
+        wanted = ManagedOnlineDeployment(
+            name=deployment,
+            endpoint_name=name,
+            model=model.id,
+            environment=environment.id,
+            code_configuration=CodeConfiguration(code=str(folder), scoring_script=script.name),
+            instance_type=instance_type,
+            instance_count=instance_count,
+        )
+        _finish(deadline, client.online_deployments.begin_create_or_update, wanted)
+        endpoint = deadline.call(client.online_endpoints.get, name)
+        if shares != {each: share for each, share in endpoint.traffic.items() if share}:
+            endpoint.traffic = shares
+            _finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
+        return deadline.call(client.online_endpoints.get, name)
+
+
+def _check(
+    name: str, deployment: str, traffic: int, model: Model, environment: Environment
+) -> None:
+    """Raise a `DeploymentError` for what would only fail minutes later, on Azure."""
+    for what, value in (("an endpoint", name), ("a deployment", deployment)):
+        if not _NAME.fullmatch(value):
+            raise DeploymentError(
+                f"{value!r} is no name for {what}. Expected 3 to 32 letters, digits and '-', a "
+                "letter first and no '-' last."
+            )
+    if traffic not in range(101):
+        raise DeploymentError(f"traffic is {traffic!r}; expected a share from 0 to 100 percent.")
+    for what, asset in (("model", model), ("environment", environment)):
+        if not getattr(asset, "id", None):
+            raise TypeError(f"{what} is {asset!r}; expected one that is registered, with an id.")
+    check_version(model, environment)
+
+
+@contextmanager
+def _alone(script: Path) -> Iterator[Path]:
+    """A folder with the script and nothing else: SDK v2 uploads folders."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent, "code")
+        folder.mkdir()
+        shutil.copyfile(script, folder / script.name)
+        yield folder
+
+
+def _make_endpoint(client: MLClient, name: str, deadline: Deadline) -> ManagedOnlineEndpoint:
+    from azure.ai.ml.entities import ManagedOnlineEndpoint
+    from azure.core.exceptions import ResourceNotFoundError
+
+    try:
+        return deadline.call(client.online_endpoints.get, name)
+    except ResourceNotFoundError:
+        endpoint = ManagedOnlineEndpoint(name=name, auth_mode="key")
+        return _finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
+
+
+def _share(present: dict[str, int], deployment: str, traffic: int) -> dict[str, int]:
+    """The traffic with a share for one deployment, and the rest for the others in proportion."""
+    others = {name: share for name, share in present.items() if share and name != deployment}
+    total, left = sum(others.values()), 100 - traffic
+    if traffic == 0:
+        return {name: share for name, share in present.items() if share}
+    if not total and left:
+        raise DeploymentError(
+            f"{deployment!r} cannot get {traffic} % of the traffic: no other deployment gets the "
+            "rest. Pass traffic=100, or 0."
+        )
+    shares = {name: left * share // total for name, share in others.items()}
+    if shares:  # what is lost to rounding goes to the largest
+        shares[max(shares, key=others.__getitem__)] += left - sum(shares.values())
+    return {name: share for name, share in shares.items() if share} | {deployment: traffic}
+
+
+def _finish(deadline: Deadline, begin: Callable[..., Any], *arguments: object) -> Any:
+    """Begin something long, and wait for its outcome."""
+    return deadline.call(lambda: begin(*arguments).result())
+
+
+@contextmanager
+def _telling(client: MLClient, name: str, deployment: str, deadline: Deadline) -> Iterator[None]:
+    """Say of a deployment that failed all that is known."""
+    from azure.core.exceptions import ServiceRequestError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"Interrupted. {deployment!r} of the endpoint {name!r} may be left, and cost money.")
+        raise
+    except DeploymentError:
+        raise
+    except DeadlinePassed as error:
+        what = f"was not there within {deadline.seconds:g} s"
+        raise _failure(DeploymentTimeout, client, name, deployment, what) from error
+    except ServiceRequestError as error:
+        raise DeploymentError(f"The workspace cannot be reached: {reason(error)}") from error
+    except Exception as error:
+        what = f"could not be deployed: {_first_line(error)}"
+        raise _failure(DeploymentError, client, name, deployment, what) from error
+
+
+def _failure(
+    kind: type[DeploymentError], client: MLClient, name: str, deployment: str, what: str
+) -> DeploymentError:
+    try:
+        found = Deadline(_LOG_LIMIT).call(client.online_deployments.get, deployment, name)
+    except Exception:  # it was refused before there was one
+        return kind(f"The deployment {deployment!r} of {name!r} {what}")
+
+    def read_log() -> str:
+        return Deadline(_LOG_LIMIT).call(
+            client.online_deployments.get_logs, deployment, name, lines=LOG_LINES
+        )
+
+    state = str(getattr(found.provisioning_state, "value", found.provisioning_state))
+    told = f"The deployment {deployment!r} of {name!r} {what} Its state is {state}."
+    return describe_failure(kind, told, state, read_log, "deploy again")
+
+
+def _first_line(error: Exception) -> str:
+    """What the service said, without what the SDK puts around it."""
+    said = getattr(getattr(error, "error", None), "message", None) or reason(error)
+    line = str(said).strip().splitlines()[0]
+    return line if line.endswith((".", "!", "?")) else f"{line}."
+
+
+def call_endpoint(
+    client: MLClient,
+    endpoint: ManagedOnlineEndpoint,
+    images: Images,
+    *,
+    deployment: str | None = None,
+    batch_size: int | None = None,
+    timeout: float = TIMEOUT,
+    patience: float = PATIENCE,
+    format: Format = "auto",
+) -> np.ndarray:
+    """Let an online endpoint predict the labels of images, with its key.
+
+    In place of ``client.online_endpoints.invoke``, which takes a file of JSON.
+
+    Parameters
+    ----------
+    client : azure.ai.ml.MLClient
+    endpoint : azure.ai.ml.entities.ManagedOnlineEndpoint
+    images, batch_size, timeout, patience, format
+        As of `post_images`.
+    deployment : str, optional
+        The one that answers; by default each request goes where the traffic says.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        The label of each image.
+
+    Raises
+    ------
+    ValueError
+        The images hold no finite numbers, have another rank, or do not fit the format.
+    ScoringError
+        Its subclass in `mnist_deploy.errors` says what went wrong.
+    """
+    if not endpoint.scoring_uri:
+        raise ServiceUnavailable(f"the endpoint {endpoint.name!r} has no scoring URI yet.")
+    try:
+        keys = Deadline(timeout).call(client.online_endpoints.get_keys, endpoint.name)
+    except Exception as error:
+        raise AuthenticationFailed(
+            f"The key of the endpoint {endpoint.name!r} cannot be fetched: {_first_line(error)}"
+        ) from error
+    return post_images(
+        endpoint.scoring_uri,
+        images,
+        api_key=getattr(keys, "primary_key", None) or keys.access_token,
+        batch_size=batch_size,
+        timeout=timeout,
+        patience=patience,
+        format=format,
+        headers={_BY_NAME: deployment} if deployment else None,
+    )
+
+
+def delete_endpoint(client: MLClient, endpoint: ManagedOnlineEndpoint) -> None:
+    """Delete an endpoint with its deployments; nothing happens if it is gone already.
+
+    Parameters
+    ----------
+    client : azure.ai.ml.MLClient
+    endpoint : azure.ai.ml.entities.ManagedOnlineEndpoint
+
+    Raises
+    ------
+    DeploymentError
+        It could not be deleted, or was not within 600 seconds.
+    """
+    try:
+        _finish(Deadline(_DELETE_LIMIT), client.online_endpoints.begin_delete, endpoint.name)
+    except Exception as error:
+        raise DeploymentError(
+            f"The endpoint {endpoint.name!r} could not be deleted: {_first_line(error)} On Azure "
+            "it may go on costing money: try again, or delete it in the portal."
+        ) from error
