@@ -219,10 +219,10 @@ class WorkspaceMock:
         if self._failed:
             return  # which says enough
         problems = self._plane.said.unused() if self._all_used else []
-        if self._all_deleted and (left := ", ".join(self._plane.services)):
+        if self._all_deleted and (left := self._plane.left()):
             problems.append(
-                f"Not deleted: {left}. On Azure it would go on costing money; closing_service "
-                "deletes it at the end of its block."
+                f"Not deleted: {', '.join(left)}. On Azure it would go on costing money; "
+                "closing_service deletes a service at the end of its block."
             )
         if problems:
             raise AssertionError("\n".join(problems))

@@ -1,4 +1,4 @@
-"""What is registered in a mocked workspace: models, their files, and environments.
+"""What is registered in a mocked workspace: models, their files, environments and clusters.
 
 `Models`, `Assets` and `Artifacts` answer in the place of the SDK's REST clients of these
 names: a method bears the name and takes the arguments of the one that it replaces.
@@ -21,6 +21,10 @@ Document = dict[str, Any]
 Reply = tuple[int, Document, dict[str, str]]  # status, body, headers
 
 BLOBS = f"{sdk.URL}/blobs/"
+_OF_A_CLUSTER = (
+    "agentVmSize", "agentCount", "clusterPurpose", "clusterFqdn", "systemServices",
+    "loadBalancerType", "loadBalancerSubnet",
+)  # fmt: skip
 _FIELDS = {"kvTags": "kv_tags", "properties": "properties", "description": "description"}
 
 
@@ -188,6 +192,51 @@ class Environments:
         versions.pop(version, None)
         versions[version] = {**definition, "name": name, "version": version}
         return versions[version]
+
+
+class Clusters:
+    """Clusters of Kubernetes, created or attached; the SDK asks for them over plain HTTP."""
+
+    def __init__(self) -> None:
+        self._documents: dict[str, Document] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._documents)
+
+    def left(self) -> list[str]:
+        """Those that were created, and not only attached: they are paid for."""
+        documents = self._documents.items()
+        return [name for name, each in documents if not each["properties"]["isAttachedCompute"]]
+
+    def reply(self, method: str, path: list[str], body: Any) -> Reply:
+        """Answer a request below ``…/computes``."""
+        done = {"Azure-AsyncOperation": f"{sdk.URL}{sdk.SCOPE}/computes/any/operation"}
+        match method, *path:
+            case ("GET",):
+                return 200, {"value": list(self._documents.values())}, {}
+            case "GET", _, "operation":
+                return 200, {"status": "Succeeded"}, {}
+            case _, name if method != "PUT" and name not in self._documents:
+                return 404, {"error": {"message": f"There is no compute target {name}."}}, {}
+            case "GET", name:
+                return 200, self._documents[name], {}
+            case "PUT", name if body["properties"]["computeType"] == "AKS":
+                self._documents[name] = self._describe(name, body)
+                return 201, self._documents[name], done
+            case "DELETE", name:
+                del self._documents[name]
+                return 202, {}, done
+        raise sdk.not_simulated(f"{method} computes/{'/'.join(path)}")
+
+    def _describe(self, name: str, asked: Document) -> Document:
+        """What the SDK's parser asks of Azure's answer."""
+        properties = {"description": None, "resourceId": None, **asked["properties"]}
+        inner = dict.fromkeys(_OF_A_CLUSTER) | (properties.get("properties") or {})
+        properties |= {"isAttachedCompute": bool(properties["resourceId"]), "properties": inner}
+        properties |= {"provisioningState": "Succeeded", "provisioningErrors": None}
+        where = {"id": f"{sdk.SCOPE}/computes/{name}", "name": name, "location": "mocked"}
+        return {**where, "tags": {}, "properties": properties}
 
 
 def has_all(labels: Mapping[str, str] | None, wanted: str | None) -> bool:

@@ -30,7 +30,7 @@ from azureml._restclient.service_context import ServiceContext
 from azureml.core import Environment, Model, Webservice, Workspace
 from azureml.core.authentication import AbstractAuthentication
 from azureml.core.model import InferenceConfig
-from azureml.core.webservice import AciWebservice
+from azureml.core.webservice import AciWebservice, AksWebservice
 from azureml.exceptions import WebserviceException
 
 import mnist_deploy.client.endpoint
@@ -84,28 +84,42 @@ SHORTCUTS: dict[Any, dict[str, str]] = {
 }
 # What the SDK asks of a workspace beside its public properties.
 WORKSPACE_PARTS = {
+    "_auth": "of clusters",
+    "_subscription_id": "of clusters that are attached",
     "_auth_object": "of models and services",
     "service_context": "of everything",
 }
 CONTEXT_PARTS = {
     "get_auth": "the log-in of the REST clients",
     "_get_workspace_scope": "the path of environments",
+    "_get_api_url": "the host of clusters, where they are asked for",
     "_get_modelmanagement_restclient": "the host of models and services",
     "_get_assets_restclient": "the host of models and services",
     "_get_artifacts_restclient": "the host of uploads",
     "_get_environment_restclient": "the host of environments",
+}
+# What the SDK asks of a log-in.
+LOGIN_PARTS = {
+    "get_authentication_header": "of everything",
+    "_get_cloud_type": "the host of clusters, where they are created",
 }
 RECORDED: dict[type, tuple[str, ...]] = {
     Model: ("register", "download", "delete", "deploy"),
     Environment: ("register", "get"),
     Webservice: ("wait_for_deployment", "delete", "get_logs", "get_keys", "regen_key"),
     AciWebservice: ("run", "update"),
+    AksWebservice: ("run", "update", "get_access_token"),
 }
-_GENUINE = ("models", "environments", "webservices")  # properties that ask the REST clients
+# Properties that ask the REST clients.
+_GENUINE = ("models", "environments", "webservices", "compute_targets")
 
 
 class MockedWorkspace(Workspace):
     """What the mock is specified by: the SDK's workspace, and the cloud behind it."""
+
+    # The SDK sets these in __init__, where no autospec finds them.
+    _auth: Any = None
+    _subscription_id = ""
 
     @property
     def cloud(self) -> MockedCloud:
@@ -269,11 +283,13 @@ def _doubles() -> tuple[Any, Any, Any]:
             setattr(kind, name, property(_refuse(f"Workspace.{name}")))
     login = create_autospec(AbstractAuthentication, instance=True)
     login.get_authentication_header.side_effect = lambda: {"Authorization": "Bearer mocked"}
+    login._get_cloud_type.return_value.endpoints.resource_manager = URL
     return workspace, _context(login), login
 
 
 def _equip_workspace(workspace: Any, context: Any, login: Any, cloud: MockedCloud) -> None:
-    parts = {"_auth_object": login, "service_context": context}
+    parts = {"_auth": login, "_auth_object": login, "service_context": context}
+    parts["_subscription_id"] = IDENTITY["subscription_id"]
     for name, value in {**IDENTITY, **parts, "cloud": cloud}.items():
         setattr(workspace, name, value)
     for name in dir(Workspace):
@@ -297,7 +313,7 @@ def _context(login: Any) -> Any:
     context.workspace_name = IDENTITY["name"]
     rest_client = Mock()
     rest_client.config.base_url = URL
-    given = {"get_auth": login, "_get_workspace_scope": SCOPE}
+    given = {"get_auth": login, "_get_workspace_scope": SCOPE, "_get_api_url": URL}
     for name in CONTEXT_PARTS:
         getattr(context, name).return_value = given.get(name, rest_client)
     return context

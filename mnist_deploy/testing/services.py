@@ -26,9 +26,37 @@ from mnist_deploy.models import MODEL_FILE, MODEL_NAME
 from . import digits, sdk
 from .cloud import Answer, MockedCloud, Plan, Refused, Said, ScoringRequest, ScriptRaised, Silent
 from .network import CONTROL_HOST, SCORING_HOST, Answered
-from .registry import Artifacts, Assets, Document, Environments, Models, Reply, has_all
+from .registry import Artifacts, Assets, Clusters, Document, Environments, Models, Reply, has_all
 
-CHANGEABLE = ("kvTags", "properties", "description", "authEnabled")
+# What an update may change, in a service of each compute type.
+_BOTH = ("kvTags", "properties", "description", "authEnabled")
+CHANGEABLE = {"ACI": _BOTH, "AKS": (*_BOTH, "aadAuthEnabled", "numReplicas", "autoScaler")}
+# What Azure takes for what a deployment to a cluster does not ask for.
+AKS_DEFAULTS: Document = {
+    "authEnabled": True,
+    "aadAuthEnabled": False,
+    "autoScaler": {
+        "autoscaleEnabled": True,
+        "minReplicas": 1,
+        "maxReplicas": 10,
+        "refreshPeriodInSeconds": 1,
+        "targetUtilization": 70,
+    },
+    "containerResourceRequirements": {
+        "cpu": 0.1, "cpuLimit": None, "memoryInGB": 0.5, "memoryInGBLimit": None, "gpu": 0,
+    },
+    "dataCollection": {"eventHubEnabled": False, "storageEnabled": False},
+    "livenessProbeRequirements": {
+        "periodSeconds": 10, "initialDelaySeconds": 310, "timeoutSeconds": 2,
+        "successThreshold": 1, "failureThreshold": 3,
+    },
+    "maxConcurrentRequestsPerContainer": 1,
+    "maxQueueWaitMs": 500,
+    "scoringTimeoutMs": 60_000,
+    "numReplicas": None,
+    "namespace": None,
+}  # fmt: skip
+TOKEN_LIFE = 12 * 3600  # seconds
 HELD = 10.0  # seconds that the first answer about a deployment without end is held back
 
 
@@ -40,9 +68,12 @@ class MockedService:
         self.keys = {"primaryKey": new_key(), "secondaryKey": new_key()}
         self.created = now()
         self.lines: list[str] = []
+        self.tokens: list[str] = []
 
     def deploy(self, asked: Document, models: list[Document], plan: Plan) -> None:
         """Begin to become what is asked for."""
+        if asked["computeType"] == "AKS":
+            asked = filled(asked, AKS_DEFAULTS)
         self.asked, self.models, self.plan = asked, models, plan
         self.keys |= {name: key for name, key in (asked.get("keys") or {}).items() if key}
         self.updated = now()
@@ -62,7 +93,7 @@ class MockedService:
     def describe(self) -> Document:
         """What the SDK's parser asks of Azure's answer."""
         asked = self.asked
-        document: Document = {
+        document: Document = {field: asked[field] for field in AKS_DEFAULTS if field in asked} | {
             "id": self.name,
             "name": self.name,
             "description": asked.get("description") or "",
@@ -72,7 +103,9 @@ class MockedService:
             "createdTime": self.created,
             "updatedTime": self.updated,
             "createdBy": {"userName": "mocked user"},
-            "computeType": "ACI",
+            "operationId": self.name,
+            "computeType": asked["computeType"],
+            "computeName": asked.get("computeName"),
             "containerResourceRequirements": asked["containerResourceRequirements"],
             "authEnabled": bool(asked.get("authEnabled")),
             "appInsightsEnabled": bool(asked.get("appInsightsEnabled")),
@@ -104,13 +137,15 @@ class MockedService:
         return {"error": {"code": "AciDeploymentFailed", "statusCode": 400, "message": message}}
 
     def check_key(self, authorization: str) -> None:
-        """Refuse a request without one of the keys, where they are asked for."""
-        if not self.asked.get("authEnabled"):
-            return
+        """Refuse a request without one of the keys, or tokens, where they are asked for."""
+        keys = [*self.keys.values()] if self.asked.get("authEnabled") else []
+        tokens = self.tokens if self.asked.get("aadAuthEnabled") else []
         offered = authorization.removeprefix("Bearer ").encode()
         # Every key is compared, whatever the first comparison gave.
-        if not any([hmac.compare_digest(offered, key.encode()) for key in self.keys.values()]):
-            raise Refused(401, "This service asks for one of its keys.")
+        equal = [hmac.compare_digest(offered, key.encode()) for key in (*keys, *tokens)]
+        asked_for = self.asked.get("authEnabled") or self.asked.get("aadAuthEnabled")
+        if asked_for and not any(equal):
+            raise Refused(401, "This service asks for one of its keys, or for a token.")
 
 
 class ControlPlane:
@@ -132,7 +167,7 @@ class ControlPlane:
         self.services: dict[str, MockedService] = {}
         self.assets, self.artifacts = Assets(), Artifacts()
         self.models = Models(self._is_in_use)
-        self.environments = Environments()
+        self.environments, self.clusters = Environments(), Clusters()
         file = f"LocalUpload/start/{MODEL_FILE}"
         self.artifacts.contents[file] = digits.pickled_model()
         url = f"aml://asset/{self.assets.create_asset(MODEL_NAME, [{'prefix': file}]).id}"
@@ -160,11 +195,17 @@ class ControlPlane:
         content = b"" if status == 204 else orjson.dumps(said)
         return status, content, {"Content-Type": "application/json", **headers}
 
+    def left(self) -> list[str]:
+        """The services and clusters that would go on costing money."""
+        return [*self.services, *(f"the cluster {name}" for name in self.clusters.left())]
+
     # The requests of the SDK.
 
     def _reply(self, method: str, path: str, query: dict[str, str], body: Any) -> Reply:
         # /modelmanagement/v1.0/subscriptions/…/workspaces/NAME/services/…
-        below = path.partition("/workspaces/")[2].split("/")[1:]
+        below = path.partition(f"{sdk.SCOPE}/")[2].split("/")
+        if below[:1] == ["computes"]:
+            return self.clusters.reply(method, below[1:], body)
         if path.startswith("/environment/"):
             return self.environments.reply(method, below[1:], body)
         if not path.startswith("/modelmanagement/"):
@@ -207,6 +248,11 @@ class ControlPlane:
                 field = {"Primary": "primaryKey", "Secondary": "secondaryKey"}[body["keyType"]]
                 service.keys[field] = body.get("keyValue") or new_key()
                 return accepted(service)
+            case "POST", "services", "token":
+                service.tokens.append(new_key())
+                until = int(self.cloud.clock.time()) + TOKEN_LIFE
+                token = {"accessToken": service.tokens[-1], "tokenType": "Bearer"}
+                return 200, token | {"refreshAfter": until - 3600, "expiryOn": until}, {}
             case "PATCH", "services":
                 return update(service, body)
             case "DELETE", "services":
@@ -222,10 +268,13 @@ class ControlPlane:
 
     def _create(self, asked: Document) -> Reply:
         name = asked["name"]
-        if asked["computeType"] != "ACI":
+        if asked["computeType"] not in CHANGEABLE:
             raise sdk.not_simulated(f"a service of compute type {asked['computeType']}")
         service = self.services.setdefault(name, MockedService(name))
         model_ids = asked["environmentImageRequest"].get("modelIds") or []
+        if asked["computeType"] == "AKS" and asked.get("computeName") not in self.clusters.names:
+            message = f"There is no cluster {asked.get('computeName')} in this workspace."
+            return 404, {"code": "ComputeNotFound", "message": message}, {}
         models = [describe_model(self.models.get_by_id(model_id)) for model_id in model_ids]
         service.deploy(asked, models, self.said.plan_for(name))
         return accepted(service)
@@ -303,11 +352,23 @@ class ControlPlane:
         return [file for part in asset.artifacts for file in self.artifacts.under(part.prefix)]
 
 
+def filled(asked: Document, defaults: Document) -> Document:
+    """What is asked for, and the defaults for what is missing or null, within objects as well."""
+    merged = dict(asked)
+    for field, default in defaults.items():
+        given = asked.get(field)
+        if isinstance(default, dict):
+            merged[field] = filled(given or {}, default)
+        else:
+            merged[field] = default if given is None else given
+    return merged
+
+
 def update(service: MockedService, changes: list[Document]) -> Reply:
     for change in changes:
         field, _, entry = change["path"].strip("/").partition("/")
-        if field not in CHANGEABLE:
-            raise sdk.not_simulated(f"AciWebservice.update of {field}")
+        if field not in CHANGEABLE[service.asked["computeType"]]:
+            raise sdk.not_simulated(f"an update of {field}")
         old = service.asked.get(field) or {}
         service.asked[field] = {**old, entry: change["value"]} if entry else change["value"]
     return accepted(service)
@@ -319,7 +380,7 @@ def accepted(service: MockedService) -> Reply:
 
 def is_wanted(service: MockedService, query: Mapping[str, str]) -> bool:
     return (
-        query.get("computeType", "ACI").upper() == "ACI"
+        query.get("computeType", service.asked["computeType"]) == service.asked["computeType"]
         and has_all(service.asked.get("kvTags"), query.get("tags"))
         and has_all(service.asked.get("properties"), query.get("properties"))
         and query.get("modelId", "") in ("", *(model["id"] for model in service.models))

@@ -318,8 +318,8 @@ class TestWrongCalls:
     ):
         with pytest.raises(NotImplementedError, match="local_workspace"):
             mocked_workspace.get_default_datastore()
-        with pytest.raises(NotImplementedError, match="compute_targets"):
-            mocked_workspace.compute_targets  # noqa: B018
+        with pytest.raises(NotImplementedError, match="datastores"):
+            mocked_workspace.datastores  # noqa: B018
         service = deploy(mocked_workspace)
         with pytest.raises(NotImplementedError, match="appInsightsEnabled"):
             service.update(enable_app_insights=True)

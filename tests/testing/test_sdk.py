@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from azureml.core import Environment, Model, Webservice
+from azureml.core.compute import AksCompute, ComputeTarget
 from azureml.core.model import InferenceConfig
 from azureml.exceptions import UserErrorException, WebserviceException
 
@@ -48,10 +49,11 @@ def walk(tmp_path_factory):
         with pytest.raises(Exception, match="502"):
             service.run('{"data": [[0]]}')  # which the SDK repeats after a pause
         Webservice(ws, "svc").delete()
+        ComputeTarget.create(ws, "cluster", AksCompute.provisioning_configuration()).delete()
         doubles = {f"{owner.__name__}.{name}": sdk.double_of(owner, name) for owner, name in USES}
         used = {name for name, double in doubles.items() if double.called}
-        context = ws.service_context
-        used |= {name for name in sdk.CONTEXT_PARTS if getattr(context, name).called}
+        used |= {name for name in sdk.CONTEXT_PARTS if getattr(ws.service_context, name).called}
+        used |= {name for name in sdk.LOGIN_PARTS if getattr(ws._auth, name).called}
         used |= {"time"} if slept > services.HELD else set()
     return used
 
@@ -61,16 +63,24 @@ def test_the_sdk_uses_what_is_replaced(walk, name):
     assert name in walk
 
 
-@pytest.mark.parametrize("name", [*sdk.CONTEXT_PARTS, "time"])
+@pytest.mark.parametrize("name", [*sdk.CONTEXT_PARTS, *sdk.LOGIN_PARTS, "time"])
 def test_the_sdk_asks_for_what_is_given(walk, name):
     assert name in walk
 
 
 @pytest.mark.parametrize("part", sdk.WORKSPACE_PARTS)
 def test_the_sdk_needs_each_part_of_the_workspace(mocked_workspace, deploy, part):
+    configuration = AksCompute.attach_configuration("group", "theirs")
+
+    def use(name):
+        deploy(mocked_workspace, name)
+        attached = ComputeTarget.attach(mocked_workspace, name, configuration)
+        assert "/None/" not in attached.cluster_resource_id
+
+    use("whole")
     setattr(mocked_workspace, part, None)
-    with pytest.raises(md.MnistDeployError, match="NoneType"):
-        deploy(mocked_workspace)
+    with pytest.raises((AttributeError, md.MnistDeployError, AssertionError)):
+        use("half")
 
 
 def test_a_script_is_parsed_once_not_in_each_deployment(mocked_workspace, deploy, monkeypatch):
