@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import aliases
+from . import aliases, no_pandas
 from .control import Control
 
 
@@ -51,6 +51,7 @@ def run(options: Options) -> None:
     os.chdir(os.environ["AML_APP_ROOT"])
     sys.argv = sys.argv[:1]
     aliases.install()  # for scripts and models of 2018
+    no_pandas.install()
 
     from .server import Server  # it brings Microsoft's app, and that the script
 

@@ -166,8 +166,7 @@ class Server:
             self._outside_the_loop(self._current[2].close)
             self._current = None
             self.wake()
-        if self.is_draining and not self._connections:
-            self._loop.stop()
+        self._end_if_drained()
 
     def release(self, request: Request) -> None:
         """Forget a request's body."""
@@ -183,6 +182,7 @@ class Server:
         for connection in list(self._connections):
             connection.tick()
         self._listen()  # perhaps there is room again
+        self._end_if_drained()
         self._counts.tell(self._control)
 
     def _drain(self) -> None:
@@ -201,7 +201,10 @@ class Server:
         for connection in list(self._connections):
             if connection.is_idle:
                 connection.transport.close()
-        if not self._connections:
+        self._end_if_drained()
+
+    def _end_if_drained(self) -> None:
+        if self.is_draining and not (self._connections or self._greetings):
             self._loop.stop()
 
     # The script's turn
