@@ -27,6 +27,7 @@ from .errors import (
     DeploymentError,
     DeploymentTimeout,
     ServiceUnavailable,
+    WorkspaceError,
 )
 from .sdk import ANSWER_LIMIT, Deadline, DeadlinePassed, reason
 from .workspace import cannot_be_reached, choose_workspace, connect_locally, read_config
@@ -75,9 +76,15 @@ def connect_client(
         The workspace cannot be reached, nobody can log in, or the local workspace does not start.
     """
     file, why = choose_workspace(config, local, credential)
+    try:
+        from azure.ai.ml import MLClient
+    except ImportError as error:
+        raise WorkspaceError(
+            "SDK v2 is not installed. Run pip install 'mnist-deploy[v2]', which asks for all of it "
+            "at once: added afterwards, pip takes packages that the rest does not admit."
+        ) from error
     if file is None:
         return connect_locally("connect_client", why)
-    from azure.ai.ml import MLClient
 
     if credential is None:
         from azure.identity import DefaultAzureCredential

@@ -137,6 +137,10 @@ def test_a_room_loads_what_it_is_about(room, heavy):
     assert loaded_by(f"import mnist_deploy.{room}") & HEAVY <= heavy
 
 
+def test_nothing_of_sdk_v2_is_loaded_before_it_is_asked_for():
+    assert "azure" not in loaded_by("import mnist_deploy.managed, mnist_deploy.local.server.life")
+
+
 def test_public_names_are_listed_and_lead_somewhere():
     assert mnist_deploy.__all__ == sorted(set(mnist_deploy.__all__))
     assert set(mnist_deploy.__all__) <= set(dir(mnist_deploy))

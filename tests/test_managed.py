@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mnist_deploy.errors import (
     DeploymentError,
     DeploymentTimeout,
     ScriptFailed,
+    WorkspaceError,
 )
 from mnist_deploy.local.tls import OTHER_IDENTITIES
 from mnist_deploy.managed import (
@@ -164,3 +166,9 @@ def test_azure_is_asked_where_a_config_says_so_and_only_then(tmp_path, monkeypat
         connect_client(local=False)
     with pytest.raises(ValueError, match="local=True asks for the local workspace"):
         connect_client("config.json", local=True)
+
+
+def test_who_has_no_sdk_v2_is_told_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "azure.ai.ml", None)
+    with pytest.raises(WorkspaceError, match=r"pip install 'mnist-deploy\[v2\]'"):
+        connect_client(local=True)
