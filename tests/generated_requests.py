@@ -4,18 +4,25 @@ when one part is exchanged for something odd.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
 from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from flask import Flask
 from werkzeug.routing import Rule
 
+from mnist_deploy.local.core.endpoints import Endpoints
+from mnist_deploy.local.core.records import Model, now
+from mnist_deploy.local.core.store import Store
+from mnist_deploy.local.server.app import create_app
+from mnist_deploy.local.server.leases import Leases
 from mnist_deploy.local.tls import derive
 
 ODD = [None, True, 0, -1, 5, 1.5, 10**30, "", "x", "²", "9" * 30, "\0", "a/../b", "é" * 300, [],
@@ -104,6 +111,20 @@ VALUES = {"subscription": "s", "group": "g", "workspace": "w", "model_id": "m:1"
           "artifact": "LocalUpload/c/f"}  # fmt: skip
 
 
+@contextlib.contextmanager
+def app_to_try(folder: Path) -> Iterator[Flask]:
+    """The control plane's HTTP surface without its process, with a model of one file."""
+    store = Store(folder / "store")
+    store.write("LocalUpload/c/f", [b"dependencies: []"])
+    for path in ("Code/c/code/s", "Code/c/code/s/s.py"):  # of which no folder can be made
+        store.write(path, [b""])
+    store.add(Model("m", 0, ("LocalUpload/c/f",), now()))
+    endpoints = Endpoints(store, folder / "containers")
+    yield create_app(store, endpoints, Leases(), "token", "127.0.0.1:1")
+    endpoints.stop_all()
+    store.close()
+
+
 class Sender:
     """Sends generated requests to an app, without a network.
 
@@ -130,6 +151,9 @@ class Sender:
             for rule, method in self._routes:
                 if str(rule).endswith(name) and method in ("POST", "PUT"):
                     self.send(rule, method)
+
+    def sent(self) -> int:
+        return sum(map(Counter.total, self.answers.values()))
 
     def run(self, times: int) -> None:
         """Send `times` odd requests to each method of each route, and look at all in between."""

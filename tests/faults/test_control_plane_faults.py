@@ -12,15 +12,19 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
-from rest import Rest
+from generated_requests import Sender, app_to_try
+from rest import MMS, Rest
 from weights_service import until
 
 from mnist_deploy import local
+from mnist_deploy.local import control_plane
+from mnist_deploy.local.core.records import Model
 from mnist_deploy.local.core.store import Store
 
 SCRIPT = "def init(): pass\ndef run(raw): return {answer!r}\n"
@@ -192,7 +196,7 @@ def test_the_disk_is_full(tmp_path, account, how):
         account.found = f"each refused with the reason, the slowest after {slowest} s"
         until(lambda: not (home / "run" / "endpoint.json").exists(), 10)
         store = Store(home / "store")
-        names = [(name, version) for name, version, _ in store.all("model")]
+        names = [(model.name, model.version) for model in store.all(Model)]
         assert names == [("small", n) for n in range(5 + (how == "brim"), 0, -1)]
         assert len(list((home / "store" / "blobs").iterdir())) == len(names)
         store.close()
@@ -257,3 +261,87 @@ def test_two_share_one_workspace(home, tmp_path, account):
     models = Rest(local.start(home)).models()
     assert {f"{who}:{n}" for who in clients for n in range(1, 26)} == set(models)
     account.found = f"{len(models)} models, each service answered for itself, no port was refused"
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_whatever_is_sent(tmp_path, account, seed):
+    """Generated requests with odd bodies, queries and paths, on every route."""
+    with app_to_try(tmp_path) as app:
+        sender = Sender(app, seed)
+        sender.run(100)
+    account.times = sender.sent()
+    account.lost += [f"{request}: {answer}" for request, answer in sender.broken.items()]
+    statuses = {status for each in sender.answers.values() for status in each}
+    account.found = f"on {len(sender.answers)} routes, no status but {sorted(statuses)}"
+
+
+def test_changes_at_the_same_time(home, account):
+    """Changes of one model, one image and one environment by eight clients at once."""
+    endpoint = local.start(home)
+    rest = Rest(endpoint)
+    model = rest.register("shared", b"x")
+    script = f"aml://artifact/{rest.upload(b'', 'score.py')}"
+    image = {
+        "name": "image",
+        "imageType": "Docker",
+        "imageFlavor": "WebApiContainer",
+        "driverProgram": "score.py",
+        "targetRuntime": {"runtimeType": "Python", "properties": {}},
+        "assets": [{"id": "score.py", "url": script}],
+    }
+    rest.call("POST", f"{MMS}/images", json=image)
+    environments = MMS.replace("modelmanagement", "environment") + "/environments"
+
+    def change(who: int) -> list[str]:
+        client, versions = Rest(endpoint), []
+        for number in range(10):
+            add = [{"op": "add", "path": f"/kvTags/{who}-{number}", "value": "x"}]
+            client.call("PATCH", f"{MMS}/models/{model}", json=add)
+            client.call("PATCH", f"{MMS}/images/image:1", json=add)
+            definition = {"environmentVariables": {"BY": f"{who}-{number}"}}
+            answer = client.call("PUT", f"{environments}/shared", json=definition).json()
+            versions.append(answer["version"])
+            client.call("POST", f"{MMS}/images", json=image)
+        return versions
+
+    with ThreadPoolExecutor(8) as pool:
+        versions = [version for each in pool.map(change, range(8)) for version in each]
+    account.times = 8 * 10 * 4
+    tags = [
+        rest.models()[model]["kvTags"],
+        rest.call("GET", f"{MMS}/images/image:1").json()["kvTags"],
+    ]
+    account.lost += [f"{80 - len(each)} tags" for each in tags if len(each) != 80]
+    account.lost += [version for version in set(versions) if versions.count(version) > 1]
+    images = rest.call("GET", f"{MMS}/images").json()["value"]
+    if {each["version"] for each in images} != set(range(1, 82)):
+        account.lost.append("an image's version")
+    account.found = "160 tags, 80 versions of the environment, 81 of the image, all there"
+
+
+def test_suspended(home, account, monkeypatch):
+    """Control plane suspended, joined by another process meanwhile, resumed or stopped."""
+    monkeypatch.setattr(control_plane, "START_LIMIT", 3.0)
+    monkeypatch.setattr(control_plane, "ANSWER_LIMIT", 0.5)
+    for turn in range(6):
+        endpoint = local.start(home)
+        model = Rest(endpoint).register("kept", bytes([turn]))
+        process = psutil.Process(endpoint.pid)
+        process.suspend()
+        try:
+            local.start(home)
+        except local.LocalWorkspaceError as error:
+            if f"Process {endpoint.pid} (suspended)" not in str(error):
+                account.lost.append(str(error))
+        else:
+            account.lost.append("joined nobody")
+        if turn % 2:
+            process.resume()
+            if local.start(home) != endpoint:
+                account.lost.append("another took its place")
+        if not local.stop(home) or process.is_running():
+            account.lost.append("it did not end")
+        if not Rest(local.start(home)).is_whole(Rest(local.start(home)).models()[model]):
+            account.lost.append(model)
+        account.times += 1
+    account.found = "named by its number, joined once it was awake, ended while it slept"

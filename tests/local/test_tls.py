@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import ssl
 import stat
-import threading
 from pathlib import Path
 
 import certifi
 import jwt
 import pytest
 import requests
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509.oid import NameOID
+from forgery import forge, is_believed
 
 from mnist_deploy.local.tls import (
     OTHER_IDENTITIES,
@@ -66,26 +61,6 @@ def test_the_key_is_private(tmp_path):
     assert mode(tmp_path / "key.pem") == 0o600
 
 
-def is_believed(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> bool:
-    """Whether a client takes who serves with one context for `name`."""
-    ours, theirs = socket.socketpair()
-
-    def greet() -> None:
-        with contextlib.suppress(OSError), server.wrap_socket(theirs, server_side=True) as secure:
-            secure.recv(1)
-
-    thread = threading.Thread(target=greet)
-    thread.start()
-    try:
-        with client.wrap_socket(ours, server_hostname=name) as secure:
-            return secure.version() is not None
-    except ssl.SSLCertVerificationError:
-        return False
-    finally:
-        ours.close()
-        thread.join()
-
-
 # Python 3.13 sets both for every client.
 STRICT = ssl.VerifyFlags.VERIFY_X509_STRICT | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
 
@@ -98,32 +73,6 @@ def test_the_certificate_is_trusted_for_loopback_and_signs_for_nobody(tmp_path, 
     assert is_believed(served, client, "127.0.0.1")
     assert not is_believed(served, client, "management.azure.com")
     assert not is_believed(forge(tmp_path, "management.azure.com"), client, "management.azure.com")
-
-
-def forge(folder: Path, name: str) -> ssl.SSLContext:
-    """What somebody who has read the key would serve, with a certificate signed by it."""
-    issuer = x509.load_pem_x509_certificate((folder / "certificate.pem").read_bytes())
-    key = serialization.load_pem_private_key((folder / "key.pem").read_bytes(), None)
-    forged = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(issuer.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(issuer.not_valid_before_utc)
-        .not_valid_after(issuer.not_valid_after_utc)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    chain = folder / "forged.pem"
-    pem = serialization.Encoding.PEM
-    chain.write_bytes(forged.public_bytes(pem) + issuer.public_bytes(pem))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain, folder / "key.pem")
-    return context
 
 
 def test_the_token_is_what_the_sdk_decodes_and_new_each_time():

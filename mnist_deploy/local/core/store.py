@@ -297,7 +297,7 @@ class Store:
         """Note that somebody is at work with the upload that `path` belongs to."""
         self._touched[upload_of(path)] = time.monotonic()
 
-    def annotate(self, path: str, metadata: Mapping[str, str]) -> None:
+    def annotate(self, path: str, metadata: Mapping[str, str]) -> Artifact:
         """Replace what is noted beside an artifact.
 
         Raises
@@ -306,12 +306,14 @@ class Store:
             If nothing was uploaded there.
         """
         with self.transaction() as database:
-            if self.artifact(path) is None:
+            found = self.artifact(path)
+            if found is None:
                 raise NotFound("artifact", path)
             database.execute(
                 "UPDATE artifact SET metadata = ? WHERE path = ?",
                 (json.dumps(dict(metadata)), path),
             )
+        return dataclasses.replace(found, metadata=dict(metadata))
 
     def artifact(self, path: str) -> Artifact | None:
         """What was uploaded to `path`, or None."""

@@ -69,14 +69,19 @@ def coded(blob: str) -> Response:
     """An artifact by its path in base64, at an address that SDK v1 was given whole."""
     right = "write" if request.method in ("PUT", "HEAD") else "read"
     check_signature(f"{right} {blob}")
-    path = urlsafe_b64decode(blob).decode()  # which was encoded here, as the signature proves
+    try:
+        path = urlsafe_b64decode(blob).decode()
+    except ValueError as error:
+        raise NotFound("blob", blob) from error
     return write(path) if request.method == "PUT" else read(path)
 
 
 def read(path: str) -> Response:
     found = store().artifact(path)
-    if found is None:
+    if found is None or not found.file.exists():
         raise NotFound("blob", path)
+    if request.method == "HEAD":  # what is known already is not sent again
+        store().touch(path)
     if "x-ms-range" in request.headers:
         request.environ["HTTP_RANGE"] = request.headers["x-ms-range"]
         if not found.file.stat().st_size:  # what werkzeug would answer without an error
@@ -100,16 +105,12 @@ def write(path: str) -> Response:
             blocks = [entry.text or "" for entry in ElementTree.fromstring(request.get_data())]
         except ElementTree.ParseError as error:
             raise Invalid("block list", f"This is no list of blocks: {error}") from error
-        store().commit(path, blocks, notes)
-    elif kind == "metadata":
-        store().annotate(path, notes)
-    elif kind is None:
-        store().write(path, chunks(), notes)
-    else:
+        return noted(Response(status=201), store().commit(path, blocks, notes))
+    if kind == "metadata":
+        return noted(Response(status=200), store().annotate(path, notes))
+    if kind is not None:
         raise NotSupported(f"the blob storage call comp={kind}")
-    found = store().artifact(path)
-    assert found is not None
-    return noted(Response(status=200 if kind == "metadata" else 201), found)
+    return noted(Response(status=201), store().write(path, chunks(), notes))
 
 
 def chunks() -> Iterator[bytes]:

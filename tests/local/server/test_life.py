@@ -1,0 +1,28 @@
+"""What the control plane does while it lives."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from weights_service import until
+
+from mnist_deploy.local.core.store import Store
+from mnist_deploy.local.server import life
+from mnist_deploy.local.server.leases import Leases
+
+
+def test_uploads_that_nobody_needs_go_while_it_runs(tmp_path, monkeypatch):
+    for name in ("LEASE_INTERVAL", "SWEEP_INTERVAL", "UPLOAD_PATIENCE"):
+        monkeypatch.setattr(life, name, 0.01)
+    store, leases = Store(tmp_path), Leases()
+    leases.add(os.getpid())
+    store.write("LocalUpload/c/f", [b"uploaded, but never registered"])
+    watching = threading.Thread(target=life.watch, args=(store, leases))
+    watching.start()
+    until(lambda: store.artifact("LocalUpload/c/f") is None, 5)
+    assert not list((tmp_path / "blobs").iterdir())
+    leases.close()
+    watching.join(5)
+    assert not watching.is_alive()
+    store.close()
