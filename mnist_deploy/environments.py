@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import re
+import sys
 import tempfile
 from contextlib import suppress
 from importlib import metadata
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from azureml.core import Environment, Workspace
 
 ENVIRONMENT_NAME = "tutorial-env"
+_NEWEST_PYTHON = (3, 13)  # that azureml-defaults has wheels for; pickles do not mind
 
 
 def fetch_environment(
@@ -77,7 +78,7 @@ def build_scoring_environment(
 
     def pin(line: re.Match) -> str:
         if line["name"] == "python":
-            return "- python=" + ".".join(platform.python_version_tuple()[:2])
+            return "- python={}.{}".format(*min(sys.version_info[:2], _NEWEST_PYTHON))
         if line["name"] == "scikit-learn" and scikit_learn:
             return f"- scikit-learn=={scikit_learn}"
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 import threading
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from mnist_deploy.environments import (
 from mnist_deploy.errors import EnvironmentNotFound, WorkspaceError
 from mnist_deploy.tutorial import tutorial_file
 
-PYTHON = ".".join(platform.python_version_tuple()[:2])
+PYTHON = "{}.{}".format(*min(sys.version_info[:2], (3, 13)))
 
 
 def pip_lines(environment: Environment) -> list[str]:
@@ -46,6 +46,12 @@ def test_pins_what_is_installed_here():
     for package in ("scikit-learn", "numpy", "joblib", "msgspec"):
         assert pinned_version(environment, package) == version(package)
     assert f"python={PYTHON}" in environment.python.conda_dependencies.serialize_to_string()
+
+
+def test_pins_no_python_that_the_container_has_no_packages_for(monkeypatch):
+    monkeypatch.setattr(environments, "_NEWEST_PYTHON", (3, 9))
+    text = build_scoring_environment().python.conda_dependencies.serialize_to_string()
+    assert "- python=3.9\n" in text
 
 
 def test_what_is_not_installed_here_keeps_the_pin_of_the_file():

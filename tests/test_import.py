@@ -229,7 +229,7 @@ NOT_IMPORTED = {
     "azureml-opendatasets",  # by a process of its own, whose program is a text
     "ipykernel",  # runs the notebooks
     "jupyter",  # the README's `jupyter lab notebooks/`
-    "setuptools",  # azureml imports its pkg_resources
+    "setuptools",  # azureml imports its pkg_resources and distutils
 }
 # Imported, and declared elsewhere.
 TESTERS = {"pytest"}

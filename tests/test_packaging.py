@@ -70,7 +70,8 @@ def test_a_wheel_holds_the_package_and_nothing_besides(site):
     assert top == {"mnist_deploy", f"mnist_deploy-{mnist_deploy.__version__}.dist-info"}
     assert (site / "mnist_deploy" / "py.typed").exists()
     suffixes = {path.suffix for path in site.rglob("*") if path.is_file()}
-    assert suffixes <= {".py", ".pyi", ".typed", ".yml", ".ipynb", "", ".css", ".html"}
+    code, pages = {".py", ".pyi", ".typed"}, {".css", ".html", ".js"}
+    assert suffixes <= {*code, *pages, ".yml", ".ipynb", ".gz", ".txt", ""}  # .txt: entry points
     assert not list(site.rglob("__pycache__"))
 
 
