@@ -51,15 +51,11 @@ def test_each_verb_is_documented_and_exercised(verb):
     if set(inspect.signature(function).parameters) - {"self", "service"} > {"seconds", "error"}:
         assert "Parameters\n" in documented
     assert f"`{verb}`" in (mnist_deploy.testing.__doc__ or "")
-    tests = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
+    tests = "".join(file.read_text() for file in Path(__file__).parents[1].rglob("test_*.py"))
     assert f"cloud.{verb}(" in tests
 
 
 class TestAnswers:
-    def test_of_the_registered_model(self, service, mnist_sample):
-        labels = md.call_service(service, mnist_sample.images)
-        assert (labels == mnist_sample.labels).mean() > 0.8
-
     def test_of_a_model(self, service, cloud):
         from sklearn.dummy import DummyClassifier
 
@@ -215,13 +211,6 @@ class TestFailures:
         assert 8 < cloud.clock.slept <= 10  # of the client's patience
         assert {request.status for request in cloud.requests} == {None}
 
-    def test_run_that_raises_is_in_the_logs(self, service, cloud):
-        cloud.answer_with(KeyError("no such column"))
-        with pytest.raises(ScriptFailed):
-            score(service)
-        assert "KeyError: 'no such column'" in service.get_logs()
-        assert not cloud.errors
-
     def test_a_check_inside_the_answer_reaches_the_test(self, service, cloud):
         def checking(images):
             assert images.max() > 0, "all black"
@@ -231,15 +220,6 @@ class TestFailures:
         cloud.expect_error(AssertionError)
         with pytest.raises(AssertionError, match="all black"):
             score(service)
-
-    def test_init_that_fails(self, mocked_workspace, deploy, cloud):
-        cloud.fail_init("ModuleNotFoundError: No module named 'xgboost'")
-        with pytest.raises(DeploymentError, match="xgboost") as caught:
-            deploy(mocked_workspace)
-        assert caught.value.state == "Failed"
-        assert "xgboost" in caught.value.logs
-        with pytest.raises(ServiceUnavailable):
-            score(Webservice(mocked_workspace, "svc"))
 
     def test_deployment_that_never_finishes(self, mocked_workspace, deploy, cloud):
         cloud.never_finish()

@@ -17,7 +17,7 @@ import requests
 from azureml.core import Environment, Model, Workspace
 
 import mnist_deploy as md
-from mnist_deploy.errors import EnvironmentNotFound, ModelError, ScriptFailed
+from mnist_deploy.errors import ScriptFailed
 from mnist_deploy.testing import mock_workspace
 
 IMAGES = np.zeros((3, 784))
@@ -107,22 +107,10 @@ def deployment(ws):
     return [md.fetch_model(ws)], inference_config, md.build_aci_config()
 
 
-class TestStart:
-    def test_holds_the_model_and_the_environment(self, mocked_workspace):
-        model = md.fetch_model(mocked_workspace)
-        environment = md.fetch_environment(mocked_workspace)
-        assert isinstance(mocked_workspace, Workspace)
-        assert isinstance(model, Model)
-        assert model.id == "sklearn_mnist:1"
-        assert isinstance(environment, Environment)
-        assert (environment.name, environment.version) == ("tutorial-env", "1")
-        assert list(mocked_workspace.environments) == ["tutorial-env"]
-        assert mocked_workspace.webservices == {}
-
-    def test_needs_no_preparation(self, mocked_workspace, tmp_path):
-        assert md.prepare_workspace(mocked_workspace, tmp_path).id == "sklearn_mnist:1"
-        assert md.fetch_environment(mocked_workspace).version == "1"
-        assert not list(tmp_path.iterdir())
+def test_it_needs_no_preparation(mocked_workspace, tmp_path):
+    assert md.prepare_workspace(mocked_workspace, tmp_path).id == "sklearn_mnist:1"
+    assert md.fetch_environment(mocked_workspace).version == "1"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("config", ["config.json", ".azureml/config.json"])
@@ -327,9 +315,3 @@ class TestWrongCalls:
     def test_a_workspace_without_mock_is_none(self, mocked_workspace):
         with pytest.raises((AttributeError, TypeError)):
             md.deploy_to_aci(None, md.fetch_model(mocked_workspace), None, None)
-
-    def test_what_is_not_registered(self, mocked_workspace):
-        with pytest.raises(ModelError, match="sklearn_mnist:1"):
-            md.fetch_model(mocked_workspace, "sklearn_minst")
-        with pytest.raises(EnvironmentNotFound, match="tutorial-env:1"):
-            md.fetch_environment(mocked_workspace, version="2")

@@ -7,7 +7,7 @@ import pytest
 from azureml.core import Model, Webservice
 from azureml.core.compute import AksCompute, ComputeTarget
 from azureml.core.webservice import AksWebservice
-from azureml.exceptions import ComputeTargetException, WebserviceException
+from azureml.exceptions import ComputeTargetException
 
 import mnist_deploy as md
 from mnist_deploy.errors import AuthenticationFailed, DeploymentError
@@ -41,20 +41,6 @@ def test_a_short_log_comes_whole(mocked_workspace, deploy):
         "init() returned",
     ]
     assert service.get_logs(num_lines=50).splitlines() == lines
-
-
-@pytest.mark.parametrize("model_id", ["nobody:1", "sklearn_mnist:2", "gone:1"])
-def test_an_unknown_or_deleted_model_is_refused_by_its_id(
-    mocked_workspace, tmp_path, monkeypatch, model_id
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.pkl").write_bytes(b"content")
-    gone = Model.register(mocked_workspace, "model.pkl", "gone")
-    gone.delete()
-    with pytest.raises(WebserviceException, match=f"ModelNotFound.*{model_id}"):
-        Model(mocked_workspace, id=model_id)
-    with pytest.raises(WebserviceException, match="ModelNotFound"):
-        gone.delete()
 
 
 def test_a_model_without_a_pickle_needs_to_be_told_what_to_answer(
