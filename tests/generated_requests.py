@@ -77,6 +77,7 @@ BODIES: dict[str, Any] = {
             "name": "e", "version": "1", "environmentVariables": LABELS,
             "python": {"condaDependencies": {"dependencies": ["a", {"pip": ["b"]}]}}}}},
     "/regenerateKeys": {"keyType": "Primary", "keyValue": "k"},
+    "/portal": {"folder": "/", "port": 0},
     # SDK v2's
     "/models/<name>/versions/<version>": {"properties": {
         "modelUri": "azureml://datastores/workspaceblobstore/paths/LocalUpload/c/f", "tags": LABELS,

@@ -74,7 +74,7 @@ class Portal:
 
     def hand_over(self, folder: Path) -> None:
         """Serve the files of a folder, and have its ``*.js`` add ways to try a service."""
-        files = (file for file in folder.resolve().iterdir() if file.is_file())
+        files = (file for file in folder.iterdir() if file.is_file())
         self._handed.update((file.name, file) for file in files if file.suffix in HANDED_TYPES)
 
 
@@ -115,7 +115,7 @@ def make_link() -> Response:
     asked = body(Asked)
     try:
         if asked.folder is not None:
-            portal.hand_over(Path(asked.folder))
+            portal.hand_over(Path("/", asked.folder))
     except (OSError, ValueError) as error:
         raise Invalid("folder", f"{asked.folder!r} cannot be read: {error}") from error
     try:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import time
 import zipfile
 from http.client import HTTPConnection
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import pytest
 import requests
+from generated_requests import ODD_BODIES, ODD_TEXTS
 from weights_service import WORKSPACE, make_inference_config
 
 from mnist_deploy import local
@@ -184,6 +187,19 @@ def test_a_link_that_cannot_be_made(local_home, tmp_path):
         local.portal_link(local_home, files=tmp_path / "nowhere")
     with pytest.raises(local.LocalWorkspaceError, match="port"):
         local.portal_link(local_home, port=70000)
+
+
+def test_odd_requests_are_answered(tab):
+    posted = ("/api/token", "/api/download", "/api/score?family=a&name=b")
+    for path, body in itertools.product(posted, ODD_BODIES):
+        assert 400 <= tab.send("POST", path, body=body).status < 500
+    asked = ("/api/log", "/api/sample", "/api/score")
+    for path, odd in itertools.product(asked, map(quote, ODD_TEXTS)):
+        for query in (f"family={odd}&name={odd}", f"{SHARED}&deployment={odd}", odd):
+            assert tab.send("GET", f"{path}?{query}").status in (200, 400, 404, 405)
+    for odd in map(quote, ODD_TEXTS):
+        for path in ("/download/", "/handed/", "/"):
+            assert tab.send("GET", path + odd).status in (200, 401, 404)
 
 
 # What it lists
