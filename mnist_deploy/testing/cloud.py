@@ -43,9 +43,9 @@ class ScoringRequest:
 class MockedCloud:
     """Say here how services behave, and see here what reached them.
 
-    What is said holds for the service that is named, or for all, those that are deployed
-    later included; what is said last holds. At first every deployment becomes healthy, and a
-    service answers at once what the ``predict`` of its registered model gives.
+    What is said holds for the service that is named as ``service``, or for all, those that are
+    deployed later included; what is said last holds. At first every deployment becomes healthy,
+    and a service answers at once what the ``predict`` of its registered model gives.
 
     Attributes
     ----------
@@ -55,8 +55,8 @@ class MockedCloud:
         What was called of the SDK, in order, as ``call.Model.deploy(ws, "my-service", ...)``:
         `Model.register`, ``download``, ``delete`` and ``deploy``; `Environment.register` and
         ``get``; of services ``wait_for_deployment``, ``update``, ``delete``, ``run``,
-        ``get_logs``, ``get_keys`` and ``regen_key``, whose first argument is the service. Each
-        is a mock as well: ``Model.deploy.assert_called_once()``.
+        ``get_logs``, ``get_keys``, ``regen_key`` and ``get_access_token``, whose first argument
+        is the service. Each is a mock as well: ``Model.deploy.assert_called_once()``.
     errors : list of Exception
         What the functions given to `answer_with` raised, and which connections were blocked.
         The first that `expect_error` does not name is raised when the mock ends.
@@ -87,8 +87,6 @@ class MockedCloud:
             The labels of a list are handed out one for each image, in their order. An int is
             the status of a refusal. An exception of `requests` is what the caller's connection
             ends with; any other is what ``run()`` of the scoring script raises: a 500.
-        service : str, optional
-            The name of the only one that is meant.
         """
         self._said.answer(f"answer_with({_short(source)})", as_answer(source), service)
 
@@ -99,8 +97,6 @@ class MockedCloud:
         ----------
         *sources
             As for `answer_with`; a list holds the labels of one request.
-        service : str, optional
-            The name of the only one that is meant.
         """
         call = f"answer_in_turn({', '.join(map(_short, sources))})"
         answers = [_constant(each) if _is_list(each) else as_answer(each) for each in sources]
@@ -114,8 +110,6 @@ class MockedCloud:
         status : int
         message : str
             By default the name of the status.
-        service : str, optional
-            The name of the only one that is meant.
         """
         self._said.answer(f"refuse({status})", refusing(status, message), service)
 
@@ -128,7 +122,12 @@ class MockedCloud:
         self._said.answer("cut_off()", raising(requests.ConnectionError("refused")), service)
 
     def delay(self, seconds: float, *, service: str | None = None) -> None:
-        """Let every answer take that long on the mocked clock, and callers time out before it."""
+        """Let every answer take its time on the mocked clock; callers may time out before it.
+
+        Parameters
+        ----------
+        seconds : float
+        """
         self._said.delay(f"delay({seconds:g})", seconds, service)
 
     def fail_init(
@@ -137,7 +136,13 @@ class MockedCloud:
         *,
         service: str | None = None,
     ) -> None:
-        """Let deployments that begin from now on fail, with an error in the service's logs."""
+        """Let deployments that begin from now on fail.
+
+        Parameters
+        ----------
+        error : str
+            What is in the service's logs.
+        """
         self._said.plan(f"fail_init({error!r})", Plan(init_error=error), service)
 
     def never_finish(self, *, service: str | None = None) -> None:
@@ -145,7 +150,12 @@ class MockedCloud:
         self._said.plan("never_finish()", Plan(finishes=False), service)
 
     def expect_error(self, kind: type[Exception]) -> None:
-        """Let errors of this class, which is to be among ``errors``, not be raised at the end."""
+        """Let such errors be among ``errors``, and not be raised at the end.
+
+        Parameters
+        ----------
+        kind : subclass of Exception
+        """
         self._said.expected.append(kind)
 
     def recover(self, *, service: str | None = None) -> None:
@@ -275,8 +285,8 @@ class Said:
 class Refused(Exception):
     """The service answers with another status than 200."""
 
-    def __init__(self, status: int, message: str = "") -> None:
-        super().__init__(message or HTTPStatus(status).phrase)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
@@ -336,10 +346,10 @@ def as_answer(source: Any) -> Answer:
 
 def refusing(status: int, message: str = "") -> Answer:
     """A service that refuses whatever it is sent."""
-    refusal = Refused(status, message)
+    message = message or HTTPStatus(status).phrase  # or a ValueError, where it is said
 
     def answer(images: np.ndarray) -> Any:
-        raise refusal
+        raise Refused(status, message)
 
     return answer
 

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import joblib
 import numpy as np
-from azureml.core import Model, Workspace
 from sklearn.linear_model import LogisticRegression
 
 from mnist_deploy.data import load_test_data
@@ -32,6 +31,9 @@ from mnist_deploy.data.sources import (
 )
 from mnist_deploy.environments import ENVIRONMENT_NAME, build_scoring_environment
 from mnist_deploy.models import MODEL_FILE, MODEL_NAME
+
+if TYPE_CHECKING:
+    from azureml.core import Workspace
 
 SIDE, BLOCK = 28, 4  # pixels
 PER_CLASS = {"train": 30, "test": 10}
@@ -103,6 +105,8 @@ def pickled_model() -> bytes:
 
 def stock(ws: Workspace, folder: Path) -> None:
     """Register ``sklearn_mnist`` and ``tutorial-env`` in any workspace, by way of a folder."""
+    from azureml.core import Model
+
     (folder / MODEL_FILE).write_bytes(pickled_model())
     with _working_in(folder):  # the SDK registers no file from outside
         Model.register(ws, MODEL_FILE, MODEL_NAME, tags=TAGS, properties=model_properties())
