@@ -249,12 +249,17 @@ class Container:
         if status is None:
             return
         self._end_process(worker)
-        if process.is_ready:
-            self.log(f"the scoring process ended with status {status}; restarting it")
-        else:
+        if not process.is_ready:
             self._retry(
                 worker, process.doom or "its script could not be imported, or init() raised"
             )
+            return
+        self.log(f"the scoring process ended with status {status}; restarting it")
+        worker.ends.append(time.monotonic())
+        if len(worker.ends) == MANY_ENDS and worker.ends[-1] - worker.ends[0] < 60:
+            worker.ends.clear()
+            worker.pause = LONGEST_PAUSE
+            self._retry(worker, f"its process ended {MANY_ENDS} times in a minute")
 
     def _launch(self, worker: Worker) -> None:
         try:

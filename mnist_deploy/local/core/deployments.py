@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from .container import Container
+from .container import BUCKETS, Access, Container, sum_up
 from .faults import Failed, Fault
 from .records import Model, now
 from .requirements import differences
+
+LAST_GRACE = 1.0  # seconds for what is in flight when a deployment is deleted
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,13 @@ class Recipe:
         The entry script, below the ``app`` folder.
     conda : dict or None
         The content of a conda file, which is compared with what is installed here.
+    environment : str
+        The registered environment that it was made from, as ``name:version``, if any.
     variables : dict of str to str
         Environment variables of the script.
     cpu_cores, memory_gb : float
+    max_pending : int or None
+        How many requests may wait or run in one of its processes; the next is answered 429.
     notes : tuple of str
         What is another way here than was asked for; told in the operation and in the log.
     """
@@ -54,9 +62,11 @@ class Recipe:
     uploads: tuple[Upload, ...]
     models: tuple[Model, ...] = ()
     conda: dict[str, Any] | None = None
+    environment: str = ""
     variables: dict[str, str] = field(default_factory=dict)
     cpu_cores: float = 1.0
     memory_gb: float = 1.0
+    max_pending: int | None = None
     notes: tuple[str, ...] = ()
 
     def all_notes(self) -> list[str]:
@@ -84,19 +94,27 @@ class Deployment:
         What it is called in messages.
     build : callable
         Makes a container, not yet started, from a recipe.
+    inner : socket
+        Where its containers accept what a router sends; closed with the deployment.
     """
 
     spec: DeploymentSpec
 
-    def __init__(self, title: str, build: Callable[[Recipe], Container]) -> None:
+    def __init__(
+        self, title: str, build: Callable[[Recipe], Container], inner: socket.socket
+    ) -> None:
         self.title = title
+        self.socket: str = inner.getsockname()
         self.containers: list[Container] = []
         self.error: Fault | None = None
         self.created = self.updated = now()
         self._build = build
+        self._inner = inner
+        self._access = Access()
         self._recipe: Recipe | None = None  # that of the containers
         self._starting: list[tuple[Recipe, Container]] = []
         self._following: list[Recipe] = []
+        self._past = {"requests": 0, "failed": 0, "histogram": [0] * (len(BUCKETS) + 1)}
         self._ended = False
         self._changing = threading.Lock()  # held while containers come and go
 
@@ -124,9 +142,14 @@ class Deployment:
             return None
         return f"{self.title} is not running: {problems[0]}. Its log has more."
 
+    @property
+    def requests(self) -> dict[str, Any]:
+        """What it has answered so far, as `Container.requests` of all its containers."""
+        return sum_up(self._past, *(container.requests for container in list(self.containers)))
+
     def log_tail(self, lines: int) -> str:
         """The last `lines` lines; of several containers a share each, under its number."""
-        containers = list(self.containers)
+        containers = [each for _, each in self._starting] or list(self.containers)
         if len(containers) == 1:
             return containers[0].log_tail(lines)
         share = lines // max(1, len(containers))
@@ -134,6 +157,12 @@ class Deployment:
             f"--- replica {number} of {len(containers)}, {each.state} ---\n{each.log_tail(share)}"
             for number, each in enumerate(containers, 1)
         )
+
+    def let_in(self, access: Access) -> None:
+        """Let in who has the right from now on."""
+        self._access = access
+        at_once(self._configure, self.containers)
+        at_once(self._configure_closed, [each for _, each in self._starting])
 
     def accept(self, spec: DeploymentSpec) -> bool:
         """Take what is wanted from now on; True if :meth:`follow` has to be called for it."""
@@ -174,7 +203,9 @@ class Deployment:
         self._ended = True
         self._give_up()
         with self._changing:
-            stop(self.containers)
+            at_once(lambda each: each.stop(LAST_GRACE), self.containers)
+            self._inner.close()
+            Path(self.socket).unlink(missing_ok=True)
 
     def _is_wanted(self, recipe: Recipe) -> bool:
         return not self._ended and self.spec.recipe is recipe
@@ -185,35 +216,50 @@ class Deployment:
 
     def _give_up(self, but: Recipe | None = None) -> None:
         """Stop what is starting, so that who waits for that goes on at once."""
-        stop([container for recipe, container in list(self._starting) if recipe is not but])
+        others = [container for recipe, container in list(self._starting) if recipe is not but]
+        at_once(Container.stop, others)
 
     def _exchange(self, recipe: Recipe) -> None:
-        """Put containers of another recipe in the place of those that are there."""
-        stop(self.containers)
-        self.containers, self._recipe, self.error = [], recipe, None
+        """Put containers of another recipe in the place of those that are there.
+
+        As long as the new ones start, the old ones serve. If they do not start, nobody does.
+        """
+        before, self.error = self.containers, None
+        new: list[Container] = []
         try:
             for _ in range(self.spec.replicas):
-                self.containers.append(self._make(recipe))
-            self._start(recipe, self.containers)
+                new.append(self._make(recipe))
+            self._start(recipe, new)
         except Fault as fault:
+            if not self._is_wanted(recipe):
+                at_once(Container.stop, new)
+                return
             self.error = fault
-            failed = [each for each in self.containers if each.state == "Failed"]
-            stop([each for each in self.containers if each not in failed])
-            self.containers = failed  # for their logs
-            raise
+            at_once(Container.stop, [each for each in new if each.state != "Failed"])
+            new = [each for each in new if each.state == "Failed"]  # kept for their logs
+        finally:
+            self._starting = []
+        self.containers, self._recipe = new, recipe
+        self._stop(before)
+        if self.error is not None:
+            raise self.error
 
     def _scale(self, recipe: Recipe) -> None:
         """Start what is missing, or stop what is too many, the youngest first."""
         wanted = self.spec.replicas
         self.containers, surplus = self.containers[:wanted], self.containers[wanted:]
-        stop(surplus)
-        more = [self._make(recipe) for _ in range(wanted - len(self.containers))]
+        self._stop(surplus)
+        more: list[Container] = []
         try:
+            for _ in range(wanted - len(self.containers)):
+                more.append(self._make(recipe))
             self._start(recipe, more)
-        except Failed:
-            stop(more)
+        except Fault:
+            at_once(Container.stop, more)
             raise
-        self.containers += more
+        finally:
+            self._starting = []
+        self.containers = [*self.containers, *more]
 
     def _make(self, recipe: Recipe) -> Container:
         try:
@@ -222,12 +268,11 @@ class Deployment:
             raise Failed("deployment", f"Its folder could not be filled: {error}") from error
 
     def _start(self, recipe: Recipe, containers: list[Container]) -> None:
+        """Start containers and open them when all have started."""
+        at_once(self._configure_closed, containers)
         self._starting = [(recipe, container) for container in containers]
-        try:
-            self._check_wanted(recipe)
-            problems = at_once(Container.start, containers)
-        finally:
-            self._starting = []
+        self._check_wanted(recipe)
+        problems = at_once(Container.start, containers)
         for container, problem in zip(containers, problems, strict=True):
             if problem is not None:
                 raise Failed(
@@ -235,10 +280,19 @@ class Deployment:
                     f"The container of {self.title} did not start: {problem}.\n"
                     + what_matters(container.log_tail(5000)),
                 )
+        at_once(self._configure, containers)
 
+    def _configure(self, container: Container) -> None:
+        container.configure(replace(self._access, max_pending=self.spec.recipe.max_pending))
 
-def stop(containers: list[Container]) -> None:
-    at_once(Container.stop, containers)
+    def _configure_closed(self, container: Container) -> None:
+        """As long as it starts: others may serve meanwhile, and it may have to go again."""
+        container.configure(Access(public=False))
+
+    def _stop(self, containers: list[Container]) -> None:
+        """End containers when they have answered what has reached them."""
+        at_once(Container.stop, containers)
+        self._past = sum_up(self._past, *(container.requests for container in containers))
 
 
 def at_once(work: Callable[[Container], Any], containers: list[Container]) -> list[Any]:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import logging
 import secrets
+import shutil
 import socket
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,16 @@ from .faults import Failed, Fault, NotFound
 from .folder import build_folder, script_environment
 from .operations import Operation, Operations
 from .records import now
+from .route import Route, Routes, Target
 from .store import Store
 
-# The status of an endpoint where nobody answers. azure-ai-ml repeats a 503 four times.
+# What differs between the families: azure-ai-ml repeats a request four times that got 503, and
+# expects 424 where a script failed.
 CLOSED = {"service": 503, "endpoint": 502}
+MODEL_ERROR = {"service": None, "endpoint": 424}
+
+
+Changed = list[tuple[Deployment, Recipe]]
 
 
 def new_key() -> str:
@@ -47,6 +56,8 @@ class EndpointSpec:
         ``none``, ``key`` or ``token``.
     primary_key, secondary_key : str
         Drawn where none is given.
+    compute : str
+        The cluster that it is deployed to, if any.
     other : object
         What only one client knows of.
     """
@@ -60,6 +71,7 @@ class EndpointSpec:
     description: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
+    compute: str = ""
     other: Any = None
 
 
@@ -82,15 +94,14 @@ class Endpoint:
 
     def __init__(self, family: str, name: str, signs: ClosedSigns) -> None:
         self.family, self.name = family, name
-        self._signs = signs
-        self._sign: str | None = None
-        self._take_down: Callable[[], None] = lambda: None
-        self._routing = threading.Lock()
-        self._ended = False
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.deployments: dict[str, Deployment] = {}
         self.created = self.updated = now()
+        self._tokens: dict[str, float] = {}
+        self._route = Route(self.listener, signs, CLOSED[family])
+        # None of these is held while another is awaited whose holder waits for a container.
+        self._letting_in, self._routing, self._switching = (threading.Lock() for _ in range(3))
 
     @property
     def state(self) -> str:
@@ -105,41 +116,79 @@ class Endpoint:
         return "Healthy" if states else "Unhealthy"
 
     @property
-    def access(self) -> Access:
-        """Who is let in: anybody, or who has a key."""
-        if self.spec.authentication == "none":
-            return Access()
-        return Access((self.spec.primary_key, self.spec.secondary_key))
-
-    @property
     def problem(self) -> str | None:
         """Why nobody answers, in a sentence; None if somebody does, or is about to."""
-        problems = [deployment.problem for deployment in self.deployments.values()]
+        problems = [deployment.problem for deployment in list(self.deployments.values())]
         if not problems:
             return f"{self.name} has no deployment."
         return " ".join(filter(None, problems)) if all(problems) else None
 
-    def route(self) -> None:
-        """Have the closed sign answer here as long as there is a problem."""
-        with self._routing:
-            problem = None if self._ended else self.problem
-            if problem != self._sign:
-                self._take_down()
-                self._take_down = lambda: None
-                if problem is not None:
-                    status = CLOSED[self.family] if self.deployments else 404
-                    self._take_down = self._signs.hang(self.listener, status, problem)
-                self._sign = problem
+    @property
+    def routes(self) -> Routes:
+        """What is wanted, and how the deployments are that are there."""
+        spec = self.spec
+        keys = {
+            "none": None,
+            "key": (spec.primary_key, spec.secondary_key),
+            "token": (),
+        }[spec.authentication]
+        targets = {
+            name: Target(
+                deployment.socket,
+                spec.traffic.get(name, 0),
+                spec.mirror.get(name, 0),
+                deployment.problem,
+            )
+            for name, deployment in list(self.deployments.items())
+        }
+        tokens = dict(self._tokens) if spec.authentication == "token" else {}
+        return Routes(targets, Access(keys, tokens))
 
-    def open_to_key_holders(self) -> None:
-        """Tell whatever answers here who may come in."""
-        for deployment in self.deployments.values():
-            for container in deployment.containers:
-                container.configure(self.access)
+    def issue_token(self, seconds: float) -> tuple[str, float]:
+        """A token that opens the endpoint, and when it ends, in seconds since the epoch."""
+        now = time.time()
+        token, end = new_key(), now + seconds
+        lasting = {each: its_end for each, its_end in self._tokens.items() if its_end > now}
+        self._tokens = {**lasting, token: end}
+        self.let_in()
+        self.route()
+        return token, end
+
+    def let_in(self) -> None:
+        """Have the containers let in who has the right: that holds when this returns."""
+        with self._letting_in:
+            access = replace(
+                self.routes.access,
+                public=not self._route.is_split,
+                model_error=MODEL_ERROR[self.family],
+            )
+            for deployment in list(self.deployments.values()):
+                deployment.let_in(access)
+
+    def route(self) -> None:
+        """Have requests go where they should; called whenever something has changed."""
+        with self._routing:
+            self._route.follow(self.routes, self.problem)
+
+    @property
+    def has_to_switch(self) -> bool:
+        """Whether a router is needed and not there, or the other way round."""
+        return self.routes.are_split != self._route.is_split
+
+    def switch(self) -> None:
+        """Let a router accept, or the containers themselves, as it is needed now."""
+        with self._switching:
+            if not self.has_to_switch:
+                return
+            if self._route.is_split:
+                self._route.join(self.let_in)
+            else:
+                self._route.split(self.routes)
+                self.let_in()
+        self.route()
 
     def end(self) -> None:
-        self._ended = True
-        self.route()
+        self._route.end()
         deployments = list(self.deployments.values())
         if deployments:
             with ThreadPoolExecutor(len(deployments)) as pool:
@@ -165,6 +214,7 @@ class Endpoints:
         self._lock = threading.RLock()
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
         self._signs = ClosedSigns()
+        self._sockets = Path(tempfile.mkdtemp(prefix="mnist-deploy-"))  # their paths must be short
         store.holders.append(self._uploads)
 
     def all(self, family: str | None = None) -> list[Endpoint]:
@@ -189,6 +239,10 @@ class Endpoints:
             if model_id in [model.id for model in deployment.recipe.models]
         ]
 
+    def on(self, compute: str) -> list[str]:
+        """The names of the endpoints that are deployed to a cluster."""
+        return [endpoint.name for endpoint in self.all() if endpoint.spec.compute == compute]
+
     def _uploads(self) -> Iterator[str]:
         """What containers may be made of again: the store must keep it."""
         for endpoint in self.all():
@@ -212,7 +266,8 @@ class Endpoints:
             spec = function(endpoint.spec if endpoint else None)
             if endpoint is None:
                 endpoint = self._endpoints[family, name] = Endpoint(family, name, self._signs)
-            return self._accept(endpoint, spec)
+            change = self._accept(endpoint, spec)
+        return self._carry_out(endpoint, *change)
 
     def change(
         self, family: str, name: str, function: Callable[[EndpointSpec], EndpointSpec]
@@ -220,7 +275,8 @@ class Endpoints:
         """Change an endpoint, as :meth:`put` does; `NotFound` if it is not there."""
         with self._lock:
             endpoint = self.get(family, name)
-            return self._accept(endpoint, function(endpoint.spec))
+            change = self._accept(endpoint, function(endpoint.spec))
+        return self._carry_out(endpoint, *change)
 
     def delete(self, family: str, name: str) -> None:
         """Delete an endpoint, if it is there; one that is being deployed gives up."""
@@ -233,22 +289,34 @@ class Endpoints:
         for endpoint in self.all():
             self.delete(endpoint.family, endpoint.name)
         self._signs.close()
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
-    def _accept(self, endpoint: Endpoint, spec: EndpointSpec) -> Operation:
-        operation = self.operations.begin("Service")
-        endpoint.spec, endpoint.operation, endpoint.updated = spec, operation, now()
+    def _accept(
+        self, endpoint: Endpoint, spec: EndpointSpec
+    ) -> tuple[Operation, Changed, list[Deployment]]:
+        """Take what is wanted; the deployments that have to follow it, and those to end."""
+        endpoint.spec, endpoint.updated = spec, now()
+        endpoint.operation = self.operations.begin("Service")
         gone = [name for name in endpoint.deployments if name not in spec.deployments]
         ended = [endpoint.deployments.pop(name) for name in gone]
-        changed: list[tuple[Deployment, Recipe]] = []
+        changed: Changed = []
         for name, wanted in spec.deployments.items():
-            deployment = endpoint.deployments.get(name)
-            if deployment is None:
-                deployment = endpoint.deployments[name] = self._new_deployment(endpoint, name)
+            deployment = endpoint.deployments.get(name) or self._new_deployment(endpoint, name)
             if deployment.accept(wanted):
                 changed.append((deployment, wanted.recipe))
-        endpoint.open_to_key_holders()
+            endpoint.deployments[name] = deployment
+        return endpoint.operation, changed, ended
+
+    def _carry_out(
+        self,
+        endpoint: Endpoint,
+        operation: Operation,
+        changed: Changed,
+        ended: list[Deployment],
+    ) -> Operation:
+        endpoint.let_in()
         endpoint.route()
-        if changed or ended:
+        if changed or ended or endpoint.has_to_switch:
             arguments = (endpoint, operation, changed, ended)
             threading.Thread(target=self._follow, args=arguments, daemon=True).start()
         else:
@@ -259,10 +327,12 @@ class Endpoints:
         self,
         endpoint: Endpoint,
         operation: Operation,
-        changed: list[tuple[Deployment, Recipe]],
+        changed: Changed,
         ended: list[Deployment],
     ) -> None:
         error: Fault | None = None
+        if endpoint.routes.are_split:
+            endpoint.switch()
         for deployment in ended:
             deployment.end()
         for deployment, recipe in changed:
@@ -275,16 +345,21 @@ class Endpoints:
             except Exception as mishap:  # the disk is full, the machine has no memory
                 logging.getLogger(__name__).exception("%s could not be deployed", deployment.title)
                 error = Failed("deployment", f"{type(mishap).__name__}: {mishap}")
-        endpoint.open_to_key_holders()  # also what was made while they changed
+        endpoint.switch()
         endpoint.route()
         operation.finish(error)
 
     def _new_deployment(self, endpoint: Endpoint, name: str) -> Deployment:
+        inner = socket.socket(socket.AF_UNIX)
+        inner.bind(str(self._sockets / secrets.token_hex(4)))
+        inner.listen(1024)
+
         def build(recipe: Recipe) -> Container:
             folder = build_folder(self._folder, self._store, recipe)
             container = Container(
                 folder,
                 endpoint.listener,
+                inner,
                 cpu_cores=recipe.cpu_cores,
                 memory_gb=recipe.memory_gb,
                 environment=script_environment(folder, endpoint.name, recipe),
@@ -292,8 +367,7 @@ class Endpoints:
             )
             for note in recipe.all_notes():
                 container.log(note)
-            container.configure(endpoint.access)
             return container
 
         title = name if name == endpoint.name else f"{name} of {endpoint.name}"
-        return Deployment(title, build)
+        return Deployment(title, build, inner)

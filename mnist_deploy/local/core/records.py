@@ -95,3 +95,27 @@ class Code:
     created: str
     digest: str = ""
     other: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A cluster: a name that services can be deployed to, and nothing more.
+
+    Attributes
+    ----------
+    kind : str
+        ``AKS`` or ``Kubernetes``.
+    resource_id : str
+        Of the cluster that was attached; empty if it was created.
+    settings : dict
+        What was asked for, as it came.
+    """
+
+    name: str
+    kind: str
+    created: str
+    version: str = "1"
+    description: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    resource_id: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)

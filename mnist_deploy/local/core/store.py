@@ -22,9 +22,9 @@ import msgspec
 from .blobs import Blobs
 from .faults import Conflict, Full, Invalid, NotFound
 from .migration import migrate
-from .records import Code, Environment, Model
+from .records import Code, Compute, Environment, Model
 
-Record = TypeVar("Record", Model, Environment, Code)
+Record = TypeVar("Record", Model, Environment, Code, Compute)
 Version = int | str
 DIGITS = 18  # at most, of a version that takes part in the counting
 
@@ -399,8 +399,8 @@ def kind_of(kind: type) -> str:
     return kind.__name__.lower()
 
 
-def artifacts_of(record: Model | Environment | Code) -> tuple[str, ...]:
-    return () if isinstance(record, Environment) else record.artifacts
+def artifacts_of(record: Model | Environment | Code | Compute) -> tuple[str, ...]:
+    return record.artifacts if isinstance(record, Model | Code) else ()
 
 
 def encode(record: Any) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 from weights_service import until
 
 from mnist_deploy.local.core import deployments
+from mnist_deploy.local.core.container import BUCKETS, Access
 from mnist_deploy.local.core.deployments import Deployment, DeploymentSpec, Recipe
 from mnist_deploy.local.core.faults import Failed, NotFound
 
@@ -28,8 +32,15 @@ class Container:
         self.state = "Failed" if problem else "Healthy"
         return problem
 
-    def stop(self) -> None:
+    def stop(self, grace: float = 0) -> None:
         self.stopped.set()
+
+    def configure(self, access: Access) -> None:
+        self.access = access
+
+    @property
+    def requests(self) -> dict:
+        return {"requests": 2, "failed": 1, "histogram": [2] + [0] * len(BUCKETS)}
 
     def log_tail(self, lines: int) -> str:
         return f"log of {self.script}"
@@ -53,9 +64,13 @@ def deployment(made):
         return made[-1]
 
     gates: dict[str, threading.Event] = {}
-    built = Deployment("svc", build)
+    inner = socket.socket(socket.AF_UNIX)
+    inner.bind(tempfile.mktemp())
+    built = Deployment("svc", build, inner)
     built.gates = gates
-    return built
+    yield built
+    built.end()
+    assert not Path(built.socket).exists()
 
 
 def follow(deployment: Deployment, recipe: Recipe, replicas: int = 1) -> None:
@@ -88,6 +103,23 @@ def test_new_containers_take_the_place_of_old_ones(deployment, made):
     assert (deployment.state, running(made)) == ("Healthy", ["one", "one"])
     follow(deployment, Recipe("two", ()))
     assert (deployment.state, running(made)) == ("Healthy", ["two"])
+    assert (deployment.requests["requests"], deployment.requests["failed"]) == (6, 3)
+
+
+def test_the_old_ones_serve_until_the_new_ones_can(deployment, made):
+    deployment.let_in(Access(("key",)))
+    follow(deployment, Recipe("one", ()))
+    assert made[0].access == Access(("key",))
+    deployment.gates["slow"] = threading.Event()
+    outcome = in_background(deployment, Recipe("slow", (), max_pending=2))
+    until(lambda: len(made) == 2)
+    deployment.let_in(Access(("other",)))
+    assert (running(made), deployment.state) == (["one"], "Transitioning")
+    assert (made[0].access.keys, made[1].access.public) == (("other",), False)
+    deployment.gates["slow"].set()
+    until(lambda: outcome)
+    assert (outcome, running(made)) == (["Succeeded"], ["slow"])
+    assert made[1].access == Access(("other",), max_pending=2)
 
 
 def test_replicas_come_and_go_and_are_told_apart_in_the_log(deployment, made):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 import requests
+from weights_service import until
 
 from mnist_deploy.local.core.deployments import DeploymentSpec, Recipe, Upload
 from mnist_deploy.local.core.endpoints import Endpoint, Endpoints, EndpointSpec
@@ -50,7 +53,8 @@ def deploy(endpoints: Endpoints, name: str, answer: object, init="pass", overwri
     def create(present: EndpointSpec | None) -> EndpointSpec:
         if present and not overwrite:
             raise Conflict("service", f"There is a service {name} already.")
-        return dataclasses.replace(present or EndpointSpec(), deployments={name: wanted})
+        spec = present or EndpointSpec(traffic={name: 100})
+        return dataclasses.replace(spec, deployments={name: wanted})
 
     return endpoints.put("service", name, create)
 
@@ -173,6 +177,120 @@ def test_one_that_is_deleted_while_it_starts_ends_at_once(endpoints):
     assert ended(operation, 5) == "Failed"
     assert "deleted" in str(operation.error)
     assert endpoints.find("service", "a") is None
+
+
+@contextlib.contextmanager
+def load(endpoint: Endpoint, threads: int = 4):
+    """Ask all the time, each time on a connection of its own; all answers, by what they say."""
+    answers, stop = Counter(), threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                answer = ask(endpoint, seconds=60)
+                answers[answer.json() if answer.ok else answer.text] += 1
+            except requests.RequestException as error:
+                answers[repr(error)] += 1
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(threads):
+            pool.submit(work)
+        try:
+            yield answers
+        finally:
+            stop.set()
+
+
+def routers() -> list[psutil.Process]:
+    ours = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in ours if "mnist_deploy.local.core.router" in each.cmdline()]
+
+
+def more(answers: Counter, count: int = 50) -> None:
+    wanted = answers.total() + count
+    until(lambda: answers.total() >= wanted, 60)
+
+
+@pytest.mark.processes
+def test_replicas_come_and_go_under_load_and_no_request_is_lost(endpoints):
+    wanted = DeploymentSpec(recipe(endpoints, 1, run="return os.getpid()"))
+    scale = {n: dataclasses.replace(wanted, replicas=n) for n in (1, 2, 3)}
+    created = EndpointSpec({"a": wanted}, {"a": 100})
+    assert ended(endpoints.put("service", "a", lambda present: created)) == "Succeeded"
+    endpoint = endpoints.get("service", "a")
+    with load(endpoint) as answers:
+        for replicas in (1, 2, 3, 1):
+            operation = endpoints.change(
+                "service",
+                "a",
+                lambda spec, n=replicas: dataclasses.replace(spec, deployments={"a": scale[n]}),
+            )
+            assert ended(operation) == "Succeeded"
+            more(answers)
+    assert answers.total() >= 200
+    assert all(isinstance(pid, int) for pid in answers), answers
+    assert len(answers) == 3
+
+
+@pytest.mark.processes
+def test_a_replica_that_is_killed_loses_what_is_in_flight_and_nothing_else(endpoints):
+    wanted = DeploymentSpec(recipe(endpoints, 1, run="return os.getpid()"), 2)
+    created = EndpointSpec({"a": wanted}, {"a": 100})
+    assert ended(endpoints.put("service", "a", lambda present: created)) == "Succeeded"
+    endpoint = endpoints.get("service", "a")
+    with load(endpoint, threads=1) as answers:
+        more(answers)
+        psutil.Process(next(iter(answers))).kill()
+        more(answers)
+    assert sum(n for answer, n in answers.items() if not isinstance(answer, int)) <= 1
+
+
+@pytest.mark.processes
+def test_traffic_is_split_and_joined_under_load_and_no_request_is_lost(endpoints):
+    blue = DeploymentSpec(recipe(endpoints, "blue"))
+    green = DeploymentSpec(recipe(endpoints, "green"))
+    created = EndpointSpec({"blue": blue}, {"blue": 100}, authentication="none")
+    assert ended(endpoints.put("endpoint", "a", lambda present: created)) == "Succeeded"
+    endpoint = endpoints.get("endpoint", "a")
+
+    def change(**fields) -> None:
+        wanted = dataclasses.replace(endpoint.spec, **fields)
+        assert ended(endpoints.change("endpoint", "a", lambda spec: wanted)) == "Succeeded"
+
+    with load(endpoint) as answers:
+        more(answers)
+        change(deployments={"blue": blue, "green": green})
+        more(answers)
+        assert set(answers) == {"blue"}
+        asked_for = {"azureml-model-deployment": "green"}
+        assert ask(endpoint, **asked_for).json() == "green"
+        change(traffic={"blue": 50, "green": 50})
+        until(lambda: answers["green"])
+        change(authentication="key")
+        until(lambda: any("asks for a key" in str(each) for each in answers))
+        change(authentication="none")
+        change(traffic={"green": 100})
+        change(deployments={"green": green})
+        green_before, blue_before = answers["green"], answers["blue"]
+        more(answers)
+    assert (answers["blue"], answers["green"] > green_before) == (blue_before, True)
+    refused = [each for each in answers if each not in ("blue", "green")]
+    assert all("asks for a key" in each for each in refused), answers
+    until(lambda: not routers())
+
+
+@pytest.mark.processes
+def test_a_router_that_is_killed_comes_back_and_deployments_that_fail_say_why(endpoints):
+    good = DeploymentSpec(recipe(endpoints, "good"))
+    bad = DeploymentSpec(recipe(endpoints, "bad", init="1 / 0"))
+    created = EndpointSpec({"good": good, "bad": bad}, {"good": 100})
+    assert ended(endpoints.put("endpoint", "a", lambda present: created)) == "Failed"
+    endpoint = endpoints.get("endpoint", "a")
+    refused = ask(endpoint, **{"azureml-model-deployment": "bad"})
+    assert (refused.status_code, "init() raised" in refused.json()["message"]) == (502, True)
+    [router] = routers()
+    router.kill()
+    assert ask(endpoint).json() == "good"
 
 
 @pytest.mark.processes
