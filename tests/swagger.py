@@ -90,12 +90,17 @@ class Description:
             schema = self._definitions[name]
         if "discriminator" in schema and isinstance(answer, dict):
             kind = answer.get(schema["discriminator"])
-            base = {"$ref": f"#/definitions/{name}"}
             for subtype, definition in self._definitions.items():
-                is_one = base in definition.get("allOf", ())
-                if is_one and definition.get("x-ms-discriminator-value") == kind:
+                named = definition.get("x-ms-discriminator-value") == kind
+                if named and self._descends(definition, name):
                     return self._merge(definition), subtype
         return self._merge(schema), name
+
+    def _descends(self, definition: dict, name: str) -> bool:
+        """Whether a definition extends the one of that name, perhaps by others between."""
+        bases = [part["$ref"].rpartition("/")[2] for part in definition.get("allOf", ())
+                 if "$ref" in part]  # fmt: skip
+        return name in bases or any(self._descends(self._definitions[b], name) for b in bases)
 
     def _merge(self, schema: dict) -> dict:
         merged = copy.deepcopy({key: value for key, value in schema.items() if key != "allOf"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -19,7 +20,9 @@ import pytest
 import swagger
 from azureml.core import Environment, Model, Webservice, Workspace
 from azureml.core.authentication import TokenAuthentication
-from azureml.core.webservice import AciWebservice
+from azureml.core.compute import AksCompute, ComputeTarget
+from azureml.core.webservice import AciWebservice, AksEndpoint, AksWebservice
+from azureml.exceptions import ComputeTargetException
 from weights_service import make_inference_config
 
 from mnist_deploy import local
@@ -48,6 +51,8 @@ FORMS = [
      r"\1/\3/\4/\2"),
     (rf"(/artifact/v2\.0{WORKSPACE}/artifacts)/batch/metadata/([^/]+)/([^/]+)",
      r"\1/\2/\3/batch/metadata"),
+    # Where the SDK reads clusters.
+    (rf"/rp/workspaces({WORKSPACE}/computes.*)", r"\1"),
 ]  # fmt: skip
 
 # Requests that the SDK sends and no description has.
@@ -61,10 +66,21 @@ NOT_DESCRIBED = {
     r"/msi/[0-9a-f]{64}": "the managed identity's endpoint, which is another service",
     r"/subscriptions": "in Azure's description of subscriptions, which is not in the folder",
     r"/leases": "the local workspace's own",
+    rf"{WORKSPACE}/computes/[^/]+/operations/last": "asked about as an operation of Azure's",
 }
 
 # Fields that no description has, and what the SDK reads them for.
 NEEDED = {
+    "ContainerResourceRequirements.cpuLimit": "the SDK refuses a service on AKS without it",
+    "ContainerResourceRequirements.memoryInGBLimit": "the SDK refuses a service on AKS without it",
+    "AKS.properties.agentVmSize": "as the SDK spells agentVMSize",
+    "AKS.properties.clusterPurpose": "the SDK refuses a cluster without it",
+    "AKS.properties.loadBalancerSubnet": "the SDK refuses a cluster without it",
+    "AKS.properties.loadBalancerType": "the SDK refuses a cluster without it",
+    "AKSEndpointResponse.createdBy": "as of the other services",
+    "AKSEndpointResponse.versions": "AksEndpoint.versions; the description calls them variants",
+    "AKSServiceResponse.createdBy": "Webservice.created_by, which the SDK prints",
+    "AKSServiceResponse.environmentImageRequest": "Webservice.environment is read from it",
     "ModelErrorResponse.correlation": "all of an error's text that Model.delete shows",
     "Workspace.sku": "Workspace.sku; later versions of the description have it",
     "Model.createdBy": "Model.created_by, which the SDK prints",
@@ -121,9 +137,13 @@ def recorded(home: Path) -> Iterator[list[Exchange]]:
     server.app = Recorder(create_app(store, endpoints, Leases(), token, host), exchanges)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
+    alive = open(runtime / "alive", "w")  # noqa: SIM115 - locked while it is open
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    print(os.getpid(), file=alive, flush=True)
     try:
         yield exchanges
     finally:
+        alive.close()
         server.shutdown()
         server.server_close()
         endpoints.stop_all()
@@ -208,11 +228,32 @@ def use_all_calls(home: Path, folder: Path) -> None:
     with pytest.raises(Exception, match="WebserviceNotFound"):
         Webservice(ws, "svc")
     Model(ws, "large").delete()
+    use_clusters(ws, folder)
     stranger = TokenAuthentication(lambda audience: "no.token.here", cloud="AzureCloud")
     stranger._cloud_type = ws._auth_object._cloud_type
     with contextlib.suppress(Exception):
         Workspace.get(ws.name, auth=stranger, subscription_id=ws.subscription_id,
                       resource_group="local")  # fmt: skip
+
+
+def use_clusters(ws: Workspace, folder: Path) -> None:
+    cluster = ComputeTarget.create(ws, "cluster", AksCompute.provisioning_configuration())
+    cluster.wait_for_completion()
+    ComputeTarget.list(ws)
+    script = make_inference_config(folder, "def init(): pass\ndef run(raw): return 1\n")
+    config = AksWebservice.deploy_configuration(token_auth_enabled=True, memory_gb=1)
+    service = Model.deploy(ws, "aks", [], script, config, cluster)
+    service.wait_for_deployment()
+    service.get_access_token()
+    config = AksEndpoint.deploy_configuration(num_replicas=1, version_name="one")
+    endpoint = Model.deploy(ws, "versions", [], script, config, cluster)
+    endpoint.wait_for_deployment()
+    endpoint.update_version("one", traffic_percentile=50, description="half")
+    endpoint.wait_for_deployment()
+    with pytest.raises(ComputeTargetException, match="first delete"):
+        cluster.delete()
+    for each in (service, endpoint, cluster):
+        each.delete()
 
 
 @pytest.fixture(scope="module")

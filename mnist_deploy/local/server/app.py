@@ -11,12 +11,14 @@ from ..core.endpoints import Endpoints
 from ..core.store import Store
 from .authentication import authentication_api, check_token
 from .blobs import blob_api
+from .computes import compute_api
 from .leases import Leases, lease_api
 from .workspace import workspace_api
 
 STATUS = {
     faults.Conflict: (409, "Conflict"),
     faults.Denied: (401, "AuthenticationFailed"),
+    faults.InUse: (409, "InUse"),
     faults.Invalid: (400, "BadRequest"),
     faults.NotFound: (404, "ResourceNotFound"),
     faults.NotSupported: (501, "NotImplemented"),
@@ -39,7 +41,7 @@ def create_app(store: Store, endpoints: Endpoints, leases: Leases, token: str, h
     )
     app.extensions.update(store=store, endpoints=endpoints, leases=leases)
     app.before_request(check_token)
-    for api in (authentication_api, lease_api, workspace_api, blob_api):
+    for api in (authentication_api, lease_api, workspace_api, blob_api, compute_api):
         app.register_blueprint(api)
     for rest in (v1, v2, portal):
         rest.register(app)

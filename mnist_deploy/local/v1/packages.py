@@ -19,7 +19,7 @@ from ..core.package import context_texts, context_uploads
 from .artifacts import content_uri, store
 from .models import MMS
 from .operations import PACKAGE, accepted, endpoints, package_file
-from .services import recipe_of_image
+from .recipes import recipe_of_image
 
 package_api = Blueprint("packages", __name__)
 

@@ -1,85 +1,36 @@
-"""Web services: deploy, look at, change, delete; their logs and keys."""
+"""Web services: deploy, look at, change, delete; their logs, keys and tokens."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from typing import Annotated, Any, Literal
+import time
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 from flask import Blueprint, Response, jsonify
-from msgspec import Meta, Struct, field, structs, to_builtins
+from msgspec import Meta, Struct, to_builtins
 
-from ..bodies import Document, Labels, body, convert, query, texts
-from ..core.deployments import DeploymentSpec, Recipe, Upload
+from ..bodies import Document, body, query
 from ..core.endpoints import Endpoint, EndpointSpec, new_key
 from ..core.faults import Conflict, Invalid, NotSupported
-from . import no_code
-from .environments import Definition, Python
-from .images import image_recipe, images
-from .models import (
-    CREATOR,
-    MMS,
-    Change,
-    answer,
-    apply_patch,
-    details,
-    find_model,
-    has_all,
-)
-from .notes import Options, check_options, notes_on_environment, notes_on_options
+from ..core.records import Model
+from . import aci, aks
+from .configuration import RECIPES, Service, changed, check_key
+from .models import CREATOR, MMS, Change, answer, details, has_all
 from .operations import accepted, endpoints
 from .refusal import describe as describe_fault
 
-NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
-RECIPES = ("environmentImageRequest", "imageId")  # what a service is made of: one of the two
-CHANGEABLE = {"kvTags", "properties", "description", "authEnabled", "appInsightsEnabled",
-              "sslEnabled", *RECIPES}  # fmt: skip
-KEY = re.compile("[!-~]+")
+REFRESH_TOKENS_AFTER = 3600  # seconds
+TOKEN_LIFE = 13 * 3600  # seconds
+
+Specify = Callable[[Service, EndpointSpec | None, bool], EndpointSpec]
+KINDS: dict[str, Specify] = {
+    "ACI": aci.specify,
+    "AKS": aks.specify,
+    "AKSENDPOINT": aks.specify_endpoint,
+}
 
 service_api = Blueprint("services", __name__)
-
-
-class Resources(Struct):
-    """What Azure takes where nothing is asked for."""
-
-    cpu: float | None = None
-    memory: float | None = field(default=None, name="memoryInGB")
-
-
-class Keys(Struct, rename="camel"):
-    primary_key: str | None = None
-    secondary_key: str | None = None
-
-
-class Service(Options, rename="camel", kw_only=True):
-    """A service as the SDK asks for it; a recipe is kept as it came, to be shown again."""
-
-    name: str
-    compute_type: str | None = None
-    description: str | None = None
-    kv_tags: Labels | None = None
-    properties: Labels | None = None
-    keys: Keys = field(default_factory=Keys)
-    auth_enabled: bool | None = None
-    container_resource_requirements: Resources = field(default_factory=Resources)
-    image_id: str | None = None
-    environment_image_request: dict[str, Any] | None = None
-    overwrite: bool | None = None
-
-
-class Asset(Struct):
-    id: str
-    url: str
-    unpack: bool | None = None
-
-
-class ImageRequest(Struct, rename="camel"):
-    """The SDK's environmentImageRequest: what a container is made of."""
-
-    driver_program: str
-    assets: list[Asset]
-    model_ids: list[str] | None = None
-    environment: Definition | None = None
 
 
 def find_service(name: str) -> Endpoint:
@@ -111,98 +62,18 @@ def validate(**_: str) -> Response:
 @service_api.post(f"{MMS}/services")
 def create_service(**_: str) -> Response:
     asked = body(Service)
-    check_request(asked)
-    recipe = find_recipe(asked)
+    if asked.compute_type not in KINDS:
+        raise NotSupported(
+            f"web services of compute type {asked.compute_type}, only {', '.join(KINDS)}"
+        )
+    specify = KINDS[asked.compute_type]
 
     def create(present: EndpointSpec | None) -> EndpointSpec:
         if present and not asked.overwrite:
             raise already_exists(asked.name)
-        return specification(asked, recipe, present)
+        return specify(asked, present, False)
 
     return accepted(endpoints().put("service", asked.name, create))
-
-
-def check_request(asked: Service) -> None:
-    if asked.compute_type != "ACI":
-        raise NotSupported(f"web services of compute type {asked.compute_type}, only ACI")
-    check_options(asked)
-    if not NAME.fullmatch(asked.name):
-        raise Invalid(
-            "service name",
-            f"{asked.name!r} is no name for a service: lower-case letters, digits and "
-            "'-', at most 32, beginning with a letter.",
-        )
-    wanted = asked.container_resource_requirements
-    own = convert(no_code.resources(asked.environment_image_request or {}), Resources)
-    wanted.cpu = next(cpu for cpu in (wanted.cpu, own.cpu, 0.1) if cpu is not None)
-    wanted.memory = next(gb for gb in (wanted.memory, own.memory, 0.5) if gb is not None)
-    for name, value, most in (("cpu_cores", wanted.cpu, 4), ("memory_gb", wanted.memory, 16)):
-        if not 0 < value <= most:
-            raise Invalid(
-                "resources", f"{name} of a container instance is at most {most}, not {value:g}."
-            )
-    for key in (asked.keys.primary_key, asked.keys.secondary_key):
-        check_key(key)
-
-
-def check_key(key: str | None) -> None:
-    if key and not KEY.fullmatch(key):
-        raise Invalid(
-            "key", "A key consists of letters, digits and other signs of ASCII, without spaces."
-        )
-
-
-def find_recipe(asked: Service) -> Recipe:
-    """What the container is made of."""
-    document = asked.environment_image_request
-    if asked.image_id:
-        document = image_recipe(images().get(asked.image_id))
-    recipe, resources = recipe_of_image(document), asked.container_resource_requirements
-    return dataclasses.replace(
-        recipe,
-        cpu_cores=resources.cpu or 0,
-        memory_gb=resources.memory or 0,
-        notes=(*notes_on_options(asked), *recipe.notes),
-    )
-
-
-def recipe_of_image(document: Document | None) -> Recipe:
-    """What an environmentImageRequest asks for, in a container of no particular size."""
-    if document and no_code.lacks_script(document):
-        document = no_code.add_script(document)
-    image = convert(document, ImageRequest)
-    environment = image.environment or Definition()
-    python = environment.python or Python()
-    models = {model.id: model for model in map(find_model, image.model_ids or [])}
-    return Recipe(
-        script=image.driver_program,
-        uploads=tuple(
-            Upload(asset.url.removeprefix("aml://artifact/"), asset.id, bool(asset.unpack))
-            for asset in image.assets
-        ),
-        models=tuple(models.values()),
-        conda=None if python.user_managed_dependencies else python.conda_dependencies,
-        variables=texts(environment.environment_variables),
-        notes=tuple(notes_on_environment(environment)),
-    )
-
-
-def specification(asked: Service, recipe: Recipe, present: EndpointSpec | None) -> EndpointSpec:
-    """What is wanted of the endpoint. One that is overwritten or changed keeps its keys."""
-    keys = {name: key for name, key in to_builtins(asked.keys).items() if key}
-    if present:
-        keys = {"primaryKey": present.primary_key, "secondaryKey": present.secondary_key} | keys
-    return EndpointSpec(
-        deployments={asked.name: DeploymentSpec(recipe)},
-        traffic={asked.name: 100},
-        authentication="key" if asked.auth_enabled else "none",
-        primary_key=keys.get("primaryKey") or new_key(),
-        secondary_key=keys.get("secondaryKey") or new_key(),
-        description=asked.description or "",
-        tags=texts(asked.kv_tags),
-        properties=texts(asked.properties),
-        other=structs.replace(asked, keys=Keys()),
-    )
 
 
 class ServiceQuery(Struct, rename="camel"):
@@ -223,9 +94,10 @@ def list_services(**_: str) -> Response:
 
 
 def is_wanted(service: Endpoint, asked: ServiceQuery) -> bool:
-    models, image = recipe_of(service).models, service.spec.other.image_id or ""
+    request: Service = service.spec.other
+    models, image = models_of(service), request.image_id or ""
     return (
-        asked.compute_type.upper() in ("", "ACI")
+        asked.compute_type.upper() in ("", request.compute_type)
         and has_all(service.spec.tags, asked.tags)
         and has_all(service.spec.properties, asked.properties)
         and asked.model_id in ("", *(model.id for model in models))
@@ -236,8 +108,9 @@ def is_wanted(service: Endpoint, asked: ServiceQuery) -> bool:
     )
 
 
-def recipe_of(service: Endpoint) -> Recipe:
-    return service.spec.deployments[service.name].recipe
+def models_of(service: Endpoint) -> list[Model]:
+    deployments = service.spec.deployments.values()
+    return [model for each in deployments for model in each.recipe.models]
 
 
 @service_api.get(f"{MMS}/services/<name>")
@@ -246,10 +119,7 @@ def show_service(name: str, **_: str) -> Response:
 
 
 def describe(service: Endpoint) -> Document:
-    asked: Service = service.spec.other
-    error = service.deployments[service.name].error
-    recipe = {name: value for name, value in to_builtins(asked).items() if name in RECIPES}
-    return {
+    common: Document = {
         "id": service.name,
         "name": service.name,
         "description": service.spec.description,
@@ -260,22 +130,41 @@ def describe(service: Endpoint) -> Document:
         "createdTime": service.created,
         "updatedTime": service.updated,
         "createdBy": CREATOR,
-        "computeType": "ACI",
         "deploymentType": "HttpRealtimeEndpoint",
-        "containerResourceRequirements": to_builtins(asked.container_resource_requirements),
-        "authEnabled": service.spec.authentication == "key",
-        "appInsightsEnabled": False,
-        "location": "local",
         "scoringUri": f"{service.url}/score",
-        "publicIp": "127.0.0.1",
-        "publicFqdn": "127.0.0.1",
-        "cname": "",
-        "sslEnabled": False,
-        "sslCertificate": "",
-        "sslKey": "",
-        "models": [details(answer(model)) for model in recipe_of(service).models],
-        **({"error": describe_fault(error)} if error else {}),
-        **{name: value for name, value in recipe.items() if value},
+    }
+    match service.spec.other.compute_type:
+        case "ACI":
+            own = aci.describe(service) | describe_deployment(service, service.name)
+        case "AKS":
+            own = aks.describe(service) | describe_deployment(service, service.name)
+        case _:
+            versions = {
+                name: common
+                | {"id": name, "name": name}
+                | aks.describe_version(service, name)
+                | describe_deployment(service, name)
+                for name in service.spec.deployments
+            }
+            errors = [v["error"] for v in versions.values() if "error" in v]
+            own = aks.describe_endpoint(service) | {"versions": versions}
+            own |= {"error": errors[0]} if errors else {}
+    return common | own
+
+
+def describe_deployment(service: Endpoint, name: str) -> Document:
+    """What is the same for a service and for a version of an endpoint."""
+    spec, running = service.spec.deployments[name], service.deployments[name]
+    asked = to_builtins(spec.other)
+    return {
+        "description": spec.description,
+        "kvTags": spec.tags,
+        "properties": spec.properties,
+        "state": running.state,
+        "appInsightsEnabled": bool(spec.other.app_insights_enabled),
+        "models": [details(answer(model)) for model in spec.recipe.models],
+        **({"error": describe_fault(running.error)} if running.error else {}),
+        **{name: asked[name] for name in RECIPES if asked[name]},
     }
 
 
@@ -284,29 +173,10 @@ def update_service(name: str, **_: str) -> Response:
     changes = body(list[Change])
 
     def update(present: EndpointSpec) -> EndpointSpec:
-        before = to_builtins(present.other)
-        document = apply_patch(before, changes, CHANGEABLE)
-        renewed = [field for field in RECIPES if document[field] != before[field]]
-        if renewed:
-            document |= {field: None for field in RECIPES if field not in renewed}
-        asked = convert(document, Service)
-        check_options(asked)
-        check_properties(present.properties, texts(asked.properties))
-        recipe = present.deployments[name].recipe
-        return specification(asked, find_recipe(asked) if renewed else recipe, present)
+        asked = changed(present.other, changes)
+        return KINDS[asked.compute_type or ""](asked, present, True)
 
     return accepted(endpoints().change("service", name, update))
-
-
-def check_properties(present: dict[str, str], wanted: dict[str, str]) -> None:
-    """Properties can be added and not changed, as on Azure."""
-    for name, value in present.items():
-        if wanted.get(name) != value:
-            raise Invalid(
-                "property",
-                f"{name} is {value!r}: properties of a service can be added and not changed. "
-                "Tags can.",
-            )
 
 
 @service_api.delete(f"{MMS}/services/<name>")
@@ -319,12 +189,19 @@ def delete_service(name: str, **_: str) -> Response:
 
 class LogQuery(Struct):
     tail: Annotated[int, Meta(ge=0)] = 5000
+    version: str | None = None
 
 
 @service_api.get(f"{MMS}/services/<name>/logs")
 def show_logs(name: str, **_: str) -> Response:
     lines = query(LogQuery).tail
-    return jsonify(content=find_service(name).deployments[name].log_tail(lines))
+    deployments = find_service(name).deployments
+    if len(deployments) == 1:
+        [deployment] = deployments.values()
+        return jsonify(content=deployment.log_tail(lines))
+    share = lines // max(1, len(deployments))
+    logs = (f"=== version {n} ===\n{d.log_tail(share)}" for n, d in list(deployments.items()))
+    return jsonify(content="\n".join(logs))
 
 
 @service_api.post(f"{MMS}/services/<name>/listkeys")
@@ -350,3 +227,19 @@ def regenerate_key(name: str, **_: str) -> Response:
         return dataclasses.replace(spec, secondary_key=key)
 
     return accepted(endpoints().change("service", name, regenerate))
+
+
+@service_api.post(f"{MMS}/services/<name>/token")
+def issue_token(name: str, **_: str) -> Response:
+    service = find_service(name)
+    if service.spec.authentication != "token":
+        raise Invalid("authentication", f"{name} does not ask for tokens (token_auth_enabled).")
+    token, end = service.issue_token(TOKEN_LIFE)
+    issued = jsonify(
+        accessToken=token,
+        tokenType="Bearer",
+        refreshAfter=int(time.time()) + REFRESH_TOKENS_AFTER,
+        expiryOn=int(end),
+    )
+    issued.status_code = 201
+    return issued

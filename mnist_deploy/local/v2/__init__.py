@@ -6,7 +6,6 @@ from flask import Blueprint, Flask
 
 from . import refusals
 from .codes import code_api
-from .computes import compute_api
 from .datastores import datastore_api
 from .deployments import deployment_api
 from .endpoints import endpoint_api
@@ -19,7 +18,7 @@ from .unsupported import unsupported_api
 def register(app: Flask) -> None:
     """Let `app` answer azure-ai-ml; errors of these routes come in its own schema."""
     v2 = Blueprint("v2", __name__)
-    for api in (model_api, environment_api, code_api, datastore_api, compute_api,
+    for api in (model_api, environment_api, code_api, datastore_api,
                 endpoint_api, deployment_api, operation_api, unsupported_api):  # fmt: skip
         v2.register_blueprint(api)
     refusals.install(v2)

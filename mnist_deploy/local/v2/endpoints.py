@@ -110,6 +110,7 @@ def changed(spec: EndpointSpec | None, asked: Asked) -> EndpointSpec:
         description=wanted.description or "",
         tags=texts(asked.tags or {}),
         properties=texts(wanted.properties or {}),
+        compute=(wanted.compute or "").rpartition("/")[2],
         other={
             "compute": wanted.compute,
             "publicNetworkAccess": wanted.public_network_access or "Enabled",

@@ -10,7 +10,7 @@ import pytest
 import requests
 from azureml.core import Environment, Model
 from azureml.core.model import InferenceConfig
-from azureml.core.webservice import AciWebservice, AksWebservice, Webservice
+from azureml.core.webservice import AciWebservice, Webservice
 from azureml.exceptions import WebserviceException
 from weights_service import SCRIPT, make_inference_config
 
@@ -375,17 +375,6 @@ def test_a_key_that_no_header_can_carry_is_refused(deploy, service, call, mms):
     odd = {"keyType": "Primary", "keyValue": "two words"}
     answer = call("POST", f"{mms}/services/shared/regenerateKeys", json=odd)
     assert (answer.status_code, answer.json()["code"]) == (400, "InvalidKey")
-
-
-def test_kubernetes_is_named(local_ws, registered, inference_config):
-    with pytest.raises(Exception, match=r"501|does not support"):
-        Model.deploy(
-            local_ws,
-            "on-aks",
-            [registered],
-            inference_config,
-            AksWebservice.deploy_configuration(),
-        )
 
 
 @pytest.mark.parametrize(

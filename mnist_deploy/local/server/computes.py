@@ -1,0 +1,188 @@
+"""Clusters that services are deployed to: here a name and nothing more."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flask import Blueprint, Response, current_app, jsonify, request, url_for
+from msgspec import Struct
+
+from ..bodies import Document, Labels, body, texts
+from ..core.endpoints import Endpoints
+from ..core.faults import InUse, Invalid, NotSupported
+from ..core.records import Compute, now
+from ..core.store import Store
+from .workspace import WORKSPACE
+
+COMPUTES = f"{WORKSPACE}/computes"
+OTHER_COMPUTES = f"/rp/workspaces{COMPUTES}"  # where SDK v1 reads them
+NAME = re.compile(r"[A-Za-z][-A-Za-z0-9]{1,31}")
+KINDS = ("AKS", "Kubernetes")
+WHAT_IT_IS = (
+    "A cluster of the local workspace: a name and nothing more. What is deployed to it runs as "
+    "processes of this machine."
+)
+
+compute_api = Blueprint("computes", __name__)
+
+
+class Ssl(Struct, rename="camel"):
+    """The certificate and its key are not kept."""
+
+    status: str | None = None
+    cname: str | None = None
+    leaf_domain_label: str | None = None
+
+
+class Settings(Struct, rename="camel"):
+    agent_count: int | None = None
+    agent_vm_size: str | None = None
+    cluster_purpose: str | None = None
+    ssl_configuration: Ssl | None = None
+    aks_networking_configuration: dict[str, Any] | None = None
+    load_balancer_type: str | None = None
+    load_balancer_subnet: str | None = None
+    namespace: str | None = None
+
+
+class Properties(Struct, rename="camel"):
+    compute_type: str
+    description: str | None = None
+    resource_id: str | None = None
+    compute_location: str | None = None
+    properties: Settings | None = None
+
+
+class Asked(Struct):
+    properties: Properties
+    tags: Labels | None = None
+
+
+def store() -> Store:
+    return current_app.extensions["store"]
+
+
+@compute_api.put(f"{COMPUTES}/<compute>")
+def put_compute(compute: str, **_: str) -> Response:
+    asked = body(Asked)
+    wanted = asked.properties
+    if wanted.compute_type not in KINDS:
+        raise NotSupported(f"computes of type {wanted.compute_type}, only {' and '.join(KINDS)}")
+    if not NAME.fullmatch(compute):
+        raise Invalid(
+            "compute name",
+            f"{compute!r} is no name for a compute: letters, digits and '-', from 2 to 32, "
+            "beginning with a letter.",
+        )
+    settings = wanted.properties or Settings()
+    if settings.aks_networking_configuration:
+        raise NotSupported("clusters in a virtual network (vnet_name)")
+    if re.match("standard_n", settings.agent_vm_size or "", re.IGNORECASE):
+        raise NotSupported(f"clusters with GPUs (vm_size {settings.agent_vm_size})")
+    record = Compute(
+        compute,
+        wanted.compute_type,
+        now(),
+        description=wanted.description or "",
+        tags=texts(asked.tags),
+        resource_id=wanted.resource_id or "",
+        settings=settings_to_keep(settings),
+    )
+    with store().transaction():
+        before = store().find(Compute, compute)
+        if before is not None:
+            store().delete(Compute, compute, before.version)
+        store().put(record)
+    return followed(jsonify(describe(record)), compute, 201 if before is None else 200)
+
+
+def settings_to_keep(settings: Settings) -> Document:
+    ssl = settings.ssl_configuration
+    return {
+        "agentCount": settings.agent_count or 3,
+        "agentVmSize": settings.agent_vm_size or "Standard_D3_v2",
+        "clusterPurpose": settings.cluster_purpose or "FastProd",
+        "clusterFqdn": "",
+        "systemServices": [],
+        "loadBalancerType": settings.load_balancer_type or "PublicIp",
+        "loadBalancerSubnet": settings.load_balancer_subnet or "",
+        "namespace": settings.namespace or "default",
+        "sslConfiguration": {
+            "status": (ssl and ssl.status) or "Disabled",
+            "cname": (ssl and (ssl.cname or ssl.leaf_domain_label)) or "",
+        },
+    }
+
+
+def followed(answer: Response, compute: str, status: int) -> Response:
+    """`answer`, and where the SDK asks how far it is."""
+    answer.status_code = status
+    view = {**(request.view_args or {}), "compute": compute}
+    answer.headers["Azure-AsyncOperation"] = url_for(
+        "computes.show_operation", _external=True, **view
+    )
+    return answer
+
+
+@compute_api.get(f"{COMPUTES}/<compute>/operations/last")
+def show_operation(**_: str) -> Response:
+    """Whatever was asked for is over when it has been answered."""
+    return jsonify(status="Succeeded")
+
+
+@compute_api.get(f"{COMPUTES}/<compute>")
+@compute_api.get(f"{OTHER_COMPUTES}/<compute>")
+def show_compute(compute: str, **_: str) -> Response:
+    return jsonify(describe(store().get(Compute, compute)))
+
+
+@compute_api.get(COMPUTES)
+@compute_api.get(OTHER_COMPUTES)
+def list_computes(**_: str) -> Response:
+    return jsonify(value=[describe(compute) for compute in store().all(Compute)])
+
+
+def describe(compute: Compute) -> Document:
+    root = request.path.removeprefix("/rp/workspaces").partition("/computes")[0]
+    kept = dict(compute.settings)
+    if compute.kind == "AKS":
+        kept.pop("namespace")
+    else:
+        kept = {"namespace": kept["namespace"]}
+    return {
+        "id": f"{root}/computes/{compute.name}",
+        "name": compute.name,
+        "type": "Microsoft.MachineLearningServices/workspaces/computes",
+        "location": "local",
+        "tags": compute.tags,
+        "properties": {
+            "computeType": compute.kind,
+            "computeLocation": "local",
+            "description": " ".join(filter(None, [compute.description, WHAT_IT_IS])),
+            "resourceId": compute.resource_id,
+            "createdOn": compute.created,
+            "modifiedOn": compute.created,
+            "provisioningState": "Succeeded",
+            "provisioningErrors": [],
+            "isAttachedCompute": bool(compute.resource_id),
+            "properties": kept,
+        },
+    }
+
+
+@compute_api.delete(f"{COMPUTES}/<compute>")
+def delete_compute(compute: str, **_: str) -> Response:
+    """Detach or delete: one like the other, for there is nothing behind the name."""
+    endpoints: Endpoints = current_app.extensions["endpoints"]
+    if users := endpoints.on(compute):
+        raise InUse("compute", compute, users)
+    if store().find(Compute, compute) is None:
+        return Response(status=204)
+    store().delete(Compute, compute, "1")
+    return followed(Response(), compute, 202)
+
+
+@compute_api.post(f"{COMPUTES}/<compute>/listKeys")
+def show_credentials(**_: str) -> Response:
+    raise NotSupported("credentials of a cluster")

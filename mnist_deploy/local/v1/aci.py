@@ -1,0 +1,79 @@
+"""Services on Azure Container Instances: one container, open to all unless keys are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import structs, to_builtins
+
+from ..bodies import Document
+from ..core.endpoints import Endpoint, EndpointSpec
+from ..core.faults import NotSupported
+from .configuration import (
+    DataCollection,
+    Service,
+    check_name,
+    deployment,
+    endpoint,
+    resources_of,
+)
+
+MOST_CORES, MOST_MEMORY = 4, 16  # cores and GB: what a container instance can have
+
+
+def specify(asked: Service, present: EndpointSpec | None, keep: bool) -> EndpointSpec:
+    """What is wanted; `keep` the containers of `present` where they are as wanted."""
+    check_name(asked.name)
+    collection = asked.data_collection or DataCollection()
+    refuse_untrue(
+        ssl_enabled=asked.ssl_enabled,
+        enable_app_insights=asked.app_insights_enabled,
+        vnet_name=asked.vnet_configuration,
+        cmk_vault_base_url=asked.encryption_properties,
+        collect_model_data=collection.storage_enabled or collection.event_hub_enabled,
+    )
+    resources = resources_of(asked, MOST_CORES, MOST_MEMORY)
+    asked = structs.replace(asked, container_resource_requirements=resources)
+    before = present.deployments.get(asked.name) if present and keep else None
+    return endpoint(
+        asked,
+        {asked.name: deployment(asked, tuple(notes(asked)), 1, before)},
+        {asked.name: 100},
+        "key" if asked.auth_enabled else "none",
+        present,
+    )
+
+
+def refuse_untrue(**options: object) -> None:
+    """Raise `NotSupported` for what cannot be left out without a word."""
+    for name, value in options.items():
+        if value:
+            raise NotSupported(f"a web service with {name}")
+
+
+def notes(asked: Service) -> Iterator[str]:
+    if asked.location:
+        yield f"location: not {asked.location} but this machine"
+    if asked.dns_name_label:
+        yield (
+            f"dns_name_label: {asked.dns_name_label} is no name here; "
+            "scoring_uri has the address, on 127.0.0.1"
+        )
+
+
+def describe(service: Endpoint) -> Document:
+    """What only a service on ACI has to tell."""
+    asked: Service = service.spec.other
+    resources = to_builtins(asked.container_resource_requirements)
+    return {
+        "computeType": "ACI",
+        "authEnabled": service.spec.authentication == "key",
+        "containerResourceRequirements": {name: resources[name] for name in ("cpu", "memoryInGB")},
+        "location": "local",
+        "publicIp": "127.0.0.1",
+        "publicFqdn": "127.0.0.1",
+        "cname": "",
+        "sslEnabled": False,
+        "sslCertificate": "",
+        "sslKey": "",
+    }

@@ -1,0 +1,254 @@
+"""What the SDK sends to have something served: the deployment configurations of ACI and AKS."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, field, structs, to_builtins
+
+from ..bodies import Document, Labels, convert, texts
+from ..core.deployments import DeploymentSpec, Recipe
+from ..core.endpoints import EndpointSpec, new_key
+from ..core.faults import Invalid
+from . import no_code
+from .models import Change
+from .recipes import find_recipe
+
+NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
+KEY = re.compile("[!-~]+")
+RECIPES = ("environmentImageRequest", "imageId")  # what a service is made of: one of the two
+
+
+Positive = Annotated[int, Meta(gt=0)]
+
+
+class Resources(Struct):
+    cpu: float | None = None
+    cpu_limit: float | None = field(default=None, name="cpuLimit")
+    memory: float | None = field(default=None, name="memoryInGB")
+    memory_limit: float | None = field(default=None, name="memoryInGBLimit")
+    gpu: int | None = None
+
+
+class AutoScaler(Struct, rename="camel"):
+    autoscale_enabled: bool | None = None
+    min_replicas: Positive | None = None
+    max_replicas: Positive | None = None
+    target_utilization: Positive | None = None
+    refresh_period_in_seconds: Positive | None = None
+
+
+class Keys(Struct, rename="camel"):
+    primary_key: str | None = None
+    secondary_key: str | None = None
+
+
+class DataCollection(Struct, rename="camel"):
+    storage_enabled: bool | None = None
+    event_hub_enabled: bool | None = None
+
+
+class Service(Struct, rename="camel", kw_only=True):
+    """A service, or a version of an AKS endpoint, as it is asked for.
+
+    Kept as it came: what a GET shows and a PATCH changes.
+    """
+
+    name: str
+    compute_type: str | None = None
+    compute_name: str | None = None
+    description: str | None = None
+    kv_tags: Labels | None = None
+    properties: Labels | None = None
+    overwrite: bool | None = None
+
+    # What it is made of.
+    image_id: str | None = None
+    environment_image_request: dict[str, Any] | None = None
+    container_resource_requirements: Resources | None = None
+    app_insights_enabled: bool | None = None
+    data_collection: DataCollection | None = None
+    scoring_timeout_ms: Positive | None = None
+    max_concurrent_requests_per_container: Positive | None = None
+    max_queue_wait_ms: Positive | None = None
+
+    # How it is reached.
+    auth_enabled: bool | None = None
+    aad_auth_enabled: bool | None = None
+    keys: Keys | None = None
+    location: str | None = None
+    dns_name_label: str | None = None
+    ssl_enabled: bool | None = None
+    vnet_configuration: dict[str, Any] | None = None
+    encryption_properties: dict[str, Any] | None = None
+    namespace: str | None = None
+
+    # How many of it there are.
+    num_replicas: Positive | None = None
+    auto_scaler: AutoScaler | None = None
+    liveness_probe_requirements: dict[str, int | None] | None = None
+
+    # As a version of an endpoint; as an endpoint, the versions.
+    traffic_percentile: Annotated[float, Meta(ge=0, le=100)] | None = None
+    is_default: bool | None = None
+    type: str | None = None
+    versions: dict[str, Service] | None = None
+
+    @property
+    def made_of(self) -> list[Any]:
+        """What changes only with new containers."""
+        return [
+            self.image_id,
+            self.environment_image_request,
+            self.container_resource_requirements,
+            self.app_insights_enabled,
+            self.scoring_timeout_ms,
+        ]
+
+
+def check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise Invalid(
+            "service name",
+            f"{name!r} is no name for a service: lower-case letters, digits and '-', at most 32, "
+            "beginning with a letter.",
+        )
+
+
+def check_key(key: str | None) -> None:
+    if key and not KEY.fullmatch(key):
+        raise Invalid(
+            "key", "A key consists of letters, digits and other signs of ASCII, without spaces."
+        )
+
+
+def resources_of(asked: Service, most_cores: float, most_memory: float) -> Resources:
+    """What is asked for, or what Azure takes where nothing is.
+
+    Raises
+    ------
+    Invalid
+        If nobody has as much.
+    """
+    resources = structs.replace(asked.container_resource_requirements or Resources())
+    own = convert(no_code.resources(asked.environment_image_request or {}), Resources)
+    resources.cpu = next(cpu for cpu in (resources.cpu, own.cpu, 0.1) if cpu is not None)
+    resources.memory = next(gb for gb in (resources.memory, own.memory, 0.5) if gb is not None)
+    for name, value, most in (
+        ("cpu_cores", resources.cpu, most_cores),
+        ("cpu_cores_limit", resources.cpu_limit, most_cores),
+        ("memory_gb", resources.memory, most_memory),
+        ("memory_gb_limit", resources.memory_limit, most_memory),
+    ):
+        if value is not None and not 0 < value <= most:
+            raise Invalid(
+                "resources", f"{name} of a container is at most {most:g} here, not {value:g}."
+            )
+    return resources
+
+
+def build_recipe(asked: Service, notes: tuple[str, ...]) -> Recipe:
+    recipe = find_recipe(asked.image_id, asked.environment_image_request)
+    resources = asked.container_resource_requirements or Resources()
+    timeout = asked.scoring_timeout_ms
+    return replace(
+        recipe,
+        cpu_cores=resources.cpu_limit or resources.cpu or 0,
+        memory_gb=resources.memory_limit or resources.memory or 0,
+        variables=recipe.variables | ({"SCORING_TIMEOUT_MS": str(timeout)} if timeout else {}),
+        notes=(*notes, *recipe.notes),
+    )
+
+
+def deployment(
+    asked: Service, notes: tuple[str, ...], replicas: int, present: DeploymentSpec | None
+) -> DeploymentSpec:
+    """What is wanted of the containers; with those of `present`, if they can stay."""
+    if present is not None and present.other.made_of == asked.made_of:
+        recipe = present.recipe
+    else:
+        recipe = build_recipe(asked, notes)
+    return DeploymentSpec(
+        recipe,
+        replicas,
+        asked.description or "",
+        texts(asked.kv_tags),
+        texts(asked.properties),
+        other=asked,
+    )
+
+
+def endpoint(
+    asked: Service,
+    deployments: dict[str, DeploymentSpec],
+    traffic: dict[str, int],
+    authentication: str,
+    present: EndpointSpec | None,
+) -> EndpointSpec:
+    """What is wanted of the address. One that is overwritten or changed keeps its keys."""
+    given = asked.keys or Keys()
+    primary, secondary = given.primary_key, given.secondary_key
+    for key in (primary, secondary):
+        check_key(key)
+    return EndpointSpec(
+        deployments,
+        traffic,
+        authentication=authentication,
+        primary_key=primary or (present.primary_key if present else new_key()),
+        secondary_key=secondary or (present.secondary_key if present else new_key()),
+        description=asked.description or "",
+        tags=texts(asked.kv_tags),
+        properties=texts(asked.properties),
+        compute=asked.compute_name or "",
+        other=structs.replace(asked, keys=None),
+    )
+
+
+def changed(present: Service, changes: list[Change]) -> Service:
+    """A service after the operations of a JSON patch.
+
+    Raises
+    ------
+    Invalid
+        If a path leads nowhere, or the result is none that could be asked for.
+    """
+    document: Document = to_builtins(present)
+    for change in changes:
+        *folders, name = change.path.strip("/").split("/")
+        name = "kvTags" if name == "tags" else name  # as the SDK calls them in a version
+        place = document
+        for folder in folders:
+            if place.get(folder) is None:
+                place[folder] = {}
+            place = place[folder]
+            if not isinstance(place, dict):
+                raise Invalid("patch", f"{change.path} leads nowhere.")
+        match change.op.lower():
+            case "add" | "replace":
+                place[name] = change.value
+            case "remove" if name in place:
+                del place[name]
+            case _:
+                raise Invalid("patch", f"{change.op} {change.path} cannot be done.")
+        if name in RECIPES:
+            place |= {other: None for other in RECIPES if other != name}
+        if name == "numReplicas":
+            place["autoScaler"] = {**(place.get("autoScaler") or {}), "autoscaleEnabled": False}
+    after = convert(document, Service)
+    if (after.name, after.compute_type) != (present.name, present.compute_type):
+        raise Invalid("patch", "A service keeps its name and its kind.")
+    check_properties(texts(present.properties), texts(after.properties))
+    return after
+
+
+def check_properties(present: dict[str, str], wanted: dict[str, str]) -> None:
+    """Properties can be added and not changed, as on Azure."""
+    for name, value in present.items():
+        if wanted.get(name) != value:
+            raise Invalid(
+                "property",
+                f"{name} is {value!r}: properties of a service can be added and not changed. "
+                "Tags can.",
+            )
