@@ -31,6 +31,7 @@ from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.server.app import create_app
 from mnist_deploy.local.server.https import HttpsServer
 from mnist_deploy.local.server.leases import Leases
+from mnist_deploy.local.server.life import hold
 from mnist_deploy.local.tls import Endpoint, create_token
 
 pytestmark = pytest.mark.skipif(
@@ -141,7 +142,8 @@ def recorded(home: Path) -> Iterator[list[Exchange]]:
     fcntl.flock(alive, fcntl.LOCK_EX)
     print(os.getpid(), file=alive, flush=True)
     try:
-        yield exchanges
+        with hold(runtime):
+            yield exchanges
     finally:
         alive.close()
         server.shutdown()

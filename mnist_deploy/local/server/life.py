@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TextIO
 
 from ..core.endpoints import Endpoints
 from ..core.store import Store, UnreadableStore
@@ -37,10 +38,7 @@ def run(home: Path, port: int, first_user: int) -> None:
         If what is registered there cannot be read.
     """
     runtime = home / "run"
-    alive = open(runtime / "alive", "a")  # noqa: SIM115 - open, and so locked, while we live
-    fcntl.flock(alive, fcntl.LOCK_EX)
-    alive.truncate(0)
-    print(os.getpid(), file=alive, flush=True)
+    alive = hold(runtime)  # noqa: F841 - open, and so locked, while we live
     leases = Leases()
     if not leases.add(first_user):
         return
@@ -60,6 +58,15 @@ def run(home: Path, port: int, first_user: int) -> None:
         (runtime / "endpoint.json").unlink(missing_ok=True)
         endpoints.stop_all()
         store.close()
+
+
+def hold(runtime: Path) -> TextIO:
+    """The file whose lock says that a control plane lives, and whose content says which."""
+    alive = open(runtime / "alive", "a")  # noqa: SIM115 - closing it would let go
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    alive.truncate(0)
+    print(os.getpid(), file=alive, flush=True)
+    return alive
 
 
 def watch(store: Store, leases: Leases) -> None:
