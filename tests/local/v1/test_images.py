@@ -87,16 +87,6 @@ def test_deploys_from_model(local_ws, model, deployed, capsys):
         assert differing.count(line) == 2  # streamed, and in the log
 
 
-def test_a_script_that_fails_says_why(local_ws, model, configuration, tmp_path):
-    config = configuration()
-    (tmp_path / "score.py").write_text("import nothing_of_that_name\ndef run(raw): pass\n")
-    service = Webservice.deploy_from_model(local_ws, "by-image-failing", [model], config)
-    with pytest.raises(WebserviceException, match="nothing_of_that_name"):
-        service.wait_for_deployment()
-    assert "ModuleNotFoundError" in service.get_logs()
-    service.delete()
-
-
 def test_images_are_counted_found_and_deleted(local_ws, model, configuration):
     made = [
         ContainerImage.create(local_ws, "numbers-img", [model], configuration(tags={"n": str(n)}))
@@ -127,8 +117,12 @@ def test_images_are_counted_found_and_deleted(local_ws, model, configuration):
         Image(local_ws, "numbers-img")
 
 
-def test_a_service_changes_from_image_to_image(local_ws, model, configuration, deployed, tmp_path):
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::FutureWarning")
+def test_a_service_changes_from_image_to_image_to_environment_and_back(
+    local_ws, model, configuration, deployed, tmp_path
+):
     deployed.wait_for_deployment()
+    image = ContainerImage.create(local_ws, "back", [model], configuration())
     (tmp_path / "score.py").write_text("def init(): pass\ndef run(raw): return 'later'\n")
     later = ContainerImage.create(local_ws, "later", [model], configuration())
     deployed.update(image=later, tags={"now": "later"})
@@ -136,20 +130,13 @@ def test_a_service_changes_from_image_to_image(local_ws, model, configuration, d
     assert deployed.run("[]") == "later"
     assert (deployed.image_id, deployed.tags) == ("later:1", {"now": "later"})
 
-
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::FutureWarning")
-def test_a_service_changes_from_image_to_environment_and_back(
-    local_ws, model, configuration, deployed, tmp_path
-):
-    deployed.wait_for_deployment()
-    (tmp_path / "later.py").write_text("def init(): pass\ndef run(raw): return 'later'\n")
-    later = InferenceConfig("later.py", environment=Environment("later"))
-    service = Model.deploy(local_ws, "by-image", [model], later, overwrite=True)
+    (tmp_path / "last.py").write_text("def init(): pass\ndef run(raw): return 'last'\n")
+    last = InferenceConfig("last.py", environment=Environment("last"))
+    service = Model.deploy(local_ws, "by-image", [model], last, overwrite=True)
     service.wait_for_deployment()
-    assert service.run("[]") == "later"
+    assert service.run("[]") == "last"
     assert service.image_id is None
 
-    image = ContainerImage.create(local_ws, "back", [model], configuration())
     service = Webservice.deploy_from_image(local_ws, "by-image", image, overwrite=True)
     service.wait_for_deployment()
     assert json.loads(service.run("[]")) == ["here", "17"]
