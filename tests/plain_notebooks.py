@@ -36,7 +36,7 @@ def run_notebook(path: Path, home: Path, *options: str) -> tuple[str, dict]:
     str
         All that it printed.
     dict
-        What its last cell printed as JSON, after the word PROBE.
+        What a cell printed as JSON, after the word PROBE.
     """
     command = ["jupyter", "execute", "--inplace", str(path.relative_to(path.parents[1]))]
     run = subprocess.run(
@@ -51,4 +51,4 @@ def run_notebook(path: Path, home: Path, *options: str) -> tuple[str, dict]:
     assert run.returncode == 0, run.stderr
     cells = nbformat.read(path, as_version=4).cells
     printed = "".join(o.get("text", "") for cell in cells for o in cell.get("outputs", []))
-    return printed, json.loads(printed.rpartition("PROBE")[2])
+    return printed, json.loads(printed.rpartition("PROBE")[2].splitlines()[0])

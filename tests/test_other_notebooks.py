@@ -1,5 +1,5 @@
 """Notebooks in the plain style of Microsoft's other deployment notebooks, run through ``exec``:
-several models in one service, Application Insights, AKS, AKS with SSL.
+several models in one service, AKS, AKS with SSL.
 
 They are ours from the first word to the last, and know nothing of this project.
 """
@@ -143,6 +143,121 @@ SEVERAL_MODELS = [
 ]
 
 
+CLUSTER = """
+from azureml.core.compute import AksCompute, ComputeTarget
+from azureml.core.compute_target import ComputeTargetException
+
+aks_name = "my-aks-9"
+try:
+    aks_target = ComputeTarget(workspace=ws, name=aks_name)
+    print("Found an existing cluster, use it.")
+except ComputeTargetException:
+    prov_config = AksCompute.provisioning_configuration()
+    aks_target = ComputeTarget.create(
+        workspace=ws, name=aks_name, provisioning_configuration=prov_config
+    )
+
+if aks_target.get_status() != "Succeeded":
+    aks_target.wait_for_completion(show_output=True)
+print(aks_target.provisioning_state, aks_target.provisioning_errors)
+"""
+
+DEPLOY_TO_AKS = """
+%%time
+from azureml.core.webservice import AksWebservice, Webservice
+
+aks_config = AksWebservice.deploy_configuration()
+service = Model.deploy(
+    workspace=ws,
+    name="aks-service-1",
+    models=[model],
+    inference_config=inference_config,
+    deployment_config=aks_config,
+    deployment_target=aks_target,
+)
+service.wait_for_deployment(show_output=True)
+print(service.state)
+print(service.get_logs())
+"""
+
+CALL_WITH_A_KEY = """
+import requests
+
+key1, key2 = service.get_keys()
+headers = {"Content-Type": "application/json", "Authorization": "Bearer " + key1}
+resp = requests.post(service.scoring_uri, data=test_sample, headers=headers)
+print("POST to url", service.scoring_uri)
+print("prediction:", resp.text)
+"""
+
+CLEAN_UP_AKS = """
+%%time
+service.delete()
+model.delete()
+aks_target.delete()
+"""
+
+PROBE = """
+print("PROBE" + json.dumps({
+    "state": state,
+    "predicted": [prediction["result"], resp.json()["result"]],
+    "expected": joblib.load("regression.pkl").predict(dataset_x[:2]).tolist(),
+    "without a key": requests.post(service.scoring_uri, data=test_sample).status_code,
+    "logged": "rows to score: 2" in service.get_logs(),
+    "uri": service.scoring_uri,
+}))
+"""
+
+ON_AKS = [
+    WORKSPACE,
+    TRAIN,
+    REGISTER,
+    SCRIPT,
+    ENVIRONMENT,
+    CLUSTER,
+    DEPLOY_TO_AKS,
+    SERVE_TEST_SAMPLE,
+    CALL_WITH_A_KEY,
+    """
+    service.regen_key("Primary")
+    assert service.get_keys()[0] != key1
+    aks_config = AksWebservice.deploy_configuration(
+        autoscale_enabled=False, num_replicas=2, cpu_cores=0.5, memory_gb=0.5, tags={"a": "b"}
+    )
+    service.update(num_replicas=2, autoscale_enabled=False, description="two of them")
+    service.wait_for_deployment(show_output=True)
+    state = service.state
+    """,
+    PROBE,
+    CLEAN_UP_AKS,
+]
+
+WITH_SSL = [
+    WORKSPACE,
+    TRAIN,
+    REGISTER,
+    SCRIPT,
+    ENVIRONMENT,
+    """
+    from azureml.core.compute import AksCompute, ComputeTarget
+
+    prov_config = AksCompute.provisioning_configuration()
+    # A domain below that of the region, and Microsoft's certificate for it.
+    prov_config.enable_ssl(leaf_domain_label="contoso", overwrite_existing_domain=True)
+    aks_target = ComputeTarget.create(
+        workspace=ws, name="aks-ssl-1", provisioning_configuration=prov_config
+    )
+    aks_target.wait_for_completion(show_output=True)
+    """,
+    DEPLOY_TO_AKS,
+    SERVE_TEST_SAMPLE,
+    CALL_WITH_A_KEY,
+    "state = service.state",
+    PROBE,
+    CLEAN_UP_AKS,
+]
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run a notebook, and return what it printed and what its probe found."""
@@ -161,3 +276,19 @@ def test_several_models_in_one_service(run):
     assert [found["first"], found["second"]] == found["expected"]
     assert "environment: scikit-learn: wanted ==0.22.1, found" in printed
     assert "sklearn.linear_model.ridge is no more" in printed
+
+
+@pytest.mark.parametrize(
+    ("cells", "state"),
+    [
+        pytest.param(ON_AKS, "Healthy", id="on AKS"),
+        pytest.param(WITH_SSL, "Healthy", id="with SSL"),
+    ],
+)
+def test_services_on_aks(run, cells, state):
+    _, found = run(cells)
+    assert found["state"] == state
+    assert found["predicted"] == [found["expected"]] * 2
+    assert found["without a key"] == 401
+    assert found["uri"].startswith("http://127.0.0.1:")
+    assert found["logged"]
