@@ -46,4 +46,12 @@ def model_line(model: dict[str, Any]) -> str:
 
 def service_line(service: dict[str, Any]) -> str:
     models = {model: None for each in service["deployments"] for model in each["models"]}
-    return "  ".join([service["name"], service["state"], service["uri"], ", ".join(models)])
+    parts = [service["name"], service["state"], service["uri"], ", ".join(models)]
+    return "  ".join([*filter(None, parts), usage(**service["usage"])])
+
+
+def usage(requests: int, failed: int, p50: float | None, p95: float | None) -> str:
+    counts = f"{requests} requests, {failed} failed"
+    if p50 is None or p95 is None:
+        return counts
+    return f"{counts}, p50 {1000 * p50:.3g} ms, p95 {1000 * p95:.3g} ms"

@@ -54,6 +54,8 @@ class Recipe:
     cpu_cores, memory_gb : float
     max_pending : int or None
         How many requests may wait or run in one of its processes; the next is answered 429.
+    insights : bool
+        Its telemetry is kept: requests, failures, durations, what the script prints.
     notes : tuple of str
         What is another way here than was asked for; told in the operation and in the log.
     """
@@ -67,6 +69,7 @@ class Recipe:
     cpu_cores: float = 1.0
     memory_gb: float = 1.0
     max_pending: int | None = None
+    insights: bool = False
     notes: tuple[str, ...] = ()
 
     def all_notes(self) -> list[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .closed import ClosedSigns
-from .container import Access, Container
+from .container import BUCKETS, Access, Container, sum_up
 from .deployments import Deployment, DeploymentSpec, Recipe
 from .faults import Failed, Fault, NotFound
 from .folder import build_folder, script_environment
@@ -27,6 +27,7 @@ from .operations import Operation, Operations
 from .records import now
 from .route import Route, Routes, Target
 from .store import Store
+from .telemetry import SILENT, Telemetry, summary_of
 
 # What differs between the families: azure-ai-ml repeats a request four times that got 503, and
 # expects 424 where a script failed.
@@ -98,6 +99,7 @@ class Endpoint:
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.deployments: dict[str, Deployment] = {}
         self.created = self.updated = now()
+        self.telemetry = Telemetry()
         self._tokens: dict[str, float] = {}
         self._route = Route(self.listener, signs, CLOSED[family])
         # None of these is held while another is awaited whose holder waits for a container.
@@ -122,6 +124,17 @@ class Endpoint:
         if not problems:
             return f"{self.name} has no deployment."
         return " ".join(filter(None, problems)) if all(problems) else None
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """``requests``, ``failed``, ``p50`` and ``p95`` in seconds, None before the first one.
+
+        Of its telemetry, where that is kept; else what its containers have counted.
+        """
+        if any(each.recipe.insights for each in self.spec.deployments.values()):
+            return self.telemetry.summary()
+        counts = [deployment.requests for deployment in list(self.deployments.values())]
+        return summary_of(sum_up(*counts), BUCKETS)
 
     @property
     def routes(self) -> Routes:
@@ -205,7 +218,14 @@ class Endpoints:
         Where the models and the uploaded scripts are.
     folder : Path
         Under it every container gets a folder of its own.
+
+    Attributes
+    ----------
+    ingestion : str
+        The address that telemetry is sent to.
     """
+
+    ingestion = ""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.operations = Operations()
@@ -356,13 +376,16 @@ class Endpoints:
 
         def build(recipe: Recipe) -> Container:
             folder = build_folder(self._folder, self._store, recipe)
+            variables = script_environment(folder, endpoint.name, recipe) | SILENT
+            if recipe.insights:
+                variables |= endpoint.telemetry.variables(self.ingestion, folder)
             container = Container(
                 folder,
                 endpoint.listener,
                 inner,
                 cpu_cores=recipe.cpu_cores,
                 memory_gb=recipe.memory_gb,
-                environment=script_environment(folder, endpoint.name, recipe),
+                environment=variables,
                 on_change=endpoint.route,
             )
             for note in recipe.all_notes():

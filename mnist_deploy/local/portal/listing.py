@@ -15,6 +15,7 @@ from ..core.store import Store
 from .downloads import definition
 
 Shown = dict[str, Any]
+TRACES = 50  # the latest lines of a service's telemetry
 
 
 def describe_workspace(store: Store, endpoints: Endpoints) -> Shown:
@@ -39,6 +40,8 @@ def describe_endpoint(endpoint: Endpoint) -> Shown:
         "tags": spec.tags,
         "properties": spec.properties,
         "created": endpoint.created,
+        "usage": endpoint.usage,
+        "traces": list(endpoint.telemetry.traces)[-TRACES:],
         "deployments": [
             describe_deployment(name, deployment, endpoint)
             for name, deployment in list(endpoint.deployments.items())

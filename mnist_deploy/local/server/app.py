@@ -13,6 +13,7 @@ from .authentication import authentication_api, check_token
 from .blobs import blob_api
 from .computes import compute_api
 from .leases import Leases, lease_api
+from .telemetry import telemetry_api
 from .workspace import workspace_api
 
 STATUS = {
@@ -40,8 +41,9 @@ def create_app(store: Store, endpoints: Endpoints, leases: Leases, token: str, h
         TOKEN=token, HOST=host, PREFERRED_URL_SCHEME="https", PROVIDE_AUTOMATIC_OPTIONS=False
     )
     app.extensions.update(store=store, endpoints=endpoints, leases=leases)
+    endpoints.ingestion = f"http://{host}"
     app.before_request(check_token)
-    for api in (authentication_api, lease_api, workspace_api, blob_api, compute_api):
+    for api in (authentication_api, lease_api, workspace_api, blob_api, compute_api, telemetry_api):
         app.register_blueprint(api)
     for rest in (v1, v2, portal):
         rest.register(app)

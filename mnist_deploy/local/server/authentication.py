@@ -12,7 +12,8 @@ from ..tls import derive
 
 # Addresses that hold a secret of their own, which is checked where they are answered.
 OPEN = ("/blobs", "/discovery/", "/msi/")
-PLAIN = "/metadata/"  # what anybody may know, and both SDKs can only read over http
+# Over plain http: what anybody may know, which both SDKs read so; and telemetry, with its own key.
+PLAIN = ("/metadata/", "/v2.1/track")
 
 authentication_api = Blueprint("authentication", __name__)
 
@@ -28,7 +29,7 @@ def check_token() -> None:
     if request.path.startswith(PLAIN) and request.endpoint is not None:
         return
     if request.scheme != "https":
-        raise Denied("address", "Nothing but the metadata of the cloud is told over plain http.")
+        raise Denied("address", "Nothing else is told over plain http.")
     if request.endpoint is not None and request.path.startswith(OPEN):
         return
     offered = request.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -27,7 +27,6 @@ def specify(asked: Service, present: EndpointSpec | None, keep: bool) -> Endpoin
     collection = asked.data_collection or DataCollection()
     refuse_untrue(
         ssl_enabled=asked.ssl_enabled,
-        enable_app_insights=asked.app_insights_enabled,
         vnet_name=asked.vnet_configuration,
         cmk_vault_base_url=asked.encryption_properties,
         collect_model_data=collection.storage_enabled or collection.event_hub_enabled,

@@ -123,7 +123,6 @@ def checked(asked: Service) -> Service:
     collection = asked.data_collection or DataCollection()
     resources = resources_of(asked, MOST_CORES, MOST_MEMORY)
     refuse_untrue(
-        enable_app_insights=asked.app_insights_enabled,
         collect_model_data=collection.storage_enabled or collection.event_hub_enabled,
         gpu_cores=resources.gpu,
     )

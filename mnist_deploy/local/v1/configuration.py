@@ -103,7 +103,7 @@ class Service(Struct, rename="camel", kw_only=True):
             self.image_id,
             self.environment_image_request,
             self.container_resource_requirements,
-            self.app_insights_enabled,
+            bool(self.app_insights_enabled),
             self.scoring_timeout_ms,
         ]
 
@@ -158,6 +158,7 @@ def build_recipe(asked: Service, notes: tuple[str, ...]) -> Recipe:
         cpu_cores=resources.cpu_limit or resources.cpu or 0,
         memory_gb=resources.memory_limit or resources.memory or 0,
         variables=recipe.variables | ({"SCORING_TIMEOUT_MS": str(timeout)} if timeout else {}),
+        insights=bool(asked.app_insights_enabled),
         notes=(*notes, *recipe.notes),
     )
 

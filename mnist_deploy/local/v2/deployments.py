@@ -215,6 +215,7 @@ def make_recipe(wanted: Properties) -> Recipe:
         },
         cpu_cores=cpu_cores,
         memory_gb=memory_gb,
+        insights=bool(wanted.app_insights_enabled),
         notes=tuple(notes(wanted)),
     )
 
@@ -244,8 +245,6 @@ def notes(wanted: Properties) -> Iterator[str]:
     """What is another way here than was asked for."""
     if wanted.scale_settings and wanted.scale_settings.scale_type == "TargetUtilization":
         yield "scale_settings: nothing scales by itself here; min_instances run"
-    if wanted.app_insights_enabled:
-        yield "app_insights_enabled: no telemetry is kept; get_logs has what the script prints"
 
 
 @deployment_api.delete(f"{DEPLOYMENTS}/<deployment>")

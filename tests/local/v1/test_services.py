@@ -331,7 +331,7 @@ def test_the_later_of_two_deployments_wins_and_both_end(deploy):
 
 @pytest.mark.parametrize("more", [{"ssl_enabled": True, "ssl_cert_pem_file": "c.pem",
                                    "ssl_key_pem_file": "c.pem", "ssl_cname": "x"},
-                                  {"enable_app_insights": True}, {"collect_model_data": True},
+                                  {"collect_model_data": True},
                                   {"vnet_name": "a", "subnet_name": "b"}])  # fmt: skip
 def test_what_a_container_cannot_do_here_is_named(deploy, tmp_path, more):
     (tmp_path / "c.pem").write_text("pem")

@@ -1,0 +1,107 @@
+"""What Microsoft's server tells Application Insights of a service, kept here and nowhere else."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+KEPT = 10_000  # durations, of the latest requests
+TRACES = 1_000  # lines that were logged
+LONGEST_TRACE = 4_000  # characters
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request that was answered; `seconds` is told in whole milliseconds."""
+
+    seconds: float
+    success: bool
+
+
+@dataclass
+class Telemetry:
+    """Counts, durations and lines of one endpoint, in bounded memory.
+
+    Attributes
+    ----------
+    key : str
+        The instrumentation key, which is the secret of who may tell something.
+    requests, failed : int
+    traces : deque of (str, str)
+        When, in ISO 8601, and what the script printed or raised.
+    """
+
+    key: str = field(default_factory=lambda: str(uuid.uuid4()), repr=False)
+    requests: int = 0
+    failed: int = 0
+    traces: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=TRACES))
+    _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, request: Request) -> None:
+        with self._lock:
+            self.requests += 1
+            self.failed += not request.success
+            self._seconds.append(request.seconds)
+
+    def trace(self, time: str, text: str) -> None:
+        with self._lock:
+            self.traces.append((time, text[:LONGEST_TRACE]))
+
+    def summary(self) -> dict[str, Any]:
+        """``requests``, ``failed``, ``p50`` and ``p95`` in seconds, None before the first one."""
+        with self._lock:
+            seconds = sorted(self._seconds)
+            counts = {"requests": self.requests, "failed": self.failed}
+
+        def percentile(share: float) -> float | None:
+            return seconds[min(len(seconds) - 1, int(share * len(seconds)))] if seconds else None
+
+        return {**counts, "p50": percentile(0.5), "p95": percentile(0.95)}
+
+    def variables(self, ingestion: str, folder: Path) -> dict[str, str]:
+        """The environment variables that make Microsoft's server send to `ingestion`.
+
+        What it could not send it keeps in `folder`, which goes with the container.
+        """
+        return {
+            "AML_APP_INSIGHTS_ENABLED": "true",
+            "AML_APP_INSIGHTS_KEY": self.key,
+            "APPLICATIONINSIGHTS_CONNECTION_STRING": (
+                f"InstrumentationKey={self.key};IngestionEndpoint={ingestion}"
+            ),
+            "TMPDIR": str(folder),
+        }
+
+
+def summary_of(counts: Mapping[str, Any], bounds: Sequence[float]) -> dict[str, Any]:
+    """As `Telemetry.summary`, of a histogram with these upper bounds; it has one count more."""
+    histogram = list(counts["histogram"])
+
+    def percentile(share: float) -> float | None:
+        reached = list(accumulate(histogram))
+        if not reached or not reached[-1]:
+            return None
+        return bounds[min(bisect_left(reached, share * reached[-1]), len(bounds) - 1)]
+
+    return {
+        "requests": counts["requests"],
+        "failed": counts["failed"],
+        "p50": percentile(0.5),
+        "p95": percentile(0.95),
+    }
+
+
+# Nothing is told to anybody: neither by a service that asks for no telemetry, whatever its
+# script's variables say, nor about the exporter itself, which tells Microsoft.
+SILENT = {
+    "AML_APP_INSIGHTS_ENABLED": "false",
+    "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
+}

@@ -1,0 +1,103 @@
+"""Application Insights: genuine telemetry of a service, and what strangers send."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import msgspec
+import pytest
+import requests
+from azureml.core import Model
+from azureml.core.webservice import AciWebservice, Webservice
+from weights_service import make_inference_config, until
+
+SCRIPT = """
+import json
+def init(): print("the script has started")
+def run(raw):
+    print("asked for " + raw)
+    if raw == "wrong": raise ValueError("a wrong question")
+    return 1
+"""
+
+
+def listed(call, name: str) -> dict:
+    services = call("GET", "/workspace").json()["services"]
+    return next(service for service in services if service["name"] == name)
+
+
+def usage(call, name: str) -> dict:
+    return listed(call, name)["usage"]
+
+
+@pytest.mark.processes
+def test_a_service_tells_what_it_does_as_long_as_it_is_asked_to(local_ws, call, tmp_path):
+    def deployed(**more) -> AciWebservice:
+        return Model.deploy(
+            local_ws,
+            "watched",
+            [],
+            make_inference_config(tmp_path, SCRIPT),
+            AciWebservice.deploy_configuration(1, 1, **more),
+            overwrite=True,
+        )
+
+    service = deployed(enable_app_insights=True)
+    service.wait_for_deployment()
+    assert Webservice(local_ws, "watched").enable_app_insights
+    for raw in ("one", "two", "wrong"):
+        requests.post(service.scoring_uri, raw, timeout=10)
+    seen = until(lambda: (u := usage(call, "watched"))["requests"] == 3 and u, 30)
+    assert seen["failed"] == 1
+    assert 0 <= seen["p50"] <= seen["p95"] < 5
+    told = until(
+        lambda: len(t := [text for _, text in listed(call, "watched")["traces"]]) > 2 and t
+    )
+    assert any("asked for two" in text for text in told)
+    log = service.get_logs()
+    assert "asked for two" in log
+    assert "a wrong question" in log
+
+    service.update(enable_app_insights=False)
+    service.wait_for_deployment()
+    assert not Webservice(local_ws, "watched").enable_app_insights
+    requests.post(service.scoring_uri, "three", timeout=10)
+    until(lambda: usage(call, "watched")["requests"] >= 4)  # of the histogram, from here on
+    service.delete()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"[]", 200),
+        (b'[{"iKey": "x", "data": {"baseType": "RequestData"}}]', 400),
+        (b"{", 400),
+        (gzip.compress(b"[" + b" " * (20 << 20) + b"]"), 400),
+        (b"\x1f\x8bno gzip", 400),
+    ],
+)
+def test_strangers_are_refused(endpoint, body, status):
+    url = endpoint.url.replace("https", "http") + "/v2.1/track"
+    headers = {"Content-Encoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}
+    answer = requests.post(url, body, headers=headers, timeout=10)
+    assert answer.status_code == status
+    if body.startswith(b"[{"):
+        assert answer.json()["itemsAccepted"] == 0
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [("00:00:00.012", 0.012), ("01:02:03.5", 3723.5), ("1.00:00:00", 86400), ("x", 0), ("", 0)],
+)
+def test_durations(duration, seconds):
+    from mnist_deploy.local.server.telemetry import seconds_of
+
+    assert seconds_of(duration) == pytest.approx(seconds)
+
+
+def test_items_are_typed():
+    from mnist_deploy.local.server.telemetry import Item
+
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(json.dumps([{"iKey": 5}]), type=list[Item])
