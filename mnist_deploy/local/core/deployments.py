@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ class Recipe:
     insights: bool = False
     notes: tuple[str, ...] = ()
 
+    @cached_property
     def all_notes(self) -> list[str]:
+        """`notes`, and what is installed here in other versions than `conda` asks for."""
         return [*self.notes, *differences(self.conda)]
 
 

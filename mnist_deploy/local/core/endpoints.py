@@ -356,7 +356,7 @@ class Endpoints:
         for deployment in ended:
             deployment.end()
         for deployment, recipe in changed:
-            for note in recipe.all_notes():
+            for note in recipe.all_notes:
                 operation.say(note)
             try:
                 deployment.follow(recipe)
@@ -388,7 +388,7 @@ class Endpoints:
                 environment=variables,
                 on_change=endpoint.route,
             )
-            for note in recipe.all_notes():
+            for note in recipe.all_notes:
                 container.log(note)
             return container
 

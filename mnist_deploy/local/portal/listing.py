@@ -5,9 +5,10 @@ Keys are left out by naming what is shown, never by taking something away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ..core.container import BUCKETS
 from ..core.deployments import Deployment, Recipe
 from ..core.endpoints import Endpoint, Endpoints
 from ..core.records import Environment, Model
@@ -55,7 +56,7 @@ def describe_deployment(name: str, deployment: Deployment, endpoint: Endpoint) -
         "name": name,
         "state": deployment.state,
         "error": str(deployment.error or deployment.problem or ""),
-        "notes": spec.recipe.all_notes(),
+        "notes": spec.recipe.all_notes,
         "traffic": endpoint.spec.traffic.get(name, 0),
         "mirror": endpoint.spec.mirror.get(name, 0),
         "models": [model.id for model in spec.recipe.models],
@@ -64,8 +65,31 @@ def describe_deployment(name: str, deployment: Deployment, endpoint: Endpoint) -
         "memory": spec.recipe.memory_gb,
         "created": deployment.created,
         "updated": deployment.updated,
-        "requests": None,
+        "requests": describe_requests(deployment.requests),
     }
+
+
+def describe_requests(counts: Mapping[str, Any]) -> Shown:
+    histogram = counts["histogram"]
+    return {
+        "count": counts["requests"],
+        "failed": counts["failed"],
+        "p50": quantile(histogram, 0.50),
+        "p95": quantile(histogram, 0.95),
+    }
+
+
+def quantile(histogram: Sequence[int], share: float) -> float | None:
+    """The seconds within which `share` of the requests were answered; None if there were none.
+
+    Within a bucket they are taken to be spread evenly; beyond the last there is no telling.
+    """
+    wanted, seen, low = share * sum(histogram), 0, 0.0
+    for count, high in zip(histogram, [*BUCKETS, BUCKETS[-1]], strict=True):
+        if count and seen + count >= wanted:
+            return low + (high - low) * (wanted - seen) / count
+        seen, low = seen + count, high
+    return None
 
 
 def describe_model(model: Model, store: Store, deployed: Iterable[Endpoint]) -> Shown:
@@ -95,7 +119,7 @@ def describe_environment(environment: Environment, deployed: Iterable[Endpoint])
         "archived": environment.archived,
         "image": environment.image,
         "conda": definition(environment),
-        "used_by": users(deployed, lambda recipe: recipe.conda == environment.conda),
+        "used_by": users(deployed, lambda recipe: recipe.environment == environment.id),
     }
 
 

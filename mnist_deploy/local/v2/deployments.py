@@ -208,6 +208,7 @@ def make_recipe(wanted: Properties) -> Recipe:
         uploads=tuple(Upload(path) for path in source.artifacts) if source else (),
         models=(model,) if model else (),
         conda=environment.conda if environment else None,
+        environment=environment.id if environment else "",
         variables={
             **(environment.variables if environment else {}),
             "SCORING_TIMEOUT_MS": str(max(1, round(milliseconds))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 import itertools
 import json
@@ -14,11 +15,13 @@ from urllib.parse import quote
 import pytest
 import requests
 from generated_requests import ODD_BODIES, ODD_TEXTS
-from weights_service import WORKSPACE, make_inference_config
+from weights_service import WORKSPACE, make_inference_config, until
 
 from mnist_deploy import local
+from mnist_deploy.local.core.container import BUCKETS
 from mnist_deploy.local.portal import admission
 from mnist_deploy.local.portal.admission import Codes
+from mnist_deploy.local.portal.listing import quantile
 
 
 class Tab:
@@ -219,6 +222,37 @@ def test_what_is_deployed_and_registered(tab, service, registered):
     [model] = [each for each in shown["models"] if each["name"] == registered.name]
     assert (model["version"], model["size"], model["files"]) == ("1", 8, 1)
     assert {"family": "service", "name": "shared"} in model["used_by"]
+
+
+def test_requests_are_counted(tab, service):
+    def counts() -> dict:
+        [shared] = [
+            each
+            for each in tab.send("GET", WORKSPACE_PATH).json["services"]
+            if each["name"] == "shared"
+        ]
+        return shared["deployments"][0]["requests"]
+
+    before = counts()
+    tab.send("POST", f"/api/score?{SHARED}", body={"data": [[1, 2, 3]]})
+    tab.send("POST", f"/api/score?{SHARED}", body=b"no JSON")
+    until(lambda: counts()["count"] >= before["count"] + 2)  # told about once a second
+    after = counts()
+    assert after["failed"] > before["failed"]
+    assert 0 < after["p50"] <= after["p95"] < 10
+
+
+@pytest.mark.parametrize(
+    ("durations", "share", "expected"),
+    [([], 0.5, None), ([0.003] * 9 + [2.0], 0.5, 0.003), ([0.003] * 9 + [2.0], 0.95, 2.0)],
+)
+def test_quantiles_come_near(durations, share, expected):
+    histogram = [0] * (len(BUCKETS) + 1)
+    for seconds in durations:
+        histogram[bisect.bisect_left(BUCKETS, seconds)] += 1
+    found = quantile(histogram, share)
+    assert found == (expected and pytest.approx(expected, rel=0.42))
+    assert quantile([0] * len(BUCKETS) + [1], share) == BUCKETS[-1]
 
 
 def test_a_service_is_scored_without_its_key(tab, service):

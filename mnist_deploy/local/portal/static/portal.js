@@ -179,7 +179,6 @@ const findService = ({ family, name }) =>
 
 // Views
 
-const UNKNOWN = { count: 0, failed: 0, p50: null, p95: null };
 const KINDS = { service: "Web service · SDK v1", endpoint: "Online endpoint · SDK v2" };
 
 function showServices() {
@@ -197,7 +196,7 @@ function showServices() {
 }
 
 function serviceCard(service) {
-  const counts = service.deployments.map((deployment) => deployment.requests ?? UNKNOWN);
+  const counts = service.deployments.map((deployment) => deployment.requests);
   const total = (field) => counts.reduce((sum, each) => sum + each[field], 0);
   const only = service.deployments.length === 1 ? counts[0] : {};
   const models = [...new Set(service.deployments.flatMap((deployment) => deployment.models))];
@@ -297,10 +296,10 @@ function showOverview(service) {
       : "–",
     `${each.replicas > 1 ? `${each.replicas} × ` : ""}${each.cpu} CPU, ${each.memory} GB`,
     time(each.updated),
-    each.requests?.count.toLocaleString("en") ?? "–",
-    h(each.requests?.failed ? "span.bad" : "span", {}, each.requests?.failed.toLocaleString("en") ?? "–"),
-    milliseconds(each.requests?.p50),
-    milliseconds(each.requests?.p95),
+    each.requests.count.toLocaleString("en"),
+    h(each.requests.failed ? "span.bad" : "span", {}, each.requests.failed.toLocaleString("en")),
+    milliseconds(each.requests.p50),
+    milliseconds(each.requests.p95),
   ]);
   return [
     h("section.card", {},
