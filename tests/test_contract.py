@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import requests
 from azureml.core import Environment, Model, Webservice, Workspace
-from azureml.core.webservice import AciWebservice
-from azureml.exceptions import WebserviceException
+from azureml.core.compute import AksCompute, ComputeTarget
+from azureml.core.webservice import AciWebservice, AksWebservice
+from azureml.exceptions import ComputeTargetException, WebserviceException
 
 import mnist_deploy as md
 from mnist_deploy.errors import (
@@ -348,6 +349,70 @@ class TestServices:
         arguments = [md.fetch_model(workspace)], inference_config, md.build_aci_config()
         with pytest.raises(WebserviceException, match="service name is invalid"):
             Model.deploy(workspace, wrong, *arguments)
+
+
+class TestClusters:
+    @pytest.fixture
+    def cluster(self, workspace, name):
+        configuration = AksCompute.provisioning_configuration()
+        cluster = ComputeTarget.create(workspace, name, configuration)
+        cluster.wait_for_completion()
+        return cluster
+
+    def test_are_created_found_and_deleted(self, workspace, name, cluster):
+        assert (cluster.provisioning_state, cluster.agent_count) == ("Succeeded", 3)
+        assert not cluster.is_attached
+        assert AksCompute(workspace, name).id == cluster.id
+        assert isinstance(workspace.compute_targets[name], AksCompute)
+        cluster.delete()
+        assert name not in workspace.compute_targets
+        with pytest.raises(ComputeTargetException, match="ComputeTargetNotFound"):
+            AksCompute(workspace, name)
+        with pytest.raises(DeploymentError, match=f"'{name}' cannot be had"):
+            self.deploy(workspace, name, name)
+
+    def test_may_be_attached(self, workspace, name):
+        configuration = AksCompute.attach_configuration("group", "theirs")
+        attached = ComputeTarget.attach(workspace, name, configuration)
+        assert attached.is_attached
+        assert attached.cluster_resource_id.endswith("/managedClusters/theirs")
+        attached.detach()
+        assert name not in workspace.compute_targets
+
+    def test_run_services(self, workspace, name, cluster):
+        service = self.deploy(workspace, name, cluster)
+        assert isinstance(service, AksWebservice)
+        assert (service.state, service.compute_name) == ("Healthy", name)
+        assert (service.num_replicas, service.namespace) == (1, "default")
+        assert not service.autoscaler.autoscale_enabled
+        assert name in [each.name for each in AksWebservice.list(workspace)]
+        uri, images = service.scoring_uri, np.zeros((2, 784))
+        key, _ = service.get_keys()
+        assert len(md.post_images(uri, images, api_key=key)) == 2
+        assert len(md.call_service(service, images)) == 2
+        with pytest.raises(AuthenticationFailed):  # there are keys, unless something else is said
+            md.post_images(uri, images)
+        with pytest.raises(ComputeTargetException, match=f"first delete {name}"):
+            cluster.delete()
+
+        service.update(auth_enabled=False, token_auth_enabled=True, description="with tokens")
+        service.wait_for_deployment()
+        token = service.get_access_token()
+        assert token.refresh_after < token.expiry_on
+        assert len(md.post_images(uri, images, api_key=token.access_token)) == 2
+        with pytest.raises(AuthenticationFailed):
+            md.post_images(uri, images, api_key=key)
+        again = Webservice(workspace, name)
+        assert (again.description, again.token_auth_enabled) == ("with tokens", True)
+        md.delete_service(service)
+        cluster.delete()
+
+    def deploy(self, workspace, name, cluster):
+        inference_config = md.build_inference_config(md.fetch_environment(workspace))
+        config = md.build_aks_config(replicas=1)
+        return md.deploy_to_aks(
+            workspace, md.fetch_model(workspace), inference_config, config, cluster, name
+        )
 
 
 class TestBrokenScripts:

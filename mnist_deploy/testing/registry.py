@@ -21,10 +21,14 @@ Document = dict[str, Any]
 Reply = tuple[int, Document, dict[str, str]]  # status, body, headers
 
 BLOBS = f"{sdk.URL}/blobs/"
-_OF_A_CLUSTER = (
-    "agentVmSize", "agentCount", "clusterPurpose", "clusterFqdn", "systemServices",
-    "loadBalancerType", "loadBalancerSubnet",
-)  # fmt: skip
+# What Azure takes for what is not asked of a cluster.
+CLUSTER_DEFAULTS: Document = {
+    "agentCount": 3,
+    "agentVmSize": "Standard_D3_v2",
+    "clusterPurpose": "FastProd",
+    "loadBalancerType": "PublicIp",
+    **dict.fromkeys(("clusterFqdn", "loadBalancerSubnet", "systemServices")),
+}
 _FIELDS = {"kvTags": "kv_tags", "properties": "properties", "description": "description"}
 
 
@@ -195,10 +199,17 @@ class Environments:
 
 
 class Clusters:
-    """Clusters of Kubernetes, created or attached; the SDK asks for them over plain HTTP."""
+    """Clusters of Kubernetes, created or attached; the SDK asks for them over plain HTTP.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    services_on : callable
+        The names of the services that run on a cluster: then it cannot be deleted.
+    """
+
+    def __init__(self, services_on: Callable[[str], list[str]]) -> None:
         self._documents: dict[str, Document] = {}
+        self._services_on = services_on
 
     @property
     def names(self) -> list[str]:
@@ -224,6 +235,9 @@ class Clusters:
             case "PUT", name if body["properties"]["computeType"] == "AKS":
                 self._documents[name] = self._describe(name, body)
                 return 201, self._documents[name], done
+            case "DELETE", name if users := self._services_on(name):
+                message = f"{name} is in use: first delete {', '.join(users)}."
+                return 409, {"error": {"message": message}}, {}
             case "DELETE", name:
                 del self._documents[name]
                 return 202, {}, done
@@ -232,7 +246,7 @@ class Clusters:
     def _describe(self, name: str, asked: Document) -> Document:
         """What the SDK's parser asks of Azure's answer."""
         properties = {"description": None, "resourceId": None, **asked["properties"]}
-        inner = dict.fromkeys(_OF_A_CLUSTER) | (properties.get("properties") or {})
+        inner = filled(properties.get("properties") or {}, CLUSTER_DEFAULTS)
         properties |= {"isAttachedCompute": bool(properties["resourceId"]), "properties": inner}
         properties |= {"provisioningState": "Succeeded", "provisioningErrors": None}
         where = {"id": f"{sdk.SCOPE}/computes/{name}", "name": name, "location": "mocked"}
@@ -247,3 +261,15 @@ def has_all(labels: Mapping[str, str] | None, wanted: str | None) -> bool:
         if key not in labels or (equals and labels[key] != value):
             return False
     return True
+
+
+def filled(asked: Document, defaults: Document) -> Document:
+    """What is asked for, and the defaults for what is missing or null, within objects as well."""
+    merged = dict(asked)
+    for field, default in defaults.items():
+        given = asked.get(field)
+        if isinstance(default, dict):
+            merged[field] = filled(given or {}, default)
+        else:
+            merged[field] = default if given is None else given
+    return merged

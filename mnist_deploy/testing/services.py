@@ -26,7 +26,17 @@ from mnist_deploy.models import MODEL_FILE, MODEL_NAME
 from . import digits, sdk
 from .cloud import Answer, MockedCloud, Plan, Refused, Said, ScoringRequest, ScriptRaised, Silent
 from .network import CONTROL_HOST, SCORING_HOST, Answered
-from .registry import Artifacts, Assets, Clusters, Document, Environments, Models, Reply, has_all
+from .registry import (
+    Artifacts,
+    Assets,
+    Clusters,
+    Document,
+    Environments,
+    Models,
+    Reply,
+    filled,
+    has_all,
+)
 
 # What an update may change, in a service of each compute type.
 _BOTH = ("kvTags", "properties", "description", "authEnabled")
@@ -54,7 +64,7 @@ AKS_DEFAULTS: Document = {
     "maxQueueWaitMs": 500,
     "scoringTimeoutMs": 60_000,
     "numReplicas": None,
-    "namespace": None,
+    "namespace": "default",
 }  # fmt: skip
 TOKEN_LIFE = 12 * 3600  # seconds
 HELD = 10.0  # seconds that the first answer about a deployment without end is held back
@@ -73,7 +83,7 @@ class MockedService:
     def deploy(self, asked: Document, models: list[Document], plan: Plan) -> None:
         """Begin to become what is asked for."""
         if asked["computeType"] == "AKS":
-            asked = filled(asked, AKS_DEFAULTS)
+            asked = scaled(filled(asked, AKS_DEFAULTS), asked.get("numReplicas") is None)
         self.asked, self.models, self.plan = asked, models, plan
         self.keys |= {name: key for name, key in (asked.get("keys") or {}).items() if key}
         self.updated = now()
@@ -167,7 +177,7 @@ class ControlPlane:
         self.services: dict[str, MockedService] = {}
         self.assets, self.artifacts = Assets(), Artifacts()
         self.models = Models(self._is_in_use)
-        self.environments, self.clusters = Environments(), Clusters()
+        self.environments, self.clusters = Environments(), Clusters(self._services_on)
         file = f"LocalUpload/start/{MODEL_FILE}"
         self.artifacts.contents[file] = digits.pickled_model()
         url = f"aml://asset/{self.assets.create_asset(MODEL_NAME, [{'prefix': file}]).id}"
@@ -248,6 +258,8 @@ class ControlPlane:
                 field = {"Primary": "primaryKey", "Secondary": "secondaryKey"}[body["keyType"]]
                 service.keys[field] = body.get("keyValue") or new_key()
                 return accepted(service)
+            case "POST", "services", "token" if not service.asked.get("aadAuthEnabled"):
+                return 400, {"message": f"{service.name} asks for no token."}, {}
             case "POST", "services", "token":
                 service.tokens.append(new_key())
                 until = int(self.cloud.clock.time()) + TOKEN_LIFE
@@ -282,6 +294,10 @@ class ControlPlane:
     def _is_in_use(self, model_id: str) -> bool:
         services = self.services.values()
         return any(model["id"] == model_id for service in services for model in service.models)
+
+    def _services_on(self, cluster: str) -> list[str]:
+        services = self.services.values()
+        return [each.name for each in services if each.asked.get("computeName") == cluster]
 
     # The requests of those who score.
 
@@ -352,16 +368,11 @@ class ControlPlane:
         return [file for part in asset.artifacts for file in self.artifacts.under(part.prefix)]
 
 
-def filled(asked: Document, defaults: Document) -> Document:
-    """What is asked for, and the defaults for what is missing or null, within objects as well."""
-    merged = dict(asked)
-    for field, default in defaults.items():
-        given = asked.get(field)
-        if isinstance(default, dict):
-            merged[field] = filled(given or {}, default)
-        else:
-            merged[field] = default if given is None else given
-    return merged
+def scaled(asked: Document, by_itself: bool) -> Document:
+    """A service whose replicas are counted by the autoscaler, or as many as are asked for."""
+    scaler = asked["autoScaler"] | {"autoscaleEnabled": by_itself}
+    number = scaler["minReplicas"] if by_itself else asked["numReplicas"]
+    return asked | {"autoScaler": scaler, "numReplicas": number}
 
 
 def update(service: MockedService, changes: list[Document]) -> Reply:
@@ -371,6 +382,9 @@ def update(service: MockedService, changes: list[Document]) -> Reply:
             raise sdk.not_simulated(f"an update of {field}")
         old = service.asked.get(field) or {}
         service.asked[field] = {**old, entry: change["value"]} if entry else change["value"]
+        if field in ("numReplicas", "autoScaler"):
+            by_itself = field == "autoScaler" and service.asked[field]["autoscaleEnabled"]
+            service.asked = scaled(service.asked, by_itself)
     return accepted(service)
 
 

@@ -28,23 +28,25 @@ TRIES = {
     "urllib": lambda: urllib.request.urlopen("http://stranger.example/"),
     "asyncio": lambda: asyncio.run(open_stream()),
     "a name": lambda: socket.create_connection(("stranger.example", 80)),
-    "a name, looked up by the socket": lambda: tcp().connect(("stranger.example", 80)),
+    "a name, looked up by the socket": lambda: tcp(lambda s: s.connect(("stranger.example", 80))),
     "a look-up": lambda: socket.getaddrinfo(host="stranger.example", port=443),
     "an old look-up": lambda: socket.gethostbyname("stranger.example"),
-    "an address": lambda: tcp().connect((STRANGER, 80)),
-    "an address, without an exception": lambda: tcp().connect_ex((STRANGER, 80)),
-    "a datagram": lambda: udp().sendto(b"", (STRANGER, 53)),
-    "a datagram with flags": lambda: udp().sendto(b"", 0, (STRANGER, 53)),
-    "a message": lambda: udp().sendmsg([b""], [], 0, (STRANGER, 53)),
+    "an address": lambda: tcp(lambda s: s.connect((STRANGER, 80))),
+    "an address, without an exception": lambda: tcp(lambda s: s.connect_ex((STRANGER, 80))),
+    "a datagram": lambda: udp(lambda s: s.sendto(b"", (STRANGER, 53))),
+    "a datagram with flags": lambda: udp(lambda s: s.sendto(b"", 0, (STRANGER, 53))),
+    "a message": lambda: udp(lambda s: s.sendmsg([b""], [], 0, (STRANGER, 53))),
 }
 
 
-def tcp():
-    return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def tcp(use):
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+        use(client)
 
 
-def udp():
-    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def udp(use):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        use(client)
 
 
 @pytest.mark.parametrize("way", TRIES)
@@ -86,16 +88,19 @@ def server():
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_servers_of_the_test_s_own_go_on_working(mocked_workspace, server, host):
     assert requests.get(f"http://{host}:{server}").status_code == 204
-    assert urllib.request.urlopen(f"http://{host}:{server}").status == 204
+    with urllib.request.urlopen(f"http://{host}:{server}") as answer:
+        assert answer.status == 204
 
     async def connect():
         _, writer = await asyncio.open_connection(host, server)
         writer.close()
+        await writer.wait_closed()
 
     asyncio.run(connect())
     here, there = socket.socketpair()
-    here.sendall(b"x")
-    assert there.recv(1) == b"x"
+    with here, there:
+        here.sendall(b"x")
+        assert there.recv(1) == b"x"
 
 
 def test_a_unix_socket_is_here(mocked_workspace, tmp_path):
