@@ -53,6 +53,11 @@ def run(options: Options) -> None:
     aliases.install()  # for scripts and models of 2018
     no_pandas.install()
 
+    from azureml_inference_server_http.server import appinsights_client
+
+    # Where init() fails it would wait 30 s; what is left to be told is told at the end anyway.
+    appinsights_client.WAIT_EXCEPTION_UPLOAD_IN_SECONDS = 0
+
     from .server import Server  # it brings Microsoft's app, and that the script
 
     listeners = [socket.socket(fileno=fd) for fd in (options.public, options.inner) if fd]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 
 import msgspec
 import pytest
 import requests
 from azureml.core import Model
 from azureml.core.webservice import AciWebservice, Webservice
+from azureml.exceptions import WebserviceException
 from weights_service import make_inference_config, until
 
 SCRIPT = """
@@ -64,6 +66,24 @@ def test_a_service_tells_what_it_does_as_long_as_it_is_asked_to(local_ws, call, 
     assert not Webservice(local_ws, "watched").enable_app_insights
     requests.post(service.scoring_uri, "three", timeout=10)
     until(lambda: usage(call, "watched")["requests"] >= 4)  # of the histogram, from here on
+    service.delete()
+
+
+@pytest.mark.processes
+def test_a_failing_init_is_told_at_once_and_traced(local_ws, call, tmp_path):
+    service = Model.deploy(
+        local_ws,
+        "watched-failing",
+        [],
+        make_inference_config(tmp_path, "def init(): 1 / 0\ndef run(raw): pass\n"),
+        AciWebservice.deploy_configuration(1, 1, enable_app_insights=True),
+    )
+    began = time.monotonic()
+    with pytest.raises(WebserviceException, match="ZeroDivisionError"):
+        service.wait_for_deployment()
+    assert time.monotonic() - began < 20
+    traces = listed(call, "watched-failing")["traces"]
+    assert any("ZeroDivisionError" in text or "UserScript" in text for _, text in traces)
     service.delete()
 
 
