@@ -78,7 +78,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, host: Host, *, is_inner: bool) -> None:
         self._host = host
-        self._is_inner = is_inner
+        self.is_inner = is_inner
         self._parser = httptools.HttpRequestParser(self)
         self._reading: Request | None = None
         self._upgrade: Request | None = None
@@ -96,7 +96,7 @@ class Connection(asyncio.BufferedProtocol):
         self.transport = transport
         transport.set_write_buffer_limits(self._host.memory // 16)
         here, there = (transport.get_extra_info(name) for name in ("sockname", "peername"))
-        if self._is_inner:
+        if self.is_inner:
             here = there = ("127.0.0.1", 0)
         self.environ = {"SERVER_NAME": here[0], "SERVER_PORT": str(here[1]),
                         "REMOTE_ADDR": there[0], "REMOTE_PORT": str(there[1])}  # fmt: skip
@@ -229,7 +229,7 @@ class Connection(asyncio.BufferedProtocol):
             return self._refuse(request, 400, "The request's target is no URL.")
         request.path = (url.path or b"/").decode("latin-1")
         request.query = (url.query or b"").decode("latin-1")
-        is_open = self._is_inner or request.path == "/"
+        is_open = self.is_inner or request.path == "/"
         if not is_open and not self._host.access.admits(request.headers.get("authorization", "")):
             return self._refuse(request, 401, KEY_WANTED)
         if int(request.headers.get("content-length", 0)) > self._host.body_limit:

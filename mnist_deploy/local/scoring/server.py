@@ -93,7 +93,7 @@ class Server:
     def run(self) -> None:
         """Serve until SIGTERM has come and what was being read or waited then is answered."""
         signal.signal(signal.SIGTERM, lambda *_: self._soon(self._drain))
-        self._control.on_change = lambda: self._soon(self._listen)
+        self._control.on_change = lambda: self._soon(self._follow_access)
         for listener in self._listeners():
             listener.setblocking(False)
         self._listen()
@@ -120,6 +120,16 @@ class Server:
                 self._loop.add_reader(listener, self._accept, listener)
             else:
                 self._loop.remove_reader(listener)
+
+    def _follow_access(self) -> None:
+        """Accept where it is ours by now; whose connections are not ours any more, end soon."""
+        self._listen()
+        if not self.access.public:
+            self._end_idle(turns=5)
+
+    def _is_ours(self, connection: Connection) -> bool:
+        """Whether the next request on a connection is for this process to answer."""
+        return not self.is_draining and (connection.is_inner or self.access.public)
 
     def _accept(self, listener: socket.socket) -> bool:
         """Accept one connection, so that other processes get some too; whether there was one."""
@@ -199,7 +209,7 @@ class Server:
             self._loop.call_later(LINGER / 5, self._end_idle, turns - 1)
             return
         for connection in list(self._connections):
-            if connection.is_idle:
+            if connection.is_idle and not self._is_ours(connection):
                 connection.transport.close()
         self._end_if_drained()
 
@@ -229,7 +239,7 @@ class Server:
         if self._current is None or self._current[0].is_congested:
             return
         connection, request, pieces = self._current
-        if self.is_draining:
+        if not self._is_ours(connection):
             request.keeps_alive = False
         data, is_whole = self._advance(request, pieces)
         if data is None:

@@ -43,6 +43,12 @@ class RequestSettings(Struct, rename="camel"):
     max_queue_wait: timedelta | None = None
     request_timeout: timedelta | None = None
 
+    @property
+    def max_pending(self) -> int | None:
+        """Azure lets twice as many requests in as an instance is said to serve at once."""
+        asked = self.max_concurrent_requests_per_instance
+        return asked and 2 * asked
+
 
 class ScaleSettings(Struct, rename="camel"):
     scale_type: Literal["Default", "TargetUtilization"] = "Default"
@@ -217,6 +223,7 @@ def make_recipe(wanted: Properties) -> Recipe:
         cpu_cores=cpu_cores,
         memory_gb=memory_gb,
         insights=bool(wanted.app_insights_enabled),
+        max_pending=settings.max_pending,
         notes=tuple(notes(wanted)),
     )
 

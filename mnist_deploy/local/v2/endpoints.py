@@ -18,7 +18,8 @@ FAMILY = "endpoint"
 ENDPOINTS = f"{WORKSPACE}/onlineEndpoints"
 NAME = re.compile("[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 NAME_RULE = "3 to 32 letters, digits and '-', a letter first and no '-' last"
-MODES = {"key": "key"}
+MODES = {"key": ("key", "Key"), "amltoken": ("token", "AMLToken")}  # here, and in answers
+TOKEN_LIFE = 12 * 3600.0  # seconds
 CHANGE_LIMIT = 100.0  # seconds that a change of traffic may take
 MOST_MIRRORED = 50  # percent
 
@@ -95,9 +96,9 @@ def changed(spec: EndpointSpec | None, asked: Asked) -> EndpointSpec:
         If it asks for identities of Azure.
     """
     wanted = asked.properties
-    mode = MODES.get(wanted.auth_mode.lower())
-    if mode is None:
+    if wanted.auth_mode.lower() not in MODES:
         raise NotSupported(f"auth_mode {wanted.auth_mode}: it needs identities of Azure")
+    mode, _ = MODES[wanted.auth_mode.lower()]
     spec = spec or EndpointSpec()
     keys = wanted.keys or Keys()
     spec = dataclasses.replace(
@@ -166,6 +167,19 @@ def regenerate_keys(endpoint: str, **_: str) -> Response:
     return Response(status=200)
 
 
+@endpoint_api.post(f"{ENDPOINTS}/<endpoint>/token")
+def issue_token(endpoint: str, **_: str) -> Response:
+    found = find_endpoint(endpoint)
+    check_mode(endpoint, found.spec, "token")
+    token, end = found.issue_token(TOKEN_LIFE)
+    return jsonify(
+        accessToken=token,
+        tokenType="Bearer",
+        expiryTimeUtc=int(end),
+        refreshAfterTimeUtc=int(end - TOKEN_LIFE / 2),
+    )
+
+
 def check_mode(name: str, spec: EndpointSpec, mode: str) -> None:
     if spec.authentication != mode:
         raise Conflict("endpoint", f"The endpoint {name} does not use a {mode} for authentication.")
@@ -175,7 +189,7 @@ def describe(endpoint: Endpoint) -> Document:
     spec = endpoint.spec
     is_kubernetes = bool(spec.other["compute"])
     properties = {
-        "authMode": "Key",
+        "authMode": dict(MODES.values())[spec.authentication],
         "description": spec.description,
         "properties": spec.properties,
         "traffic": spec.traffic,

@@ -1,0 +1,152 @@
+"""Traffic: split, mirrored, asked for by name, and led over from one deployment to another."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import requests
+from azure.ai.ml.entities import CodeConfiguration, ManagedOnlineEndpoint
+from weights_service import SCRIPT, until
+
+pytestmark = pytest.mark.processes
+
+ROWS = {"data": [[1, 2, 3]]}
+BLUE, GREEN = [321.0], [642.0]
+
+
+@pytest.fixture(scope="module")
+def green(tmp_path_factory):
+    """A script that answers twice as much as the other, and prints that it was asked."""
+    folder = tmp_path_factory.mktemp("green")
+    script = SCRIPT.replace("float(", "2 * float(")
+    script = script.replace("    return", "    print('asked')\n    return")
+    (folder / "score.py").write_text(script)
+    return CodeConfiguration(code=str(folder), scoring_script="score.py")
+
+
+@pytest.fixture(scope="module")
+def endpoint(client, deploy, green):
+    """One with two deployments."""
+    made = client.online_endpoints.begin_create_or_update(
+        ManagedOnlineEndpoint(name="two-of-them", auth_mode="aml_token")
+    ).result()
+    deploy(made.name, "blue")
+    deploy(made.name, "green", code_configuration=green)
+    yield made
+    client.online_endpoints.begin_delete(made.name).result()
+
+
+@pytest.fixture
+def split(client, endpoint):
+    """Share the traffic; a function that sends a request then."""
+
+    def split(traffic: dict[str, int], mirror: dict[str, int] | None = None):
+        endpoint.traffic, endpoint.mirror_traffic = traffic, mirror or {}
+        client.online_endpoints.begin_create_or_update(endpoint).result()
+        token = client.online_endpoints.get_keys(endpoint.name).access_token
+        session = requests.Session()
+        session.headers["Authorization"] = f"Bearer {token}"
+
+        def send(**headers: str) -> requests.Response:
+            return session.post(endpoint.scoring_uri, json=ROWS, headers=headers, timeout=30)
+
+        return send
+
+    return split
+
+
+def answers(send, count: int) -> list[list[float]]:
+    found = [send() for _ in range(count)]
+    assert {each.status_code for each in found} == {200}
+    return [each.json() for each in found]
+
+
+def is_likely(hits: int, count: int, share: float) -> bool:
+    """Whether it is within three standard deviations of what is expected."""
+    return abs(hits - count * share) <= 3 * (count * share * (1 - share)) ** 0.5
+
+
+def test_requests_go_where_the_traffic_says(split):
+    found = answers(split({"blue": 90, "green": 10}), 1000)
+    assert is_likely(found.count(GREEN), 1000, 0.1), found.count(GREEN)
+    assert found.count(BLUE) + found.count(GREEN) == 1000
+
+
+def test_mirrored_requests_are_answered_by_the_live_one_alone(client, endpoint, split):
+    send = split({"blue": 100}, {"green": 30})
+
+    def asked() -> int:
+        log = client.online_deployments.get_logs("green", endpoint.name, lines=100_000)
+        return log.count("asked")
+
+    before = asked()
+    assert answers(send, 1000) == [BLUE] * 1000
+    until(lambda: is_likely(asked() - before, 1000, 0.3))
+
+
+def test_a_header_names_the_deployment_that_answers(split):
+    send = split({"blue": 100})
+    name = "azureml-model-deployment"
+    assert send(**{name: "green"}).json() == GREEN
+    assert send().json() == BLUE
+    assert send(**{name: "none"}).status_code == 404
+
+
+def test_a_token_is_asked_for(endpoint, split):
+    send = split({"blue": 100})
+    assert send(Authorization="Bearer x").status_code == 401
+    assert send().status_code == 200
+
+
+def test_what_a_script_fails_at_is_no_failure_of_the_endpoint(split):
+    send = split({"blue": 50, "green": 50})
+    headers = send().request.headers
+    for _ in range(10):
+        answer = requests.post(send().url, data=b"{}", headers=headers, timeout=30)
+        assert answer.status_code == 424
+        assert answer.headers["azureml-model-error-statuscode"] == "500"
+
+
+def test_a_rollout_under_load_loses_nothing(client, deploy, green):
+    endpoint = client.online_endpoints.begin_create_or_update(
+        ManagedOnlineEndpoint(name="rolls-over")
+    ).result()
+    deploy(endpoint.name, "blue")
+    key = client.online_endpoints.get_keys(endpoint.name).primary_key
+    headers = {"Authorization": f"Bearer {key}"}
+    outcomes: list[object] = []
+    over = threading.Event()
+
+    def load() -> None:
+        with requests.Session() as session:
+            while not over.is_set():
+                try:
+                    answer = session.post(
+                        endpoint.scoring_uri, json=ROWS, headers=headers, timeout=30
+                    )
+                    outcomes.append(answer.json() if answer.status_code == 200 else answer.text)
+                except requests.RequestException as error:
+                    outcomes.append(error)
+
+    def share(**traffic: int) -> None:
+        endpoint.traffic = traffic
+        client.online_endpoints.begin_create_or_update(endpoint).result()
+
+    share(blue=100)
+    clients = [threading.Thread(target=load) for _ in range(8)]
+    for each in clients:
+        each.start()
+    deploy(endpoint.name, "green", code_configuration=green)
+    share(blue=90, green=10)
+    share(blue=50, green=50)
+    share(green=100)
+    client.online_deployments.begin_delete("blue", endpoint.name).result()
+    until(lambda: len(outcomes) > 500)
+    until(lambda: outcomes[-1] == GREEN)
+    over.set()
+    for each in clients:
+        each.join()
+    client.online_endpoints.begin_delete(endpoint.name).result()
+    assert [each for each in outcomes if each not in (BLUE, GREEN)] == []
+    assert outcomes[-50:] == [GREEN] * 50
