@@ -343,6 +343,14 @@ class TestServices:
             md.call_service(first, mnist_sample.images[:1], patience=0)
         md.delete_service(first)  # it is gone, which is what was wanted
 
+    def test_need_a_model_that_is_there(self, workspace, folder, name):
+        model = Model.register(workspace, "model.pkl", name)
+        model.delete()
+        inference_config = md.build_inference_config(md.fetch_environment(workspace))
+        with pytest.raises(WebserviceException, match="ModelNotFound"):
+            Model.deploy(workspace, name, [model], inference_config, md.build_aci_config())
+        assert name not in workspace.webservices
+
     @pytest.mark.parametrize("wrong", ["Upper", "a_b", "ab", "a" * 33, "9lives"])
     def test_have_azure_s_names(self, workspace, wrong):
         inference_config = md.build_inference_config(md.fetch_environment(workspace))

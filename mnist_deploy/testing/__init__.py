@@ -177,8 +177,8 @@ def mock_workspace(
         At the end, an `AssertionError` names each answer, failure or delay that was prepared
         and that nobody asked for.
     assert_all_deleted : bool
-        At the end, an `AssertionError` names each service that is left: a container instance
-        is paid by the hour.
+        At the end, an `AssertionError` names each service that is left, and each cluster that
+        was created: they are paid by the hour.
 
     Returns
     -------

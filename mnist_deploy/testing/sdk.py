@@ -231,8 +231,9 @@ def _connecting(workspace: Any) -> Iterator[Patch]:
     """Whoever connects gets the mocked workspace, and no config.json is read."""
     genuine = Workspace.get
 
-    def get(*args: Any, **kwargs: Any) -> Any:  # with a log-in of its own it is another workspace
-        return genuine(*args, **kwargs) if kwargs.get("auth") else workspace
+    def get(name: str, auth: Any = None, *args: Any, **kwargs: Any) -> Any:
+        # With a log-in of its own it is another workspace.
+        return genuine(name, auth, *args, **kwargs) if auth else workspace
 
     yield _replace(Workspace, "get", get)
     yield _replace(Workspace, "from_config", lambda *_, **__: workspace)

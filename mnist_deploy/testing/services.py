@@ -117,7 +117,7 @@ class MockedService:
             "computeType": asked["computeType"],
             "computeName": asked.get("computeName"),
             "containerResourceRequirements": asked["containerResourceRequirements"],
-            "authEnabled": bool(asked.get("authEnabled")),
+            "authEnabled": self.asks_for == "key",
             "appInsightsEnabled": bool(asked.get("appInsightsEnabled")),
             "location": asked.get("location") or "mocked",
             "scoringUri": f"http://{self.name}{SCORING_HOST}/score",
@@ -144,18 +144,25 @@ class MockedService:
         if self.state != "Failed":
             return {}
         message = f"The container of {self.name} did not start: init() raised."
-        return {"error": {"code": "AciDeploymentFailed", "statusCode": 400, "message": message}}
+        code = f"{self.asked['computeType'].capitalize()}DeploymentFailed"
+        return {"error": {"code": code, "statusCode": 400, "message": message}}
+
+    @property
+    def asks_for(self) -> str:
+        """What a request must carry: a ``token``, a ``key`` or nothing."""
+        if self.asked.get("aadAuthEnabled"):
+            return "token"
+        return "key" if self.asked.get("authEnabled") else ""
 
     def check_key(self, authorization: str) -> None:
-        """Refuse a request without one of the keys, or tokens, where they are asked for."""
-        keys = [*self.keys.values()] if self.asked.get("authEnabled") else []
-        tokens = self.tokens if self.asked.get("aadAuthEnabled") else []
+        """Refuse a request without one of the keys or tokens, where they are asked for."""
+        if not self.asks_for:
+            return
+        accepted = self.tokens if self.asks_for == "token" else self.keys.values()
         offered = authorization.removeprefix("Bearer ").encode()
-        # Every key is compared, whatever the first comparison gave.
-        equal = [hmac.compare_digest(offered, key.encode()) for key in (*keys, *tokens)]
-        asked_for = self.asked.get("authEnabled") or self.asked.get("aadAuthEnabled")
-        if asked_for and not any(equal):
-            raise Refused(401, "This service asks for one of its keys, or for a token.")
+        # Every one is compared, whatever the first comparison gave.
+        if not any([hmac.compare_digest(offered, each.encode()) for each in accepted]):
+            raise Refused(401, f"This service asks for a {self.asks_for}.")
 
 
 class ControlPlane:
@@ -258,7 +265,7 @@ class ControlPlane:
                 field = {"Primary": "primaryKey", "Secondary": "secondaryKey"}[body["keyType"]]
                 service.keys[field] = body.get("keyValue") or new_key()
                 return accepted(service)
-            case "POST", "services", "token" if not service.asked.get("aadAuthEnabled"):
+            case "POST", "services", "token" if service.asks_for != "token":
                 return 400, {"message": f"{service.name} asks for no token."}, {}
             case "POST", "services", "token":
                 service.tokens.append(new_key())
@@ -282,12 +289,12 @@ class ControlPlane:
         name = asked["name"]
         if asked["computeType"] not in CHANGEABLE:
             raise sdk.not_simulated(f"a service of compute type {asked['computeType']}")
-        service = self.services.setdefault(name, MockedService(name))
         model_ids = asked["environmentImageRequest"].get("modelIds") or []
         if asked["computeType"] == "AKS" and asked.get("computeName") not in self.clusters.names:
             message = f"There is no cluster {asked.get('computeName')} in this workspace."
             return 404, {"code": "ComputeNotFound", "message": message}, {}
         models = [describe_model(self.models.get_by_id(model_id)) for model_id in model_ids]
+        service = self.services.setdefault(name, MockedService(name))
         service.deploy(asked, models, self.said.plan_for(name))
         return accepted(service)
 

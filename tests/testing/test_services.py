@@ -93,6 +93,14 @@ class TestOnACluster:
         cluster.delete()
         with pytest.raises(WebserviceException, match="There is no cluster cluster"):
             self.deploy(mocked_workspace, cluster)
+        assert not mocked_workspace.webservices
+
+    def test_keys_or_tokens_but_not_both(self, mocked_workspace, cluster):
+        service = self.deploy(mocked_workspace, cluster, token_auth_enabled=True)
+        assert (service.auth_enabled, service.token_auth_enabled) == (False, True)
+        service.update(token_auth_enabled=False)
+        again = Webservice(mocked_workspace, "svc")
+        assert (again.auth_enabled, again.token_auth_enabled) == (True, False)
 
     def test_one_that_is_left_is_named(self):
         @mock_workspace(assert_all_deleted=True)
