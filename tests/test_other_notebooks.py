@@ -1,5 +1,5 @@
 """Notebooks in the plain style of Microsoft's other deployment notebooks, run through ``exec``:
-several models in one service, AKS, AKS with SSL.
+several models in one service, Application Insights, AKS, AKS with SSL.
 
 They are ours from the first word to the last, and know nothing of this project.
 """
@@ -188,6 +188,7 @@ headers = {"Content-Type": "application/json", "Authorization": "Bearer " + key1
 resp = requests.post(service.scoring_uri, data=test_sample, headers=headers)
 print("POST to url", service.scoring_uri)
 print("prediction:", resp.text)
+log = service.get_logs()
 """
 
 CLEAN_UP_AKS = """
@@ -203,7 +204,7 @@ print("PROBE" + json.dumps({
     "predicted": [prediction["result"], resp.json()["result"]],
     "expected": joblib.load("regression.pkl").predict(dataset_x[:2]).tolist(),
     "without a key": requests.post(service.scoring_uri, data=test_sample).status_code,
-    "logged": "rows to score: 2" in service.get_logs(),
+    "logged": "rows to score: 2" in log,
     "uri": service.scoring_uri,
 }))
 """
@@ -258,6 +259,59 @@ WITH_SSL = [
 ]
 
 
+APP_INSIGHTS = [
+    WORKSPACE,
+    TRAIN,
+    REGISTER,
+    SCRIPT,
+    ENVIRONMENT,
+    """
+    from azureml.core.webservice import AciWebservice
+
+    aci_config = AciWebservice.deploy_configuration(
+        cpu_cores=1, memory_gb=1, tags={"area": "diabetes"}, enable_app_insights=True
+    )
+    aci_service = Model.deploy(
+        ws, "my-aci-service-4", [model], inference_config, aci_config
+    )
+    aci_service.wait_for_deployment(True)
+    print(aci_service.state)
+    """,
+    """
+    import json
+
+    test_sample = json.dumps({"data": dataset_x[:2].tolist()})
+    if aci_service.state == "Healthy":
+        print(aci_service.run(test_sample))
+    aci_insights = [aci_service.enable_app_insights]
+    aci_service.update(enable_app_insights=False)
+    aci_service.wait_for_deployment(True)
+    aci_insights.append(aci_service.enable_app_insights)
+    aci_service.delete()
+    """,
+    CLUSTER,
+    """
+    from azureml.core.webservice import AksWebservice
+
+    aks_config = AksWebservice.deploy_configuration(enable_app_insights=True)
+    service = Model.deploy(
+        ws, "aks-w-dc5", [model], inference_config, aks_config, deployment_target=aks_target
+    )
+    service.wait_for_deployment(show_output=True)
+    """,
+    SERVE_TEST_SAMPLE,
+    CALL_WITH_A_KEY,
+    """
+    state = [service.state, *aci_insights, service.enable_app_insights]
+    service.update(enable_app_insights=False)
+    service.wait_for_deployment(show_output=True)
+    state.append(service.enable_app_insights)
+    """,
+    PROBE,
+    CLEAN_UP_AKS,
+]
+
+
 @pytest.fixture
 def run(tmp_path):
     """Run a notebook, and return what it printed and what its probe found."""
@@ -283,6 +337,7 @@ def test_several_models_in_one_service(run):
     [
         pytest.param(ON_AKS, "Healthy", id="on AKS"),
         pytest.param(WITH_SSL, "Healthy", id="with SSL"),
+        pytest.param(APP_INSIGHTS, ["Healthy", True, False, True, False], id="App Insights"),
     ],
 )
 def test_services_on_aks(run, cells, state):
