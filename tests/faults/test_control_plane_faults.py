@@ -34,9 +34,9 @@ def processes_of(home: Path) -> list[psutil.Process]:
     """The scoring processes of the workspace in `home`."""
     return [
         process
-        for process in psutil.process_iter(["cmdline", "status"])
+        for process in psutil.process_iter(["cwd", "status"])
         if process.info["status"] != psutil.STATUS_ZOMBIE
-        and str(home / "run" / "containers") in " ".join(process.info["cmdline"] or ())
+        and str(home / "run" / "containers") in str(process.info["cwd"])
     ]
 
 

@@ -56,7 +56,8 @@ def deploy(ws, name: str, script: str | Path, models=(), variables=None, **more)
 
 def scoring_process(home: Path) -> psutil.Process:
     """That of the only service."""
-    [process] = psutil.Process(local.start(home).pid).children()
+    family = psutil.Process(local.start(home).pid).children(recursive=True)
+    [process] = [each for each in family if str(home) in each.cwd()]
     return process
 
 
@@ -114,7 +115,7 @@ def test_killed_under_load(digits, home, account):
     for client in clients:
         client.start()
     slowest = 0.0
-    for _ in range(20):
+    for _ in range(8):
         served = sum(client.answers for client in clients)
         until(lambda served=served: sum(client.answers for client in clients) > served + 20)
         victim = scoring_process(home)
@@ -131,7 +132,7 @@ def test_killed_under_load(digits, home, account):
         account.lost += client.wrong
     answers = sum(client.answers for client in clients)
     errors = [error for client in clients for error in client.errors]
-    assert slowest < 10
+    assert slowest < 15  # the third end in a minute is followed by a pause
     assert all(str(error) for error in errors)
     account.found = (
         f"{answers} right answers, {len(errors)} clear errors, 0 wrong; "
@@ -147,7 +148,7 @@ def serves_again(uri: str, images, labels) -> None:
         except ScoringError:
             return False
 
-    until(answers, 10)
+    until(answers, 20)
 
 
 GROWS = """

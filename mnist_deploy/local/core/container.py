@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from .launch import variables
 from .log import Log
 from .process import ScoringProcess
 
@@ -114,11 +115,8 @@ class Container:
         self._log = Log(folder / "container.log")
         self._listeners = [public, inner] if inner else [public]
         self._memory = memory_gb * 2**30
-        threads = str(max(1, math.ceil(cpu_cores)))
         self._environment = {
-            "OMP_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
+            **variables(threads=max(1, math.ceil(cpu_cores))),
             "AML_APP_ROOT": str(folder / "app"),
             **environment,
         }
@@ -207,6 +205,8 @@ class Container:
                     process.read_reports()
             for worker in self._workers:
                 self._end_process(worker)
+            self._wake.close()
+            self._waker.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -259,6 +259,7 @@ class Container:
         if len(worker.ends) == MANY_ENDS and worker.ends[-1] - worker.ends[0] < 60:
             worker.ends.clear()
             worker.pause = LONGEST_PAUSE
+            worker.pause = LONGEST_PAUSE
             self._retry(worker, f"its process ended {MANY_ENDS} times in a minute")
 
     def _launch(self, worker: Worker) -> None:
@@ -269,6 +270,7 @@ class Container:
                 self._listeners,
                 self._environment,
                 self._access,
+                may_fork=self._memory >= 2**29,
                 buckets=BUCKETS,
                 memory=int(self._memory / 4),
             )

@@ -24,6 +24,8 @@ class Operation:
     log : list of (datetime, str)
     resource : str or None
         Where what it made can be looked at.
+    was_asked : bool
+        Somebody has asked how far it is.
     """
 
     def __init__(self, kind: str, resource: str | None = None) -> None:
@@ -31,6 +33,7 @@ class Operation:
         self.kind = kind
         self.resource = resource
         self.state = "Running"
+        self.was_asked = False
         self.error: Fault | None = None
         self.log: list[tuple[datetime, str]] = []
         self.created, self.ended = now(), ""

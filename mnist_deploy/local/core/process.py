@@ -8,8 +8,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +16,8 @@ from typing import Any
 import psutil
 
 from ..family import MARK, descendants, end_family
+from .launch import launch
 
-# It knows nothing of the machine around it but what it needs to run Python.
-INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
-             "LANG", "LC_ALL", "TMPDIR", "TZ", "HOME")  # fmt: skip
 DEAF = 10.0  # seconds in which it reads nothing of what it is told
 
 
@@ -37,9 +33,11 @@ class ScoringProcess:
     listeners : sequence of socket
         The public one, and perhaps the inner one.
     environment : mapping of str to str
-        Environment variables beside those that it inherits.
+        All its environment variables.
     access : bytes
         The first line that it is told.
+    may_fork : bool
+        As for `launch`.
     **options
         What else `mnist_deploy.local.scoring.process` takes.
 
@@ -69,6 +67,8 @@ class ScoringProcess:
         listeners: Sequence[socket.socket],
         environment: Mapping[str, str],
         access: bytes,
+        *,
+        may_fork: bool,
         **options: Any,
     ) -> None:
         self.is_ready = False
@@ -80,34 +80,30 @@ class ScoringProcess:
         self._mark = secrets.token_hex(8)
         self._unread = b""
         reports, report = os.pipe()
-        fds = [listener.fileno() for listener in listeners]
-        options |= dict(zip(("public", "inner"), fds, strict=False))
-        options |= {"report": report, "mark": self._mark}
-        command = [sys.executable, "-u", "-m", "mnist_deploy.local.scoring.process"]
-        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        line, self._line = os.pipe()
+        fds = {"line": line, "report": report}
+        fds |= {
+            name: each.fileno() for name, each in zip(("public", "inner"), listeners, strict=False)
+        }
         try:
             with open(log_file, "ab") as log:
-                self._process = subprocess.Popen(
-                    [*command, json.dumps(options)],
-                    cwd=folder,
-                    env={**inherited, "PYTHONDONTWRITEBYTECODE": "1", **environment,
-                         MARK: self._mark},
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(*fds, report),
-                    start_new_session=True,
-                )  # fmt: skip
+                self._process = launch(
+                    folder,
+                    {**environment, MARK: self._mark},
+                    {**fds, "log": log.fileno()},
+                    {**options, "mark": self._mark},
+                    may_fork=may_fork,
+                )
         except BaseException:
             os.close(reports)
+            os.close(self._line)
             raise
         finally:
+            os.close(line)
             os.close(report)
         self._reports = open(reports, "rb", buffering=0)  # noqa: SIM115 - see end
-        os.set_blocking(reports, False)
-        assert self._process.stdin is not None
-        self._line = self._process.stdin
-        os.set_blocking(self._line.fileno(), False)
+        for fd in (reports, self._line):
+            os.set_blocking(fd, False)
         self.tell(access)
 
     @property
@@ -123,7 +119,7 @@ class ScoringProcess:
         give_up_at = time.monotonic() + DEAF
         while access:
             try:
-                access = access[os.write(self._line.fileno(), access) :]
+                access = access[os.write(self._line, access) :]
             except BlockingIOError:
                 if time.monotonic() > give_up_at:
                     self.kill("it does not listen to its container")
@@ -155,7 +151,9 @@ class ScoringProcess:
     def memory_used(self) -> int:
         """Resident memory of it and all that it started, in bytes."""
         total = 0
-        for process in (psutil.Process(self.pid), *descendants(self.pid)):
+        with contextlib.suppress(psutil.Error):
+            total += psutil.Process(self.pid).memory_info().rss
+        for process in descendants(self.pid):
             with contextlib.suppress(psutil.Error):
                 total += process.memory_info().rss
         return total
@@ -176,5 +174,5 @@ class ScoringProcess:
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         end_family(self._mark, self.pid)
-        self._line.close()
+        os.close(self._line)
         self._reports.close()

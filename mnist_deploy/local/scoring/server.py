@@ -205,6 +205,7 @@ class Server:
         self._end_idle(turns=5)
 
     def _end_idle(self, turns: int) -> None:
+        self._end_if_drained()
         if turns > 0:  # by turns of the loop: what has arrived is read before it counts as silent
             self._loop.call_later(LINGER / 5, self._end_idle, turns - 1)
             return

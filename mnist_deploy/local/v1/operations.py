@@ -43,11 +43,15 @@ class OperationQuery(Struct):
 def show_operation(operation_id: str, **_: str) -> Response:
     operation = endpoints().operations.get(operation_id)
     offset = query(OperationQuery).offset
+    is_first = not operation.was_asked
+    operation.was_asked = True
     if not streaming_log(operation)[offset:]:
         # The SDK sleeps five seconds between two questions: it asks only once if the
         # first answer is held until there is something to tell.
         operation.wait(HOLD)
     state, log = operation.state, streaming_log(operation)[offset:]
+    if log and is_first:  # it prints the log from its second question on, if there is one
+        state = "Running"
     answer: Document = {
         "id": operation.id,
         "operationType": operation.kind,
@@ -56,7 +60,7 @@ def show_operation(operation_id: str, **_: str) -> Response:
     }
     if state != "Running":
         answer["endTime"] = operation.ended
-    if operation.error:
+    if operation.error and state != "Running":
         answer["error"] = describe(operation.error)
         answer["operationDetails"] = {"subOperationType": "DeployService"}
     if operation.kind == PACKAGE:

@@ -30,8 +30,8 @@ def endpoints(tmp_path):
     store.close()
     left = [
         process
-        for process in psutil.process_iter(["cmdline", "status"])
-        if str(tmp_path) in str(process.info["cmdline"])
+        for process in psutil.process_iter(["cwd", "status"])
+        if str(tmp_path / "containers") in str(process.info["cwd"])
         and process.info["status"] != psutil.STATUS_ZOMBIE
     ]
     psutil.wait_procs(left, timeout=5)

@@ -1,0 +1,116 @@
+"""Forked or started on its own: what a script sees is the same."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+import psutil
+import pytest
+import requests
+from weights_service import until
+
+from mnist_deploy.local.core import launch
+from mnist_deploy.local.core.container import Container
+
+SCRIPT = """
+import os, random, signal, sys
+import numpy as np
+def init(): print("hello from", os.environ["SERVICE"])
+def run(raw):
+    if raw == "die": os._exit(5)
+    return {
+        "pid": os.getpid(), "parent": os.getppid(), "session": os.getsid(0),
+        "numbers": [random.random(), np.random.random()],
+        "environment": {**os.environ}, "arguments": sys.argv[1:], "path": sys.path,
+        "input": sys.stdin.read(), "files": sorted(os.listdir(f"/proc/self/fd")),
+        "signals": [str(signal.getsignal(n)) for n in (signal.SIGCHLD, signal.SIGINT)],
+    }
+"""
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start a container and return what asks its script."""
+    started = []
+
+    def do(name: str, **more):
+        folder = tmp_path / name
+        (folder / "app").mkdir(parents=True)
+        (folder / "app" / "score.py").write_text(SCRIPT)
+        listener = socket.create_server(("127.0.0.1", 0))
+        variables = {"AZUREML_ENTRY_SCRIPT": "score.py", "SERVICE": name}
+        resources = {"cpu_cores": 1, "memory_gb": 1, "environment": variables, **more}
+        container = Container(folder, listener, **resources)
+        started.append((container, listener))
+        assert container.start() is None, container.log_tail(50)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/score"
+        return container, lambda body="": requests.post(url, body, timeout=10).json()
+
+    yield do
+    for container, listener in started:
+        container.stop()
+        listener.close()
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm process on Linux only")
+
+
+@linux
+def test_forks_are_as_processes_of_their_own(serve):
+    _, ask = serve("afresh", cpu_cores=2)
+    alone = ask()
+    assert alone["parent"] == os.getpid()
+    seen = []
+    for name in ("one", "two"):
+        container, ask = serve(name)
+        seen.append(ask())
+        assert container.log_tail(100).count("hello from") == 1
+        assert f"hello from {name}" in container.log_tail(100)
+    one, two = seen
+    assert psutil.Process(one["parent"]).ppid() == os.getpid()
+    assert one["parent"] == two["parent"]
+    assert all(a != b for a, b in zip(one["numbers"], two["numbers"], strict=True))
+    for each in seen:
+        assert each["pid"] == each["session"]
+    for what in ("arguments", "input", "signals"):
+        assert one[what] == two[what] == alone[what]
+    names = [set(each["environment"]) for each in (one, two, alone)]
+    assert names[0] == names[1] == names[2]
+    assert two["environment"]["SERVICE"] == "two"
+    assert one["path"][:-1] == alone["path"][:-1]  # the last is its own folder
+    assert len(one["files"]) <= len(alone["files"])
+
+
+@linux
+@pytest.mark.processes
+def test_what_is_read_early_is_not_changed_afterwards(serve):
+    for number, (name, value) in enumerate({"OMP_NUM_THREADS": "3", "PYTHONUTF8": "1"}.items()):
+        environment = {"AZUREML_ENTRY_SCRIPT": "score.py", "SERVICE": "s", name: value}
+        _, ask = serve(f"service{number}", environment=environment)
+        assert ask()["parent"] == os.getpid()
+
+
+@linux
+def test_a_fork_tells_its_exit_status(serve):
+    container, ask = serve("one")
+    with pytest.raises(requests.ConnectionError):
+        ask("die")
+    until(lambda: "ended with status 5" in container.log_tail(100))
+    assert ask()["pid"]
+
+
+@linux
+@pytest.mark.processes
+def test_without_the_warm_process_they_go_on(serve, monkeypatch):
+    container, ask = serve("one")
+    first = ask()
+    psutil.Process(first["parent"]).kill()  # and so all that it has forked
+    until(lambda: not psutil.pid_exists(first["pid"]))
+    second = ask()
+    assert second["parent"] not in (first["parent"], os.getpid())  # there is another
+    monkeypatch.setattr(launch, "warm_process", lambda: None)
+    os.kill(second["pid"], 9)
+    assert ask()["parent"] == os.getpid()
+    until(lambda: container.state == "Healthy")
