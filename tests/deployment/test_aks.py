@@ -9,14 +9,13 @@ from azureml.core.webservice import AciWebservice, AksWebservice, Webservice
 import mnist_deploy as md
 from mnist_deploy.errors import DeploymentError, DeploymentTimeout
 
-WITH_A_CLUSTER = {"mocked"}  # workspaces that have clusters of Kubernetes
+LOCAL = pytest.param("local", marks=pytest.mark.processes)
 
 
-@pytest.fixture(params=["mocked", "local"])
+@pytest.fixture
 def ws(request):
-    if request.param not in WITH_A_CLUSTER:
-        pytest.skip(f"the {request.param} workspace has no clusters yet")
-    workspace = request.getfixturevalue(f"{request.param}_workspace")
+    """The mocked workspace, or the one that a test asks for, with a cluster in it."""
+    workspace = request.getfixturevalue(f"{getattr(request, 'param', 'mocked')}_workspace")
     cluster = ComputeTarget.create(workspace, "cluster", AksCompute.provisioning_configuration())
     cluster.wait_for_completion()
     yield workspace
@@ -72,6 +71,7 @@ def test_what_no_replica_can_have(aks, said):
 # From deployment to deletion
 
 
+@pytest.mark.parametrize("ws", ["mocked", "local"], indirect=True)
 def test_it_is_deployed_called_and_deleted(ws, mnist_sample, capsys):
     with md.closing_service(deploy(ws, replicas=2)) as service:
         assert isinstance(service, AksWebservice)
@@ -85,6 +85,7 @@ def test_it_is_deployed_called_and_deleted(ws, mnist_sample, capsys):
     assert "deploying svc" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("ws", ["mocked", LOCAL], indirect=True)
 def test_a_token_is_fetched_where_one_is_asked_for(ws, mnist_sample):
     service = deploy(ws, auth_enabled=False, token_auth_enabled=True)
     assert len(md.call_service(service, mnist_sample.images[:3])) == 3
@@ -102,6 +103,7 @@ def test_a_cluster_that_is_not_there_is_told_with_what_makes_one(ws):
         deploy(ws, cluster="nowhere")
 
 
+@pytest.mark.parametrize("ws", ["mocked", LOCAL], indirect=True)
 @pytest.mark.parametrize("left_over", ["aks", "aci"])
 def test_a_left_over_is_replaced_whatever_it_ran_on(ws, left_over, capsys):
     if left_over == "aks":
