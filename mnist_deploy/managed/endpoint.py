@@ -1,7 +1,4 @@
-"""The tutorial's steps with SDK v2: a managed online endpoint in place of the v1 service.
-
-Needs the extra ``mnist-deploy[v2]``.
-"""
+"""The tutorial's steps with SDK v2: connect, deploy to an online endpoint, call, delete."""
 
 from __future__ import annotations
 
@@ -17,20 +14,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm.auto import tqdm
 
-from .client import PATIENCE, TIMEOUT, Format, post_images
-from .client.payload import Images
-from .deployment.config import find_script
-from .deployment.preflight import check_version
-from .deployment.service import LOG_LINES, describe_failure
-from .errors import (
+from ..client import PATIENCE, TIMEOUT, Format, post_images
+from ..client.payload import Images
+from ..deployment.config import find_script
+from ..deployment.preflight import check_version
+from ..deployment.service import LOG_LINES, describe_failure
+from ..errors import (
     AuthenticationFailed,
     DeploymentError,
     DeploymentTimeout,
     ServiceUnavailable,
     WorkspaceError,
 )
-from .sdk import ANSWER_LIMIT, Deadline, DeadlinePassed, reason
-from .workspace import cannot_be_reached, choose_workspace, connect_locally, read_config
+from ..sdk import ANSWER_LIMIT, Deadline, DeadlinePassed, reason
+from ..workspace import cannot_be_reached, choose_workspace, connect_locally, read_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +39,7 @@ T = TypeVar("T")
 
 INSTANCE_TYPE = "Standard_DS3_v2"  # 4 cores and 14 GB: the smallest that Azure recommends
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
+DEPLOYMENT_LIMIT = 1800.0  # seconds
 _DELETE_LIMIT = 600.0  # seconds
 _LOG_LIMIT = 10.0  # seconds
 _BY_NAME = "azureml-model-deployment"  # the header that names a deployment
@@ -111,7 +109,7 @@ def deploy_to_endpoint(
     instance_type: str = INSTANCE_TYPE,
     instance_count: int = 1,
     traffic: int = 100,
-    timeout: float = 1800,
+    timeout: float = DEPLOYMENT_LIMIT,
 ) -> ManagedOnlineEndpoint:
     """Deploy a model to an online endpoint and wait, with visible progress, until it answers.
 
@@ -159,7 +157,7 @@ def deploy_to_endpoint(
     _, script = find_script(entry_script)
     deadline = Deadline(timeout)
     with (
-        _telling(client, name, deployment, deadline),
+        told(client, name, deployment, deadline),
         _alone(script) as folder,
         tqdm(desc=f"deploying {name}", bar_format="{desc} {elapsed}", leave=False) as progress,
     ):
@@ -174,11 +172,11 @@ def deploy_to_endpoint(
             instance_type=instance_type,
             instance_count=instance_count,
         )
-        _finish(deadline, client.online_deployments.begin_create_or_update, wanted)
+        finish(deadline, client.online_deployments.begin_create_or_update, wanted)
         endpoint = deadline.call(client.online_endpoints.get, name)
         if shares != {each: share for each, share in endpoint.traffic.items() if share}:
             endpoint.traffic = shares
-            _finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
+            finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
         return deadline.call(client.online_endpoints.get, name)
 
 
@@ -218,7 +216,7 @@ def _make_endpoint(client: MLClient, name: str, deadline: Deadline) -> ManagedOn
         return deadline.call(client.online_endpoints.get, name)
     except ResourceNotFoundError:
         endpoint = ManagedOnlineEndpoint(name=name, auth_mode="key")
-        return _finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
+        return finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
 
 
 def _share(present: dict[str, int], deployment: str, traffic: int) -> dict[str, int]:
@@ -238,13 +236,13 @@ def _share(present: dict[str, int], deployment: str, traffic: int) -> dict[str, 
     return {name: share for name, share in shares.items() if share} | {deployment: traffic}
 
 
-def _finish(deadline: Deadline, begin: Callable[..., Any], *arguments: object) -> Any:
+def finish(deadline: Deadline, begin: Callable[..., Any], *arguments: object) -> Any:
     """Begin something long, and wait for its outcome."""
     return deadline.call(lambda: begin(*arguments).result())
 
 
 @contextmanager
-def _telling(client: MLClient, name: str, deployment: str, deadline: Deadline) -> Iterator[None]:
+def told(client: MLClient, name: str, deployment: str, deadline: Deadline) -> Iterator[None]:
     """Say of a deployment that failed all that is known."""
     from azure.core.exceptions import ServiceRequestError
 
@@ -360,7 +358,7 @@ def delete_endpoint(client: MLClient, endpoint: ManagedOnlineEndpoint) -> None:
         It could not be deleted, or was not within 600 seconds.
     """
     try:
-        _finish(Deadline(_DELETE_LIMIT), client.online_endpoints.begin_delete, endpoint.name)
+        finish(Deadline(_DELETE_LIMIT), client.online_endpoints.begin_delete, endpoint.name)
     except Exception as error:
         raise DeploymentError(
             f"The endpoint {endpoint.name!r} could not be deleted: {_first_line(error)} On Azure "

@@ -1,0 +1,277 @@
+"""The way over: from a v1 service to a v2 endpoint, with proof."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from tqdm.auto import tqdm
+
+from ..client import call_service
+from ..client.payload import Images
+from ..deployment.config import find_script
+from ..errors import DeploymentError
+from ..sdk import Deadline
+from .endpoint import DEPLOYMENT_LIMIT, call_endpoint, finish, told
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+    from azure.ai.ml.entities import ManagedOnlineEndpoint
+    from azureml.core.webservice import AciWebservice, AksWebservice
+
+DEPLOYMENT = "blue"
+_SCHEMA = "https://azuremlschemas.azureedge.net/latest/{}.schema.json"
+_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:latest"  # v1's default, without a date
+_SET_BY_AZURE = ("AZUREML_", "AML_APP_ROOT")  # variables: SDK v1 puts them among the user's
+_SIZES = (  # cores, memory in GB, VM size: the smallest of which both are enough is taken
+    (2, 7, "Standard_DS2_v2"),
+    (4, 14, "Standard_DS3_v2"),
+    (8, 28, "Standard_DS4_v2"),
+    (16, 56, "Standard_DS5_v2"),
+)
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What became of a v1 service.
+
+    Attributes
+    ----------
+    endpoint : azure.ai.ml.entities.ManagedOnlineEndpoint
+    folder : Path
+        With ``endpoint.yml``, ``deployment.yml``, ``conda.yml``, ``scoring/``, ``MIGRATION.md``.
+    compared, different : int
+        Images that were scored by both, and labels that differ.
+    carried_over : tuple of str
+    changed, lost : tuple of (str, str)
+        What it is, and what to do.
+    """
+
+    endpoint: ManagedOnlineEndpoint
+    folder: Path
+    compared: int
+    different: int
+    carried_over: tuple[str, ...]
+    changed: tuple[tuple[str, str], ...]
+    lost: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        proof = f"{self.compared:,} images were scored by both; {self.different:,} labels differ."
+        parts = [f"# From the service to the endpoint {self.endpoint.name}", proof]
+        parts += ["## Carried over", "\n".join(f"* {what}" for what in self.carried_over)]
+        for title, entries in (("Changed", self.changed), ("Lost", self.lost)):
+            rows = "\n".join(f"| {what} | {advice} |" for what, advice in entries)
+            table = f"| what | what to do |\n| --- | --- |\n{rows}" if rows else "Nothing."
+            parts += [f"## {title}", table]
+        return "\n\n".join(parts) + "\n"
+
+    _repr_markdown_ = __str__
+
+
+def migrate_service(
+    service: AciWebservice | AksWebservice,
+    client: MLClient,
+    folder: str | os.PathLike[str],
+    images: Images,
+    *,
+    entry_script: str | os.PathLike[str] = "score.py",
+    timeout: float = DEPLOYMENT_LIMIT,
+) -> Migration:
+    """Bring a v1 service to an online endpoint of SDK v2, and prove that both answer alike.
+
+    Writes the files that ``az ml online-endpoint create`` and ``az ml online-deployment create``
+    take, deploys from them, scores the images on both and compares every label. Nothing is deleted.
+
+    Parameters
+    ----------
+    service : azureml.core.webservice.AciWebservice or AksWebservice
+        A healthy one, with one model.
+    client : azure.ai.ml.MLClient
+        Of the same workspace.
+    folder : path-like
+        Made if need be; files of an earlier try in it are replaced.
+    images : array-like
+        As of `call_service`.
+    entry_script : path-like
+        What the service runs: neither SDK gives it back. Where there is no ``score.py`` it is the
+        tutorial's, and a line says so.
+    timeout : float
+        In seconds, for the deployment.
+
+    Returns
+    -------
+    Migration
+        Whose text is in ``MIGRATION.md`` as well, and which a notebook shows.
+
+    Raises
+    ------
+    DeploymentError
+        The service is not healthy, has several models, or was made from an image; or the
+        deployment failed: with its state and its last log lines.
+    DeploymentTimeout
+        It was not there in time.
+    ScoringError
+        One of the two could not score the images.
+    """
+    from azure.ai.ml import load_online_deployment, load_online_endpoint
+
+    _check(service)
+    _, script = find_script(entry_script)
+    target = Path(folder)
+    _write(target, service, script)
+    deadline = Deadline(timeout)
+    with (
+        told(client, service.name, DEPLOYMENT, deadline),
+        tqdm(desc=f"deploying {service.name}", bar_format="{desc} {elapsed}", leave=False) as bar,
+    ):
+        deadline.tick = bar.refresh
+        endpoint = load_online_endpoint(source=target / "endpoint.yml")
+        finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
+        deployment = load_online_deployment(source=target / "deployment.yml")
+        finish(deadline, client.online_deployments.begin_create_or_update, deployment)
+        endpoint = deadline.call(client.online_endpoints.get, service.name)
+        endpoint.traffic = {DEPLOYMENT: 100}
+        finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
+        endpoint = deadline.call(client.online_endpoints.get, service.name)
+    before, now = call_service(service, images), call_endpoint(client, endpoint, images)
+    migration = Migration(
+        endpoint=endpoint,
+        folder=target,
+        compared=len(before),
+        different=int(np.sum(before != now)),
+        carried_over=_carried_over(service),
+        changed=_changed(service, endpoint),
+        lost=_lost(service, script.read_text(encoding="utf-8")),
+    )
+    (target / "MIGRATION.md").write_text(str(migration), encoding="utf-8")
+    return migration
+
+
+def _check(service: Any) -> None:
+    if service.state != "Healthy":
+        raise DeploymentError(
+            f"The service {service.name!r} is {service.state}: there is nothing to compare with. "
+            "Mend it first, or use deploy_to_endpoint.",
+            state=service.state,
+        )
+    if service.environment is None or len(service.models) != 1:
+        raise DeploymentError(
+            f"The service {service.name!r} has {len(service.models)} models and "
+            f"{'an' if service.environment else 'no'} environment. An online deployment takes one "
+            "of each: register several models as one folder, and deploy what was made from an "
+            "image with an InferenceConfig first."
+        )
+
+
+def _write(folder: Path, service: Any, script: Path) -> None:
+    """The files that describe the endpoint, and the folder of its script."""
+    environment, (model,) = service.environment, service.models
+    (folder / "scoring").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(script, folder / "scoring" / script.name)
+    conda = environment.python.conda_dependencies.serialize_to_string()
+    (folder / "conda.yml").write_text(conda, encoding="utf-8")
+    endpoint = {
+        "$schema": _SCHEMA.format("managedOnlineEndpoint"),
+        "name": service.name,
+        "auth_mode": "aml_token" if service.token_auth_enabled else "key",
+        "description": service.description or "",
+        "tags": service.tags or {},
+    }
+    deployment: dict[str, Any] = {
+        "$schema": _SCHEMA.format("managedOnlineDeployment"),
+        "name": DEPLOYMENT,
+        "endpoint_name": service.name,
+        "model": f"azureml:{model.name}:{model.version}",
+        "code_configuration": {"code": "scoring", "scoring_script": script.name},
+        "environment": {
+            "conda_file": "conda.yml",
+            "image": environment.docker.base_image or _IMAGE,
+        },
+        "environment_variables": {
+            name: value
+            for name, value in (environment.environment_variables or {}).items()
+            if not name.startswith(_SET_BY_AZURE)
+        },
+        "instance_type": _instance_type(service),
+        "instance_count": getattr(service, "num_replicas", None) or 1,
+        "app_insights_enabled": bool(service.enable_app_insights),
+    }
+    if milliseconds := getattr(service, "scoring_timeout_ms", None):
+        deployment["request_settings"] = {"request_timeout_ms": min(milliseconds, 180_000)}
+    for name, content in (("endpoint", endpoint), ("deployment", deployment)):
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        (folder / f"{name}.yml").write_text(text, encoding="utf-8")
+
+
+def _instance_type(service: Any) -> str:
+    wanted = service.container_resource_requirements
+    for cores, memory_gb, size in _SIZES:
+        if cores >= wanted.cpu and memory_gb >= wanted.memory_in_gb:
+            return size
+    return _SIZES[-1][2]
+
+
+def _carried_over(service: Any) -> tuple[str, ...]:
+    (model,) = service.models
+    return (
+        f"the model {model.name}:{model.version}",
+        "the scoring script, as it is",
+        "the packages of the environment, in conda.yml",
+        "tags, description and environment variables",
+    )
+
+
+def _changed(service: Any, endpoint: ManagedOnlineEndpoint) -> tuple[tuple[str, str], ...]:
+    wanted, size = service.container_resource_requirements, _instance_type(service)
+    changes = [
+        (f"the address: {endpoint.scoring_uri}", "tell it to every client"),
+        ("the keys", "fetch new ones: client.online_endpoints.get_keys(name)"),
+        (
+            f"{wanted.cpu:g} cores and {wanted.memory_in_gb:g} GB became {size}",
+            "choose another size in deployment.yml, where the quota or the price asks for it",
+        ),
+        (
+            "a model that is a folder lies one level deeper below AZUREML_MODEL_DIR",
+            "look for its files in the folder of that name",
+        ),
+    ]
+    if not (service.auth_enabled or service.token_auth_enabled):
+        changes.append(
+            ("a key is asked for now", "send 'Authorization: Bearer <key>' with each request")
+        )
+    if getattr(getattr(service, "autoscaler", None), "autoscale_enabled", False):
+        changes.append(
+            ("the number of replicas no longer follows the load", "add a rule of Azure Monitor")
+        )
+    return tuple(changes)
+
+
+def _lost(service: Any, script: str) -> tuple[tuple[str, str], ...]:
+    losses = {
+        "the name of your own in the address (dns_name_label, cname)": (
+            getattr(service, "cname", None),
+            "put API Management or Front Door with that name before the endpoint",
+        ),
+        "the certificate of your own (ssl_enabled)": (
+            getattr(service, "ssl_enabled", None),
+            "nothing: endpoints speak https with Azure's certificate",
+        ),
+        "the key for encryption of your own (EncryptionProperties)": (
+            getattr(service, "encryption_properties", None),
+            "give the workspace a customer-managed key",
+        ),
+        "the virtual network of the container": (
+            getattr(service, "vnet_configuration", None),
+            "isolate the workspace's network, and the endpoint by public_network_access",
+        ),
+        "Model.get_model_path in the script": (
+            "get_model_path" in script,
+            "read os.environ['AZUREML_MODEL_DIR']: SDK v1 is not in the container any more",
+        ),
+    }
+    return tuple((what, advice) for what, (is_there, advice) in losses.items() if is_there)
