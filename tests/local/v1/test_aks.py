@@ -8,9 +8,9 @@ import pytest
 import requests
 from azureml.core import Model
 from azureml.core.compute import AksCompute, ComputeTarget
-from azureml.core.webservice import AciWebservice, AksEndpoint, AksWebservice, Webservice
+from azureml.core.webservice import AksEndpoint, AksWebservice, Webservice
 from azureml.exceptions import ComputeTargetException, WebserviceException
-from weights_service import make_inference_config, until
+from weights_service import make_inference_config
 
 SCRIPT = "import os\ndef init(): pass\ndef run(raw): return {answer}\n"
 
@@ -131,6 +131,7 @@ def test_a_service_asks_for_keys_and_has_replicas(local_ws, cluster, deploy, cap
     assert len({service.run("{}") for _ in range(10)}) == 1
 
 
+@pytest.mark.processes
 def test_without_a_number_the_smallest_runs_and_a_note_says_so(local_ws, deploy, capsys):
     service = deploy("scaled", config=AksWebservice.deploy_configuration(memory_gb=1))
     assert "nothing scales by itself here: 1 replicas run" in capsys.readouterr().out
@@ -171,6 +172,7 @@ def test_tokens_open_it_until_they_end(local_ws, deploy, call, mms):
     assert (answer.status_code, answer.json()["code"]) == (400, "InvalidAuthentication")
 
 
+@pytest.mark.processes
 def test_the_scoring_timeout_is_minded(deploy):
     config = AksWebservice.deploy_configuration(
         num_replicas=1, memory_gb=1, scoring_timeout_ms=300, auth_enabled=False
@@ -204,6 +206,7 @@ def test_a_service_needs_a_cluster(local_ws, tmp_path):
 # Versions of an endpoint
 
 
+@pytest.mark.processes
 def test_versions_share_the_traffic(local_ws, cluster, tmp_path, call, mms):
     def inference(answer: str):
         return make_inference_config(tmp_path, SCRIPT.format(answer=f"'{answer}'"))
@@ -262,8 +265,3 @@ def test_versions_share_the_traffic(local_ws, cluster, tmp_path, call, mms):
     endpoint.delete()
     with pytest.raises(requests.ConnectionError):
         requests.post(address, "{}", timeout=5)
-
-
-def test_a_service_on_aci_is_none_on_aks(local_ws, service):
-    assert isinstance(Webservice(local_ws, "shared"), AciWebservice)
-    until(lambda: "shared" not in [s.name for s in Webservice.list(local_ws, compute_type="AKS")])

@@ -170,6 +170,7 @@ def test_a_failing_init_is_told_within_seconds_with_its_traceback(local_ws, depl
     assert repaired.run(ROWS) == SUMS
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("script", "complaint"),
     [
@@ -196,6 +197,7 @@ def test_overwrite_keeps_address_and_keys(deploy):
     assert (second.scoring_uri, second.get_keys()) == (address, keys)
 
 
+@pytest.mark.processes
 def test_two_models_are_found_in_one_folder(local_ws, registered, weights_file, deploy):
     more = Model.register(local_ws, weights_file, "more-weights")
     script = """
@@ -238,6 +240,7 @@ def test_a_source_directory_brings_its_other_files(local_ws, registered, tmp_pat
     service.delete()
 
 
+@pytest.mark.processes
 def test_cpu_cores_set_the_threads(deploy):
     script = """
 import os, threading
@@ -296,6 +299,7 @@ def test_update_of_labels_and_keys_needs_no_new_container(local_ws, deploy):
     assert Webservice(local_ws, "changing").properties["made"] == "once"
 
 
+@pytest.mark.processes
 def test_update_of_the_script_and_the_model(local_ws, deploy, tmp_path):
     service = deploy("renewed")
     (tmp_path / "weights.txt").write_text("1 1 1")
@@ -306,6 +310,7 @@ def test_update_of_the_script_and_the_model(local_ws, deploy, tmp_path):
     assert [model.name for model in service.models] == ["flat-weights"]
 
 
+@pytest.mark.processes
 def test_a_service_that_is_deleted_while_it_starts_gives_up(local_ws, deploy):
     script = "import time\ndef init(): time.sleep(60)\ndef run(raw): pass\n"
     service = deploy("slow", script, wait=False)
@@ -316,6 +321,7 @@ def test_a_service_that_is_deleted_while_it_starts_gives_up(local_ws, deploy):
         service.wait_for_deployment()
 
 
+@pytest.mark.processes
 def test_the_later_of_two_deployments_wins_and_both_end(deploy):
     slow = VERSION_SCRIPT.format(answer=1).replace("pass", "import time; time.sleep(60)")
     first = deploy("race", slow, wait=False)
@@ -340,6 +346,7 @@ def test_what_a_container_cannot_do_here_is_named(deploy, tmp_path, more):
         deploy("too-much", config=small(**more))
 
 
+@pytest.mark.processes
 def test_what_is_another_way_here_is_told(local_ws, registered, tmp_path, capsys):
     config = make_inference_config(tmp_path, packages=("scikit-learn",))
     config.environment.docker.base_image = "mine/image:1"
