@@ -27,6 +27,7 @@ STUCK = 5  # seconds beyond the scoring time-out, in which Python code would hav
 CONNECTIONS = 1000
 BUFFER = 1 << 20  # bytes that are read from a connection at a time
 LINGER = 0.25  # seconds for a request that is on its way while the server is told to end
+READING_TURNS = 8  # of the loop, in which a connection is accepted and its request read
 
 log = logging.getLogger("azmlinfsrv")
 
@@ -228,6 +229,14 @@ class Server:
     def wake(self) -> None:
         if not self._is_awake:
             self._is_awake = True
+            # The loop stands still while the script runs: who has come meanwhile is read first
+            # where it counts how many wait.
+            self._turn_after(0 if self.access.max_pending is None else READING_TURNS)
+
+    def _turn_after(self, turns: int) -> None:
+        if turns > 0:
+            self._loop.call_soon(self._turn_after, turns - 1)
+        else:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:

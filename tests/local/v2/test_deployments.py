@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -97,13 +98,26 @@ def test_what_is_in_use_is_not_deleted(client, shared):
         client.online_deployments.get("green", "shared")
 
 
-def test_request_settings_come_back_and_are_what_the_server_runs_with(client, deploy, shared):
+def test_request_settings_come_back_and_are_kept(client, deploy, shared, tmp_path):
     settings = OnlineRequestSettings(
-        request_timeout_ms=2000, max_concurrent_requests_per_instance=4, max_queue_wait_ms=1000
+        request_timeout_ms=2000, max_concurrent_requests_per_instance=1, max_queue_wait_ms=1000
     )
-    assert deploy("shared", "set", request_settings=settings).request_settings == settings
-    log = client.online_deployments.get_logs("set", "shared", lines=1000)
-    assert "Scoring timeout is set to 2000" in log
+    (tmp_path / "score.py").write_text(
+        "import time\ndef init(): pass\ndef run(data): time.sleep(float(data))\n"
+    )
+    code = CodeConfiguration(code=str(tmp_path), scoring_script="score.py")
+    made = deploy("shared", "set", request_settings=settings, code_configuration=code)
+    assert made.request_settings == settings
+    key = client.online_endpoints.get_keys("shared").primary_key
+    headers = {"Authorization": f"Bearer {key}", "azureml-model-deployment": "set"}
+
+    def status(seconds: str) -> int:
+        answer = requests.post(shared.scoring_uri, data=seconds, headers=headers, timeout=30)
+        return answer.status_code
+
+    assert status("5") == 424  # by the time-out
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(status, ["1"] * 6)) == {200, 429}  # Azure lets twice as many in
     client.online_deployments.begin_delete("set", "shared").result()
 
 
