@@ -26,6 +26,7 @@ from sklearn.svm import SVC
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
+from mnist_deploy.data import load_test_data, load_training_data
 from mnist_deploy.data.idx import encode_idx
 
 pytest_plugins = ["scoring_server"]
@@ -247,6 +248,41 @@ def test_the_tutorials_model_is_scored_without_scikit_learn(load_script, digits_
     script = load_script(model)
     monkeypatch.setattr(LogisticRegression, "predict", None)
     assert ask(script, encode_idx(X_test)) == expected
+
+
+def test_single_precision_never_decides_between_two_that_are_close(load_script):
+    """Classes that differ by less than single precision can tell, and one that does not."""
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (2000, 12), dtype=np.uint8)
+    model = LogisticRegression().fit(X, Y)
+    model.coef_[1] = model.coef_[0] + 1e-9 * rng.standard_normal(12)
+    model.intercept_[1] = model.intercept_[0]
+    expected = model.predict(pixels / 255.0)
+    single = (pixels / np.float32(255)) @ model.coef_.T.astype(np.float32)
+    assert (np.argmax(single + model.intercept_.astype(np.float32), axis=1) != expected).any()
+    assert ask(load_script(model), encode_idx(pixels)) == expected.tolist()
+
+
+@pytest.mark.slow
+def test_all_genuine_images_have_the_labels_of_predict(load_script, genuine_dir, genuine_model):
+    script = load_script(genuine_model)
+    for images, _ in (load_training_data(genuine_dir), load_test_data(genuine_dir)):
+        expected = genuine_model.predict(images).tolist()
+        assert ask(script, encode_idx(np.rint(images * 255).astype(np.uint8))) == expected
+
+
+def test_a_refusal_says_what_is_wrong_whatever_its_status(session, scoring_uri):
+    header = encode_idx(np.zeros((1, 784), np.uint8))[:4]
+    too_many = header + b"\xff\xff\xff\xff\0\0\x03\x10"
+    for status, method, body, message in (
+        (400, "POST", b"", 'the request is empty; expected {"data": [[...], ...]} or an IDX file.'),
+        (405, "GET", b"", "GET is not understood here; POST images."),
+        (413, "POST", too_many,
+         "4294967295 images unpack to more than 134217728 bytes; send fewer."),
+    ):  # fmt: skip
+        answer = session.request(method, scoring_uri, data=body)
+        assert (answer.status_code, answer.json()) == (status, {"message": message})
+        assert answer.headers["x-ms-run-function-failed"] == "False"
 
 
 def test_a_model_that_is_not_there_is_named(load_script, monkeypatch, tmp_path, digits_model):
