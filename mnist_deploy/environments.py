@@ -14,7 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from .errors import EnvironmentNotFound
-from .sdk import ANSWER_LIMIT, Deadline, asking, registered_are
+from .sdk import ANSWER_LIMIT, Deadline, asking, not_registered
 from .tutorial import tutorial_file
 
 if TYPE_CHECKING:
@@ -58,11 +58,7 @@ def fetch_environment(
                 raise
         known = Deadline(ANSWER_LIMIT).call(Environment.list, ws).values()
     own = (f"{each.name}:{each.version}" for each in known if not each.name.startswith("AzureML-"))
-    raise EnvironmentNotFound(
-        f"{'Environment' if version is None else f'Version {version} of environment'} {name!r} is "
-        f"not registered in workspace {ws.name!r}. {registered_are(own)} "
-        "prepare_workspace(ws) registers the tutorial's."
-    )
+    raise EnvironmentNotFound(not_registered(ws, f"environment {name!r}", version, own))
 
 
 def build_scoring_environment(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from packaging.version import InvalidVersion, Version
 
 from .errors import ModelError
-from .sdk import ANSWER_LIMIT, TRANSFER_LIMIT, Deadline, asking, reason, registered_are
+from .sdk import ANSWER_LIMIT, TRANSFER_LIMIT, Deadline, asking, not_registered, reason
 
 if TYPE_CHECKING:
     from azureml.core import Model, Workspace
@@ -60,12 +60,8 @@ def fetch_model(ws: Workspace, name: str = MODEL_NAME, version: int | None = Non
     with asking(ws, "list its models"):
         models = Deadline(ANSWER_LIMIT).call(Model.list, ws, latest=version is None)
     same_name = [each for each in models if each.name == name]
-    known = registered_are(each.id for each in same_name or models)
-    raise ModelError(
-        f"{'Model' if version is None else f'Version {version} of model'} {name!r} is not "
-        f"registered in workspace {ws.name!r}. {known} "
-        "prepare_workspace(ws) registers the tutorial's."
-    )
+    known = (each.id for each in same_name or models)
+    raise ModelError(not_registered(ws, f"model {name!r}", version, known))
 
 
 def find_model(ws: Workspace, name: str, version: int | None = None) -> Model | None:

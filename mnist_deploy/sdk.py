@@ -103,8 +103,13 @@ def asking(ws: Workspace, what: str) -> Iterator[None]:
         raise WorkspaceError(f"Workspace {ws.name!r} could not {what}: {reason(error)}") from error
 
 
-def registered_are(names: Iterable[str]) -> str:
-    """Name what is registered, but not too much of it."""
-    ordered = sorted(names)
+def not_registered(ws: Workspace, what: str, version: object, known: Iterable[str]) -> str:
+    """Say that there is no such model or environment, and name what is registered: not too much."""
+    ordered = sorted(known)
     more = f" and {len(ordered) - _LISTED} more" if len(ordered) > _LISTED else ""
-    return f"Registered are: {', '.join(ordered[:_LISTED]) or 'none'}{more}."
+    return (
+        f"{what[0].upper() + what[1:] if version is None else f'Version {version} of {what}'} is "
+        f"not registered in workspace {ws.name!r}. Registered are: "
+        f"{', '.join(ordered[:_LISTED]) or 'none'}{more}. prepare_workspace(ws) registers the "
+        "tutorial's."
+    )

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import requests
 from azureml.exceptions import UserErrorException, WebserviceException
 
-from mnist_deploy.sdk import Deadline, DeadlinePassed, reason, registered_are
+from mnist_deploy.sdk import Deadline, DeadlinePassed, not_registered, reason
 
 
 def test_returns_what_the_call_returns_and_raises_what_it_raises():
@@ -119,6 +120,10 @@ def test_the_sdk_does_not_chat_on_stderr(capfd):
 
 
 def test_a_long_list_is_cut():
-    names = [f"m{i:02}:1" for i in range(14)]
-    assert registered_are(names) == f"Registered are: {', '.join(names[:10])} and 4 more."
-    assert registered_are([]) == "Registered are: none."
+    ws, names = SimpleNamespace(name="w"), [f"m{i:02}:1" for i in range(14)]
+    told = not_registered(ws, "model 'm'", None, names)
+    assert told.startswith("Model 'm' is not registered in workspace 'w'. Registered are: m00:1, ")
+    assert f"{', '.join(names[:10])} and 4 more. prepare_workspace(ws)" in told
+    told = not_registered(ws, "model 'm'", 3, [])
+    assert told.startswith("Version 3 of model 'm' is not registered in workspace 'w'.")
+    assert "Registered are: none." in told

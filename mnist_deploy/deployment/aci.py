@@ -50,14 +50,8 @@ def build_aci_config(
     """
     from azureml.core.webservice import AciWebservice
 
-    return build_container_config(
-        AciWebservice.deploy_configuration,
-        cpu_cores=cpu_cores,
-        memory_gb=memory_gb,
-        tags=tags,
-        description=description,
-        **aci,
-    )
+    make = AciWebservice.deploy_configuration
+    return build_container_config(make, cpu_cores, memory_gb, tags, description=description, **aci)
 
 
 def deploy_to_aci(

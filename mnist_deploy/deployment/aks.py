@@ -58,14 +58,8 @@ def build_aks_config(
 
     if not aks.get("autoscale_enabled"):
         aks["num_replicas"] = replicas
-    return build_container_config(
-        AksWebservice.deploy_configuration,
-        cpu_cores=cpu_cores,
-        memory_gb=memory_gb,
-        tags=tags,
-        description=description,
-        **aks,
-    )
+    make = AksWebservice.deploy_configuration
+    return build_container_config(make, cpu_cores, memory_gb, tags, description=description, **aks)
 
 
 def deploy_to_aks(

@@ -86,7 +86,6 @@ def find_script(
 
 def build_container_config(
     deploy_configuration: Callable[..., Config],
-    *,
     cpu_cores: float,
     memory_gb: float,
     tags: dict[str, str] | None,
@@ -98,12 +97,8 @@ def build_container_config(
     for name, value in (("cpu_cores", cpu_cores), ("memory_gb", memory_gb)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
             raise DeploymentError(f"{name} is {value!r}; expected a number above 0.")
+    more |= {"cpu_cores": cpu_cores, "memory_gb": memory_gb}
     try:
-        return deploy_configuration(
-            cpu_cores=cpu_cores,
-            memory_gb=memory_gb,
-            tags=dict(_TAGS) if tags is None else tags,
-            **more,
-        )
+        return deploy_configuration(tags=dict(_TAGS) if tags is None else tags, **more)
     except AzureMLException as error:
         raise DeploymentError(f"The configuration is not valid: {reason(error)}") from error
