@@ -195,9 +195,11 @@ def wipe(home: str | os.PathLike[str] | None = None) -> Path:
         If it does not end; then nothing is deleted.
     """
     folder = home_folder(home)
-    if (folder / "run").is_dir():
+    parts = [folder / name for name in ("store", "data", "run")]
+    if any(part.is_dir() for part in parts):
+        (folder / "run").mkdir(mode=0o700, exist_ok=True)
         with locked(folder / "run" / "starting"):
             end(folder)
-            for name in ("store", "data", "run"):
-                shutil.rmtree(folder / name, ignore_errors=True)
+            for part in parts:
+                shutil.rmtree(part, ignore_errors=True)
     return folder

@@ -46,7 +46,7 @@ def join_or_launch(folder: Path, port: int) -> Endpoint:
     with locked(runtime / "starting"):
         while (pid := holder(runtime)) is not None:
             endpoint = Endpoint.read(runtime)
-            if endpoint is not None and endpoint.pid == pid and join(endpoint):
+            if endpoint is not None and pid in (0, endpoint.pid) and join(endpoint):
                 return endpoint
             if time.monotonic() > give_up_at:
                 raise LocalWorkspaceError(

@@ -227,7 +227,11 @@ def test_wipe_deletes_what_is_registered_and_nothing_else(client, home):
     assert (home / "store" / "workspace.sqlite").exists()
     local.wipe(home)
     assert [path.name for path in home.iterdir()] == ["mine.txt"]
+    (home / "store").mkdir()  # of which nothing runs, nor ever ran
+    local.wipe(home)
+    assert [path.name for path in home.iterdir()] == ["mine.txt"]
     local.wipe(home / "nowhere")
+    assert not (home / "nowhere").exists()
 
 
 @pytest.mark.processes
