@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -138,14 +137,10 @@ def recorded(home: Path) -> Iterator[list[Exchange]]:
     server.app = Recorder(create_app(store, endpoints, Leases(), token, host), exchanges)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
-    alive = open(runtime / "alive", "w")  # noqa: SIM115 - locked while it is open
-    fcntl.flock(alive, fcntl.LOCK_EX)
-    print(os.getpid(), file=alive, flush=True)
     try:
         with hold(runtime):
             yield exchanges
     finally:
-        alive.close()
         server.shutdown()
         server.server_close()
         endpoints.stop_all()
