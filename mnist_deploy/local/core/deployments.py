@@ -158,7 +158,7 @@ class Deployment:
         containers = [each for _, each in self._starting] or list(self.containers)
         if len(containers) == 1:
             return containers[0].log_tail(lines)
-        share = lines // max(1, len(containers))
+        share = -(-lines // max(1, len(containers)))
         return "\n".join(
             f"--- replica {number} of {len(containers)}, {each.state} ---\n{each.log_tail(share)}"
             for number, each in enumerate(containers, 1)

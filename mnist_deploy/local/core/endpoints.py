@@ -102,7 +102,7 @@ class Endpoint:
         self.telemetry = Telemetry()
         self._tokens: dict[str, float] = {}
         self._route = Route(self.listener, signs, CLOSED[family])
-        # None of these is held while another is awaited whose holder waits for a container.
+        # Containers call `route`, and others wait for containers: never with `_routing` held.
         self._letting_in, self._routing, self._switching = (threading.Lock() for _ in range(3))
 
     @property
@@ -234,7 +234,9 @@ class Endpoints:
         self._lock = threading.RLock()
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
         self._signs = ClosedSigns()
-        self._sockets = Path(tempfile.mkdtemp(prefix="mnist-deploy-"))  # their paths must be short
+        # The path of a UNIX socket has room for about 100 bytes.
+        parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
+        self._sockets = Path(tempfile.mkdtemp(prefix="mnist-deploy-", dir=parent))
         store.holders.append(self._uploads)
 
     def all(self, family: str | None = None) -> list[Endpoint]:
@@ -365,6 +367,7 @@ class Endpoints:
             except Exception as mishap:  # the disk is full, the machine has no memory
                 logging.getLogger(__name__).exception("%s could not be deployed", deployment.title)
                 error = Failed("deployment", f"{type(mishap).__name__}: {mishap}")
+        endpoint.let_in()  # who came meanwhile may have missed a change
         endpoint.switch()
         endpoint.route()
         operation.finish(error)

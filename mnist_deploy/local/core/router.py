@@ -93,7 +93,8 @@ class Routes:
         now = time.time()
         accepted = [*self.keys, *(token for token, end in self.tokens.items() if end > now)]
         # Every one is compared, whatever the first comparison gave.
-        same = [hmac.compare_digest(offered.encode(), each.encode()) for each in accepted]
+        sent = offered.encode("utf-8", "surrogateescape")
+        same = [hmac.compare_digest(sent, each.encode()) for each in accepted]
         return scheme.lower() == "bearer" and any(same)
 
 

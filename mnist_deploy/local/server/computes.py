@@ -145,11 +145,10 @@ def list_computes(**_: str) -> Response:
 
 def describe(compute: Compute) -> Document:
     root = request.path.removeprefix("/rp/workspaces").partition("/computes")[0]
-    kept = dict(compute.settings)
-    if compute.kind == "AKS":
-        kept.pop("namespace")
-    else:
-        kept = {"namespace": kept["namespace"]}
+    is_aks = compute.kind == "AKS"
+    kept = {
+        name: value for name, value in compute.settings.items() if is_aks == (name != "namespace")
+    }
     return {
         "id": f"{root}/computes/{compute.name}",
         "name": compute.name,

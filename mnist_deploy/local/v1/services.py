@@ -189,7 +189,6 @@ def delete_service(name: str, **_: str) -> Response:
 
 class LogQuery(Struct):
     tail: Annotated[int, Meta(ge=0)] = 5000
-    version: str | None = None
 
 
 @service_api.get(f"{MMS}/services/<name>/logs")
