@@ -77,6 +77,8 @@ class Telemetry:
             "APPLICATIONINSIGHTS_CONNECTION_STRING": (
                 f"InstrumentationKey={self.key};IngestionEndpoint={ingestion}"
             ),
+            # Else the exporter would tell Microsoft about itself.
+            "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
             "TMPDIR": str(folder),
         }
 
@@ -99,9 +101,5 @@ def summary_of(counts: Mapping[str, Any], bounds: Sequence[float]) -> dict[str, 
     }
 
 
-# Nothing is told to anybody: neither by a service that asks for no telemetry, whatever its
-# script's variables say, nor about the exporter itself, which tells Microsoft.
-SILENT = {
-    "AML_APP_INSIGHTS_ENABLED": "false",
-    "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
-}
+# A service that asks for no telemetry tells nothing, whatever its script's variables say.
+SILENT = {"AML_APP_INSIGHTS_ENABLED": "false"}
