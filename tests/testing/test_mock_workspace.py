@@ -231,6 +231,21 @@ class TestChecks:
             call_it()
         assert isinstance(caught.value.__context__, ScriptFailed)
 
+    def test_and_not_after_a_failure_that_tells_of_it(self, deploy):
+        def check(images):
+            assert images.any()
+
+        @mock_workspace()
+        def wrap_it(ws):
+            ws.cloud.answer_with(check)
+            try:
+                md.call_service(deploy(ws), IMAGES)
+            except AssertionError as error:
+                raise ZeroDivisionError from error
+
+        with pytest.raises(ZeroDivisionError):
+            wrap_it()
+
     def test_a_test_that_failed_hears_no_more(self, deploy):
         @mock_workspace(assert_all_deleted=True)
         def fail(ws):
@@ -252,6 +267,9 @@ class TestIsolation:
         with pytest.raises(NotImplementedError):
             mocked_workspace.get_default_datastore()
         mocked_workspace.get_default_datastore.side_effect = None
+        assert mocked_workspace.get_default_datastore() != "of this test"
+        mocked_workspace.get_default_datastore.return_value = "of this test"
+        assert mocked_workspace.get_default_datastore() == "of this test"
         mocked_workspace.name = "changed"
         md.fetch_model(mocked_workspace).add_tags({"turn": str(turn)})
         assert md.fetch_model(mocked_workspace).tags["turn"] == str(turn)
@@ -286,6 +304,13 @@ class TestIsolation:
         assert len(list(Model.list(local_workspace))) == here
         assert md.fetch_environment(local_workspace).name == "tutorial-env"
         assert local_workspace.webservices == {}
+        same = Workspace.get(
+            local_workspace.name,
+            local_workspace._auth,
+            subscription_id=local_workspace.subscription_id,
+            resource_group=local_workspace.resource_group,
+        )
+        assert len(list(Model.list(same))) == here
 
 
 class TestWrongCalls:
