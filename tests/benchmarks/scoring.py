@@ -29,9 +29,11 @@ import platformdirs
 import report
 from contestant import Contest, Contestant, entered, start_peer
 from local_workspace import EMPTY_SCRIPT, OUR_SCRIPT, TUTORIAL_SCRIPT, LocalWorkspace
+from slow_clients import seconds_beside
 from ways import OUR_IDX, WAYS, Way
 
 FEW = 10_000  # images in the short stream
+CONNECTIONS = (1, 8, 64)  # over which one image is posted
 SCRIPTS = {"tutorial": TUTORIAL_SCRIPT, "ours": OUR_SCRIPT}
 
 
@@ -76,7 +78,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peers-dir", type=Path, default=cache, help="where peers are installed")
     parser.add_argument("--images", type=int, default=10_000, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    parser.add_argument("--seconds", type=int, default=4, help="of load in a round: %(default)s")
+    parser.add_argument("--seconds", type=int, default=2, help="of load in a round: %(default)s")
     parser.add_argument("--stream", type=int, default=1_000_000, help="images: %(default)s")
     return parser.parse_args()
 
@@ -91,6 +93,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             count: local.stream(count, images)
             for count in progress("stream", (FEW, options.stream))
         }
+        figures["beside"] = compare_crowds(local, images[:1])
         figures["start"] = compare_starts(options, local, images[:1], scratch)
         figures["notebook_seconds"] = [
             local.seconds_of_notebook() for _ in progress("notebook", range(min(3, options.rounds)))
@@ -153,10 +156,19 @@ def compare_load(
     try:
         limit = load.Load(service.uri, body, OUR_IDX.content_type)
         for _ in progress("one image", range(options.rounds)):
-            for connections in (1, 8):
+            for connections in CONNECTIONS:
                 limit.run(connections, options.seconds)
                 contest.each(partial(put_load, connections=connections, seconds=options.seconds))
         return limit.result()
+    finally:
+        service.stop()
+
+
+def compare_crowds(local: LocalWorkspace, one_image: np.ndarray) -> dict[str, float | None]:
+    """Seconds to the next answer of our service beside clients that do not get on."""
+    service = local.deploy(OUR_SCRIPT, "crowded", one_image, OUR_IDX)
+    try:
+        return seconds_beside(service.uri, OUR_IDX.body(one_image), OUR_IDX.content_type)
     finally:
         service.stop()
 

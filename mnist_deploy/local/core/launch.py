@@ -25,8 +25,8 @@ INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRA
              "LANG", "LC_ALL", "TMPDIR", "TZ", "HOME")  # fmt: skip
 # What Python reads as it starts, and libraries as they are imported.
 READ_EARLY = ("PYTHON", "LD_", "LANG", "LC_", "TMPDIR", "OMP_", "OPENBLAS_", "MKL_", "KMP_",
-              "GOTO_", "BLIS_", "NPY_", "NUMPY_", "SCIPY_", "SKLEARN_", "JOBLIB_", "OTEL_",
-              "APPLICATIONINSIGHTS_")  # fmt: skip
+              "GOTO_", "BLIS_", "NPY_", "NUMPY_", "SCIPY_", "SKLEARN_", "JOBLIB_",
+              "OTEL_")  # fmt: skip
 CANNOT_FORK = 3  # exit status of a warm process in which something has started a thread
 PATIENCE = 60.0  # seconds for the warm process to import all that, on a busy machine
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import msgspec
+import psutil
 import pytest
 import requests
 from azureml.core import Environment, Model
@@ -243,14 +245,17 @@ def test_a_source_directory_brings_its_other_files(local_ws, registered, tmp_pat
 @pytest.mark.processes
 def test_cpu_cores_set_the_threads(deploy):
     script = """
-import os, threading
+import os
 def init(): pass
 def run(raw): return [os.environ["OMP_NUM_THREADS"], os.getppid()]
 """
     one = deploy("one-core", script)
     two = deploy("two-cores", script, config=AciWebservice.deploy_configuration(1.5, 1))
-    assert one.run("{}")[0] == "1"
+    threads, parent = one.run("{}")
+    assert threads == "1"
     assert two.run("{}")[0] == "2"
+    if sys.platform == "linux":  # nothing in its variables keeps it from being a fork
+        assert "mnist_deploy.local.scoring.warm" in psutil.Process(parent).cmdline()
 
 
 def test_a_key_that_was_regenerated_counts_at_once(deploy, call, mms):
