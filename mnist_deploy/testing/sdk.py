@@ -295,8 +295,9 @@ def _equip_workspace(workspace: Any, context: Any, login: Any, cloud: MockedClou
         setattr(workspace, name, value)
     for name in dir(Workspace):
         if not name.startswith("__") and callable(getattr(Workspace, name)):
-            method = getattr(workspace, name)
-            method.return_value, method.side_effect = DEFAULT, _refuse(f"Workspace.{name}")
+            method, refusal = getattr(workspace, name), _refuse(f"Workspace.{name}")
+            if method.side_effect is not refusal:  # at first, and where a test has changed it
+                method.return_value, method.side_effect = DEFAULT, refusal
 
 
 @cache
