@@ -119,11 +119,16 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
 
 
 def drop_progress_bars(notebook: nbformat.NotebookNode) -> None:
-    """Take out widgets: without the kernel that moved them they show nothing."""
+    """Take out widgets and erased bars: without the kernel that moved them they show nothing."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if "outputs" in cell:
-            cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if WIDGET not in output.get("data", {})
+                and not ("text" in output and not _ANSI.sub("", output.text).strip())
+            ]
 
 
 def inject(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> None:
@@ -154,6 +159,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="default: outputs")
     parser.add_argument("--config", type=Path, help="a config.json: then it runs on Azure")
     parser.add_argument("--notebook", type=Path, help="another notebook than the tutorial's")
+    parser.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="set a text in the cell of parameters, for instance: -p aks_cluster my-cluster",
+    )  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -164,6 +173,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"There is no notebook {notebook_file}.")
     chosen = {"data_dir": options.data_dir, "config": options.config}
     parameters = {name: str(path.absolute()) for name, path in chosen.items() if path}
+    parameters |= options.parameter
     os.environ["MNIST_DEPLOY_UNATTENDED"] = "1"  # nobody can answer a log-in in here
     output_dir = options.output_dir.absolute()
     notebook = run_notebook(notebook_file, output_dir, parameters)

@@ -113,7 +113,7 @@ def plot_predictions(
     labels, predictions : array-like, shape (samples,)
         True and predicted classes.
     n : int
-        How many samples; all if there are fewer. Thirty make a row.
+        How many samples; all, in their order, if there are no more. Thirty make a row.
     rng : int or Generator, optional
         A seed, or the generator to draw from; another choice each time by default.
 
@@ -128,7 +128,9 @@ def plot_predictions(
         The arrays are empty or do not fit, the images are not square, or n is less than 1.
     """
     pixels, true, predicted = _samples(images, labels, predictions, n)
-    chosen = np.random.default_rng(rng).choice(len(pixels), min(n, len(pixels)), replace=False)
+    chosen = np.arange(len(pixels))
+    if n < len(pixels):
+        chosen = np.random.default_rng(rng).choice(chosen, n, replace=False)
     figure, cells = _grid(len(chosen), columns=30, width=2 / 3, height=1)
     for ax, i in zip(cells, chosen, strict=True):
         wrong = bool(true[i] != predicted[i])

@@ -1,0 +1,68 @@
+"""Running a notebook for real, and asking its kernel in the end what no output shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from mnist_deploy.tutorial import tutorial_file
+
+
+@dataclass(frozen=True)
+class ProbedRun:
+    """What a run of a notebook left behind.
+
+    Attributes
+    ----------
+    outputs : Path
+        The folder that it ran in.
+    stdout : str
+        What ``python -m mnist_deploy`` printed.
+    executed : NotebookNode
+    found : dict
+        The value of the probe, an expression that was evaluated behind the last cell.
+    """
+
+    outputs: Path
+    stdout: str
+    executed: nbformat.NotebookNode
+    found: dict
+
+    @property
+    def printed(self) -> str:
+        return printed_by(self.executed)
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(tutorial_file(f"notebooks/{name}.ipynb"), as_version=4)
+
+
+def printed_by(notebook: nbformat.NotebookNode) -> str:
+    return "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
+
+
+def run_probed(name: str, probe: str, folder: Path, home: Path, *options: str) -> ProbedRun:
+    """Run one of the tutorial's notebooks in a folder, on the workspace under `home`."""
+    notebook = read(name)
+    cell = f'import json\nprint("PROBE", json.dumps({probe.strip()}))'
+    notebook.cells.append(nbformat.v4.new_code_cell(cell))
+    nbformat.write(notebook, folder / "probed.ipynb")
+    run = subprocess.run(
+        [sys.executable, "-m", "mnist_deploy", "--notebook", "probed.ipynb", *options],
+        cwd=folder,
+        env={**os.environ, "MNIST_DEPLOY_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    executed = nbformat.read(folder / "outputs" / "probed.ipynb", as_version=4)
+    found = json.loads(printed_by(executed).rpartition("PROBE")[2])
+    return ProbedRun(folder / "outputs", run.stdout, executed, found)
