@@ -12,6 +12,8 @@ import pytest
 
 pytest_plugins = ["mnist_deploy.testing"]
 
+pytestmark = pytest.mark.processes
+
 EXAMPLES = Path(__file__).parent / "examples"
 
 

@@ -483,6 +483,7 @@ def run(program: str, cwd, **variables) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.processes
 def test_azure_and_local_in_one_process(ws, workspace_home, tmp_path):
     """The local workspace must not be what a later log-in takes for Azure, nor the reverse."""
     program = """

@@ -368,6 +368,7 @@ def test_writing_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch
     assert names_in(tmp_path) == ["x.gz"]
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="azureml-opendatasets needs Python < 3.12")
 def test_the_library_itself_can_be_asked():
     """The call in ``sources`` is one that the installed library has; the rest needs a network."""

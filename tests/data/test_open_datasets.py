@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ from azureml.exceptions import UserErrorException
 
 from mnist_deploy.data import load_data, open_datasets
 from mnist_deploy.data.open_datasets import FOLDER, MNIST
-from mnist_deploy.local.cli import session
 
 NAMES = {
     "train-images-idx3-ubyte.gz",
@@ -77,30 +74,3 @@ def test_refuses_everything_else_by_name():
     with pytest.raises(ImportError, match="Diabetes cannot be had"):
         from mnist_deploy.data.open_datasets import Diabetes  # noqa: F401
     assert not hasattr(open_datasets, "__path__")
-
-
-class Answer(BaseHTTPRequestHandler):
-    def do_HEAD(self) -> None:
-        self.send_response(400)  # as blob storage answers for its root
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_is_not_needed_where_the_library_has_a_network(monkeypatch, capsys):
-    pytest.importorskip("azureml.opendatasets")
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(session, "DATA_HOST", f"http://127.0.0.1:{server.server_port}/")
-        assert not session.needs_stand_in()
-        server.shutdown()
-    assert capsys.readouterr().err == ""
-    assert session.needs_stand_in()  # nobody answers there any more
-    assert "No network" in capsys.readouterr().err
-
-
-def test_is_needed_where_the_library_is_not_installed(monkeypatch, capsys):
-    monkeypatch.setattr(session.importlib.util, "find_spec", lambda name: None)
-    assert session.needs_stand_in()
-    assert "not installed" in capsys.readouterr().err

@@ -74,6 +74,8 @@ def test_a_model_is_deployed_called_rolled_over_and_deleted(client, model, envir
         client, model, environment, deployment="green", traffic=0, **wanted
     )
     assert endpoint.traffic == {"blue": 100, "green": 0}
+    assert call_endpoint(client, endpoint, IMAGES).tolist() == [105.25, 1.0]
+    assert call_endpoint(client, endpoint, IMAGES, deployment="green").tolist() == [210.5, 2.0]
 
     script(SCRIPT.replace("global weights", "raise ImportError('torn')"))
     with pytest.raises(DeploymentError, match="ImportError: torn") as failure:

@@ -373,6 +373,7 @@ def run(raw): time.sleep(600)
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("script", [SCRIPT, BUSY], ids=["idle", "stubborn"])
 def test_nothing_outlives_a_controller_that_is_killed(tmp_path, script):
     (tmp_path / "app").mkdir()

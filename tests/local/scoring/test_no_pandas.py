@@ -21,6 +21,7 @@ print(type(scaler.transform([[0.0, 1.0]])).__name__)
 """
 
 
+@pytest.mark.processes
 def test_pandas_is_there_only_when_it_is_used():
     pytest.importorskip("pandas")
     run = subprocess.run(

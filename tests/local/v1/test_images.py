@@ -117,6 +117,7 @@ def test_images_are_counted_found_and_deleted(local_ws, model, configuration):
         Image(local_ws, "numbers-img")
 
 
+@pytest.mark.processes
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::FutureWarning")
 def test_a_service_changes_from_image_to_image_to_environment_and_back(
     local_ws, model, configuration, deployed, tmp_path

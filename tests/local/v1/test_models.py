@@ -83,6 +83,7 @@ def test_only_the_child_paths_of_a_folder(local_ws, name):
     assert [path.name for path in Path("fetched").rglob("*.txt")] == ["wanted.txt"]
 
 
+@pytest.mark.processes
 def test_a_file_of_70_mb_goes_up_in_blocks(local_ws, local_home, name):
     block = os.urandom(1 << 20)
     with open("large.bin", "wb") as file:
