@@ -85,6 +85,7 @@ class Connection(asyncio.BufferedProtocol):
         self.waiting: deque[Request] = deque()  # read or refused, and not yet answered
         self.is_congested = False  # the client does not read its answers
         self._is_deaf = False  # nothing that still comes is looked at
+        self._has_ended = False  # the client sends nothing more
         self._is_leaving = False  # the last answer was sent
         self.seconds = 0  # that count against the client
         self._moved = self._moved_before = 0  # bytes of bodies and answers
@@ -112,6 +113,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Half a connection is enough for the answers; whether there are some to come."""
+        self._has_ended = True
         if self._reading:
             self._refuse_the_rest(400, f"{NOT_READ}: the connection was closed.")
         if self.waiting:
@@ -319,7 +321,13 @@ class Connection(asyncio.BufferedProtocol):
         """Close, but not before a client that is still sending could read the last answer."""
         self._is_deaf = self._is_leaving = True
         self.seconds = 0
-        self.transport.write_eof()
+        if self._has_ended:
+            self.transport.close()
+            return
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client has gone meanwhile
+            self.transport.abort()
 
     # Who is too slow
 
@@ -352,7 +360,7 @@ class Connection(asyncio.BufferedProtocol):
         self.seconds += limit != SLOW_SECONDS or is_slow
         if self.seconds <= (1 if self._host.is_draining else limit):
             return
-        if self._reading and not self.unsent:
+        if self._reading and not (self.unsent or self._is_leaving):
             self._refuse_the_rest(408, f"The request did not come in time ({limit} s).")
         else:
             self.transport.abort()

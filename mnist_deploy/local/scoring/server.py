@@ -67,6 +67,8 @@ class Server:
         self._public, self._inner = public, inner
         self._counts = Counts(buckets)
         self._loop = asyncio.new_event_loop()
+        # Microsoft's logging configuration has silenced asyncio's own logger.
+        self._loop.set_exception_handler(note)
         self._connections: dict[Connection, None] = {}  # the oldest first
         self._most = min(CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._greetings: set[asyncio.Task] = set()
@@ -240,8 +242,15 @@ class Server:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Begin the next answer, or make the next piece of the one that has begun."""
         self._is_awake = False
+        try:
+            self._advance()
+        finally:  # whatever became of one connection, the others have their turn
+            if self._queue or (self._current and not self._current[0].is_congested):
+                self.wake()
+
+    def _advance(self) -> None:
+        """Begin the next answer, or make the next piece of the one that has begun."""
         while self._current is None and self._queue:
             connection = self._queue.popleft()
             if connection.waiting:  # it is not lost
@@ -249,21 +258,19 @@ class Server:
         if self._current is None or self._current[0].is_congested:
             return
         connection, request, pieces = self._current
-        if not self._is_ours(connection):
+        if self.is_draining:
             request.keeps_alive = False
-        data, is_whole = self._advance(request, pieces)
+        data, is_whole = self._next_piece(request, pieces)
         if data is None:
             self._current = None
             connection.transport.abort()
-        else:
-            connection.send(data)
-            self._has_begun = True
-            if is_whole:
-                self._current = None
-                self._count(request)
-                connection.answered()
-        if self._current or self._queue:
-            self.wake()
+            return
+        connection.send(data)
+        self._has_begun = True
+        if is_whole:
+            self._current = None
+            self._count(request)
+            connection.answered()
 
     def _begin(self, connection: Connection, request: Request) -> None:
         environ = request.environ(connection.environ)
@@ -271,7 +278,7 @@ class Server:
         pieces = answer(app, request, environ, config.scoring_timeout, model_error)
         self._current, self._has_begun = (connection, request, pieces), False
 
-    def _advance(
+    def _next_piece(
         self, request: Request, pieces: Generator[bytes, None, bytes]
     ) -> tuple[bytes | None, bool]:
         """What to send next, None if the answer broke off; and whether that is all."""
@@ -309,6 +316,10 @@ class Server:
     def _count(self, request: Request) -> None:
         if request.path != "/":
             self._counts.add(request.status, time.perf_counter() - request.began)
+
+
+def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    log.error(context["message"], exc_info=context.get("exception"))
 
 
 class Counts:

@@ -113,6 +113,13 @@ def test_a_body_that_comes_steadily_has_all_the_time_that_it_needs(client, host)
     assert host.queued == [client]  # and then its turn to wait for us
 
 
+def test_who_goes_on_sending_after_a_last_refusal_is_cut_off(client):
+    send(client, HEAD.replace(b"20000000", b"20000001") + b"Expect: 100-continue\r\n\r\n")
+    assert client.transport.written.startswith(b"413 ")
+    spent = seconds_until_refused(client, lambda: send(client, b"x" * room.SLOW))
+    assert (spent, client.transport.is_over) == (room.FAREWELL_SECONDS + 1, True)
+
+
 def test_who_does_not_take_an_answer_has_some_seconds_in_all(client):
     send(client, b"GET /score HTTP/1.1\r\n\r\n")
     client.waiting[0].keeps_alive = True

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -262,6 +263,18 @@ def test_a_connection_stays_open_between_requests(ours):
         answer = client.getresponse()
         assert (answer.status, bool(answer.read())) == (status, True)
     client.close()
+
+
+def test_clients_that_leave_before_their_answer_disturb_nobody(ours):
+    with socket.create_connection(ours) as busy:
+        busy.sendall(GET.format("sleep").encode())
+        for number in range(9):  # while it is busy
+            with socket.create_connection(ours) as client:
+                client.sendall((number % 2 + 1) * GET.format("418").encode())
+                if number % 3 == 0:  # a reset, and not the end of what it sends
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert busy.recv(100).startswith(b"HTTP/1.1 500 ")
+    assert [status for status, _ in seen(talk(ours, GET.format("418")))] == [418]
 
 
 @pytest.mark.processes
