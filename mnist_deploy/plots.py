@@ -57,7 +57,11 @@ def plot_confusion_matrix(
 
 
 def plot_comparison(
-    conf_mx_local: ArrayLike, conf_mx_deployed: ArrayLike, *, axes: Sequence[Axes] | None = None
+    conf_mx_local: ArrayLike,
+    conf_mx_deployed: ArrayLike,
+    *,
+    names: tuple[str, str] = ("local", "deployed"),
+    axes: Sequence[Axes] | None = None,
 ) -> Figure:
     """Show the confusion matrices of the local and the deployed model, and their difference.
 
@@ -65,13 +69,15 @@ def plot_comparison(
     ----------
     conf_mx_local, conf_mx_deployed : array-like, shape (classes, classes)
         As for `plot_confusion_matrix`; ValueError likewise; on one scale.
+    names : (str, str)
+        What the two are called in the titles, for instance ``("blue", "green")``.
     axes : sequence of three Axes, optional
         Where to draw; a new figure by default.
 
     Returns
     -------
     Figure
-        The third picture counts the samples, deployed minus local, the diagonal included.
+        The third picture counts the samples, second minus first, the diagonal included.
     """
     local, deployed = _counts(conf_mx_local), _counts(conf_mx_deployed)
     if local.shape != deployed.shape:
@@ -79,7 +85,7 @@ def plot_comparison(
     if axes is None:
         _, axes = plt.subplots(1, 3, figsize=(14, 4.5), layout="constrained")
     peak = max(_error_rates(local).max(), _error_rates(deployed).max()) or 1
-    for ax, name, counts in zip(axes, ("local", "deployed"), (local, deployed), strict=False):
+    for ax, name, counts in zip(axes, names, (local, deployed), strict=False):
         image = _draw_matrix(ax, _error_rates(counts), cmap="bone", vmin=0, vmax=peak)
         ax.set_title(f"{name}: accuracy {np.trace(counts) / (counts.sum() or 1):.4f}")
     _add_bar(axes[1], image)
@@ -90,7 +96,7 @@ def plot_comparison(
         value = difference[row, column]
         color = "white" if abs(value) > peak / 2 else "black"
         ax.text(column, row, f"{value:+g}", ha="center", va="center", color=color, fontsize=8)
-    ax.set_title("deployed minus local" if difference.any() else "no difference")
+    ax.set_title(f"{names[1]} minus {names[0]}" if difference.any() else "no difference")
     return ax.figure.canvas.figure
 
 

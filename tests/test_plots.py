@@ -117,11 +117,12 @@ class TestComparison:
     def test_a_difference_is_counted_in_its_cells_on_one_scale(self):
         deployed = COUNTS.copy()
         deployed[0] += [-3, 3, 0]
-        figure = plot_comparison(COUNTS, deployed)
+        figure = plot_comparison(COUNTS, deployed, names=("blue", "green"))
         local_ax, deployed_ax, difference_ax = (ax for ax in figure.axes if ax.get_title())
         assert local_ax.images[0].get_clim() == deployed_ax.images[0].get_clim() == (0, 0.5)
         texts = {text.get_position(): text.get_text() for text in difference_ax.texts}
         assert texts == {(0, 0): "-3", (1, 0): "+3"}
+        assert difference_ax.get_title() == "green minus blue"
         assert (drawn(difference_ax) == deployed - COUNTS).all()
 
     def test_draws_on_given_axes(self):
