@@ -9,7 +9,9 @@ import sys
 import nbformat
 import pytest
 
-from mnist_deploy.__main__ import inject, main, parse_arguments, summary
+from mnist_deploy import __main__
+from mnist_deploy.__main__ import NOTEBOOK, inject, main, summary
+from mnist_deploy.tutorial import tutorial_file
 
 
 def notebook(*cells: str, tags: tuple[str, ...] = ()) -> nbformat.NotebookNode:
@@ -78,18 +80,28 @@ def test_a_missing_notebook_is_told(tmp_path):
         main(["--notebook", str(tmp_path / "none.ipynb")])
 
 
-def test_parameters_follow_the_tagged_cell():
+def test_parameters_are_set_after_the_tagged_cell_which_must_be_there():
     parametrised = notebook("data_dir = 'data'", tags=("parameters",))
     inject(parametrised, {"data_dir": "else'where"})
     scope: dict = {}
     for cell in parametrised.cells:
         exec(cell.source, scope)
     assert scope["data_dir"] == "else'where"
-
-
-def test_parameters_need_a_tagged_cell():
-    with pytest.raises(SystemExit, match="parameters"):
+    with pytest.raises(SystemExit, match="no cell tagged 'parameters'"):
         inject(notebook("1 + 1"), {"data_dir": "x"})
+
+
+def test_options_become_parameters_of_the_tutorials_notebook(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MNIST_DEPLOY_UNATTENDED", "")
+    runs = []
+    monkeypatch.setattr(__main__, "run_notebook", lambda *run: runs.append(run) or notebook())
+    main([])
+    main(["--data-dir", "mnist", "--config", "config.json", "-p", "aks_cluster", "mine"])
+    here, theirs = str(tmp_path / "mnist"), str(tmp_path / "config.json")
+    parameters = {"data_dir": here, "config": theirs, "aks_cluster": "mine"}
+    where = (tutorial_file(NOTEBOOK).absolute(), tmp_path / "outputs")
+    assert runs == [(*where, {}), (*where, parameters)]
 
 
 def test_summary_is_the_last_matrix_with_its_data():
@@ -100,9 +112,3 @@ def test_summary_is_the_last_matrix_with_its_data():
     )
     executed.cells[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
     assert summary(executed) == "[[2 1]\n [0 3]]\nOverall accuracy: 0.8333\nMNIST: files."
-
-
-def test_defaults():
-    options = parse_arguments([])
-    assert str(options.output_dir) == "outputs"
-    assert options.notebook is options.config is options.data_dir is None
