@@ -49,6 +49,8 @@ class Access:
         The status in the place of any from 400 on that the script's side answers with.
     max_pending : int, optional
         How many requests may wait or run in one process; the next is answered 429.
+    deployment : str, optional
+        The name that answers are given, and that requests may ask for.
     """
 
     keys: tuple[str, ...] | None = field(default=None, repr=False)
@@ -56,6 +58,7 @@ class Access:
     public: bool = True
     model_error: int | None = None
     max_pending: int | None = None
+    deployment: str | None = None
 
 
 @dataclass
@@ -166,13 +169,18 @@ class Container:
         Only a process that is stuck is not waited for longer than `CONFIGURE_LIMIT` seconds.
         """
         with self._news:
+            if self._stopped.is_set():  # what it still answers has been let in
+                return
             self._access_number = number = self._access_number + 1
             self._access = encode(access, number)
             told = [process for process in self._processes if process.is_ready]
             for process in self._processes:
                 process.tell(self._access)
             self._news.wait_for(
-                lambda: all(p.configured >= number or not p.is_open for p in told),
+                lambda: (
+                    self._stopped.is_set()
+                    or all(p.configured >= number or not p.is_open for p in told)
+                ),
                 CONFIGURE_LIMIT,
             )
 
@@ -259,7 +267,6 @@ class Container:
         if len(worker.ends) == MANY_ENDS and worker.ends[-1] - worker.ends[0] < 60:
             worker.ends.clear()
             worker.pause = LONGEST_PAUSE
-            worker.pause = LONGEST_PAUSE
             self._retry(worker, f"its process ended {MANY_ENDS} times in a minute")
 
     def _launch(self, worker: Worker) -> None:
@@ -286,10 +293,12 @@ class Container:
             self.log(f"{problem}; trying again in {worker.pause:g} s")
 
     def _end_process(self, worker: Worker) -> None:
-        if worker.process is not None:
-            worker.process.end()
-            self._past = sum_up(self._past, worker.process.counts)
-            worker.process = None
+        with self._news:
+            if worker.process is not None:
+                worker.process.end()
+                self._past = sum_up(self._past, worker.process.counts)
+                worker.process = None
+            self._news.notify_all()
 
     def _look_at_memory(self) -> None:
         if time.monotonic() < self._next_look:

@@ -11,12 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .container import BUCKETS, Access, Container, sum_up
+from .container import BUCKETS, GRACE, Access, Container, sum_up
 from .faults import Failed, Fault
 from .records import Model, now
 from .requirements import differences
-
-LAST_GRACE = 1.0  # seconds for what is in flight when a deployment is deleted
 
 
 @dataclass(frozen=True)
@@ -204,12 +202,18 @@ class Deployment:
         finally:
             self._following.remove(recipe)
 
-    def end(self) -> None:
-        """Stop the containers for good, also those that are starting."""
+    def end(self, grace: float = GRACE) -> None:
+        """Stop the containers for good, also those that are starting.
+
+        Parameters
+        ----------
+        grace : float
+            Seconds for the requests that have arrived to be answered.
+        """
         self._ended = True
         self._give_up()
         with self._changing:
-            at_once(lambda each: each.stop(LAST_GRACE), self.containers)
+            at_once(lambda each: each.stop(grace), self.containers)
             self._inner.close()
             Path(self.socket).unlink(missing_ok=True)
 

@@ -29,10 +29,10 @@ from .route import Route, Routes, Target
 from .store import Store
 from .telemetry import SILENT, Telemetry, summary_of
 
-# What differs between the families: azure-ai-ml repeats a request four times that got 503, and
-# expects 424 where a script failed.
+# Where nobody serves: azure-ai-ml repeats a request four times that got 503.
 CLOSED = {"service": 503, "endpoint": 502}
-MODEL_ERROR = {"service": None, "endpoint": 424}
+MODEL_ERROR = 424  # of an endpoint whose script failed
+LAST_GRACE = 1.0  # seconds for what is in flight when an endpoint is deleted
 
 
 Changed = list[tuple[Deployment, Recipe]]
@@ -170,12 +170,10 @@ class Endpoint:
     def let_in(self) -> None:
         """Have the containers let in who has the right: that holds when this returns."""
         with self._letting_in:
-            access = replace(
-                self.routes.access,
-                public=not self._route.is_split,
-                model_error=MODEL_ERROR[self.family],
-            )
-            for deployment in list(self.deployments.values()):
+            access = replace(self.routes.access, public=not self._route.is_split)
+            for name, deployment in list(self.deployments.items()):
+                if self.family == "endpoint":
+                    access = replace(access, deployment=name, model_error=MODEL_ERROR)
                 deployment.let_in(access)
 
     def route(self) -> None:
@@ -205,7 +203,7 @@ class Endpoint:
         deployments = list(self.deployments.values())
         if deployments:
             with ThreadPoolExecutor(len(deployments)) as pool:
-                list(pool.map(Deployment.end, deployments))
+                list(pool.map(lambda each: each.end(LAST_GRACE), deployments))
         self.listener.close()
 
 

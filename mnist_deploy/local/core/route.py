@@ -99,8 +99,9 @@ class Route:
         with self._lock:
             self._ended = True
             self._show(None)
-            if self._router is not None:
-                self._router.end()
+            router, self._router = self._router, None
+        if router is not None:
+            router.end()
 
     def _show(self, sign: tuple[int, str] | None) -> None:
         if sign != self._sign:
@@ -134,7 +135,8 @@ class RouterProcess:
     def end(self) -> None:
         """Let it answer what it has begun; nobody waits for that."""
         self._ended.set()
-        self._process.send_signal(signal.SIGTERM)
+        with self._lock:
+            self._process.send_signal(signal.SIGTERM)
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -149,7 +151,9 @@ class RouterProcess:
         process, told = self._process, f"{self._number}\n".encode()
         assert process.stdin is not None
         assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended: it is told when it is back
+        if process.stdin.closed:  # it has ended: it is told when it is back
+            return
+        with contextlib.suppress(BrokenPipeError):
             process.stdin.write(self._line)
             process.stdin.flush()
         give_up_at = time.monotonic() + TELL_LIMIT
@@ -162,13 +166,16 @@ class RouterProcess:
     def _watch(self) -> None:
         while True:
             status = self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                assert pipe is not None
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+            with self._lock:
+                for pipe in (self._process.stdin, self._process.stdout):
+                    assert pipe is not None
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
             if self._ended.wait(PAUSE):
                 return
             logging.getLogger(__name__).error("a router ended with status %s", status)
             with self._lock:
+                if self._ended.is_set():
+                    return
                 self._process = self._start()
                 self._send()

@@ -28,7 +28,7 @@ DEPLOYMENT = "azureml-model-deployment"  # header: asks for a deployment by its 
 BODY_LIMIT = 256 << 20  # bytes
 SILENCE_LIMIT = 30.0  # seconds that a sender may pause within a request
 IDLE_LIMIT = 60.0  # seconds that a connection is kept on which no request comes
-LAST_CALL = 0.5  # seconds in which requests still come on connections that are there, at the end
+LAST_CALL = 1.0  # seconds without a request, at the end, after which connections are closed
 DRAIN_LIMIT = 60.0  # seconds in which what was begun has to be answered at the end
 LONGEST_LINE = 1 << 20  # bytes of standard input
 MIRROR_QUEUE = 64  # chunks that a copy may lag behind before it is given up
@@ -112,6 +112,7 @@ class Router:
     def __init__(self) -> None:
         self.routes = Routes(0, {})
         self.ending = False  # no connection is kept any more
+        self.heard = 0.0  # when the last request came, by the monotonic clock
         self._sessions: dict[str, ClientSession] = {}
         self._mirrors: set[asyncio.Task] = set()
 
@@ -129,6 +130,7 @@ class Router:
             await session.close()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.heard = time.monotonic()
         try:
             if request.path != "/" and not self.routes.admit(
                 request.headers.get("Authorization", "")
@@ -319,8 +321,10 @@ async def serve(listener: socket.socket) -> None:
     await ended.wait()
     for site in runner.sites:
         await site.stop()
-    router.ending = True
-    await asyncio.sleep(LAST_CALL)
+    router.ending, router.heard = True, time.monotonic()
+    # Who still sends leaves with the answer; a connection that is closed under a request loses it.
+    while (quiet := time.monotonic() - router.heard) < LAST_CALL:
+        await asyncio.sleep(LAST_CALL - quiet)
     await runner.cleanup()
     listening.cancel()
     await router.close()

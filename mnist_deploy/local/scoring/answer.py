@@ -15,6 +15,10 @@ from urllib.parse import unquote_to_bytes
 
 from azureml_inference_server_http.server.utils import timeout
 
+from .control import Access
+
+DEPLOYMENT = "azureml-model-deployment"  # header: of an answer; of a request that asks for one
+
 Environ = dict[str, Any]
 WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 Headers = list[tuple[str, str]]
@@ -122,14 +126,14 @@ class Pieces:
 
 
 def answer(
-    app: WsgiApp, request: Request, environ: Environ, timeout_ms: float, model_error: int | None
+    app: WsgiApp, request: Request, environ: Environ, timeout_ms: float, access: Access
 ) -> Generator[bytes, None, bytes]:
     """The bytes of the answer of `app`: the last are returned, what comes before is yielded.
 
     Parameters
     ----------
-    model_error : int, optional
-        The status in the place of any from 400 on, as before an online endpoint of Azure.
+    access : Access
+        Which deployment answers, and what an online endpoint of Azure makes of its errors.
 
     Raises
     ------
@@ -149,10 +153,12 @@ def answer(
         first = next(pieces, b"")
         line, headers = started
         request.status = int(line[:3])
-        if model_error and request.status >= 400:
+        if access.deployment:
+            headers = [*headers, (DEPLOYMENT, access.deployment)]
+        if access.model_error and request.status >= 400:
             headers = [*headers, ("azureml-model-error-statuscode", line[:3]),
                        ("azureml-model-error-reason", "model_error")]  # fmt: skip
-            request.status, line = model_error, status_line(model_error)
+            request.status, line = access.model_error, status_line(access.model_error)
         if request.method == "HEAD" or request.status in WITHOUT_BODY:
             return head(request, line, headers)
         length = next((int(v) for name, v in headers if name.lower() == "content-length"), None)

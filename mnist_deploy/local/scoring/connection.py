@@ -8,7 +8,7 @@ from typing import Protocol
 
 import httptools
 
-from .answer import Request
+from .answer import DEPLOYMENT, Request
 from .control import Access
 
 HEAD_LIMIT = 64 << 10  # bytes
@@ -19,6 +19,7 @@ SMALL = 64 << 10  # bytes of a body that find room whatever others send
 # Seconds in which the loop had its turn: for a long run() no sender is to blame.
 HEAD_SECONDS = 15
 IDLE_SECONDS = 60
+QUIET_SECONDS = 1  # where others should answer what comes next: closed under a request, it is lost
 SLOW_SECONDS = 30  # in all, with fewer than SLOW bytes of body or answer in each
 SLOW = 64 << 10
 FAREWELL_SECONDS = 5  # from the last answer until the client closes
@@ -60,7 +61,10 @@ class Host(Protocol):
     def lost(self, connection: Connection) -> None: ...
     def queue(self, connection: Connection) -> None: ...
     def wake(self) -> None: ...
-    def refuse(self, request: Request, status: int, message: str) -> bytes: ...
+    def is_ours(self, connection: Connection) -> bool: ...
+    def refuse(
+        self, connection: Connection, request: Request, status: int, message: str
+    ) -> bytes: ...
     def release(self, request: Request) -> None: ...
 
 
@@ -234,6 +238,10 @@ class Connection(asyncio.BufferedProtocol):
         is_open = self.is_inner or request.path == "/"
         if not is_open and not self._host.access.admits(request.headers.get("authorization", "")):
             return self._refuse(request, 401, KEY_WANTED)
+        here, asked = self._host.access.deployment, request.headers.get(DEPLOYMENT)
+        if not self.is_inner and here and asked not in (None, here):
+            message = f"There is no deployment {asked} here. There is: {here}."
+            return self._refuse(request, 404, message)
         if int(request.headers.get("content-length", 0)) > self._host.body_limit:
             return self._refuse(request, 413, self._too_large())
         if request.headers.get("expect", "").lower() == "100-continue":
@@ -291,7 +299,7 @@ class Connection(asyncio.BufferedProtocol):
         """Answer what the script need not see, up to the first request that it must."""
         while self.waiting and (refusal := self.waiting[0].refusal):
             request = self.waiting.popleft()
-            self.send(self._host.refuse(request, *refusal))
+            self.send(self._host.refuse(self, request, *refusal))
             if not request.keeps_alive:
                 return self._leave()
         if self.waiting:
@@ -336,10 +344,6 @@ class Connection(asyncio.BufferedProtocol):
         """Bytes of answers that the client has not taken yet."""
         return self.transport.get_write_buffer_size()
 
-    @property
-    def is_idle(self) -> bool:
-        return not (self._reading or self.waiting or self.unsent)
-
     def tick(self) -> None:
         """Count a second against a client that keeps us waiting, and end what takes too long."""
         moved = self._moved - self.unsent
@@ -352,13 +356,13 @@ class Connection(asyncio.BufferedProtocol):
         elif self.waiting:
             return  # it waits for us
         elif self._reading is None:
-            limit = IDLE_SECONDS
+            limit = IDLE_SECONDS if self._host.is_ours(self) else QUIET_SECONDS
         elif self._reading.has_head:
             limit = SLOW_SECONDS
         else:
             limit = HEAD_SECONDS
         self.seconds += limit != SLOW_SECONDS or is_slow
-        if self.seconds <= (1 if self._host.is_draining else limit):
+        if self.seconds <= (QUIET_SECONDS if self._host.is_draining else limit):
             return
         if self._reading and not (self.unsent or self._is_leaving):
             self._refuse_the_rest(408, f"The request did not come in time ({limit} s).")

@@ -23,6 +23,7 @@ class Access:
     public: bool
     model_error: int | None
     max_pending: int | None
+    deployment: str | None
 
     def admits(self, authorization: str) -> bool:
         """Whether a header has a key, or a token that has not ended; or none is asked for."""

@@ -26,7 +26,7 @@ RUN_LIMIT = 300  # seconds: how long Microsoft's server leaves a worker alone
 STUCK = 5  # seconds beyond the scoring time-out, in which Python code would have been stopped
 CONNECTIONS = 1000
 BUFFER = 1 << 20  # bytes that are read from a connection at a time
-LINGER = 0.25  # seconds for a request that is on its way while the server is told to end
+LINGER = 0.25  # seconds for what a router has sent while the server is told to end
 READING_TURNS = 8  # of the loop, in which a connection is accepted and its request read
 
 log = logging.getLogger("azmlinfsrv")
@@ -62,7 +62,7 @@ class Server:
         self.body_limit = min(BODY_LIMIT, memory)
         self.held = 0
         self.buffer = memoryview(bytearray(BUFFER))
-        self.is_draining = False
+        self.is_draining = self._may_end = False
         self._control = control
         self._public, self._inner = public, inner
         self._counts = Counts(buckets)
@@ -96,7 +96,7 @@ class Server:
     def run(self) -> None:
         """Serve until SIGTERM has come and what was being read or waited then is answered."""
         signal.signal(signal.SIGTERM, lambda *_: self._soon(self._drain))
-        self._control.on_change = lambda: self._soon(self._follow_access)
+        self._control.on_change = lambda: self._soon(self._listen)
         for listener in self._listeners():
             listener.setblocking(False)
         self._listen()
@@ -124,13 +124,7 @@ class Server:
             else:
                 self._loop.remove_reader(listener)
 
-    def _follow_access(self) -> None:
-        """Accept where it is ours by now; whose connections are not ours any more, end soon."""
-        self._listen()
-        if not self.access.public:
-            self._end_idle(turns=5)
-
-    def _is_ours(self, connection: Connection) -> bool:
+    def is_ours(self, connection: Connection) -> bool:
         """Whether the next request on a connection is for this process to answer."""
         return not self.is_draining and (connection.is_inner or self.access.public)
 
@@ -200,25 +194,23 @@ class Server:
 
     def _drain(self) -> None:
         """Accept who has come, nobody else, and end when nothing is left to be answered."""
+        self._accept_all()
+        self.is_draining = True
+        self._listen()
+        self._loop.call_later(0 if self.access.public else LINGER, self._come_to_an_end)
+
+    def _come_to_an_end(self) -> None:
+        self._accept_all()
+        self._may_end = True
+        self._end_if_drained()
+
+    def _accept_all(self) -> None:
         for listener in self._listeners():
             while self._accept(listener):
                 pass
-        self.is_draining = True
-        self._listen()
-        self._end_idle(turns=5)
-
-    def _end_idle(self, turns: int) -> None:
-        self._end_if_drained()
-        if turns > 0:  # by turns of the loop: what has arrived is read before it counts as silent
-            self._loop.call_later(LINGER / 5, self._end_idle, turns - 1)
-            return
-        for connection in list(self._connections):
-            if connection.is_idle and not self._is_ours(connection):
-                connection.transport.close()
-        self._end_if_drained()
 
     def _end_if_drained(self) -> None:
-        if self.is_draining and not (self._connections or self._greetings):
+        if self._may_end and not (self._connections or self._greetings):
             self._loop.stop()
 
     # The script's turn
@@ -258,7 +250,7 @@ class Server:
         if self._current is None or self._current[0].is_congested:
             return
         connection, request, pieces = self._current
-        if self.is_draining:
+        if not self.is_ours(connection):
             request.keeps_alive = False
         data, is_whole = self._next_piece(request, pieces)
         if data is None:
@@ -274,8 +266,7 @@ class Server:
 
     def _begin(self, connection: Connection, request: Request) -> None:
         environ = request.environ(connection.environ)
-        model_error = self.access.model_error
-        pieces = answer(app, request, environ, config.scoring_timeout, model_error)
+        pieces = answer(app, request, environ, config.scoring_timeout, self.access)
         self._current, self._has_begun = (connection, request, pieces), False
 
     def _next_piece(
@@ -303,9 +294,9 @@ class Server:
         finally:
             asyncio._set_running_loop(self._loop)
 
-    def refuse(self, request: Request, status: int, message: str) -> bytes:
+    def refuse(self, connection: Connection, request: Request, status: int, message: str) -> bytes:
         """The answer to a request that must not reach the script."""
-        if self.is_draining:
+        if not self.is_ours(connection):
             request.keeps_alive = False
         data = refuse(request, status, message)
         self._count(request)

@@ -181,20 +181,26 @@ def test_one_that_is_deleted_while_it_starts_ends_at_once(endpoints):
 
 @contextlib.contextmanager
 def load(endpoint: Endpoint, threads: int = 4):
-    """Ask all the time, each time on a connection of its own; all answers, by what they say."""
+    """Ask all the time; all answers, by what they say.
+
+    The first thread, and each second after it, opens a connection for each request; the others
+    keep theirs as long as they may.
+    """
     answers, stop = Counter(), threading.Event()
 
-    def work() -> None:
-        while not stop.is_set():
-            try:
-                answer = ask(endpoint, seconds=60)
-                answers[answer.json() if answer.ok else answer.text] += 1
-            except requests.RequestException as error:
-                answers[repr(error)] += 1
+    def work(number: int) -> None:
+        with requests.Session() as kept:
+            while not stop.is_set():
+                post = kept.post if number % 2 else requests.post
+                try:
+                    answer = post(f"{endpoint.url}/score", "{}", timeout=60)
+                    answers[answer.json() if answer.ok else answer.text] += 1
+                except requests.RequestException as error:
+                    answers[repr(error)] += 1
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in range(threads):
-            pool.submit(work)
+        for number in range(threads):
+            pool.submit(work, number)
         try:
             yield answers
         finally:

@@ -44,16 +44,20 @@ class Host:
 
     memory, body_limit, held, unsent = 20_000_000, 20_000_000, 0, 0
     is_full = is_draining = False
-    access = Access(keys=None, tokens={}, public=True, model_error=None, max_pending=None)
+    access = Access(keys=None, tokens={}, public=True, model_error=None, max_pending=None,
+                    deployment=None)  # fmt: skip
 
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(1 << 20))
         self.queued = []
 
+    def is_ours(self, connection) -> bool:
+        return self.access.public
+
     def queue(self, connection) -> None:
         self.queued.append(connection)
 
-    def refuse(self, request, status, message) -> bytes:
+    def refuse(self, connection, request, status, message) -> bytes:
         return f"{status} {message}".encode()
 
     def release(self, request) -> None:
@@ -137,8 +141,11 @@ def test_who_does_not_take_an_answer_has_some_seconds_in_all(client):
     assert seconds_until_refused(client, lambda: take(9)) == room.SLOW_SECONDS + 1
 
 
-def test_silence_between_requests_is_longer(client):
-    assert seconds_until_refused(client) == room.IDLE_SECONDS + 1
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_silence_between_requests_is_longer_unless_others_should_answer(client, host, is_ours):
+    host.is_ours = lambda connection: is_ours
+    limit = room.IDLE_SECONDS if is_ours else room.QUIET_SECONDS
+    assert seconds_until_refused(client) == limit + 1
     assert client.transport.written == b""
 
 
