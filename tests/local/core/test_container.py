@@ -221,6 +221,37 @@ def test_who_is_let_in_can_change_while_it_runs(build):
     assert "key49" not in container.log_tail(1000) + repr(Access(keys=("key49",)))
 
 
+def test_it_is_told_who_is_let_in_until_it_has_stopped(build):
+    container, url = build()
+    container.start()
+    with requests.Session() as kept, ThreadPoolExecutor(2) as pool:
+        assert kept.post(f"{url}/score", "{}", timeout=10).status_code == 200
+        stopping = pool.submit(container.stop)  # and the connection is kept for a while
+        told = 0
+        while not stopping.done():
+            began = time.monotonic()
+            pool.submit(container.configure, Access(keys=(f"key{told}",))).result()
+            assert time.monotonic() - began < 2
+            told += 1
+        stopping.result()
+    assert told > 1
+    container.configure(Access())
+
+
+def test_it_answers_for_one_deployment(build):
+    container, url = build()
+    container.configure(Access(deployment="blue"))
+    container.start()
+
+    def ask(**headers: str) -> tuple[int, str | None]:
+        answer = requests.post(f"{url}/score", "{}", headers=headers, timeout=10)
+        return answer.status_code, answer.headers.get("azureml-model-deployment")
+
+    assert ask() == (200, "blue")
+    assert ask(**{"azureml-model-deployment": "blue"}) == (200, "blue")
+    assert ask(**{"azureml-model-deployment": "green"}) == (404, None)
+
+
 def test_a_router_may_stand_before_it(build, tmp_path):
     with socket.socket(socket.AF_UNIX) as inner:
         inner.bind(str(tmp_path / "inner"))

@@ -299,7 +299,7 @@ def test_a_router_that_is_killed_comes_back_and_deployments_that_fail_say_why(en
     assert ask(endpoint).json() == "good"
 
 
-@pytest.mark.faults
+@pytest.mark.processes
 def test_of_many_overwrites_the_last_wins_and_all_end(endpoints):
     first = deploy(endpoints, "a", 0, init="time.sleep(0.5)")
     address = endpoints.get("service", "a").url

@@ -108,7 +108,6 @@ def test_what_a_script_fails_at_is_no_failure_of_the_endpoint(split):
         assert answer.headers["azureml-model-error-statuscode"] == "500"
 
 
-@pytest.mark.faults
 def test_a_rollout_under_load_loses_nothing(client, deploy, green):
     endpoint = client.online_endpoints.begin_create_or_update(
         ManagedOnlineEndpoint(name="rolls-over")
