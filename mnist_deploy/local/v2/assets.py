@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeVar
 
-from flask import Response, jsonify
+from flask import Blueprint, Response, jsonify
 from msgspec import Struct
 
 from ..bodies import Document, body, query
 from ..core.faults import NotFound
 from ..core.records import Environment, Model
-from .resources import page, resource, store
+from .resources import WORKSPACE, page, resource, store
 
 Asset = TypeVar("Asset", Model, Environment)
 VIEWS = {"ActiveOnly": (False,), "ArchivedOnly": (True,), "All": (False, True)}
@@ -47,16 +47,39 @@ def versions_of(kind: type[Asset], name: str) -> list[Asset]:
     return found
 
 
+def add_routes(
+    api: Blueprint, kind: type[Asset], plural: str, describe: Callable[[Asset], Document]
+) -> None:
+    """Have `api` answer what is asked of all assets of a kind alike; `describe` tells one."""
+    containers = f"{WORKSPACE}/{plural}"
+
+    @api.get(containers)
+    def list_all(**_: str) -> Response:
+        return list_containers(kind, plural)
+
+    @api.get(f"{containers}/<name>")
+    def show_name(name: str, **_: str) -> Response:
+        return jsonify(describe_container(plural, versions_of(kind, name)))
+
+    @api.put(f"{containers}/<name>")
+    def change_name(name: str, **_: str) -> Response:
+        return change_container(kind, plural, name)
+
+    @api.get(f"{containers}/<name>/versions")
+    def list_of_name(name: str, **_: str) -> Response:
+        return list_versions(kind, name, describe)
+
+    @api.get(f"{containers}/<name>/versions/<version>")
+    def show_version(name: str, version: str, **_: str) -> Response:
+        return jsonify(describe(store().get(kind, name, version)))
+
+
 def list_versions(kind: type[Asset], name: str, describe: Callable[[Asset], Document]) -> Response:
     view = query(View)
     wanted = VIEWS.get(view.list_view_type, VIEWS["All"])
     found = [asset for asset in store().all(kind) if asset.name == name]
     found = [asset for asset in found if asset.archived in wanted][: view.top]
     return jsonify(page(found, describe))
-
-
-def show_container(kind: type[Asset], plural: str, name: str) -> Response:
-    return jsonify(describe_container(plural, versions_of(kind, name)))
 
 
 def list_containers(kind: type[Asset], plural: str) -> Response:

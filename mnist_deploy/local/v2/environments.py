@@ -15,8 +15,6 @@ from ..core.records import Environment, now
 from . import assets
 from .resources import WORKSPACE, resource, store
 
-ENVIRONMENTS = f"{WORKSPACE}/environments"
-
 environment_api = Blueprint("environments", __name__)
 
 
@@ -39,32 +37,7 @@ class Asked(Struct):
     properties: Properties
 
 
-@environment_api.get(ENVIRONMENTS)
-def list_environments(**_: str) -> Response:
-    return assets.list_containers(Environment, "environments")
-
-
-@environment_api.get(f"{ENVIRONMENTS}/<name>")
-def show_environment(name: str, **_: str) -> Response:
-    return assets.show_container(Environment, "environments", name)
-
-
-@environment_api.put(f"{ENVIRONMENTS}/<name>")
-def change_environment(name: str, **_: str) -> Response:
-    return assets.change_container(Environment, "environments", name)
-
-
-@environment_api.get(f"{ENVIRONMENTS}/<name>/versions")
-def list_versions(name: str, **_: str) -> Response:
-    return assets.list_versions(Environment, name, describe)
-
-
-@environment_api.get(f"{ENVIRONMENTS}/<name>/versions/<version>")
-def show_version(name: str, version: str, **_: str) -> Response:
-    return jsonify(describe(store().get(Environment, name, version)))
-
-
-@environment_api.put(f"{ENVIRONMENTS}/<name>/versions/<version>")
+@environment_api.put(f"{WORKSPACE}/environments/<name>/versions/<version>")
 def put_version(name: str, version: str, **_: str) -> Response:
     """Register a version; what it installs never changes, all else may.
 
@@ -139,3 +112,6 @@ def describe(environment: Environment) -> Document:
 
 def dump_conda(conda: Document | None) -> str | None:
     return None if conda is None else yaml.safe_dump(conda, sort_keys=False)
+
+
+assets.add_routes(environment_api, Environment, "environments", describe)

@@ -17,7 +17,6 @@ from . import assets
 from .datastores import DATASTORE, path_uri
 from .resources import WORKSPACE, resource, store
 
-MODELS = f"{WORKSPACE}/models"
 URI = re.compile(
     r"azureml://(?:subscriptions/[^/]+/resourcegroups/[^/]+/workspaces/[^/]+/)?"
     r"datastores/([^/]+)/paths/(.+)",
@@ -50,32 +49,7 @@ class Asked(Struct):
     properties: Properties
 
 
-@model_api.get(MODELS)
-def list_models(**_: str) -> Response:
-    return assets.list_containers(Model, "models")
-
-
-@model_api.get(f"{MODELS}/<name>")
-def show_model(name: str, **_: str) -> Response:
-    return assets.show_container(Model, "models", name)
-
-
-@model_api.put(f"{MODELS}/<name>")
-def change_model(name: str, **_: str) -> Response:
-    return assets.change_container(Model, "models", name)
-
-
-@model_api.get(f"{MODELS}/<name>/versions")
-def list_versions(name: str, **_: str) -> Response:
-    return assets.list_versions(Model, name, describe)
-
-
-@model_api.get(f"{MODELS}/<name>/versions/<version>")
-def show_version(name: str, version: str, **_: str) -> Response:
-    return jsonify(describe(store().get(Model, name, version)))
-
-
-@model_api.put(f"{MODELS}/<name>/versions/<version>")
+@model_api.put(f"{WORKSPACE}/models/<name>/versions/<version>")
 def put_version(name: str, version: str, **_: str) -> Response:
     """Register a version; of one that is there all but its path may change."""
     if not VERSION.fullmatch(version):
@@ -134,3 +108,6 @@ def describe(model: Model) -> Document:
     }
     parts = ("models", model.name, "versions", str(model.version))
     return resource(parts, properties, model.created)
+
+
+assets.add_routes(model_api, Model, "models", describe)
