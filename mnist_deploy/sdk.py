@@ -12,6 +12,8 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from tqdm.auto import tqdm
+
 from .errors import WorkspaceError
 
 if TYPE_CHECKING:
@@ -69,6 +71,13 @@ class Deadline:
             self.tick()
         return future.result()
 
+    @contextmanager
+    def shown(self, what: str) -> Iterator[None]:
+        """Show on stderr what goes on meanwhile, and for how long."""
+        with tqdm(desc=what, bar_format="{desc} {elapsed}", leave=False) as bar:
+            self.tick = bar.refresh
+            yield
+
     def pause(self) -> None:
         """Wait two seconds before something is asked again; `DeadlinePassed` if none are left."""
         if not self.left():
@@ -81,7 +90,8 @@ def reason(error: BaseException) -> str:
 
     Leaves out the JSON and the headers around the message, and the signatures of addresses.
     """
-    text = str(getattr(error, "message", "") or error)
+    refusal = getattr(error, "error", None)  # SDK v2 puts more around it
+    text = str(getattr(refusal, "message", "") or getattr(error, "message", "") or error)
     if answer := _ANSWER.search(text.replace("\\'", "'")):
         try:
             text = json.loads(answer[1], strict=False)

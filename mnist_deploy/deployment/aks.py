@@ -32,13 +32,10 @@ def build_aks_config(
 
     Parameters
     ----------
-    cpu_cores, memory_gb : float
-        More than 0, for each replica; memory in GB.
+    cpu_cores, memory_gb, tags, description
+        As in `build_aci_config`, for each replica.
     replicas : int
         How many containers answer; left out where ``autoscale_enabled=True`` is passed.
-    tags : dict of str to str, optional
-        By default data=MNIST and method=sklearn.
-    description : str
     **aks
         Whatever else `AksWebservice.deploy_configuration` takes. A service asks for a key
         unless ``auth_enabled=False``, and for a token that ends with ``token_auth_enabled=True``.
@@ -49,10 +46,8 @@ def build_aks_config(
 
     Raises
     ------
-    DeploymentError
-        A value that no container can have.
-    TypeError
-        An argument that the SDK does not know.
+    DeploymentError, TypeError
+        As `build_aci_config`.
     """
     from azureml.core.webservice import AksWebservice
 
@@ -79,14 +74,12 @@ def deploy_to_aks(
 
     Parameters
     ----------
-    ws : azureml.core.Workspace
-    model : azureml.core.Model or sequence of them
-    inference_config, aks_config
-        See `build_inference_config`, `build_aks_config`.
+    ws, model, inference_config, name, overwrite, timeout
+        As in `deploy_to_aci`; a service on container instances is replaced as well.
+    aks_config
+        See `build_aks_config`.
     cluster : azureml.core.compute.AksCompute or str
         Or its name in the workspace.
-    name, overwrite, timeout
-        As in `deploy_to_aci`; a service on container instances is replaced as well.
 
     Returns
     -------
@@ -95,10 +88,8 @@ def deploy_to_aks(
 
     Raises
     ------
-    DeploymentError
+    DeploymentError, DeploymentTimeout
         As `deploy_to_aci`, or there is no such cluster.
-    DeploymentTimeout
-        It was not healthy in time; likewise.
     """
     from azureml.core.compute import AksCompute
     from azureml.core.webservice import AksWebservice

@@ -11,8 +11,6 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from tqdm.auto import tqdm
-
 from ..errors import DeploymentError
 from ..models import passing_folder
 from ..sdk import TRANSFER_LIMIT, Deadline, asking
@@ -75,9 +73,8 @@ def package_service(
         raise DeploymentError(f"{folder} is not empty. Name a new folder, or empty that one first.")
     with passing_folder(target.parent) as passing, asking(ws, f"package {models[0].id}"):
         context = passing / target.name
-        with tqdm(desc=f"packaging {name}", bar_format="{desc} {elapsed}", leave=False) as progress:
-            deadline = Deadline(TRANSFER_LIMIT)
-            deadline.tick = progress.refresh
+        deadline = Deadline(TRANSFER_LIMIT)
+        with deadline.shown(f"packaging {name}"):
             package = deadline.call(
                 Model.package, ws, models, inference_config, generate_dockerfile=True
             )

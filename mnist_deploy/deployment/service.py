@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
-from tqdm.auto import tqdm
 
 from ..errors import DeploymentError, DeploymentTimeout
-from ..sdk import Deadline, DeadlinePassed, reason
+from ..sdk import Deadline, reason
 from .preflight import check_deployment
 
 if TYPE_CHECKING:
@@ -57,33 +56,30 @@ def deploy_service(
         raise TypeError(f"model is {model!r}; expected a Model, as fetch_model(ws) returns it.")
     check_deployment(name, models, inference_config)
     deadline, service = Deadline(timeout), None
-    try:
+
+    def read_state() -> str | None:
+        if service is None:
+            return None
+        with suppress(Exception):  # whatever it is, it must not hide the failure itself
+            Deadline(_LOG_LIMIT).call(service.update_deployment_state)
+        return service.state
+
+    with deploying(
+        name, f"The service {name!r}", deadline, read_state, lambda e: _read_log(service, e),
+        left=": overwrite=True replaces it", again="deploy again with overwrite=True",
+    ):  # fmt: skip
         left_over = _find(ws, name, deadline)
         if left_over is not None:
             _check_left_over(left_over, overwrite)
-        with tqdm(desc=f"deploying {name}", bar_format="{desc} {elapsed}", leave=False) as progress:
-            deadline.tick = progress.refresh
-            in_place = isinstance(left_over, kind) and left_over.state == "Healthy"
-            if left_over is not None and not in_place:  # Azure updates no service that failed
-                _delete(left_over, deadline)
-            service = deadline.call(
-                _send, ws, name, models, inference_config, deployment_config, cluster, in_place
-            )
-            deadline.call(service.wait_for_deployment, timeout_sec=deadline.left() + 1)
-            if service.state != "Healthy":
-                raise RuntimeError(f"it became {service.state} after it had started.")
-    except KeyboardInterrupt:
-        print(f"Interrupted. The service {name!r} may be left: overwrite=True replaces it.")
-        raise
-    except DeploymentError:
-        raise
-    except DeadlinePassed as error:
-        what = f"was not healthy within {timeout:g} s"
-        raise _failure(DeploymentTimeout, name, service, what, error) from None
-    except Exception as error:
-        # The SDK's own clock may strike first: it is out of time all the same.
-        failed = DeploymentError if deadline.left() else DeploymentTimeout
-        raise _failure(failed, name, service, "could not be deployed", error) from error
+        in_place = isinstance(left_over, kind) and left_over.state == "Healthy"
+        if left_over is not None and not in_place:  # Azure updates no service that failed
+            _delete(left_over, deadline)
+        service = deadline.call(
+            _send, ws, name, models, inference_config, deployment_config, cluster, in_place
+        )
+        deadline.call(service.wait_for_deployment, timeout_sec=deadline.left() + 1)
+        if service.state != "Healthy":
+            raise RuntimeError(f"it became {service.state} after it had started.")
     return service
 
 
@@ -105,13 +101,7 @@ def _check_left_over(service: Webservice, overwrite: bool) -> None:
 
 
 def _send(
-    ws: Workspace,
-    name: str,
-    models: list[Model],
-    inference_config: InferenceConfig,
-    deployment_config: WebserviceDeploymentConfiguration,
-    cluster: AksCompute | None,
-    overwrite: bool,
+    ws: Workspace, name: str, models: list[Model], inference_config: InferenceConfig, *more: Any
 ) -> Webservice:
     """Call ``Model.deploy``, and remove what it leaves in the temporary folder."""
     from azureml.core.model import Model
@@ -127,7 +117,7 @@ def _send(
 
     config._build_environment_image_request = build_request  # names the files that are sent
     try:
-        return Model.deploy(ws, name, models, config, deployment_config, cluster, overwrite)
+        return Model.deploy(ws, name, models, config, *more)
     finally:
         folder = Path(tempfile.gettempdir())
         for asset in request.get("assets", ()):
@@ -138,39 +128,46 @@ def _send(
                     shutil.rmtree(archive.parent, ignore_errors=True)
 
 
-def _failure(
-    kind: type[DeploymentError],
+@contextmanager
+def deploying(
     name: str,
-    service: Webservice | None,
     what: str,
-    error: Exception,
-) -> DeploymentError:
-    """Put together all that is known about a deployment that failed."""
-    if service is None:
-        return kind(f"The service {name!r} {what}: {reason(error)}")
-    with suppress(Exception):  # whatever it is, it must not hide the failure itself
-        Deadline(_LOG_LIMIT).call(service.update_deployment_state)
-    told = f"The service {name!r} {what}; its state is {service.state}. {reason(error)}"
-    again = "deploy again with overwrite=True"
-    return describe_failure(kind, told, service.state, lambda: _read_log(service, error), again)
-
-
-def describe_failure(
-    kind: type[DeploymentError],
-    told: str,
-    state: str | None,
-    read_log: Callable[[], str],
+    deadline: Deadline,
+    read_state: Callable[[], str | None],
+    read_log: Callable[[Exception], str],
+    *,
+    left: str,
     again: str,
-) -> DeploymentError:
-    """What was told of a failure, with the end of the log and with what to do next."""
+) -> Iterator[None]:
+    """Show that it goes on; of a deployment that failed raise all that is known, and advice.
+
+    Without a state nothing was deployed. On Ctrl-C a line says what may be left.
+    """
     try:
-        logs = "\n".join(read_log().splitlines()[-LOG_LINES:])
-    except Exception as unreadable:
-        logs = ""
-        told += f" (The log cannot be read: {reason(unreadable)})"
-    if logs:
-        told += f"\nThe last lines of its log:\n\n{logs}\n"
-    return kind(f"{told}\n{_advice(kind, logs, again)}", state=state, logs=logs)
+        with deadline.shown(f"deploying {name}"):
+            yield
+    except KeyboardInterrupt:
+        print(f"Interrupted. {what} may be left{left}.")
+        raise
+    except DeploymentError:
+        raise
+    except Exception as error:
+        # The SDK's own clock may strike first: it is out of time all the same.
+        kind, outcome = DeploymentError, "could not be deployed"
+        if not deadline.left():
+            kind, outcome = DeploymentTimeout, f"was not healthy within {deadline.seconds:g} s"
+        state, logs = read_state(), ""
+        if state is None:
+            raise kind(f"{what} {outcome}: {reason(error)}") from error
+        told = f"{what} {outcome}; its state is {state}. {reason(error)}"
+        try:
+            logs = "\n".join(read_log(error).splitlines()[-LOG_LINES:])
+        except Exception as unreadable:
+            told += f" (The log cannot be read: {reason(unreadable)})"
+        if logs:
+            told += f"\nThe last lines of its log:\n\n{logs}\n"
+        message = f"{told}\n{_advice(kind, logs, again)}"
+        raise kind(message, state=state, logs=logs) from error
 
 
 def _read_log(service: Webservice, error: Exception) -> str:

@@ -7,35 +7,25 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from tqdm.auto import tqdm
+from typing import TYPE_CHECKING, Any
 
 from ..client import PATIENCE, TIMEOUT, Format, post_images
 from ..client.payload import Images
 from ..deployment.config import find_script
 from ..deployment.preflight import check_version
-from ..deployment.service import LOG_LINES, describe_failure
-from ..errors import (
-    AuthenticationFailed,
-    DeploymentError,
-    DeploymentTimeout,
-    ServiceUnavailable,
-    WorkspaceError,
-)
-from ..sdk import ANSWER_LIMIT, Deadline, DeadlinePassed, reason
+from ..deployment.service import LOG_LINES, deploying
+from ..errors import AuthenticationFailed, DeploymentError, ServiceUnavailable, WorkspaceError
+from ..sdk import ANSWER_LIMIT, Deadline, reason
 from ..workspace import cannot_be_reached, choose_workspace, connect_locally, read_config
 
 if TYPE_CHECKING:
     import numpy as np
     from azure.ai.ml import MLClient
-    from azure.ai.ml.entities import Environment, ManagedOnlineEndpoint, Model
+    from azure.ai.ml.entities import Environment, ManagedOnlineEndpoint, Model, OnlineDeployment
     from azure.core.credentials import TokenCredential
-
-T = TypeVar("T")
 
 INSTANCE_TYPE = "Standard_DS3_v2"  # 4 cores and 14 GB: the smallest that Azure recommends
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
@@ -68,10 +58,8 @@ def connect_client(
 
     Raises
     ------
-    ConfigError
-        The config.json is missing where one was asked for, unreadable or half-filled.
-    WorkspaceError
-        The workspace cannot be reached, nobody can log in, or the local workspace does not start.
+    ConfigError, WorkspaceError
+        As `connect_workspace`; or SDK v2 is not installed.
     """
     file, why = choose_workspace(config, local, credential)
     try:
@@ -142,27 +130,31 @@ def deploy_to_endpoint(
 
     Raises
     ------
-    DeploymentError
-        Before anything is sent: a name or a share is none, the script does not compile or lacks
-        init() or run(), model and environment name different versions of scikit-learn. After it:
-        the deployment failed; with its state and its last log lines.
-    DeploymentTimeout
-        It was not there in time; likewise.
+    DeploymentError, DeploymentTimeout
+        As `deploy_to_aci`; or a name or a share of the traffic is none.
     """
-    from azure.ai.ml.entities import CodeConfiguration, ManagedOnlineDeployment
+    from azure.ai.ml.entities import (
+        CodeConfiguration,
+        ManagedOnlineDeployment,
+        ManagedOnlineEndpoint,
+    )
+    from azure.core.exceptions import ResourceNotFoundError
 
     # Which says that it looks for the endpoint, and advises larger machines.
     logging.getLogger("azure.ai.ml.operations._online_deployment_operations").setLevel("ERROR")
     _check(name, deployment, traffic, model, environment)
     _, script = find_script(entry_script)
     deadline = Deadline(timeout)
-    with (
-        told(client, name, deployment, deadline),
-        _alone(script) as folder,
-        tqdm(desc=f"deploying {name}", bar_format="{desc} {elapsed}", leave=False) as progress,
-    ):
-        deadline.tick = progress.refresh
-        shares = _share(_make_endpoint(client, name, deadline).traffic, deployment, traffic)
+    with tempfile.TemporaryDirectory() as parent, rolling_out(client, name, deployment, deadline):
+        try:
+            endpoint = deadline.call(client.online_endpoints.get, name)
+        except ResourceNotFoundError:
+            endpoint = ManagedOnlineEndpoint(name=name, auth_mode="key")
+            endpoint = finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
+        shares = _share(endpoint.traffic, deployment, traffic)
+        folder = Path(parent, "code")  # SDK v2 uploads folders: one with the script alone
+        folder.mkdir()
+        shutil.copyfile(script, folder / script.name)
         wanted = ManagedOnlineDeployment(
             name=deployment,
             endpoint_name=name,
@@ -172,12 +164,7 @@ def deploy_to_endpoint(
             instance_type=instance_type,
             instance_count=instance_count,
         )
-        finish(deadline, client.online_deployments.begin_create_or_update, wanted)
-        endpoint = deadline.call(client.online_endpoints.get, name)
-        if shares != {each: share for each, share in endpoint.traffic.items() if share}:
-            endpoint.traffic = shares
-            finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
-        return deadline.call(client.online_endpoints.get, name)
+        return roll_out(client, wanted, shares, deadline)
 
 
 def _check(
@@ -198,27 +185,6 @@ def _check(
     check_version(model, environment)
 
 
-@contextmanager
-def _alone(script: Path) -> Iterator[Path]:
-    """A folder with the script and nothing else: SDK v2 uploads folders."""
-    with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent, "code")
-        folder.mkdir()
-        shutil.copyfile(script, folder / script.name)
-        yield folder
-
-
-def _make_endpoint(client: MLClient, name: str, deadline: Deadline) -> ManagedOnlineEndpoint:
-    from azure.ai.ml.entities import ManagedOnlineEndpoint
-    from azure.core.exceptions import ResourceNotFoundError
-
-    try:
-        return deadline.call(client.online_endpoints.get, name)
-    except ResourceNotFoundError:
-        endpoint = ManagedOnlineEndpoint(name=name, auth_mode="key")
-        return finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
-
-
 def _share(present: dict[str, int], deployment: str, traffic: int) -> dict[str, int]:
     """The traffic with a share for one deployment, and the rest for the others in proportion."""
     others = {name: share for name, share in present.items() if share and name != deployment}
@@ -236,56 +202,43 @@ def _share(present: dict[str, int], deployment: str, traffic: int) -> dict[str, 
     return {name: share for name, share in shares.items() if share} | {deployment: traffic}
 
 
+def rolling_out(
+    client: MLClient, name: str, deployment: str, deadline: Deadline
+) -> AbstractContextManager[None]:
+    """Show that a deployment is made, and say all that is known of one that failed."""
+
+    def read_state() -> str | None:
+        try:
+            found = Deadline(_LOG_LIMIT).call(client.online_deployments.get, deployment, name)
+        except Exception:  # it was refused before there was one
+            return None
+        return str(getattr(found.provisioning_state, "value", found.provisioning_state))
+
+    def read_log(_: Exception) -> str:
+        get_logs = client.online_deployments.get_logs
+        return Deadline(_LOG_LIMIT).call(get_logs, deployment, name, lines=LOG_LINES)
+
+    return deploying(
+        name, f"The deployment {deployment!r} of {name!r}", deadline, read_state, read_log,
+        left=", and cost money", again="deploy again",
+    )  # fmt: skip
+
+
+def roll_out(
+    client: MLClient, deployment: OnlineDeployment, shares: dict[str, int], deadline: Deadline
+) -> ManagedOnlineEndpoint:
+    """Make a deployment, give each its share of the traffic, and return their endpoint."""
+    finish(deadline, client.online_deployments.begin_create_or_update, deployment)
+    endpoint = deadline.call(client.online_endpoints.get, deployment.endpoint_name)
+    if shares != {each: share for each, share in endpoint.traffic.items() if share}:
+        endpoint.traffic = shares
+        finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
+    return deadline.call(client.online_endpoints.get, deployment.endpoint_name)
+
+
 def finish(deadline: Deadline, begin: Callable[..., Any], *arguments: object) -> Any:
     """Begin something long, and wait for its outcome."""
     return deadline.call(lambda: begin(*arguments).result())
-
-
-@contextmanager
-def told(client: MLClient, name: str, deployment: str, deadline: Deadline) -> Iterator[None]:
-    """Say of a deployment that failed all that is known."""
-    from azure.core.exceptions import ServiceRequestError
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"Interrupted. {deployment!r} of the endpoint {name!r} may be left, and cost money.")
-        raise
-    except DeploymentError:
-        raise
-    except DeadlinePassed as error:
-        what = f"was not there within {deadline.seconds:g} s"
-        raise _failure(DeploymentTimeout, client, name, deployment, what) from error
-    except ServiceRequestError as error:
-        raise DeploymentError(f"The workspace cannot be reached: {reason(error)}") from error
-    except Exception as error:
-        what = f"could not be deployed: {_first_line(error)}"
-        raise _failure(DeploymentError, client, name, deployment, what) from error
-
-
-def _failure(
-    kind: type[DeploymentError], client: MLClient, name: str, deployment: str, what: str
-) -> DeploymentError:
-    try:
-        found = Deadline(_LOG_LIMIT).call(client.online_deployments.get, deployment, name)
-    except Exception:  # it was refused before there was one
-        return kind(f"The deployment {deployment!r} of {name!r} {what}")
-
-    def read_log() -> str:
-        return Deadline(_LOG_LIMIT).call(
-            client.online_deployments.get_logs, deployment, name, lines=LOG_LINES
-        )
-
-    state = str(getattr(found.provisioning_state, "value", found.provisioning_state))
-    told = f"The deployment {deployment!r} of {name!r} {what} Its state is {state}."
-    return describe_failure(kind, told, state, read_log, "deploy again")
-
-
-def _first_line(error: Exception) -> str:
-    """What the service said, without what the SDK puts around it."""
-    said = getattr(getattr(error, "error", None), "message", None) or reason(error)
-    line = str(said).strip().splitlines()[0]
-    return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
 def call_endpoint(
@@ -319,10 +272,8 @@ def call_endpoint(
 
     Raises
     ------
-    ValueError
-        The images hold no finite numbers, have another rank, or do not fit the format.
-    ScoringError
-        Its subclass in `mnist_deploy.errors` says what went wrong.
+    ValueError, ScoringError
+        As `post_images`.
     """
     if not endpoint.scoring_uri:
         raise ServiceUnavailable(f"the endpoint {endpoint.name!r} has no scoring URI yet.")
@@ -330,7 +281,7 @@ def call_endpoint(
         keys = Deadline(timeout).call(client.online_endpoints.get_keys, endpoint.name)
     except Exception as error:
         raise AuthenticationFailed(
-            f"The key of the endpoint {endpoint.name!r} cannot be fetched: {_first_line(error)}"
+            f"The key of the endpoint {endpoint.name!r} cannot be fetched: {reason(error)}"
         ) from error
     return post_images(
         endpoint.scoring_uri,
@@ -361,6 +312,6 @@ def delete_endpoint(client: MLClient, endpoint: ManagedOnlineEndpoint) -> None:
         finish(Deadline(_DELETE_LIMIT), client.online_endpoints.begin_delete, endpoint.name)
     except Exception as error:
         raise DeploymentError(
-            f"The endpoint {endpoint.name!r} could not be deleted: {_first_line(error)} On Azure "
+            f"The endpoint {endpoint.name!r} could not be deleted: {reason(error)} On Azure "
             "it may go on costing money: try again, or delete it in the portal."
         ) from error

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
-from tqdm.auto import tqdm
 
 from ..client import call_service
 from ..client.payload import Images
 from ..deployment.config import find_script
 from ..errors import DeploymentError
 from ..sdk import Deadline
-from .endpoint import DEPLOYMENT_LIMIT, call_endpoint, finish, told
+from .endpoint import DEPLOYMENT_LIMIT, call_endpoint, finish, roll_out, rolling_out
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -110,11 +109,9 @@ def migrate_service(
 
     Raises
     ------
-    DeploymentError
-        The service is not healthy, has several models, or was made from an image; or the
-        deployment failed: with its state and its last log lines.
-    DeploymentTimeout
-        It was not there in time.
+    DeploymentError, DeploymentTimeout
+        The service is not healthy, has several models, or was made from an image. Or as
+        `deploy_to_endpoint`.
     ScoringError
         One of the two could not score the images.
     """
@@ -125,26 +122,23 @@ def migrate_service(
     target = Path(folder)
     _write(target, service, script)
     deadline = Deadline(timeout)
-    with (
-        told(client, service.name, DEPLOYMENT, deadline),
-        tqdm(desc=f"deploying {service.name}", bar_format="{desc} {elapsed}", leave=False) as bar,
-    ):
-        deadline.tick = bar.refresh
+    with rolling_out(client, service.name, DEPLOYMENT, deadline):
         endpoint = load_online_endpoint(source=target / "endpoint.yml")
         finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
         deployment = load_online_deployment(source=target / "deployment.yml")
-        finish(deadline, client.online_deployments.begin_create_or_update, deployment)
-        endpoint = deadline.call(client.online_endpoints.get, service.name)
-        endpoint.traffic = {DEPLOYMENT: 100}
-        finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
-        endpoint = deadline.call(client.online_endpoints.get, service.name)
+        endpoint = roll_out(client, deployment, {DEPLOYMENT: 100}, deadline)
     before, now = call_service(service, images), call_endpoint(client, endpoint, images)
     migration = Migration(
         endpoint=endpoint,
         folder=target,
         compared=len(before),
         different=int(np.sum(before != now)),
-        carried_over=_carried_over(service),
+        carried_over=(
+            "the model {0.name}:{0.version}".format(*service.models),
+            "the scoring script, as it is",
+            "the packages of the environment, in conda.yml",
+            "tags, description and environment variables",
+        ),
         changed=_changed(service, endpoint),
         lost=_lost(service, script.read_text(encoding="utf-8")),
     )
@@ -210,20 +204,12 @@ def _write(folder: Path, service: Any, script: Path) -> None:
 
 def _instance_type(service: Any) -> str:
     wanted = service.container_resource_requirements
-    for cores, memory_gb, size in _SIZES:
-        if cores >= wanted.cpu and memory_gb >= wanted.memory_in_gb:
-            return size
-    return _SIZES[-1][2]
-
-
-def _carried_over(service: Any) -> tuple[str, ...]:
-    (model,) = service.models
-    return (
-        f"the model {model.name}:{model.version}",
-        "the scoring script, as it is",
-        "the packages of the environment, in conda.yml",
-        "tags, description and environment variables",
+    enough = (
+        size
+        for cores, memory_gb, size in _SIZES
+        if cores >= wanted.cpu and memory_gb >= wanted.memory_in_gb
     )
+    return next(enough, _SIZES[-1][2])
 
 
 def _changed(service: Any, endpoint: ManagedOnlineEndpoint) -> tuple[tuple[str, str], ...]:

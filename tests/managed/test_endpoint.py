@@ -127,7 +127,7 @@ def test_a_script_or_an_environment_that_does_not_fit_is_found_before(
 def test_no_more_than_the_given_time_is_waited(client, model, environment, script):
     script(SCRIPT.replace("print(", "import time; time.sleep(30)\n    print("))
     try:
-        with pytest.raises(DeploymentTimeout, match="was not there within 1 s"):
+        with pytest.raises(DeploymentTimeout, match="was not healthy within 1 s"):
             deploy_to_endpoint(client, model, environment, name="slow", timeout=1)
     finally:
         client.online_endpoints.begin_delete("slow").result()
