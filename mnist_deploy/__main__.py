@@ -20,6 +20,7 @@ from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
+from nbconvert.filters import strip_ansi
 
 from .tutorial import tutorial_file
 
@@ -28,7 +29,6 @@ CELL_LIMIT = 3600  # seconds
 ERROR_LINES = 15
 INTERRUPTED = 130  # the status that shells give for Ctrl-C
 WIDGET = "application/vnd.jupyter.widget-view+json"
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Sections:
@@ -38,10 +38,8 @@ class Sections:
         self._of_cell: list[str] = []
         heading = "Beginning"
         for cell in notebook.cells:
-            if cell.cell_type == "markdown" and (
-                found := re.search(r"^## (.+)$", cell.source, re.M)
-            ):
-                heading = found[1]
+            if cell.cell_type == "markdown":
+                heading = (re.findall(r"^## (.+)$", cell.source, re.M) or [heading])[0]
             self._of_cell.append(heading)
         self.current = ""
         self._began = 0.0
@@ -55,11 +53,6 @@ class Sections:
     def end(self) -> None:
         if self.current:
             print(f"{time.monotonic() - self._began:6.1f} s")
-
-    def failure(self, error: str) -> str:
-        """What to end with: the section, and the last lines of the error."""
-        lines = error.rstrip().splitlines()[-ERROR_LINES:]
-        return "\n".join([f"\nFailed in section {self.current!r}:", *lines])
 
 
 def run_notebook(
@@ -75,10 +68,10 @@ def run_notebook(
     output_dir.mkdir(parents=True, exist_ok=True)
     try:
         execute(notebook, output_dir, sections)
-    except CellExecutionError as error:
-        raise SystemExit(sections.failure(_ANSI.sub("", error.traceback))) from None
-    except (CellTimeoutError, DeadKernelError) as error:
-        raise SystemExit(sections.failure(str(error))) from None
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        told = strip_ansi(getattr(error, "traceback", str(error))).rstrip().splitlines()
+        where = f"\nFailed in section {sections.current!r}:"
+        raise SystemExit("\n".join([where, *told[-ERROR_LINES:]])) from None
     except KeyboardInterrupt:
         print(f"\nInterrupted in section {sections.current!r}.", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
@@ -111,10 +104,9 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
                 # On Ctrl-C nbclient ends its kernel, and then stumbles over having none.
                 logging.getLogger("asyncio").disabled = True
                 raise KeyboardInterrupt from None
-            if isinstance(error, DeadKernelError):
-                last_words = log.read_text(errors="replace")
-                raise DeadKernelError(f"{error}\n{last_words}") from None
-            raise
+            if isinstance(error, AssertionError):
+                raise
+            raise DeadKernelError(f"{error}\n{log.read_text(errors='replace')}") from None
     sections.end()
 
 
@@ -127,7 +119,7 @@ def drop_progress_bars(notebook: nbformat.NotebookNode) -> None:
                 output
                 for output in cell.outputs
                 if WIDGET not in output.get("data", {})
-                and not ("text" in output and not _ANSI.sub("", output.text).strip())
+                and not ("text" in output and not strip_ansi(output.text).strip())
             ]
 
 

@@ -42,18 +42,18 @@ def download_mnist(data_dir: StrPath = "data") -> MnistFiles:
         Files under the folder are damaged, incomplete or do not belong together, or the
         folder cannot be written.
     """
-    files, folder = find_files(data_dir), Path(data_dir)
+    files = find_files(data_dir)
     if files is None or files.is_sample:
         try:
             contents, way = fetch_from_azure()
         except DataError as error:
             how = f"in place of the whole database ({error})"
             if files is None:
-                write_sample(folder)
+                write_sample(data_dir)
         else:
             how = f"downloaded from Azure Open Datasets ({way})"
-            install(folder, contents)
-        files = find_files(folder, how)
+            install(Path(data_dir), contents)
+        files = find_files(data_dir, how)
         assert files is not None
     print(f"MNIST: {files.source}.")
     return files
@@ -79,7 +79,7 @@ def load_data(path: StrPath, label: bool = False) -> np.ndarray:
     DataError
         There is no such file, or it is damaged, or holds something else.
     """
-    numbers = read_idx(path, label)
+    _, numbers = read_idx(path, label)
     return numbers.reshape(len(numbers), int(np.prod(numbers.shape[1:]))).copy()
 
 
@@ -105,8 +105,7 @@ def load_test_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
     DataError
         The files are not there, damaged, or do not belong together.
     """
-    files = _found(data_dir)
-    return _load(files.test_images, files.test_labels)
+    return _load(data_dir, "test")
 
 
 def load_training_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
@@ -120,8 +119,7 @@ def load_training_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarr
     -------
     X_train, y_train : ndarray
     """
-    files = _found(data_dir)
-    return _load(files.train_images, files.train_labels)
+    return _load(data_dir, "train")
 
 
 def write_sample(data_dir: StrPath) -> None:
@@ -129,13 +127,10 @@ def write_sample(data_dir: StrPath) -> None:
     write_files(Path(data_dir), sample_digits())
 
 
-def _found(data_dir: StrPath) -> MnistFiles:
+def _load(data_dir: StrPath, split: str) -> tuple[np.ndarray, np.ndarray]:
     files = find_files(data_dir)
     if files is None:
         advice = f"download_mnist({str(data_dir)!r}) puts MNIST there."
         raise DataError(f"{data_dir} holds no MNIST files. {advice}")
-    return files
-
-
-def _load(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = getattr(files, f"{split}_images"), getattr(files, f"{split}_labels")
     return load_data(images) / 255.0, load_data(labels, label=True).reshape(-1)

@@ -78,11 +78,6 @@ def find_files(data_dir: StrPath, how: str = "already in the folder") -> MnistFi
     return min(sets, key=lambda each: list(_TITLES).index(each.kind), default=None)
 
 
-def read_idx(path: StrPath, label: bool) -> np.ndarray:
-    """Read images, uint8 (n, rows, columns), or labels, uint8 (n,); DataError if it is neither."""
-    return _decode(path, _read(path), label)
-
-
 def write_files(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays as gzipped IDX files, the same bytes each time."""
     packed = {name: gzip.compress(encode_idx(a), 6, mtime=0) for name, a in arrays.items()}
@@ -111,10 +106,9 @@ def install(folder: Path, contents: Mapping[str, bytes]) -> None:
 def _check(paths: list[Path], how: str) -> MnistFiles:
     """Tell what four files are, if they belong together."""
     try:
-        stats = [path.stat() for path in paths]
         known = [
-            _inspect(path, i % 2 == 1, status.st_size, status.st_mtime_ns)
-            for i, (path, status) in enumerate(zip(paths, stats, strict=True))
+            _inspect(path, label, path.stat().st_size, path.stat().st_mtime_ns)
+            for path, label in zip(paths, (False, True, False, True), strict=True)
         ]
     except (OSError, DataError) as error:
         raise DataError(f"{error} Mend or delete it, or choose another folder.") from error
@@ -134,23 +128,20 @@ def _check(paths: list[Path], how: str) -> MnistFiles:
 @lru_cache(maxsize=64)
 def _inspect(path: Path, label: bool, size: int, mtime_ns: int) -> tuple[str, int]:
     """Tell kind and count of a file; by size and time the cache knows one that was changed."""
-    content = _read(path)
-    count = len(_decode(path, content, label))
-    return _KIND_OF.get(hashlib.sha256(content).hexdigest(), "own"), count
+    content, numbers = read_idx(path, label)
+    return _KIND_OF.get(hashlib.sha256(content).hexdigest(), "own"), len(numbers)
 
 
-def _read(path: StrPath) -> bytes:
+def read_idx(path: StrPath, label: bool) -> tuple[bytes, np.ndarray]:
+    """Read the unpacked bytes of a file, and the numbers in them.
+
+    Images are uint8 (n, rows, columns), labels uint8 (n,); DataError if it is neither.
+    """
     try:
-        return unpack(Path(path).read_bytes())
+        content = unpack(Path(path).read_bytes())
+        numbers = decode_idx(content)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    except DataError as error:
-        raise DataError(f"{path}: {error}.") from error
-
-
-def _decode(path: StrPath, content: bytes, label: bool) -> np.ndarray:
-    try:
-        numbers = decode_idx(content)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     if numbers.ndim != (1 if label else 3) or numbers.dtype != np.uint8:
@@ -158,4 +149,4 @@ def _decode(path: StrPath, content: bytes, label: bool) -> np.ndarray:
             f"{path} holds {numbers.dtype} numbers of shape {numbers.shape}, expected "
             f"{'labels, uint8 (n,)' if label else 'images, uint8 (n, rows, columns)'}."
         )
-    return numbers
+    return content, numbers

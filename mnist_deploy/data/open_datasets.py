@@ -70,15 +70,13 @@ class MnistFileDataset:
             from azureml.exceptions import UserErrorException
 
             raise UserErrorException(f"{present[0]} is there already; pass overwrite=True.")
-        files = None
         with suppress(DataError):
             files = find_files(folder)
-        if files is None or files.kind != "genuine":
-            sources = _fetch()
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in paths:
-                shutil.copyfile(sources[path.name], path)
-        return [str(path) for path in paths]
+            if files is not None and files.kind == "genuine":
+                return list(map(str, paths))
+        sources = _fetch()
+        folder.mkdir(parents=True, exist_ok=True)
+        return [str(shutil.copyfile(sources[path.name], path)) for path in paths]
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("_"):

@@ -71,7 +71,7 @@ def unpack(data: bytes) -> bytes:
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"the gzip data is cut short or damaged ({error})") from error
+        raise DataError(f"the gzip data is cut short or damaged ({error}).") from error
 
 
 def sample_digits() -> dict[str, np.ndarray]:
@@ -144,13 +144,13 @@ def _verified(contents: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the four files, gzipped, or raise DataError if one is not the genuine one."""
     verified = {}
     for name, sha256 in GENUINE.items():
-        content = contents.get(name, b"")
+        content, plain = contents.get(name, b""), b""
         with suppress(DataError):
             plain = unpack(content)
-            if hashlib.sha256(plain).hexdigest() == sha256:  # plain: some servers unpack
-                verified[name] = gzip.compress(content, mtime=0) if plain == content else content
-        if name not in verified:
+        if hashlib.sha256(plain).hexdigest() != sha256:
             raise DataError(
                 f"Azure Open Datasets sent {len(content):,} bytes that are not the genuine {name}"
             )
+        # Some servers unpack what they send.
+        verified[name] = gzip.compress(content, mtime=0) if plain == content else content
     return verified
