@@ -54,14 +54,12 @@ def fetch_model(ws: Workspace, name: str = MODEL_NAME, version: int | None = Non
     """
     from azureml.core import Model
 
-    model = find_model(ws, name, version)
-    if model is not None:
+    if model := find_model(ws, name, version):
         return model
     with asking(ws, "list its models"):
         models = Deadline(ANSWER_LIMIT).call(Model.list, ws, latest=version is None)
-    same_name = [each for each in models if each.name == name]
-    known = (each.id for each in same_name or models)
-    raise ModelError(not_registered(ws, f"model {name!r}", version, known))
+    known = [each for each in models if each.name == name] or models
+    raise ModelError(not_registered(ws, f"model {name!r}", version, (each.id for each in known)))
 
 
 def find_model(ws: Workspace, name: str, version: int | None = None) -> Model | None:
@@ -126,9 +124,8 @@ def download_model(model: Model, target_dir: str | os.PathLike[str] = ".") -> Pa
 
 
 def _check_files(model: Model, path: Path) -> None:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    sha256 = (model.properties or {}).get("sha256") if files == [path] else None
-    for file in files:
+    sha256 = (model.properties or {}).get("sha256") if path.is_file() else None
+    for file in filter(Path.is_file, [path, *path.rglob("*")]):
         if problem := find_problem(file, sha256):
             raise ModelError(
                 f"{file.name} of model {model.id} is not fit to be loaded, and was not kept: "
@@ -155,7 +152,7 @@ def find_problem(path: Path, sha256: str | None) -> str | None:
     content = path.read_bytes()
     if not content:
         return "it is empty"
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+    if sha256 is not None and sha256_of(path) != sha256:
         return "its sha256 is not the one that it was registered with"
     # Every pickle ends with this opcode; joblib's compressed ones begin otherwise.
     if path.suffix in _SUFFIXES and content.startswith(b"\x80") and not content.endswith(b"."):
@@ -166,11 +163,10 @@ def find_problem(path: Path, sha256: str | None) -> str | None:
 def saved_with(path: Path) -> str | None:
     """Read which scikit-learn pickled a model, without loading it; None if it does not say so."""
     content = path.read_bytes()
-    found = _SAVED_WITH.search(content)
-    if found is None:
-        return None
-    length = ord(found[1] or found[2])
-    return content[found.end() : found.end() + length].decode("ascii", "replace")
+    if found := _SAVED_WITH.search(content):
+        end = found.end() + ord(found[1] or found[2])
+        return content[found.end() : end].decode("ascii", "replace")
+    return None
 
 
 def sha256_of(path: Path) -> str:

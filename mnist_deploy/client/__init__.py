@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
@@ -68,14 +69,12 @@ def call_service(
     Returns
     -------
     ndarray, shape (n,)
-        The label of each image: int64, or what type the model's classes have.
+        As of `post_images`.
 
     Raises
     ------
-    ValueError
-        The images hold no finite numbers, have another rank, or do not fit the format.
-    ScoringError
-        Its subclass in `mnist_deploy.errors` says what went wrong in the service.
+    ValueError, ScoringError
+        As `post_images`.
     """
     uri = getattr(service, "scoring_uri", None)
     if not uri:
@@ -84,10 +83,7 @@ def call_service(
             "with service.wait_for_deployment(), and read service.get_logs() if it failed."
         )
 
-    def fetch_key() -> str:
-        _keys[service] = _fetch_key(service, timeout)
-        return _keys[service]
-
+    fetch_key = partial(_fetch_key, service, timeout)
     with open_session() as session:
         endpoint = Endpoint(session, uri, timeout=timeout, patience=patience)
         if service.auth_enabled or getattr(service, "token_auth_enabled", False):
@@ -168,12 +164,15 @@ def _fetch_key(service: Webservice, timeout: float) -> str:
     deadline = Deadline(timeout)
     try:
         if service.auth_enabled:
-            return deadline.call(service.get_keys)[0]
-        return deadline.call(service.get_access_token).access_token
+            key = deadline.call(service.get_keys)[0]
+        else:
+            key = deadline.call(service.get_access_token).access_token
     except Exception as error:
         raise AuthenticationFailed(
             f"The key of the service {service.name!r} cannot be fetched: {reason(error)}"
         ) from error
+    _keys[service] = key
+    return key
 
 
 def _score(
@@ -194,10 +193,8 @@ def _score(
     total = len(images) if isinstance(images, Sized) else None
     is_short = total is not None and total < _LONG
     labels: list[np.ndarray] = []
-    with (
-        ThreadPoolExecutor(1) as encoder,
-        tqdm(desc="scoring", total=total, unit="image", delay=2, disable=is_short) as progress,
-    ):
+    bar = tqdm(desc="scoring", total=total, unit="image", delay=2, disable=is_short)
+    with ThreadPoolExecutor(1) as encoder, bar:
         for (start, batch), (body, kind) in _ahead(encoder, encode, batches(images, batch_size)):
             if kind == _IDX and form == "json":  # encoded before the first was refused
                 body, kind = encode(start, batch)
@@ -212,7 +209,7 @@ def _score(
             if answer is None:
                 answer = read_labels(endpoint.post(body, _JSON), len(batch))
             labels.append(answer)
-            progress.update(len(batch))
+            bar.update(len(batch))
     return np.concatenate(labels) if labels else np.empty(0, int), form
 
 
