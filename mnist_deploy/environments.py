@@ -90,10 +90,9 @@ def build_scoring_environment(
 
 
 def find_requirement(environment: Environment, package: str) -> Requirement | None:
-    """What an environment asks of a package, in pip's words; None if it does not name it.
+    """What an environment of either SDK asks of a package, in pip's words.
 
-    None as well where the environment's image installs its packages itself. The environment may
-    be of either SDK.
+    None if it does not name it, or if its image installs its packages itself.
     """
     for line in _list_requirements(environment):
         with suppress(InvalidRequirement):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,15 +70,14 @@ def connect_workspace(
 def choose_workspace(
     config: str | os.PathLike[str] | None, local: bool | None, login: object
 ) -> tuple[Path | None, str]:
-    """The config.json of the workspace on Azure; or None, and why it is the local one.
-
-    The parameters, and what is raised, are those of `connect_workspace`.
-    """
+    """The config.json of the workspace on Azure; or None, and why it is the local one."""
     if local and (config is not None or login is not None):
         raise ValueError(
             "A config and a log-in are for Azure; local=True asks for the local workspace."
         )
-    if local or (local is None and config is None and _inside_exec()):
+    # What `python -m mnist_deploy.local exec` sets.
+    inside_exec = os.environ.get("AZUREML_CURRENT_CLOUD") == "MnistDeployLocal"
+    if local or (local is None and config is None and inside_exec):
         return None, "as asked for"
     file = find_config(config)
     if file is None and (local is False or login is not None):
@@ -89,10 +89,7 @@ def choose_workspace(
 
 
 def find_config(config: str | os.PathLike[str] | None = None) -> Path | None:
-    """Find the config.json that was named, or the nearest one; None if there is none.
-
-    One that was named and is not there is a `ConfigError`.
-    """
+    """Find the config.json that was named, or else the nearest one, if there is one."""
     start = Path("." if config is None else config).expanduser().absolute()
     parents = [start] if config is not None else [start, *start.parents]
     places = [parent / folder / "config.json" for folder in _FOLDERS for parent in parents]
@@ -124,23 +121,12 @@ def read_config(file: Path) -> tuple[str, str, str]:
     return subscription, group, name
 
 
-def _inside_exec() -> bool:
-    """Whether ``python -m mnist_deploy.local exec`` started this process."""
-    return os.environ.get("AZUREML_CURRENT_CLOUD") == "MnistDeployLocal"
-
-
 def _connect_local(why: str) -> Workspace:
     return connect_locally("connect", why)
 
 
 def connect_locally(how: str, why: str) -> Any:
-    """What the local workspace's function of that name gives; says where the workspace lies.
-
-    Raises
-    ------
-    WorkspaceError
-        It does not start, or not on this system.
-    """
+    """What the local workspace's function of that name gives; says where the workspace lies."""
     if sys.platform == "win32":
         raise WorkspaceError(
             "The local workspace needs Linux or macOS: its processes hand listening sockets to "
@@ -207,14 +193,13 @@ def choose_authentication() -> AbstractAuthentication:
             "is not set. Set all of them, or none to log in otherwise."
         )
 
-    def managed_identity() -> AbstractAuthentication:
+    ways = {"Azure CLI": authentication.AzureCliAuthentication}
+    if has_identity:
         named = {"client_id": client} if client else None
-        return authentication.MsiAuthentication(identity_config=named)
-
-    ways = [("Managed identity", managed_identity)] if has_identity else []
-    ways.append(("Azure CLI", authentication.AzureCliAuthentication))
+        identity = partial(authentication.MsiAuthentication, identity_config=named)
+        ways = {"Managed identity": identity, **ways}
     why_not = []
-    for way, log_in in ways:
+    for way, log_in in ways.items():
         try:
             chosen = log_in()
             Deadline(ANSWER_LIMIT).call(chosen.get_authentication_header)
@@ -243,8 +228,7 @@ def somebody_is_there() -> bool:
     if "ipykernel" in sys.modules:
         from IPython import get_ipython
 
-        kernel = getattr(get_ipython(), "kernel", None)
-        if kernel is not None:
+        if kernel := getattr(get_ipython(), "kernel", None):
             # What the frontend said about itself with the cell that is running.
             return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
     return sys.stdin is not None and sys.stdin.isatty()
