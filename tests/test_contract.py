@@ -1,7 +1,7 @@
 """One suite for both workspaces of the kit: a mock that drifts from the real thing fails here.
 
-`mocked_workspace` answers from memory; behind `local_workspace` the SDK talks to a control
-plane, and services are processes that run the scoring script.
+`mocked_workspace` and `mocked_client` answer from memory; behind `local_workspace` and
+`local_client` the SDKs talk to a control plane, and services are processes that run the script.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ import azureml.core.webservice.webservice
 import numpy as np
 import pytest
 import requests
+from azure.ai.ml import MLClient
+from azure.ai.ml.entities import Environment as Environment2
+from azure.ai.ml.entities import ManagedOnlineEndpoint
+from azure.ai.ml.entities import Model as Model2
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azureml.core import Environment, Model, Webservice, Workspace
 from azureml.core.compute import AksCompute, ComputeTarget
 from azureml.core.webservice import AciWebservice, AksWebservice
 from azureml.exceptions import ComputeTargetException, WebserviceException
 
 import mnist_deploy as md
+from mnist_deploy import managed
 from mnist_deploy.errors import (
     AuthenticationFailed,
     DeploymentError,
     EnvironmentNotFound,
     InputRejected,
     ModelError,
+    ScoringError,
     ScriptFailed,
     ServiceUnavailable,
 )
@@ -421,6 +428,121 @@ class TestClusters:
         return md.deploy_to_aks(
             workspace, md.fetch_model(workspace), inference_config, config, cluster, name
         )
+
+
+class TestEndpoints:
+    """What `mnist_deploy.managed` does with SDK v2."""
+
+    @pytest.fixture
+    def client(self, kind, request):
+        return request.getfixturevalue(f"{kind}_client")
+
+    def deploy(self, client, name, **options):
+        model = client.models.get("sklearn_mnist", label="latest")
+        environment = client.environments.get("tutorial-env", label="latest")
+        return managed.deploy_to_endpoint(client, model, environment, name=name, **options)
+
+    def test_models_are_those_of_sdk_v1(self, client, workspace, folder, name):
+        assert isinstance(client, MLClient)
+        for version in ("1", "2"):
+            asked = Model2(name=name, path="model.pkl", tags={"a": version})
+            model = client.models.create_or_update(asked)
+            assert (model.version, model.tags) == (version, {"a": version})
+        assert [each.version for each in client.models.list(name)] == ["2", "1"]
+        assert "sklearn_mnist" in [each.name for each in client.models.list()]
+        found = md.fetch_model(workspace, name)
+        assert (found.version, found.tags) == (2, {"a": "2"})
+        assert Path(found.download("out")).read_bytes() == b"the first content"
+        Model.register(workspace, "model.pkl", name)
+        model = client.models.get(name, label="latest")
+        model.description = "the newest"
+        assert client.models.create_or_update(model).version == "3"
+        assert md.fetch_model(workspace, name).description == "the newest"
+        for unknown in (name, f"{name}-other"):
+            with pytest.raises(ResourceNotFoundError):
+                client.models.get(unknown, version="9")
+
+    def test_environments_are_those_of_sdk_v1(self, client, workspace, name):
+        for package, version in (("numpy", "1"), ("numpy", "1"), ("msgspec", "2")):
+            conda = {"dependencies": ["python=3.11", {"pip": [package]}]}
+            asked = Environment2(name=name, image="mcr.microsoft.com/x", conda_file=conda)
+            made = client.environments.create_or_update(asked)
+            assert (made.version, made.conda_file) == (version, conda)
+        assert [each.version for each in client.environments.list(name)] == ["2", "1"]
+        found = md.fetch_environment(workspace, name, version="1")
+        assert [*found.python.conda_dependencies.pip_packages] == ["numpy"]
+        with pytest.raises(ResourceNotFoundError):
+            client.environments.get(name, version="9")
+
+    def test_live_from_deployment_to_deletion(self, client, kind, folder, name, mnist_sample):
+        images = mnist_sample.images[:20]
+        endpoint = self.deploy(client, name, instance_type="Standard_DS1_v2")
+        assert endpoint.traffic == {"blue": 100}
+        assert [each.name for each in client.online_endpoints.list()].count(name) == 1
+        labels = managed.call_endpoint(client, endpoint, images)
+        assert (labels == mnist_sample.labels[:20]).mean() > 0.7
+        keys = client.online_endpoints.get_keys(name)
+        assert keys.primary_key != keys.secondary_key
+        assert len(md.post_images(endpoint.scoring_uri, images, api_key=keys.secondary_key)) == 20
+        for key in (None, "wrong"):
+            with pytest.raises(AuthenticationFailed):
+                md.post_images(endpoint.scoring_uri, images, api_key=key)
+        with pytest.raises(InputRejected, match="784"):
+            managed.call_endpoint(client, endpoint, np.zeros((2, 13)))
+
+        (folder / "seven.py").write_text("def init(): ...\ndef run(data): return [7]\n")
+        if kind == "mocked":
+            client.cloud.answer_with(lambda images: [7], service=f"{name}/green")
+        (blue,) = {*managed.call_endpoint(client, endpoint, np.zeros((2, 784)))}
+        assert blue != 7
+        green = {"entry_script": "seven.py", "deployment": "green"}
+        endpoint = self.deploy(client, name, **green, traffic=50)
+        assert endpoint.traffic == {"blue": 50, "green": 50}
+        dark = np.zeros((30, 784))
+        assert {*managed.call_endpoint(client, endpoint, dark, batch_size=1)} == {7, blue}
+        named = managed.call_endpoint(client, endpoint, dark, batch_size=1, deployment="green")
+        assert {*named} == {7}
+
+        with pytest.raises(HttpResponseError, match="50 % of the traffic"):
+            client.online_deployments.begin_delete("green", name).result()
+        endpoint = self.deploy(client, name, **green)
+        assert endpoint.traffic == {"blue": 0, "green": 100}
+        client.online_deployments.begin_delete("blue", name).result()
+        assert [each.name for each in client.online_deployments.list(name)] == ["green"]
+        managed.delete_endpoint(client, endpoint)
+        managed.delete_endpoint(client, endpoint)  # it is gone, which is what was wanted
+        with pytest.raises(AuthenticationFailed, match=f"no endpoint {name}"):
+            managed.call_endpoint(client, endpoint, images)
+        with pytest.raises(ServiceUnavailable):
+            md.post_images(endpoint.scoring_uri, images, patience=0)
+
+    def test_a_deployment_fails_where_init_raises(self, client, kind, folder, name):
+        (folder / "broken.py").write_text(
+            "def init(): raise RuntimeError('the weights are missing')\ndef run(data): return []\n"
+        )
+        if kind == "mocked":
+            client.cloud.fail_init("RuntimeError: the weights are missing")
+        with pytest.raises(DeploymentError, match="the weights are missing") as caught:
+            self.deploy(client, name, entry_script="broken.py")
+        assert caught.value.state == "Failed"
+        assert "the weights are missing" in caught.value.logs
+        failed = client.online_deployments.get("blue", name)
+        assert failed.provisioning_state == "Failed"
+        endpoint = client.online_endpoints.get(name)
+        with pytest.raises(ServiceUnavailable) as caught:
+            managed.call_endpoint(client, endpoint, np.zeros((1, 784)), deployment="blue")
+        assert caught.value.status == 502
+        with pytest.raises(ScoringError) as caught:
+            managed.call_endpoint(client, endpoint, np.zeros((1, 784)))
+        assert caught.value.status == 404
+        managed.delete_endpoint(client, endpoint)
+
+    def test_what_an_endpoint_cannot_be_is_refused(self, client, name):
+        asked = ManagedOnlineEndpoint(name=name, traffic={"blue": 100})
+        with pytest.raises(HttpResponseError, match="no deployment blue"):
+            client.online_endpoints.begin_create_or_update(asked)
+        with pytest.raises(ResourceNotFoundError, match=f"no endpoint {name}"):
+            client.online_endpoints.get(name)
 
 
 class TestBrokenScripts:

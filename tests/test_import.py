@@ -45,7 +45,10 @@ MAP: dict[str, set[str]] = {
     "managed": {"client", "deployment", "errors", "local", "models", "sdk", "workspace"},
     "part_one": {"data", "environments", "errors", "models", "sdk", "workspace"},
     "__main__": {"tutorial"},
-    "testing": {"client", "data", "environments", "errors", "local", "models", "sdk", "workspace"},
+    "testing": {
+        *("client", "data", "environments", "errors", "local", "managed", "models", "sdk"),
+        "workspace",
+    },
     "local": set(),
 }
 # The same within the local workspace; "" is its ``__init__``. No SDK's REST knows of another's,

@@ -1,6 +1,6 @@
 """Test what is built on `mnist_deploy`: without Azure, without a network, in milliseconds.
 
-pytest finds three fixtures where the package is installed:
+pytest finds five fixtures where the package is installed:
 
 ``mocked_workspace``
     The genuine SDK in front of a cloud in memory. Its ``cloud`` says what services do
@@ -12,6 +12,9 @@ pytest finds three fixtures where the package is installed:
     read, and a connection to another machine is an error that names it.
 ``local_workspace``
     The genuine SDK in front of a real scoring server on this machine, for the whole session.
+``mocked_client``, ``local_client``
+    SDK v2's clients of these two workspaces, for `mnist_deploy.managed`; `mock_client` is the
+    first as a context manager and as a decorator.
 ``mnist_sample``
     A hundred genuine digits, and files of three hundred others to train on.
 
@@ -134,6 +137,29 @@ The code that is tested, and what the tests import::
         def test_counts(self, ws):
             ws.cloud.answer_with(lambda images: [7] * len(images))
             self.assertEqual(count_digit(ws, IMAGES, 7), 2)
+
+… test what is built on SDK v2? With `mock_client`, or `mocked_client`: the cloud is the same. Name
+an endpoint, or one of its deployments::
+
+    from mnist_deploy import managed
+    from mnist_deploy.testing import mock_client
+
+    def release(client, name, deployment):
+        model = client.models.get("sklearn_mnist", label="latest")
+        environment = client.environments.get("tutorial-env", label="latest")
+        return managed.deploy_to_endpoint(
+            client, model, environment, name=name, deployment=deployment
+        )
+
+    @mock_client(assert_all_deleted=True)
+    def test_failed_release(client):
+        endpoint = release(client, "digits", "blue")
+        client.cloud.fail_init("ImportError: xgboost", service="digits/green")
+        with pytest.raises(DeploymentError, match="xgboost"):
+            release(client, "digits", "green")
+        assert len(managed.call_endpoint(client, endpoint, IMAGES)) == 2
+        client.cloud.assert_requests(("digits/blue", 200))
+        managed.delete_endpoint(client, endpoint)
 """
 
 from __future__ import annotations
@@ -145,9 +171,10 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
+    from .endpoints import MockedClient
     from .sdk import MockedWorkspace
 
-__all__ = ["mock_workspace"]
+__all__ = ["mock_client", "mock_workspace"]
 
 T = TypeVar("T")
 
@@ -194,9 +221,45 @@ def mock_workspace(
     return mock if decorated is None else mock(decorated)
 
 
+@overload
+def mock_client(
+    *, assert_all_used: bool = True, assert_all_deleted: bool = False
+) -> ClientMock: ...
+@overload
+def mock_client(decorated: T, /) -> T: ...
+def mock_client(
+    decorated: Any = None, /, *, assert_all_used: bool = True, assert_all_deleted: bool = False
+) -> Any:
+    """The same for SDK v2: ``with mock_client() as client:``, or ``@mock_client()``.
+
+    A decorated function gets an ``azure.ai.ml.MLClient`` as the argument ``client``. It is of the
+    workspace that `mock_workspace` gives: while one of the two is on, both SDKs connect to it.
+
+    Parameters
+    ----------
+    assert_all_used, assert_all_deleted : bool
+        As of `mock_workspace`; endpoints as well must be deleted.
+
+    Returns
+    -------
+    context manager and decorator
+        The block's variable is a client as the fixture ``mocked_client`` gives it.
+
+    Raises
+    ------
+    RuntimeError
+        A workspace is mocked already.
+    WorkspaceError
+        SDK v2 is not installed.
+    """
+    mock = ClientMock(assert_all_used=assert_all_used, assert_all_deleted=assert_all_deleted)
+    return mock if decorated is None else mock(decorated)
+
+
 class WorkspaceMock:
     """What `mock_workspace` returns; its parameters are the same."""
 
+    argument = "ws"  # of a decorated function
     _is_on = False  # one at a time: the SDK's functions are replaced for all threads
 
     def __init__(self, *, assert_all_used: bool = True, assert_all_deleted: bool = False) -> None:
@@ -214,7 +277,9 @@ class WorkspaceMock:
         self._failed = self._raised = False
         self._plane = plane = ControlPlane()
         with ExitStack() as stack:
-            workspace = stack.enter_context(sdk.replaced(plane.cloud, plane))
+            make_client = functools.cache(lambda: _make_client(plane))
+            replaced = sdk.replaced(plane.cloud, plane, make_client)
+            workspace = stack.enter_context(replaced)
             for patch in (*network.answered(plane.answer), *network.blocked(plane.note)):
                 stack.enter_context(patch)
             self._patches = stack.pop_all()
@@ -257,42 +322,63 @@ class WorkspaceMock:
 
     def _wrap(self, function: Any) -> Any:
         whole = inspect.signature(function)
-        others = [each for each in whole.parameters.values() if each.name != "ws"]
+        others = [each for each in whole.parameters.values() if each.name != self.argument]
         shown = whole.replace(parameters=others)
 
-        def call(ws: MockedWorkspace, args: Any, kwargs: Any) -> Any:
+        def call(mocked: Any, args: Any, kwargs: Any) -> Any:
             given = inspect.BoundArguments(whole, shown.bind(*args, **kwargs).arguments)
-            if "ws" in whole.parameters:
-                given.arguments["ws"] = ws
+            if self.argument in whole.parameters:
+                given.arguments[self.argument] = mocked
             return function(*given.args, **given.kwargs)
 
         def again() -> WorkspaceMock:
-            return WorkspaceMock(
-                assert_all_used=self._all_used, assert_all_deleted=self._all_deleted
-            )
+            return type(self)(assert_all_used=self._all_used, assert_all_deleted=self._all_deleted)
 
         wrapper: Any
         if inspect.iscoroutinefunction(function):
 
             async def wrapper(*args: Any, **kwargs: Any) -> Any:
-                with again() as ws:
-                    return await call(ws, args, kwargs)
+                with again() as mocked:
+                    return await call(mocked, args, kwargs)
 
         elif inspect.isgeneratorfunction(function):
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                with again() as ws:
-                    return (yield from call(ws, args, kwargs))
+                with again() as mocked:
+                    return (yield from call(mocked, args, kwargs))
 
         else:
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                with again() as ws:
-                    return call(ws, args, kwargs)
+                with again() as mocked:
+                    return call(mocked, args, kwargs)
 
         functools.update_wrapper(wrapper, function)
         wrapper.__signature__ = shown  # which is what pytest reads
         return wrapper
+
+
+class ClientMock(WorkspaceMock):
+    """What `mock_client` returns; its parameters are the same."""
+
+    argument = "client"
+
+    def __enter__(self) -> MockedClient:  # type: ignore[override]
+        from mnist_deploy.managed import connect_client
+
+        super().__enter__()
+        try:
+            client: Any = connect_client()
+            return client
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+
+def _make_client(plane: Any) -> MockedClient:
+    from .endpoints import make_client  # and with it SDK v2, for those who connect with that
+
+    return make_client(plane)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -25,7 +25,7 @@ class ScoringRequest:
     Attributes
     ----------
     service : str
-        Its name.
+        Its name; ``"endpoint/deployment"`` for SDK v2.
     body : bytes
         As it was sent.
     images : ndarray of float64, shape (n, features), or None
@@ -44,7 +44,8 @@ class MockedCloud:
     """Say here how services behave, and see here what reached them.
 
     What is said holds for the service that is named as ``service``, or for all, those that are
-    deployed later included; what is said last holds. At first every deployment becomes healthy,
+    deployed later included; what is said last holds. For SDK v2 that is the name of an endpoint,
+    or ``"endpoint/deployment"``. At first every deployment becomes healthy,
     and a service answers at once what the ``predict`` of its registered model gives.
 
     Attributes
@@ -193,7 +194,7 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
         if self.slept > LONGEST:
-            raise TimeoutError("This would wait for ever. Give it a time-out.")
+            raise WaitsForEver
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,9 @@ class _Words(Generic[T]):
         self._last.clear() if service is None else self._last.pop(service, None)
 
     def of(self, service: str) -> T | None:
-        word = self._last.get(service) or self._last.get(None)
+        endpoint = service.partition("/")[0]
+        found = (self._last.get(each) for each in (service, endpoint, None))
+        word = next(filter(None, found), None)
         if word is None:
             return None
         word.asked_for = True
@@ -290,12 +293,23 @@ class Refused(Exception):
         self.status = status
 
 
+class ScriptRefused(Refused):
+    """It is ``run()`` that answers so."""
+
+
 class ScriptRaised(Exception):
     """``run()`` raises, as it was told to: the cause of this."""
 
 
 class Silent(Exception):
     """The service does not answer."""
+
+
+class WaitsForEver(TimeoutError):
+    """There is no end to this, on the mocked clock either."""
+
+    def __init__(self) -> None:
+        super().__init__("This would wait for ever. Give it a time-out.")
 
 
 class _InTurn:

@@ -17,6 +17,7 @@ from urllib3 import HTTPResponse
 
 CONTROL_HOST = "control.mocked.invalid"  # no name server knows .invalid
 SCORING_HOST = ".services.mocked.invalid"
+ENDPOINT_HOST = ".endpoints.mocked.invalid"
 
 Answered = tuple[int, bytes, dict[str, str]]  # status, body, headers
 Answering = Callable[[requests.PreparedRequest, "float | None"], Answered]
@@ -70,7 +71,7 @@ def answered(answer: Answering) -> Iterator[AbstractContextManager[Any]]:
 
 def is_mocked(url: str) -> bool:
     host = urlsplit(url).hostname or ""
-    return host == CONTROL_HOST or host.endswith(SCORING_HOST)
+    return host == CONTROL_HOST or host.endswith((SCORING_HOST, ENDPOINT_HOST))
 
 
 def blocked(note: Callable[[Exception], object]) -> Iterator[AbstractContextManager[Any]]:

@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from . import WorkspaceMock
 
 if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
     from azureml.core import Workspace
 
     from .digits import MnistSample
+    from .endpoints import MockedClient
     from .sdk import MockedWorkspace
 
 _MARKER = (
     "mocked_workspace(assert_all_used=True, assert_all_deleted=False): what the fixture of this "
     "name checks at the end, as mnist_deploy.testing.mock_workspace does"
 )
+T = TypeVar("T")
 _mock = pytest.StashKey[WorkspaceMock]()
+_home = pytest.StashKey[Path]()  # of the local workspace
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,6 +55,18 @@ def mocked_workspace(request: pytest.FixtureRequest) -> Iterator[MockedWorkspace
         yield workspace
 
 
+@pytest.fixture
+def mocked_client(mocked_workspace: MockedWorkspace) -> MockedClient:
+    """SDK v2's client of `mocked_workspace`: both in one test are the same workspace.
+
+    For `mnist_deploy.managed`, with the same ``cloud``. The marker ``mocked_workspace`` holds for
+    it too.
+    """
+    from mnist_deploy.managed import connect_client
+
+    return connect_client()  # type: ignore[return-value]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Any:
     """Raise in the test itself what its answers raised, and ask no more of one that failed."""
@@ -64,7 +82,9 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
 
 
 @pytest.fixture(scope="session")
-def local_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def local_workspace(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workspace]:
     """The genuine SDK's workspace on this machine, which scoring scripts really run in.
 
     One for the whole session, in a folder of its own: what is registered and deployed in it
@@ -77,15 +97,33 @@ def local_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worksp
 
     from .digits import stock
 
-    home = tmp_path_factory.mktemp("local_workspace")
+    request.config.stash[_home] = home = tmp_path_factory.mktemp("local_workspace")
+    with _connected(local.connect, home) as workspace:
+        try:
+            stock(workspace, tmp_path_factory.mktemp("model"))
+            yield workspace
+        finally:
+            local.stop(home)
+
+
+@pytest.fixture(scope="session")
+def local_client(request: pytest.FixtureRequest, local_workspace: Workspace) -> Iterator[MLClient]:
+    """SDK v2's client of `local_workspace`, for `mnist_deploy.managed`."""
+    from mnist_deploy import local
+
+    with _connected(local.connect_client, request.config.stash[_home]) as client:
+        yield client
+
+
+@contextmanager
+def _connected(connect: Callable[[Path], T], home: Path) -> Iterator[T]:
+    """What connecting sets in the environment is as it was before, at the end of the block."""
     before = dict(os.environ)
-    workspace = local.connect(home)
+    connected = connect(home)
     changed = {name for name in os.environ if os.environ[name] != before.get(name)}
     try:
-        stock(workspace, tmp_path_factory.mktemp("model"))
-        yield workspace
+        yield connected
     finally:
-        local.stop(home)
         for name in changed:
             os.environ.pop(name, None)
         os.environ.update({name: before[name] for name in changed & before.keys()})

@@ -55,11 +55,14 @@ class Models:
         datasets: Any = None,
         resource_requirements: Any = None,
         mime_type: str = "application/json",
+        version: int | None = None,  # SDK v2 may choose it
         **fields: Any,
     ) -> Any:
         if datasets or resource_requirements:
             raise sdk.not_simulated("Model.register with datasets or a resource configuration")
-        self._last_version[name] = version = self._last_version.get(name, 0) + 1
+        last = self._last_version.get(name, 0)
+        version = version or last + 1
+        self._last_version[name] = max(last, version)
         fields |= {"id": f"{name}:{version}", "version": version, "datasets": []}
         fields |= {"kv_tags": tags or {}, "properties": properties or {}}
         document = sdk.model_document(name, url, mime_type, **fields)
@@ -182,6 +185,10 @@ class Environments:
                     return 200, versions[version], {}
                 return 404, {"message": f"There is no environment {'/'.join(path)}."}, {}
         raise sdk.not_simulated(f"{method} environments/{'/'.join(path)}")
+
+    def versions(self, name: str) -> list[str]:
+        """The newest first."""
+        return [*reversed(self._definitions.get(name, {}))]
 
     def _register(self, name: str, version: str | None, body: Document) -> Document:
         # The SDK sends some names capitalised, but reads all of them in camel case.

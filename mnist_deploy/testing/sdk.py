@@ -34,10 +34,13 @@ from azureml.core.webservice import AciWebservice, AksWebservice
 from azureml.exceptions import WebserviceException
 
 import mnist_deploy.client.endpoint
+import mnist_deploy.managed.endpoint
 import mnist_deploy.sdk
 import mnist_deploy.workspace
+from mnist_deploy.sdk import Deadline, DeadlinePassed
+from mnist_deploy.workspace import choose_workspace
 
-from .cloud import Clock, MockedCloud
+from .cloud import Clock, MockedCloud, WaitsForEver
 from .network import CONTROL_HOST
 
 Patch = AbstractContextManager[Any]
@@ -136,17 +139,25 @@ class RestClients(Protocol):
 
 
 @contextmanager
-def replaced(cloud: MockedCloud, answering: RestClients) -> Iterator[MockedWorkspace]:
-    """A workspace whose REST clients are others, for as long as the block lasts."""
+def replaced(
+    cloud: MockedCloud, answering: RestClients, make_client: Callable[[], Any]
+) -> Iterator[MockedWorkspace]:
+    """A workspace whose REST clients are others, for as long as the block lasts.
+
+    Parameters
+    ----------
+    make_client : callable
+        Makes what those get who connect with SDK v2.
+    """
     workspace, context, login = _doubles()
     for double in (workspace, context, login):
-        _forget(double)
+        forget(double)
     _equip_workspace(workspace, context, login, cloud)
     with ExitStack() as patches:
         for each in (
             *_rest_clients(answering, context),
             *_shortcuts(cloud.clock),
-            *_connecting(workspace),
+            *_connecting(workspace, make_client),
             *_recorders(cloud.spies),
         ):
             patches.enter_context(each)
@@ -155,8 +166,8 @@ def replaced(cloud: MockedCloud, answering: RestClients) -> Iterator[MockedWorks
 
 def not_simulated(what: str) -> NotImplementedError:
     return NotImplementedError(
-        f"mocked_workspace does not simulate {what}. The fixture local_workspace runs the genuine "
-        "SDK on a small control plane and knows more."
+        f"The mocked workspace does not simulate {what}. The fixtures local_workspace and "
+        "local_client run the genuine SDK on a small control plane and know more."
     )
 
 
@@ -206,9 +217,23 @@ def _shortcuts(clock: Clock) -> Iterator[Patch]:
     yield _replace(ClientBase, "_get_retry_delay", lambda *_, **__: 0.0)
     yield _replace(TrackingInfoRegistry, "gather_all", lambda *_, **__: {})
     yield _replace(InferenceConfig, "validation_script_content", _parsed_once())
+    yield patch.object(Deadline, "call", _call_at_once(clock))
     ours = (mnist_deploy.sdk, mnist_deploy.client.endpoint)
     for waiting in (azureml.core.webservice.webservice, *ours):
         yield patch.object(waiting, "time", clock)
+
+
+def _call_at_once(clock: Clock) -> Callable:
+    """No thread: where all is in memory, only what has no end outlasts a deadline."""
+
+    def call(deadline: Deadline, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except WaitsForEver:
+            clock.sleep(deadline.left())
+            raise DeadlinePassed(f"There was no answer within {deadline.seconds:g} s.") from None
+
+    return call
 
 
 def _parsed_once() -> Callable:
@@ -227,7 +252,7 @@ def _parsed_once() -> Callable:
 _parsed: set[bytes | None] = set()  # scripts without mistakes
 
 
-def _connecting(workspace: Any) -> Iterator[Patch]:
+def _connecting(workspace: Any, make_client: Callable[[], Any]) -> Iterator[Patch]:
     """Whoever connects gets the mocked workspace, and no config.json is read."""
     genuine = Workspace.get
 
@@ -240,6 +265,11 @@ def _connecting(workspace: Any) -> Iterator[Patch]:
     yield patch.object(mnist_deploy.workspace, "find_config", lambda *_: "a mocked config.json")
     for name in ("_connect_azure", "_connect_local"):
         yield patch.object(mnist_deploy.workspace, name, lambda *_, **__: workspace)
+    managed = mnist_deploy.managed.endpoint
+    yield patch.object(
+        managed, "choose_workspace", lambda *args: (None, choose_workspace(*args)[1])
+    )
+    yield patch.object(managed, "connect_locally", lambda *_: make_client())
 
 
 def _recorders(record: Mock) -> Iterator[Patch]:
@@ -253,12 +283,12 @@ def _recorders(record: Mock) -> Iterator[Patch]:
 def _replace(owner: type, name: str, side_effect: Callable) -> Patch:
     has_no_self = isinstance(inspect.getattr_static(owner, name), (staticmethod, classmethod))
     double = double_of(owner, name)
-    _forget(double)
+    forget(double)
     double.side_effect = side_effect
     return patch.object(owner, name, staticmethod(double) if has_no_self else double)
 
 
-def _forget(double: Any) -> None:
+def forget(double: Any) -> None:
     if double.mock_calls:  # the look costs less than the work
         double.reset_mock()
 
@@ -281,7 +311,7 @@ def _doubles() -> tuple[Any, Any, Any]:
         if name in _GENUINE:
             setattr(kind, name, attribute)
         elif isinstance(attribute, property) and name not in given:
-            setattr(kind, name, property(_refuse(f"Workspace.{name}")))
+            setattr(kind, name, property(refuse(f"Workspace.{name}")))
     login = create_autospec(AbstractAuthentication, instance=True)
     login.get_authentication_header.side_effect = lambda: {"Authorization": "Bearer mocked"}
     login._get_cloud_type.return_value.endpoints.resource_manager = URL
@@ -295,13 +325,13 @@ def _equip_workspace(workspace: Any, context: Any, login: Any, cloud: MockedClou
         setattr(workspace, name, value)
     for name in dir(Workspace):
         if not name.startswith("__") and callable(getattr(Workspace, name)):
-            method, refusal = getattr(workspace, name), _refuse(f"Workspace.{name}")
+            method, refusal = getattr(workspace, name), refuse(f"Workspace.{name}")
             if method.side_effect is not refusal:  # at first, and where a test has changed it
                 method.return_value, method.side_effect = DEFAULT, refusal
 
 
 @cache
-def _refuse(what: str) -> Callable[..., Any]:
+def refuse(what: str) -> Callable[..., Any]:
     def refuse(*_: Any, **__: Any) -> Any:
         raise not_simulated(what)
 

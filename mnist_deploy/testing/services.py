@@ -24,8 +24,18 @@ from mnist_deploy.errors import DataError
 from mnist_deploy.models import MODEL_FILE, MODEL_NAME
 
 from . import digits, sdk
-from .cloud import Answer, MockedCloud, Plan, Refused, Said, ScoringRequest, ScriptRaised, Silent
-from .network import CONTROL_HOST, SCORING_HOST, Answered
+from .cloud import (
+    Answer,
+    MockedCloud,
+    Plan,
+    Refused,
+    Said,
+    ScoringRequest,
+    ScriptRaised,
+    ScriptRefused,
+    Silent,
+)
+from .network import CONTROL_HOST, ENDPOINT_HOST, SCORING_HOST, Answered
 from .registry import (
     Artifacts,
     Assets,
@@ -66,12 +76,15 @@ AKS_DEFAULTS: Document = {
     "numReplicas": None,
     "namespace": "default",
 }  # fmt: skip
+DEPLOYMENT_HEADER = "azureml-model-deployment"  # of endpoints: which is meant, which answered
 TOKEN_LIFE = 12 * 3600  # seconds
 HELD = 10.0  # seconds that the first answer about a deployment without end is held back
 
 
 class MockedService:
     """What was asked for, what became of it, its keys and its log."""
+
+    state = "Absent"
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -164,6 +177,28 @@ class MockedService:
         if not any([hmac.compare_digest(offered, each.encode()) for each in accepted]):
             raise Refused(401, f"This service asks for a {self.asks_for}.")
 
+    # What is else behind an endpoint of SDK v2.
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of its answers; those of a deployment, ENDPOINT/NAME, name it."""
+        deployment = self.name.partition("/")[2]
+        return {DEPLOYMENT_HEADER: deployment} if deployment else {}
+
+    def check_state(self) -> None:
+        """Refuse a request where nobody answers it: an endpoint is there all the same."""
+        if self.state == "Absent":
+            raise Refused(404, f"There is no deployment {self.name}, or none gets traffic.")
+        if self.state != "Healthy":
+            raise Refused(502, f"The deployment {self.name} is {self.state}.")
+
+    def script_error(self, status: int, headers: dict[str, str]) -> int:
+        """The status of an answer where the script has said another; an endpoint hides it."""
+        if not self.headers:
+            return status
+        headers["azureml-model-error-statuscode"] = str(status)
+        return 424
+
 
 class ControlPlane:
     """Everything that is registered and deployed, behind the addresses that are asked.
@@ -182,6 +217,7 @@ class ControlPlane:
         self.said = Said()
         self.cloud = MockedCloud(self.said)
         self.services: dict[str, MockedService] = {}
+        self.endpoints: dict[str, Any] = {}  # of SDK v2: MockedEndpoint, in a room loaded later
         self.assets, self.artifacts = Assets(), Artifacts()
         self.models = Models(self._is_in_use)
         self.environments, self.clusters = Environments(), Clusters(self._services_on)
@@ -202,8 +238,7 @@ class ControlPlane:
         url = urlsplit(request.url or "")
         path, content = unquote(url.path), _bytes(request.body)
         if url.hostname != CONTROL_HOST:
-            name = (url.hostname or "").removesuffix(SCORING_HOST)
-            return self._score(name, request, content, patience)
+            return self._score(url.hostname or "", request, content, patience)
         if path.startswith("/blobs/"):
             return 200, self.artifacts.content(path.removeprefix("/blobs/")), {}
         asked = orjson.loads(content) if content else None
@@ -213,8 +248,9 @@ class ControlPlane:
         return status, content, {"Content-Type": "application/json", **headers}
 
     def left(self) -> list[str]:
-        """The services and clusters that would go on costing money."""
-        return [*self.services, *(f"the cluster {name}" for name in self.clusters.left())]
+        """The services, endpoints and clusters that would go on costing money."""
+        endpoints = (f"the endpoint {name}" for name in self.endpoints)
+        return [*self.services, *endpoints, *(f"the cluster {x}" for x in self.clusters.left())]
 
     # The requests of the SDK.
 
@@ -299,7 +335,8 @@ class ControlPlane:
         return accepted(service)
 
     def _is_in_use(self, model_id: str) -> bool:
-        services = self.services.values()
+        behind = [each for found in self.endpoints.values() for each in found.deployments.values()]
+        services = [*self.services.values(), *behind]
         return any(model["id"] == model_id for service in services for model in service.models)
 
     def _services_on(self, cluster: str) -> list[str]:
@@ -309,29 +346,42 @@ class ControlPlane:
     # The requests of those who score.
 
     def _score(
-        self, name: str, request: requests.PreparedRequest, body: bytes, patience: float | None
+        self, host: str, request: requests.PreparedRequest, body: bytes, patience: float | None
     ) -> Answered:
-        service = self.services.get(name)
-        if service is None or service.state != "Healthy":
-            raise requests.ConnectionError(f"no service {name!r} is running", request=request)
+        service = self._behind(host, request)
         images: np.ndarray | None = None
+        headers = {"Content-Type": "application/json", **service.headers}
         status: int | None = None
         said: Any = None
         try:
-            self._take_time(self.said.delay_of(name), patience)
+            self._take_time(self.said.delay_of(service.name), patience)
+            service.check_state()
             service.check_key(str(request.headers.get("Authorization", "")))
             images = read_images(body)
             status, said = 200, self._predict(service, images)
+        except ScriptRefused as refusal:
+            status, said = service.script_error(refusal.status, headers), {"message": str(refusal)}
         except Refused as refusal:
             status, said = refusal.status, {"message": str(refusal)}
         except Silent:
             self._take_time(float("inf"), patience)
         except ScriptRaised as raised:
             service.log("".join(traceback.format_exception(raised.__cause__)))
-            status, said = 500, {"message": "run() of the scoring script raised; see the logs."}
+            said = {"message": "run() of the scoring script raised; see the logs."}
+            status = service.script_error(500, headers)
         finally:
-            self.cloud.requests.append(ScoringRequest(name, body, images, status))
-        return status or 500, orjson.dumps(said), {"Content-Type": "application/json"}
+            self.cloud.requests.append(ScoringRequest(service.name, body, images, status))
+        return status or 500, orjson.dumps(said), headers
+
+    def _behind(self, host: str, request: requests.PreparedRequest) -> MockedService:
+        """What a request to a host reaches."""
+        name, _, rest = host.partition(".")
+        if f".{rest}" == ENDPOINT_HOST and name in self.endpoints:
+            return self.endpoints[name].choose(request.headers.get(DEPLOYMENT_HEADER))
+        service = self.services.get(name) if f".{rest}" == SCORING_HOST else None
+        if service is None or service.state != "Healthy":
+            raise requests.ConnectionError(f"nobody answers at {host}", request=request)
+        return service
 
     def _take_time(self, seconds: float, patience: float | None) -> None:
         if patience is None and seconds == float("inf"):
@@ -440,7 +490,7 @@ def read_images(body: bytes) -> np.ndarray:
         images = decode_idx(plain)
         return images.reshape(len(images), -1) / (255.0 if images.dtype == np.uint8 else 1.0)
     except (DataError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
-        raise Refused(400, f"the body holds no images: {error!r}.") from error
+        raise ScriptRefused(400, f"the body holds no images: {error!r}.") from error
 
 
 def _predict(model: Any) -> Answer:
@@ -449,7 +499,9 @@ def _predict(model: Any) -> Answer:
     def predict(images: np.ndarray) -> Any:
         expected = getattr(model, "n_features_in_", None)
         if expected is not None and images.shape[1:] != (expected,):
-            raise Refused(400, f"the images have shape {images.shape}; expected (n, {expected}).")
+            raise ScriptRefused(
+                400, f"the images have shape {images.shape}; expected (n, {expected})."
+            )
         return model.predict(images)
 
     return predict

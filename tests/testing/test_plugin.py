@@ -40,13 +40,13 @@ def recipes():
 
 
 def test_the_recipes_pass(run):
-    run(recipes(), "-k", "not local").assert_outcomes(passed=10, deselected=1)
-    assert len(re.findall(r"^… .*\?", mnist_deploy.testing.__doc__ or "", re.M)) == 10
+    run(recipes(), "-k", "not local").assert_outcomes(passed=11, deselected=1)
+    assert len(re.findall(r"^… .*\?", mnist_deploy.testing.__doc__ or "", re.M)) == 11
 
 
 def test_the_fixtures_are_there_and_documented(run):
     output = run("def test(mocked_workspace): ...", "--fixtures", "-v").stdout.str()
-    for name in ("mocked_workspace", "local_workspace [session scope]", "mnist_sample"):
+    for name in ("mocked_workspace", "mocked_client", "local_workspace [session scope]", "mnist_"):
         assert name in output
     markers = run("def test(): ...", "--markers").stdout.str()
     assert "@pytest.mark.mocked_workspace(assert_all_used=True, assert_all_deleted" in markers
@@ -190,7 +190,7 @@ def test_the_example_passes_and_sees_a_mistake(repository):
 def test_the_example_and_the_recipe_work_for_real(repository):
     repository.makepyfile(recipes())
     result = repository.runpytest_inprocess(*BARE, "-k", "local or works_for_real")
-    result.assert_outcomes(passed=2, deselected=14)
+    result.assert_outcomes(passed=2, deselected=15)
 
 
 def test_a_session_that_does_not_use_it_loads_nothing():
