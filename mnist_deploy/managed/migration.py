@@ -27,6 +27,7 @@ DEPLOYMENT = "blue"
 _SCHEMA = "https://azuremlschemas.azureedge.net/latest/{}.schema.json"
 _IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:latest"  # v1's default, without a date
 _SET_BY_AZURE = ("AZUREML_", "AML_APP_ROOT")  # variables: SDK v1 puts them among the user's
+_LONGEST_REQUEST = 180_000  # milliseconds
 _SIZES = (  # cores, memory in GB, VM size: the smallest of which both are enough is taken
     (2, 7, "Standard_DS2_v2"),
     (4, 14, "Standard_DS3_v2"),
@@ -133,12 +134,7 @@ def migrate_service(
         folder=target,
         compared=len(before),
         different=int(np.sum(before != now)),
-        carried_over=(
-            "the model {0.name}:{0.version}".format(*service.models),
-            "the scoring script, as it is",
-            "the packages of the environment, in conda.yml",
-            "tags, description and environment variables",
-        ),
+        carried_over=_carried_over(service),
         changed=_changed(service, endpoint),
         lost=_lost(service, script.read_text(encoding="utf-8")),
     )
@@ -147,6 +143,11 @@ def migrate_service(
 
 
 def _check(service: Any) -> None:
+    if getattr(service, "versions", None):
+        raise DeploymentError(
+            f"{service.name!r} is an AksEndpoint with the versions {', '.join(service.versions)}: "
+            "deploy each as a service of its own, or use deploy_to_endpoint for each of them."
+        )
     if service.state != "Healthy":
         raise DeploymentError(
             f"The service {service.name!r} is {service.state}: there is nothing to compare with. "
@@ -195,30 +196,68 @@ def _write(folder: Path, service: Any, script: Path) -> None:
         "instance_count": getattr(service, "num_replicas", None) or 1,
         "app_insights_enabled": bool(service.enable_app_insights),
     }
-    if milliseconds := getattr(service, "scoring_timeout_ms", None):
-        deployment["request_settings"] = {"request_timeout_ms": min(milliseconds, 180_000)}
+    if settings := _request_settings(service):
+        deployment["request_settings"] = settings
+    if probe := getattr(service, "liveness_probe_requirements", None):
+        deployment["liveness_probe"] = {
+            "initial_delay": probe.initial_delay_seconds,
+            "period": probe.period_seconds,
+            "timeout": probe.timeout_seconds,
+            "success_threshold": probe.success_threshold,
+            "failure_threshold": probe.failure_threshold,
+        }
     for name, content in (("endpoint", endpoint), ("deployment", deployment)):
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         (folder / f"{name}.yml").write_text(text, encoding="utf-8")
 
 
-def _instance_type(service: Any) -> str:
+def _request_settings(service: Any) -> dict[str, int]:
+    """What a service on AKS is asked to mind; ACI knows none of it."""
+    asked = {
+        "request_timeout_ms": getattr(service, "scoring_timeout_ms", None),
+        "max_concurrent_requests_per_instance": getattr(
+            service, "max_concurrent_requests_per_container", None
+        ),
+        "max_queue_wait_ms": getattr(service, "max_request_wait_time", None),
+    }
+    settings = {name: value for name, value in asked.items() if value}
+    if "request_timeout_ms" in settings:
+        settings["request_timeout_ms"] = min(settings["request_timeout_ms"], _LONGEST_REQUEST)
+    return settings
+
+
+def _size(service: Any) -> tuple[float, float]:
+    """(cores, memory in GB) that each replica may take: on AKS its limits, where it has some."""
     wanted = service.container_resource_requirements
-    enough = (
-        size
-        for cores, memory_gb, size in _SIZES
-        if cores >= wanted.cpu and memory_gb >= wanted.memory_in_gb
-    )
+    cores = getattr(wanted, "cpu_limit", None) or wanted.cpu
+    return cores, getattr(wanted, "memory_in_gb_limit", None) or wanted.memory_in_gb
+
+
+def _instance_type(service: Any) -> str:
+    wanted_cores, wanted_gb = _size(service)
+    enough = (size for cores, gb, size in _SIZES if cores >= wanted_cores and gb >= wanted_gb)
     return next(enough, _SIZES[-1][2])
 
 
+def _carried_over(service: Any) -> tuple[str, ...]:
+    replicas = getattr(service, "num_replicas", None)
+    return (
+        "the model {0.name}:{0.version}".format(*service.models),
+        "the scoring script, as it is",
+        "the packages of the environment, in conda.yml",
+        "tags, description and environment variables",
+        *([f"{replicas} replicas, each now a virtual machine of its own"] if replicas else []),
+    )
+
+
 def _changed(service: Any, endpoint: ManagedOnlineEndpoint) -> tuple[tuple[str, str], ...]:
-    wanted, size = service.container_resource_requirements, _instance_type(service)
+    (cores, memory_gb), size = _size(service), _instance_type(service)
+    secrets = "the tokens" if service.token_auth_enabled else "the keys"
     changes = [
         (f"the address: {endpoint.scoring_uri}", "tell it to every client"),
-        ("the keys", "fetch new ones: client.online_endpoints.get_keys(name)"),
+        (secrets, "fetch new ones: client.online_endpoints.get_keys(name)"),
         (
-            f"{wanted.cpu:g} cores and {wanted.memory_in_gb:g} GB became {size}",
+            f"{cores:g} cores and {memory_gb:g} GB became {size}",
             "choose another size in deployment.yml, where the quota or the price asks for it",
         ),
         (
@@ -229,6 +268,18 @@ def _changed(service: Any, endpoint: ManagedOnlineEndpoint) -> tuple[tuple[str, 
     if not (service.auth_enabled or service.token_auth_enabled):
         changes.append(
             ("a key is asked for now", "send 'Authorization: Bearer <key>' with each request")
+        )
+    if cluster := getattr(service, "compute_name", None):
+        changes.append(
+            (
+                f"instances that Azure provides take the place of the cluster {cluster}",
+                f"to stay on it, attach {cluster} with SDK v2 as a KubernetesCompute, and make a "
+                "KubernetesOnlineEndpoint and a KubernetesOnlineDeployment of the files",
+            )
+        )
+    if (getattr(service, "scoring_timeout_ms", None) or 0) > _LONGEST_REQUEST:
+        changes.append(
+            ("a request ends after 180 s at most", "send what takes longer to a batch endpoint")
         )
     if getattr(getattr(service, "autoscaler", None), "autoscale_enabled", False):
         changes.append(
@@ -250,6 +301,14 @@ def _lost(service: Any, script: str) -> tuple[tuple[str, str], ...]:
         "the key for encryption of your own (EncryptionProperties)": (
             getattr(service, "encryption_properties", None),
             "give the workspace a customer-managed key",
+        ),
+        "the GPUs (gpu_cores)": (
+            getattr(service.container_resource_requirements, "gpu", None),
+            "choose a VM size with GPUs in deployment.yml",
+        ),
+        "the collection of the model's data (collect_model_data)": (
+            getattr(getattr(service, "data_collection", None), "storage_enabled", None),
+            "add a data_collector to deployment.yml",
         ),
         "the virtual network of the container": (
             getattr(service, "vnet_configuration", None),

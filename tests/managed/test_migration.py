@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
 import yaml
 from azureml.core import Model
-from azureml.core.webservice import AciWebservice
+from azureml.core.compute import AksCompute, ComputeTarget
+from azureml.core.webservice import AciWebservice, AksWebservice
 from weights_service import SCRIPT, make_inference_config
 
 from mnist_deploy import delete_service
 from mnist_deploy.errors import DeploymentError
-from mnist_deploy.managed import delete_endpoint, migrate_service
+from mnist_deploy.managed import call_endpoint, delete_endpoint, migrate_service
 
 IMAGES = np.array([[0.25, 0.5, 1.0], [1.0, 0.0, 0.0]])
 
@@ -27,28 +29,40 @@ def script(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def service(ws, script, tmp_path):
-    """An open service of one core and two GB, with a name in its address."""
-    deployed = Model.deploy(
-        ws,
-        "old-weights",
-        [Model.register(ws, "weights.txt", "old-weights")],
-        make_inference_config(tmp_path / "v1", packages=("numpy",)),
-        AciWebservice.deploy_configuration(
-            cpu_cores=1, memory_gb=2, tags={"data": "weights"}, dns_name_label="weights"
-        ),
-    )
-    deployed.wait_for_deployment()
-    yield deployed
-    delete_service(deployed)
+def deploy(ws, script, tmp_path):
+    """Deploy the weights' script, to a cluster or without one; the service goes in the end."""
+    deployed = []
+
+    def deploy(config, cluster=None):
+        model = Model.register(ws, "weights.txt", "old-weights")
+        recipe = make_inference_config(tmp_path / "v1", packages=("numpy",))
+        deployed.append(Model.deploy(ws, "old-weights", [model], recipe, config, cluster))
+        deployed[0].wait_for_deployment()
+        return deployed[0], model
+
+    yield deploy
+    delete_service(deployed[0])
+
+
+@pytest.fixture
+def cluster(ws):
+    made = ComputeTarget.create(ws, "old-cluster", AksCompute.provisioning_configuration())
+    made.wait_for_completion()
+    yield made
+    made.delete()
 
 
 @pytest.mark.processes
 def test_both_give_the_same_labels_and_the_text_says_what_became_of_what(
-    client, service, script, tmp_path
+    client, deploy, script, tmp_path
 ):
     from azure.ai.ml import load_online_deployment, load_online_endpoint
 
+    service, model = deploy(
+        AciWebservice.deploy_configuration(
+            cpu_cores=1, memory_gb=2, tags={"data": "weights"}, dns_name_label="weights"
+        )
+    )
     folder = tmp_path / "v2"
     migration = migrate_service(service, client, folder, IMAGES, entry_script=script)
     try:
@@ -56,13 +70,13 @@ def test_both_give_the_same_labels_and_the_text_says_what_became_of_what(
         assert migration.endpoint.traffic == {"blue": 100}
         assert load_online_endpoint(source=folder / "endpoint.yml").tags == {"data": "weights"}
         deployment = load_online_deployment(source=folder / "deployment.yml")
-        assert deployment.instance_type == "Standard_DS2_v2"
+        assert (deployment.instance_type, deployment.instance_count) == ("Standard_DS2_v2", 1)
         conda = yaml.safe_load((folder / "conda.yml").read_text())
         assert "numpy" in conda["dependencies"][-1]["pip"]
         text = (folder / "MIGRATION.md").read_text()
         assert text == str(migration)
         assert "2 images were scored by both; 0 labels differ." in text
-        assert "the model old-weights:1" in migration.carried_over
+        assert f"the model {model.id}" in migration.carried_over
         assert any("a key is asked for now" in what for what, _ in migration.changed)
         assert service.run('{"data": [[1, 0, 0]]}') == [1.0]  # nothing was deleted
 
@@ -74,12 +88,47 @@ def test_both_give_the_same_labels_and_the_text_says_what_became_of_what(
         delete_endpoint(client, migration.endpoint)
 
 
+@pytest.mark.processes
+def test_replicas_tokens_and_limits_of_a_service_on_kubernetes_come_along(
+    client, cluster, deploy, script, tmp_path
+):
+    service, _ = deploy(
+        AksWebservice.deploy_configuration(
+            num_replicas=2, cpu_cores=0.5, cpu_cores_limit=3, memory_gb=1, token_auth_enabled=True,
+            auth_enabled=False, scoring_timeout_ms=200_000, replica_max_concurrent_requests=4,
+            max_request_wait_time=2000, initial_delay_seconds=60, period_seconds=5,
+        ),
+        cluster,
+    )  # fmt: skip
+    migration = migrate_service(service, client, tmp_path / "v2", IMAGES, entry_script=script)
+    try:
+        made = client.online_deployments.get("blue", service.name)
+        answer = call_endpoint(client, migration.endpoint, IMAGES).tolist()
+    finally:
+        delete_endpoint(client, migration.endpoint)
+    assert (migration.compared, migration.different, answer) == (2, 0, [105.25, 1.0])
+    assert (migration.endpoint.auth_mode, made.instance_count) == ("aml_token", 2)
+    assert made.instance_type == "Standard_DS3_v2"  # as large as its limit
+    asked = made.request_settings
+    assert (asked.request_timeout_ms, asked.max_queue_wait_ms) == (180_000, 2000)
+    assert asked.max_concurrent_requests_per_instance == 4
+    assert (made.liveness_probe.initial_delay, made.liveness_probe.period) == (60, 5)
+    assert "2 replicas, each now a virtual machine of its own" in migration.carried_over
+    assert migration.lost == ()
+    changed = "\n".join(what for what, _ in migration.changed)
+    for what in ("the tokens", "3 cores and 1 GB became", "place of the cluster old-cluster",
+                 "180 s at most"):  # fmt: skip
+        assert what in changed
+    assert "a key is asked for" not in changed
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
         ({"state": "Failed"}, "'old' is Failed: there is nothing to compare with"),
         ({"models": [1, 2]}, "has 2 models"),
         ({"environment": None}, "no environment"),
+        ({"versions": {"one": 1, "two": 2}}, "AksEndpoint with the versions one, two"),
     ],
 )
 def test_what_cannot_be_brought_over_is_said_before(settings, reason, tmp_path):
@@ -99,14 +148,15 @@ def test_what_cannot_be_brought_over_is_said_before(settings, reason, tmp_path):
         ({"ssl_enabled": True}, {"ssl_enabled"}),
         ({"encryption_properties": object()}, {"EncryptionProperties"}),
         ({"vnet_configuration": object()}, {"virtual network"}),
+        ({"container_resource_requirements": SimpleNamespace(gpu=1)}, {"gpu_cores"}),
+        ({"data_collection": SimpleNamespace(storage_enabled=True)}, {"collect_model_data"}),
     ],
 )
 def test_what_is_lost_is_told(settings, lost):
     from mnist_deploy.managed.migration import _lost
 
-    service = create_autospec(AciWebservice, instance=True)
-    none = dict.fromkeys(("cname", "ssl_enabled", "encryption_properties", "vnet_configuration"))
-    service.configure_mock(**none | settings)
+    small = {"container_resource_requirements": SimpleNamespace(gpu=None)}
+    service = SimpleNamespace(**small | settings)
     told = _lost(service, "def init(): pass")
     assert len(told) == len(lost)
     assert all(word in what for word, (what, _) in zip(lost, told, strict=True))
