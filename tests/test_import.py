@@ -56,7 +56,7 @@ MAP: dict[str, set[str]] = {
 LOCAL_MAP: dict[str, set[str]] = {
     "tls": set(),
     "family": set(),
-    "client": {"tls"},
+    "client": {"control_plane", "tls"},
     "control_plane": {"tls"},
     "": {"client", "control_plane", "tls"},
     "core": {"family"},

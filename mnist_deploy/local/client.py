@@ -9,19 +9,29 @@ from typing import Any
 from azure.ai.ml import MLClient
 from azure.core.credentials import AccessToken
 
+from .control_plane import LocalWorkspaceError, holder
 from .tls import CLOUD, Endpoint
-
-TOKEN_LIFE = 24 * 3600  # seconds
 
 
 class OwnToken:
-    """A credential that asks nobody: it is the endpoint's token."""
+    """A credential that asks nobody: it is the endpoint's token, as long as that runs.
 
-    def __init__(self, token: str) -> None:
-        self._token = token
+    It is always about to expire: so the SDK comes for it before each request, and each attempt
+    at one, and is told at once that nobody can answer any more.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
 
     def get_token(self, *scopes: str, **_: Any) -> AccessToken:
-        return AccessToken(self._token, int(time.time()) + TOKEN_LIFE)
+        runtime = self._endpoint.folder
+        if holder(runtime) != self._endpoint.pid:
+            raise LocalWorkspaceError(
+                f"The local workspace in {runtime.parent} has ended. What is registered is kept: "
+                "connect again, and deploy again what ran. If nobody stopped it, "
+                f"{runtime / 'control_plane.log'} may say why it ended."
+            )
+        return AccessToken(self._endpoint.token, int(time.time()))
 
 
 def make_client(endpoint: Endpoint, *workspace: str) -> MLClient:
@@ -39,7 +49,7 @@ def make_client(endpoint: Endpoint, *workspace: str) -> MLClient:
     and names no cloud is of the same.
     """
     return MLClient(
-        OwnToken(endpoint.token),
+        OwnToken(endpoint),
         *workspace,
         enable_telemetry=False,
         show_progress=False,

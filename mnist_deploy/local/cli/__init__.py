@@ -74,12 +74,19 @@ def existing_folder(text: str) -> Path:
 
 def execute(options: argparse.Namespace) -> int:
     """Run a command on the local workspace and return its exit status."""
+    endpoint = start()
     with open_session(options.command, data_dir=options.data_dir, bare=options.bare) as environment:
         try:
-            return run_command(options.command, environment)
+            status = run_command(options.command, environment)
         except OSError as error:
             say(f"{options.command[0]}: {error.strerror}")
-            return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+            status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+    if not psutil.pid_exists(endpoint.pid):
+        say(
+            "The local workspace has ended before the command did. What is registered is kept: run "
+            f"the command again. {endpoint.folder / 'control_plane.log'} may say why it ended."
+        )
+    return status
 
 
 def serve(options: argparse.Namespace) -> int:

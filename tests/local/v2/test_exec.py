@@ -61,7 +61,7 @@ json.dump(probe, open(sys.argv[1], "w"))
 def test_a_bare_client_finds_it_and_nobody_else_is_asked_when_it_is_gone(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "program.py", "probe.json", *OTHER_IDENTITIES]
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "mnist_deploy.local", "exec", "--bare", "--", *command],
         cwd=tmp_path,
         env={
@@ -70,8 +70,11 @@ def test_a_bare_client_finds_it_and_nobody_else_is_asked_when_it_is_gone(tmp_pat
             "MNIST_DEPLOY_HOME": str(tmp_path / "home"),
         },
         check=True,
+        stderr=subprocess.PIPE,
+        text=True,
         timeout=120,
     )
+    assert "has ended before the command did" in done.stderr.splitlines()[-1]
     probe = json.loads((tmp_path / "probe.json").read_text())
     assert (probe["name"], probe["by config"]) == ("<WORKSPACE>", "local")
     assert probe["left"] == []
