@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,12 +14,14 @@ from azure.ai.ml.entities import (
     KubernetesCompute,
     KubernetesOnlineDeployment,
     KubernetesOnlineEndpoint,
+    ManagedOnlineEndpoint,
     OnlineRequestSettings,
     ResourceRequirementsSettings,
     ResourceSettings,
     TargetUtilizationScaleSettings,
 )
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from weights_service import until
 
 
 def test_a_deployment_answers_and_says_what_it_is_made_of(client, shared, model, request_file):
@@ -157,3 +160,50 @@ def test_a_kubernetes_endpoint_is_served_by_processes_too(
     deployment.endpoint_name = "shared"
     with pytest.raises(HttpResponseError, match="shared is a Managed endpoint"):
         client.begin_create_or_update(deployment)
+
+
+@pytest.mark.processes
+def test_instances_come_and_go_under_load_and_no_request_is_lost(client, deploy, tmp_path):
+    made = client.online_endpoints.begin_create_or_update(
+        ManagedOnlineEndpoint(name="scales", auth_mode="key", traffic={})
+    ).result()
+    (tmp_path / "score.py").write_text(
+        "import os\ndef init(): pass\ndef run(_): return os.getpid()\n"
+    )
+    code = CodeConfiguration(code=str(tmp_path), scoring_script="score.py")
+    deploy("scales", code_configuration=code)
+    made.traffic = {"blue": 100}
+    client.online_endpoints.begin_create_or_update(made).result()
+    headers = {"Authorization": f"Bearer {client.online_endpoints.get_keys('scales').primary_key}"}
+    answers: list[int | str] = []
+    over = threading.Event()
+
+    def load() -> None:
+        while not over.is_set():
+            try:
+                answer = requests.post(made.scoring_uri, "{}", headers=headers, timeout=30)
+                answers.append(answer.json() if answer.status_code == 200 else answer.text)
+            except requests.RequestException as error:
+                answers.append(repr(error))
+
+    def shown(instances: int) -> tuple[int, int]:
+        """(processes that answer, replicas in the log) of so many instances."""
+        deploy("scales", code_configuration=code, instance_count=instances)
+        assert client.online_deployments.get("blue", "scales").instance_count == instances
+        before = len(answers)
+        until(lambda: len(answers) > before + 60)
+        log = client.online_deployments.get_logs("blue", "scales", lines=100)
+        return len(set(answers[before:])), log.count("--- replica ")
+
+    clients = [threading.Thread(target=load) for _ in range(4)]
+    for each in clients:
+        each.start()
+    try:
+        assert [shown(instances) for instances in (1, 3, 1)] == [(1, 0), (3, 3), (1, 0)]
+    finally:
+        over.set()
+        for each in clients:
+            each.join()
+        client.online_endpoints.begin_delete("scales").result()
+    assert [each for each in answers if not isinstance(each, int)] == []
+    assert len(set(answers)) == 3  # the first has stayed, and nothing was started anew
