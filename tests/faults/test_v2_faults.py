@@ -30,7 +30,7 @@ def init(): pass
 def run(raw): return os.listdir(os.environ["AZUREML_MODEL_DIR"])
 """
 STEPS = ("model", "environment", "endpoint", "deployment", "invoke", "delete")
-LIMIT = 20.0  # seconds for a call that was cut off
+LIMIT = 30.0  # seconds for a call that was cut off
 
 
 class Chain:
