@@ -176,13 +176,13 @@ class Sender:
             query = {"sig": derive(self._token, right)} | query
         body = json.dumps(body_of(rule)).encode() if body is None else body
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        answer = self._client.open(
+        with self._client.open(
             path, method=method, data=body, headers=headers, query_string=query
-        )
-        self.answers[f"{method} {rule}"][answer.status_code] += 1
-        if answer.status_code >= 500 and answer.status_code != 501:
-            request = f"{method} {path} {query} {body[:300]!r}"
-            self.broken[request] = answer.get_data(as_text=True)[:300]
+        ) as answer:
+            self.answers[f"{method} {rule}"][answer.status_code] += 1
+            if answer.status_code >= 500 and answer.status_code != 501:
+                request = f"{method} {path} {query} {body[:300]!r}"
+                self.broken[request] = answer.get_data(as_text=True)[:300]
 
     def spoil(self, rule: Rule, method: str) -> None:
         """Send a request in which one thing is odd."""

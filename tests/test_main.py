@@ -64,8 +64,8 @@ def test_ctrl_c_ends_it_and_its_kernel(tmp_path):
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        while not process.stdout.read(1).startswith("W"):
-            pass
+        while (shown := process.stdout.read(1)) != "W":
+            assert shown, process.communicate()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -241,7 +241,7 @@ def test_what_is_no_estimator_names_no_version(tmp_path, content):
 def test_nothing_in_the_file_is_run(tmp_path):
     class Trap:
         def __reduce__(self):
-            return open, (str(tmp_path / "was-run"), "w")
+            return os.mkdir, (str(tmp_path / "was-run"),)
 
     joblib.dump(Trap(), tmp_path / "trap.pkl")
     saved_with(tmp_path / "trap.pkl")

@@ -115,7 +115,8 @@ class Recorder:
             statuses.append(int(status.split()[0]))
             return start_response(status, headers, *more)
 
-        body = b"".join(self._app(environ, note))
+        with contextlib.closing(self._app(environ, note)) as pieces:
+            body = b"".join(pieces)
         with contextlib.suppress(ValueError):
             answer = json.loads(body) if body else None
             path = urlsplit(environ["REQUEST_URI"]).path

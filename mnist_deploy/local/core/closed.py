@@ -24,7 +24,11 @@ class ClosedSigns:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._connections: dict[asyncio.Transport, None] = {}  # the oldest first
-        threading.Thread(target=self._loop.run_forever, daemon=True, name="closed signs").start()
+        self._servers: set[asyncio.Server] = set()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, daemon=True, name="closed signs"
+        )
+        self._thread.start()
 
     def hang(self, listener: socket.socket, status: int, message: str) -> Callable[[], None]:
         """Answer whoever connects to `listener`, until the returned function is called.
@@ -47,14 +51,31 @@ class ClosedSigns:
             lambda: _Visitor(answer, self._connections), sock=listener.dup(), backlog=1024
         )
         server = asyncio.run_coroutine_threadsafe(opening, self._loop).result()
+        self._servers.add(server)
 
-        async def close() -> None:
-            server.close()
+        def take_down() -> None:
+            if server in self._servers:  # not closed as a whole meanwhile
+                self._servers.discard(server)
+                self._in_the_loop(server.close)
 
-        return lambda: asyncio.run_coroutine_threadsafe(close(), self._loop).result()
+        return take_down
 
     def close(self) -> None:
+        """Take down every sign, and drop who is connected."""
+        servers, self._servers = self._servers, set()
+        for server in servers:
+            self._in_the_loop(server.close)
+        for connection in list(self._connections):
+            self._in_the_loop(connection.abort)
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _in_the_loop(self, function: Callable[[], None]) -> None:
+        async def call() -> None:
+            function()
+
+        asyncio.run_coroutine_threadsafe(call(), self._loop).result()
 
 
 class _Visitor(asyncio.Protocol):

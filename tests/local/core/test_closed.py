@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import socket
 import time
 
@@ -65,3 +67,17 @@ def test_a_sign_that_was_taken_down_answers_nobody(signs, listener):
         requests.get(url(listener), timeout=0.3)  # waits, for whoever serves next
     signs.hang(listener, 503, "second")
     assert requests.get(url(listener), timeout=5).json() == {"message": "second"}
+
+
+@pytest.mark.filterwarnings("error")  # what nobody has closed
+def test_closed_as_a_whole_nothing_is_left(listener):
+    signs = ClosedSigns()
+    take_down = signs.hang(listener, 503, "first")
+    with socket.create_connection(listener.getsockname(), timeout=5) as silent:
+        until(lambda: signs._connections)
+        signs.close()
+        with contextlib.suppress(ConnectionResetError):
+            assert silent.recv(1) == b""
+    take_down()
+    del signs, take_down
+    gc.collect()
