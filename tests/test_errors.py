@@ -17,20 +17,14 @@ CLASSES = [
 ]
 
 
-def test_one_clause_catches_them_all():
+def test_one_clause_catches_them_all_with_what_they_carry():
     for each in CLASSES:
         with pytest.raises(errors.MnistDeployError, match="what is wrong"):
             raise each("what is wrong")
-
-
-def test_a_failed_deployment_carries_state_and_log():
     error = errors.DeploymentTimeout("too late", state="Transitioning", logs="Traceback")
     assert (error.state, error.logs) == ("Transitioning", "Traceback")
     unsent = errors.DeploymentError("not sent")
     assert (unsent.state, unsent.logs) == (None, "")
-
-
-def test_a_failed_call_carries_its_status():
     assert errors.PayloadTooLarge("too large", status=413).status == 413
     assert errors.ServiceUnavailable("nobody there").status is None
 

@@ -48,21 +48,15 @@ def is_red(ax) -> bool:
 
 
 class TestConfusionMatrix:
-    def test_rows_are_shares_of_the_true_class_without_the_diagonal(self):
+    def test_shows_shares_of_the_true_class_without_the_diagonal_bright_on_dark(self):
+        """True classes run down, predicted ones across, and the bar says what the shades are."""
         before = COUNTS.copy()
         ax = plot_confusion_matrix(COUNTS)
         np.testing.assert_allclose(drawn(ax), [[0, 0.2, 0], [0, 0, 0], [0.25, 0.25, 0]])
         assert (before == COUNTS).all()
-
-    def test_true_classes_run_down_and_predicted_ones_across(self):
-        ax = plot_confusion_matrix(COUNTS)
-        assert ax.get_ylabel() == "true"
-        assert ax.get_xlabel() == "predicted"
+        assert (ax.get_ylabel(), ax.get_xlabel()) == ("true", "predicted")
         assert ax.images[0].origin == "upper"
         assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1", "2"]
-
-    def test_errors_are_bright_on_dark_and_the_bar_says_what_they_are(self):
-        ax = plot_confusion_matrix(COUNTS)
         seen = brightness(ax)
         assert seen[2, 0] == seen.max() == 1
         assert seen[0, 0] == seen[1, 1] == 0
@@ -84,12 +78,10 @@ class TestConfusionMatrix:
         height, width, _ = plt.imread(path).shape
         assert width > 1.7 * height
 
-    def test_many_classes_get_fewer_ticks(self):
+    def test_many_classes_get_fewer_ticks_and_none_wrong_is_all_dark(self):
         ax = plot_confusion_matrix(np.ones((200, 200), int))
         assert drawn(ax).shape == (200, 200)
         assert 4 < len(ax.get_xticks()) < 15
-
-    def test_nothing_wrong_is_all_dark(self):
         assert (brightness(plot_confusion_matrix(np.diag([3, 4]))) == 0).all()
 
     @pytest.mark.parametrize(
@@ -109,9 +101,10 @@ class TestConfusionMatrix:
 
 
 class TestComparison:
-    def test_equal_matrices_say_so(self):
-        figure = plot_comparison(COUNTS, COUNTS)
-        titles = [ax.get_title() for ax in figure.axes if ax.images]
+    def test_equal_matrices_say_so_on_given_axes(self):
+        figure, axes = plt.subplots(1, 3)
+        assert plot_comparison(COUNTS, COUNTS, axes=axes) is figure
+        titles = [ax.get_title() for ax in axes if ax.images]
         assert titles == ["local: accuracy 0.6000", "deployed: accuracy 0.6000", "no difference"]
 
     def test_a_difference_is_counted_in_its_cells_on_one_scale(self):
@@ -124,13 +117,6 @@ class TestComparison:
         assert texts == {(0, 0): "-3", (1, 0): "+3"}
         assert difference_ax.get_title() == "green minus blue"
         assert (drawn(difference_ax) == deployed - COUNTS).all()
-
-    def test_draws_on_given_axes(self):
-        figure, axes = plt.subplots(1, 3)
-        assert plot_comparison(COUNTS, COUNTS, axes=axes) is figure
-        assert all(ax.images for ax in axes)
-
-    def test_matrices_of_different_shapes_are_refused(self):
         with pytest.raises(ValueError, match=r"\(3, 3\) and \(2, 2\)"):
             plot_comparison(COUNTS, np.eye(2))
 
@@ -148,42 +134,33 @@ class TestPredictions:
         assert [ax.get_title() for ax in figure.axes] == [str(predictions[i]) for i in chosen]
 
     def test_wrong_ones_are_red_and_inverted_right_ones_black_on_white(self, digits):
-        figure = plot_predictions(*digits, n=50)
-        wrong = [ax for ax in figure.axes if is_red(ax)]
-        right = [ax for ax in figure.axes if not is_red(ax)]
-        assert len(wrong) == 3
-        assert all(brightness(ax)[0, 0] == 0 and brightness(ax).max() == 1 for ax in wrong)
-        assert all(brightness(ax)[0, 0] == 1 and brightness(ax).min() == 0 for ax in right)
-
-    def test_no_ticks_and_no_lines(self, digits):
-        for ax in plot_predictions(*digits).axes:
-            assert not ax.axison
-            assert len(ax.lines) == 0
+        """All of fifty, the last one too, without ticks and stray lines."""
+        axes = plot_predictions(*digits, n=99).axes
+        wrong = [brightness(ax) for ax in axes if is_red(ax)]
+        right = [brightness(ax) for ax in axes if not is_red(ax)]
+        assert (len(wrong), len(right)) == (3, 47)
+        assert {(seen[0, 0], seen.max()) for seen in wrong} == {(0, 1)}
+        assert {(seen[0, 0], seen.min()) for seen in right} == {(1, 0)}
+        assert not any(ax.axison or ax.lines for ax in axes)
 
     def test_the_choice_can_be_repeated(self, digits):
         def choice(rng):
-            return b"".join(drawn(ax).tobytes() for ax in plot_predictions(*digits, rng=rng).axes)
+            axes = plot_predictions(*digits, n=6, rng=rng).axes
+            return b"".join(drawn(ax).tobytes() for ax in axes)
 
         assert choice(7) == choice(7) == choice(np.random.default_rng(7))
         assert choice(7) != choice(8)
         assert choice(None) != choice(None)
 
-    def test_every_sample_can_be_chosen_the_last_one_too(self, digits):
-        figure = plot_predictions(*digits, n=99)
-        assert len(figure.axes) == 50
-
-    def test_pixels_in_squares_and_bytes_look_the_same(self, digits):
+    def test_pixels_in_squares_of_any_size_and_bytes_look_the_same(self, digits):
         images, labels, predictions = digits
-        flat = plot_predictions(*digits, rng=0)
+        flat = plot_predictions(*digits, n=9, rng=0)
         squares = (images.reshape(-1, 28, 28) * 255).astype(np.uint8)
-        square = plot_predictions(squares, labels[:, None], predictions[:, None], rng=0)
+        square = plot_predictions(squares, labels[:, None], predictions[:, None], n=9, rng=0)
         for one, other in zip(flat.axes, square.axes, strict=True):
             np.testing.assert_allclose(brightness(one), brightness(other), atol=0.01)
             assert one.get_title() == other.get_title()
-
-    def test_images_of_any_square_size(self):
-        figure = plot_predictions(np.eye(9), range(9), range(9))
-        assert drawn(figure.axes[0]).shape == (3, 3)
+        assert drawn(plot_predictions(np.eye(9), range(9), range(9)).axes[0]).shape == (3, 3)
         assert len(plot_predictions(np.zeros((1, 8, 8)), [1], [1]).axes) == 1
 
     @pytest.mark.parametrize(
@@ -202,23 +179,19 @@ class TestPredictions:
 
 
 class TestMisclassified:
-    def test_only_wrong_ones_the_surest_first(self, digits):
+    @pytest.mark.parametrize("n", [2, 10])
+    def test_only_wrong_ones_the_surest_first(self, digits, n):
         images, labels, predictions = digits
         confidence = np.full(50, 0.999)
         confidence[[10, 20, 30]] = [0.5, 0.99, 0.6]
-        figure = plot_misclassified(images, labels, predictions, confidence)
-        titles = [ax.get_title() for ax in figure.axes]
-        assert titles == [
+        figure = plot_misclassified(images, labels, predictions, confidence, n=n)
+        titles = [
             f"{labels[i]} taken for {predictions[i]}\n{sure}% sure"
             for i, sure in [(20, "99.0"), (30, "60.0"), (10, "50.0")]
         ]
+        assert [ax.get_title() for ax in figure.axes] == titles[:n]
         assert (drawn(figure.axes[0]) == images[20].reshape(28, 28)).all()
-        assert figure.get_suptitle() == "3 of 3 wrong among 50 samples"
-
-    def test_no_more_than_n(self, digits):
-        figure = plot_misclassified(*digits, np.linspace(0, 1, 50), n=2)
-        assert len(figure.axes) == 2
-        assert figure.get_suptitle() == "2 of 3 wrong among 50 samples"
+        assert figure.get_suptitle() == f"{min(n, 3)} of 3 wrong among 50 samples"
 
     def test_says_so_when_nothing_is_wrong(self, digits):
         images, labels, _ = digits

@@ -75,6 +75,8 @@ def test_two_services_answer_side_by_side(workspace, wines, forest, mnist_sample
         md.closing_service(wine_service(workspace)) as wine,
     ):
         assert {"digit-svc", "wine-svc"} <= workspace.webservices.keys()
+        assert {"sklearn_mnist", "wine"} <= workspace.models.keys()
+        assert {"tutorial-env", "wine-env"} <= workspace.environments.keys()
         numbers, _ = wines
         deployed = md.call_service(wine, numbers, batch_size=50)
         assert deployed.dtype.kind == "U"
@@ -86,16 +88,3 @@ def test_two_services_answer_side_by_side(workspace, wines, forest, mnist_sample
         assert len(md.call_service(digits, mnist_sample.images[:1])) == 1
         with pytest.raises(ServiceUnavailable):
             md.call_service(wine, numbers[:1], patience=0)
-
-
-def test_models_are_told_apart(workspace, tmp_path):
-    assert {"sklearn_mnist", "wine"} <= workspace.models.keys()
-    assert {"tutorial-env", "wine-env"} <= workspace.environments.keys()
-    model = md.fetch_model(workspace, "wine")
-    assert md.download_model(model, tmp_path / "out").read_bytes() == Path("wine.pkl").read_bytes()
-
-
-def test_closing_service_deletes_after_an_exception(workspace):
-    with pytest.raises(ZeroDivisionError), md.closing_service(wine_service(workspace)):
-        1 / 0  # noqa: B018
-    assert "wine-svc" not in workspace.webservices

@@ -71,13 +71,15 @@ def test_a_sign_that_was_taken_down_answers_nobody(signs, listener):
 
 @pytest.mark.filterwarnings("error")  # what nobody has closed
 def test_closed_as_a_whole_nothing_is_left(listener):
-    signs = ClosedSigns()
-    take_down = signs.hang(listener, 503, "first")
-    with socket.create_connection(listener.getsockname(), timeout=5) as silent:
-        until(lambda: signs._connections)
-        signs.close()
-        with contextlib.suppress(ConnectionResetError):
-            assert silent.recv(1) == b""
-    take_down()
-    del signs, take_down
+    def hang_and_close() -> None:
+        signs = ClosedSigns()
+        take_down = signs.hang(listener, 503, "first")
+        with socket.create_connection(listener.getsockname(), timeout=5) as silent:
+            until(lambda: signs._connections)
+            signs.close()
+            with contextlib.suppress(ConnectionResetError):
+                assert silent.recv(1) == b""
+        take_down()
+
+    hang_and_close()
     gc.collect()
