@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import gzip
 import http.client
 import importlib.util
@@ -80,7 +81,7 @@ def forms(pixels: np.ndarray) -> dict[str, bytes]:
     return plain | packed | {"two gzip members": b"".join(map(gzip.compress, members))}
 
 
-@pytest.mark.parametrize("count", [1, 2, 255, 256, 257, 1000])
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 1000])
 def test_every_form_gives_the_labels_of_predict(session, scoring_uri, digits, count):
     pixels, labels = digits[0][:count], digits[1][:count].tolist()
     for form, body in forms(pixels).items():
@@ -167,40 +168,41 @@ def test_gzip_bombs_are_refused(session, scoring_uri, digits, name):
     assert session.post(scoring_uri, data=encode_idx(digits[0][:1])).json() == [digits[1][0]]
 
 
-def test_the_connection_is_kept_after_a_refusal(scoring_uri, digits):
-    connection = http.client.HTTPConnection(urlsplit(scoring_uri).netloc, timeout=30)
+@contextlib.contextmanager
+def connected(uri: str):
+    connection = http.client.HTTPConnection(urlsplit(uri).netloc, timeout=30)
     connection.connect()
     connection.auto_open = 0
-    for body, status in ((b"nonsense", 400), (encode_idx(digits[0][:1]), 200)):
-        connection.request("POST", "/score", body)
+    yield connection
+    connection.close()
+
+
+def test_the_connection_is_kept_after_a_refusal(scoring_uri, digits):
+    with connected(scoring_uri) as connection:
+        for body, status in ((b"nonsense", 400), (encode_idx(digits[0][:1]), 200)):
+            connection.request("POST", "/score", body)
+            response = connection.getresponse()
+            assert (response.status, bool(response.read())) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        (("Content-Length", "1000"), b"\0\0\x08\x03"),
+        (("Transfer-Encoding", "chunked"), b"zz\r\nabc\r\n"),
+        (("Transfer-Encoding", "chunked"), b"5\r\nabcdeXX0\r\n\r\n"),
+        (("Transfer-Encoding", "chunked"), b"ffff\r\nshort"),
+    ],
+)
+def test_a_body_that_ends_early_or_in_broken_chunks_is_refused(scoring_uri, header, body):
+    with connected(scoring_uri) as connection:
+        connection.putrequest("POST", "/score")
+        connection.putheader(*header)
+        connection.endheaders(body)
+        connection.sock.shutdown(1)
         response = connection.getresponse()
-        assert (response.status, bool(response.read())) == (status, True)
-    connection.close()
-
-
-def test_a_body_that_ends_early_is_refused(scoring_uri):
-    connection = http.client.HTTPConnection(urlsplit(scoring_uri).netloc, timeout=30)
-    connection.putrequest("POST", "/score")
-    connection.putheader("Content-Length", "1000")
-    connection.endheaders(b"\0\0\x08\x03")
-    connection.sock.shutdown(1)
-    response = connection.getresponse()
-    assert response.status == 400
-    assert "could not be read to its end" in json.load(response)["message"]
-    connection.close()
-
-
-@pytest.mark.parametrize("chunk", [b"zz\r\nabc\r\n", b"5\r\nabcdeXX0\r\n\r\n", b"ffff\r\nshort"])
-def test_broken_chunks_are_refused(scoring_uri, chunk):
-    connection = http.client.HTTPConnection(urlsplit(scoring_uri).netloc, timeout=30)
-    connection.putrequest("POST", "/score")
-    connection.putheader("Transfer-Encoding", "chunked")
-    connection.endheaders(chunk)
-    connection.sock.shutdown(1)
-    response = connection.getresponse()
-    assert response.status == 400
-    assert "could not be read to its end" in json.load(response)["message"]
-    connection.close()
+        assert response.status == 400
+        assert "could not be read to its end" in json.load(response)["message"]
 
 
 def test_memory_does_not_grow_with_the_images(load_script, digits_model):

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from unittest.mock import create_autospec
 
@@ -69,28 +70,30 @@ def write_config(path, content=None, **changes):
 # Which one
 
 
-def test_without_a_config_it_is_the_local_one_and_says_so(ws, workspace_home, monkeypatch, capsys):
+@pytest.fixture
+def local(ws, workspace_home, monkeypatch):
+    """Where the local workspace of all tests is the one that is found."""
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(workspace_home))
+    return workspace_home
+
+
+def test_without_a_config_it_is_the_local_one_and_says_so(local, capsys):
     found = connect_workspace()
     assert type(found) is Workspace
     assert (found.name, found.resource_group) == ("local", "local")
     where = "no config.json in this folder or above it"
-    kept = f"registered models are kept in {workspace_home}"
+    kept = f"registered models are kept in {local}"
     page = "To look at it in the browser: python -m mnist_deploy.local portal"
     assert capsys.readouterr().out == f"Local workspace ({where}); {kept}.\n{page}\n"
 
 
-def test_local_can_be_asked_for_beside_a_config(ws, workspace_home, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MNIST_DEPLOY_HOME", str(workspace_home))
+def test_beside_a_config_it_is_local_if_asked_for_and_inside_exec(
+    local, tmp_path, monkeypatch, capsys
+):
     write_config(tmp_path / "config.json")
     assert connect_workspace(local=True).name == "local"
     assert "Local workspace (as asked for)" in capsys.readouterr().out
-
-
-def test_inside_exec_it_is_local_without_asking(ws, workspace_home, tmp_path, monkeypatch):
-    monkeypatch.setenv("MNIST_DEPLOY_HOME", str(workspace_home))
     monkeypatch.setenv("AZUREML_CURRENT_CLOUD", CLOUD)
-    write_config(tmp_path / "config.json")
     assert connect_workspace().name == "local"
 
 
@@ -134,23 +137,16 @@ def test_a_config_can_be_named(azure, tmp_path, named):
     assert connect_workspace(named) is azure.return_value
 
 
-def test_a_named_folder_is_not_left_for_its_parents(tmp_path):
-    write_config(tmp_path / "config.json")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        ConfigError, match=r"no config\.json at empty\. Expected the file, or a fol"
-    ):
-        connect_workspace("empty")
-
-
-def test_azure_can_be_asked_for_and_is_then_never_local():
+def test_what_is_asked_for_and_not_there_is_not_replaced_by_another(tmp_path):
+    """Neither by the local workspace, nor by a config.json above the folder that is named."""
     with pytest.raises(ConfigError, match="Download yours from the Azure portal"):
         connect_workspace(local=False)
+    write_config(tmp_path / "config.json")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"no config\.json at empty\. Expected the file, or a f"):
+        connect_workspace("empty")
     with pytest.raises(ConfigError, match=r"no config\.json at nowhere\.json"):
         connect_workspace("nowhere.json", local=False)
-
-
-def test_one_workspace_at_a_time_can_be_asked_for():
     for azure in ({"config": "config.json"}, {"auth": object()}):
         with pytest.raises(ValueError, match="config and a log-in are for Azure"):
             connect_workspace(**azure, local=True)
@@ -276,8 +272,6 @@ def test_a_wrong_subscription_as_the_genuine_sdk_tells_it(ws, tmp_path, monkeypa
 
 
 def test_azure_that_never_answers_is_not_waited_for(azure, tmp_path, monkeypatch):
-    import threading
-
     write_config(tmp_path / "config.json")
     never = threading.Event()
     azure.side_effect = lambda *_, **__: never.wait(60)
@@ -287,12 +281,14 @@ def test_azure_that_never_answers_is_not_waited_for(azure, tmp_path, monkeypatch
     never.set()
 
 
+def set_principal(monkeypatch, *values: str) -> None:
+    for name, value in zip(workspace_room._SERVICE_PRINCIPAL, values, strict=True):
+        monkeypatch.setenv(name, value)
+
+
 def test_azure_without_a_network_for_real(tmp_path, monkeypatch, capfd):
     """The genuine service principal, and a proxy that refuses: quick, clear, and no secret."""
-    for name, value in zip(
-        workspace_room._SERVICE_PRINCIPAL, ("tenant", "client", SECRET), strict=True
-    ):
-        monkeypatch.setenv(name, value)
+    set_principal(monkeypatch, "tenant", "client", SECRET)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     write_config(tmp_path / "config.json")
     began = time.monotonic()
@@ -307,23 +303,18 @@ def test_azure_without_a_network_for_real(tmp_path, monkeypatch, capfd):
 
 
 def test_a_service_principal_comes_first(azure, monkeypatch):
-    for name, value in zip(
-        workspace_room._SERVICE_PRINCIPAL, ("tenant", "client", SECRET), strict=True
-    ):
-        monkeypatch.setenv(name, value)
-    chosen = workspace_room.choose_authentication()
-    assert chosen is authentication.ServicePrincipalAuthentication.return_value
-    authentication.ServicePrincipalAuthentication.assert_called_once_with(
-        "tenant", "client", SECRET
-    )
+    set_principal(monkeypatch, "tenant", "client", SECRET)
+    principal = authentication.ServicePrincipalAuthentication
+    assert workspace_room.choose_authentication() is principal.return_value
+    principal.assert_called_once_with("tenant", "client", SECRET)
     authentication.AzureCliAuthentication.assert_not_called()
 
 
-@pytest.mark.parametrize("missing", workspace_room._SERVICE_PRINCIPAL)
+@pytest.mark.parametrize("missing", [0, 1, 2])
 def test_half_a_service_principal_is_refused_by_name(azure, monkeypatch, missing):
-    for name in workspace_room._SERVICE_PRINCIPAL:
-        monkeypatch.setenv(name, "" if name == missing else SECRET)
-    with pytest.raises(WorkspaceError, match=f"{missing} is not set") as raised:
+    set_principal(monkeypatch, *("" if i == missing else SECRET for i in range(3)))
+    name = workspace_room._SERVICE_PRINCIPAL[missing]
+    with pytest.raises(WorkspaceError, match=f"{name} is not set") as raised:
         workspace_room.choose_authentication()
     assert SECRET not in str(raised.value)
 
@@ -359,15 +350,12 @@ def test_an_identity_that_gives_no_token_leaves_the_rest_to_be_tried(azure, monk
         workspace_room.choose_authentication()
 
 
-def test_no_address_is_asked_for_an_identity_that_nobody_announced(azure):
-    workspace_room.choose_authentication()
-    authentication.MsiAuthentication.assert_not_called()
-
-
 def test_then_azure_cli_if_somebody_is_logged_in(azure):
+    """And nobody announced an identity: no address is asked for one."""
     cli = authentication.AzureCliAuthentication.return_value
     assert workspace_room.choose_authentication() is cli
     cli.get_authentication_header.assert_called_once_with()
+    authentication.MsiAuthentication.assert_not_called()
     authentication.InteractiveLoginAuthentication.assert_not_called()
 
 
@@ -395,11 +383,8 @@ def test_nobody_is_asked_where_nobody_is(azure, monkeypatch, tmp_path, installed
     write_config(tmp_path / "config.json")
     with pytest.raises(WorkspaceError) as raised:
         connect_workspace()
-    for told in (
-        *workspace_room._SERVICE_PRINCIPAL,
-        "az login",
-        "(Azure CLI: Please run 'az login'.)",
-    ):
+    names = workspace_room._SERVICE_PRINCIPAL
+    for told in (*names, "az login", "(Azure CLI: Please run 'az login'.)"):
         assert told in str(raised.value)
     authentication.InteractiveLoginAuthentication.assert_not_called()
     azure.assert_not_called()
@@ -472,32 +457,23 @@ def printed(client, code: str, *, allow_stdin: bool) -> str:
 # The local one, in processes of their own
 
 
-def run(program: str, cwd, **variables) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        cwd=cwd,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 @pytest.mark.processes
-def test_azure_and_local_in_one_process(ws, workspace_home, tmp_path):
+@pytest.mark.parametrize("before", ["arm()", "'https://management.azure.com/'"])
+def test_azure_and_local_in_one_process(ws, workspace_home, tmp_path, before):
     """The local workspace must not be what a later log-in takes for Azure, nor the reverse."""
-    program = """
+    program = f"""
         import mnist_deploy
         from azureml.core.authentication import ServicePrincipalAuthentication as Principal
         arm = lambda: Principal("t", "c", "s")._cloud_type.endpoints.resource_manager
-        before = arm()
+        before = {before}
         assert mnist_deploy.connect_workspace(local=True).name == "local"
         print(before == arm() == "https://management.azure.com/")
     """
-    ended = run(program, tmp_path, MNIST_DEPLOY_HOME=str(workspace_home))
-    assert ended.stdout.endswith("True\n"), ended.stderr
-    ended = run(program.replace("before = arm()", "before = 'https://management.azure.com/'"),
-                tmp_path, MNIST_DEPLOY_HOME=str(workspace_home))  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=tmp_path, env=os.environ | {"MNIST_DEPLOY_HOME": str(workspace_home)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
     assert ended.stdout.endswith("True\n"), ended.stderr
 
 

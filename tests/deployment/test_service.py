@@ -22,6 +22,7 @@ import requests
 from azureml.core import Environment, Model
 from azureml.core.webservice import AciWebservice, Webservice
 from sklearn.linear_model import LogisticRegression
+from weights_service import until
 
 from mnist_deploy import (
     build_aci_config,
@@ -67,14 +68,10 @@ def _no_service_is_left(ws):
 
 @pytest.fixture(scope="module")
 def model(ws, tmp_path_factory) -> Model:
-    return register(ws, "digits", tmp_path_factory.mktemp("digits"), [0, 0, 1, 1])
-
-
-def register(ws, name: str, folder: Path, labels: list[int]) -> Model:
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        joblib.dump(LogisticRegression().fit(np.eye(4), labels), f"{name}.pkl")
-        return Model.register(ws, f"{name}.pkl", name)
+        patch.chdir(tmp_path_factory.mktemp("digits"))
+        joblib.dump(LogisticRegression().fit(np.eye(4), [0, 0, 1, 1]), "digits.pkl")
+        return Model.register(ws, "digits.pkl", "digits")
 
 
 def configure(source: str, environment: Environment | None = None):
@@ -267,8 +264,8 @@ def test_ctrl_c_ends_the_waiting_and_says_what_is_left(ws, workspace_home, model
         env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        wait_until(lambda: "stopped" in names(ws) or process.poll() is not None)
-        wait_until(lambda: "waiting for a file" in Webservice(ws, "stopped").get_logs())
+        until(lambda: "stopped" in names(ws) or process.poll() is not None, 60)
+        until(lambda: "waiting for a file" in Webservice(ws, "stopped").get_logs(), 60)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
@@ -279,13 +276,6 @@ def test_ctrl_c_ends_the_waiting_and_says_what_is_left(ws, workspace_home, model
     assert "Interrupted. The service 'stopped' may be left: overwrite=True replaces it." in out
     assert names(ws) == ["stopped"]
     assert deploy(ws, model, name="stopped", overwrite=True, timeout=60).state == "Healthy"
-
-
-def wait_until(condition, seconds: float = 60) -> None:
-    give_up_at = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not come about in time"
-        time.sleep(0.1)
 
 
 def answer_instead(monkeypatch, **answers: tuple[int, dict | str, str]) -> None:
@@ -373,46 +363,29 @@ def test_only_our_own_call_leaves_out_that_the_sdk_is_retired(ws, model, monkeyp
 
 
 @pytest.fixture
-def nothing_is_sent():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Model, "deploy", lambda *_, **__: pytest.fail("it was sent"))
-        patch.setattr(Webservice, "list", lambda *_, **__: pytest.fail("it was sent"))
-        yield
+def nothing_is_sent(monkeypatch):
+    for kind, call in ((Model, "deploy"), (Webservice, "list")):
+        monkeypatch.setattr(kind, call, lambda *_, **__: pytest.fail("it was sent"))
 
 
-@pytest.mark.parametrize(
-    ("source", "said"),
-    [
-        (ECHO.replace("def run(data)", "def run(data"), "cannot be compiled"),
-        (ECHO.replace("def run", "def runs"), "does not define run"),
-    ],
-)
-def test_scripts_that_cannot_work_are_not_sent(ws, model, nothing_is_sent, source, said):
+def test_what_cannot_work_is_not_sent(mocked_workspace, nothing_is_sent):
+    """A script that was broken meanwhile, a model of another scikit-learn, no name, no model."""
+    ws, model = mocked_workspace, fetch_model(mocked_workspace)
     config = configure(ECHO)
-    Path("mine.py").write_text(source)
-    with pytest.raises(DeploymentError, match=said) as raised:
+    Path("mine.py").write_text(ECHO.replace("def run", "def runs"))
+    with pytest.raises(DeploymentError, match="does not define run") as raised:
         deploy_to_aci(ws, model, config, build_aci_config())
     assert (raised.value.state, raised.value.logs) == (None, "")
-
-
-def test_a_model_of_another_scikit_learn_is_not_sent(ws, nothing_is_sent, tmp_path):
     joblib.dump([1], "old.pkl")
     old = Model.register(ws, "old.pkl", "old", properties={"scikit-learn": "0.22.1"})
     config = configure(ECHO, build_scoring_environment())
     with pytest.raises(DeploymentError, match=r"was saved by scikit-learn 0\.22\.1, but the env"):
         deploy_to_aci(ws, old, config, build_aci_config())
-
-
-@pytest.mark.parametrize("name", ["Svc", "a", "svc-"])
-def test_a_name_that_azure_does_not_take_is_not_sent(ws, model, nothing_is_sent, name):
     with pytest.raises(DeploymentError, match="is no name for a service"):
-        deploy(ws, model, name=name)
-
-
-@pytest.mark.parametrize("wrong", ["digits", ["digits"], [None]])
-def test_what_is_no_model_is_told(ws, nothing_is_sent, wrong):
-    with pytest.raises(TypeError, match=r"expected a Model, as fetch_model\(ws\) returns it"):
-        deploy(ws, wrong)
+        deploy(ws, model, name="svc-")
+    for wrong in ("digits", ["digits"], [None]):
+        with pytest.raises(TypeError, match=r"expected a Model, as fetch_model\(ws\) returns it"):
+            deploy(ws, wrong)
 
 
 def test_a_workspace_that_refuses_says_why_and_nothing_is_left(ws, model):
@@ -438,10 +411,20 @@ def deletion(mocked_workspace, monkeypatch):
     return service, outcome
 
 
-def test_a_deletion_that_fails_is_told_though_the_sdk_keeps_it_to_itself(deletion):
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (
+            {"state": "Failed", "error": {"code": "Locked", "message": "The group is locked."}},
+            r"not be deleted: The group is locked\. On Azure it",
+        ),
+        ({"state": "Succeeded"}, r"within 300 s\. On Azure it may"),  # and yet it stays
+    ],
+)
+def test_a_deletion_that_fails_is_told_though_the_sdk_keeps_it_to_itself(deletion, end, said):
     service, outcome = deletion
-    outcome |= {"state": "Failed", "error": {"code": "Locked", "message": "The group is locked."}}
-    with pytest.raises(DeploymentError, match=r"not be deleted: The group is locked\. On Azure it"):
+    outcome |= end
+    with pytest.raises(DeploymentError, match=said):
         delete_service(service)
 
 
@@ -457,13 +440,6 @@ def test_a_deletion_is_waited_for_until_the_name_is_gone(deletion, monkeypatch):
     monkeypatch.setattr(service_room, "_find", find)
     delete_service(service)
     assert len(looks) == 3
-
-
-def test_a_service_that_stays_is_told(deletion):
-    service, outcome = deletion
-    outcome |= {"state": "Succeeded"}
-    with pytest.raises(DeploymentError, match=r"within 300 s\. On Azure it may"):
-        delete_service(service)
 
 
 def test_a_left_over_that_cannot_be_deleted_is_no_success(deletion, monkeypatch):
