@@ -86,13 +86,13 @@ def rows_with(draw, values) -> dict:
     return {"data": data, "row": row}
 
 
-@cases(150)
+@cases(75)
 @given(st.binary(max_size=300))
 def test_any_bytes(service, body):
     service(body)
 
 
-@cases(150)
+@cases(75)
 @given(st.text(max_size=200))
 def test_any_text(service, text):
     refused(service(text.encode()), "expected")
@@ -105,19 +105,19 @@ JSON = st.recursive(
 )
 
 
-@cases(200)
+@cases(100)
 @given(JSON)
 def test_any_json(service, value):
     refused(service(json.dumps(value).encode()), "expected")
 
 
-@cases(200)
+@cases(100)
 @given(JSON.filter(lambda value: value != []))
 def test_any_json_as_data(service, value):
     refused(service(json.dumps({"data": value}).encode()), "expected")
 
 
-@cases(100)
+@cases(50)
 @given(st.lists(WRONG_SIZES, min_size=1, max_size=3), st.integers(0, 3), INTENSITIES)
 def test_rows_of_another_length(service, sizes, at, number):
     data = [[number] * size for size in sizes]
@@ -125,62 +125,62 @@ def test_rows_of_another_length(service, sizes, at, number):
     refused(service(json.dumps({"data": data}).encode()), "numbers; expected 784")
 
 
-@cases(150)
+@cases(75)
 @given(rows_with(NO_NUMBERS))
 def test_values_that_are_no_numbers(service, request_):
     answer = service(json.dumps(request_).encode())
     refused(answer, f"image {request_['row']} ", "Expected `float`", "expected", "784 numbers")
 
 
-@cases(100)
+@cases(50)
 @given(rows_with(st.sampled_from([float("nan"), float("inf"), float("-inf")])))
 def test_nan_and_infinity(service, request_):
     refused(service(json.dumps(request_).encode()), "NaN and Infinity are no JSON")
 
 
-@cases(200)
+@cases(100)
 @given(rows_with(TOO_FAR))
 def test_numbers_out_of_range(service, request_):
     answer = service(json.dumps(request_).encode())
     refused(answer, f"image {request_['row']} ", "[0, 1]")
 
 
-@cases(50)
+@cases(40)
 @given(rows_with(st.integers(2, 255)))
 def test_pixels_instead_of_intensities(service, request_):
     answer = service(json.dumps(request_).encode())
     refused(answer, "looks like 0-255", "divide by 255", "uint8 IDX")
 
 
-@cases(50)
+@cases(40)
 @given(st.integers(1, 100_000), st.sampled_from([b"[", b'{"data":', b'{"data":[', b'[{"a":']))
 def test_nested_too_deep(service, depth, opening):
     refused(service(b'{"data": [' + opening * depth), "expected")
     refused(service(opening * depth), "expected")
 
 
-@cases(100)
+@cases(50)
 @given(st.binary(min_size=0, max_size=2).filter(lambda tail: tail[:1] not in (b"\x02", b"\x03")))
 def test_idx_of_another_kind(service, tail):
     body = b"\0\0" + tail + encode_idx(np.zeros((2, 28, 28), np.uint8))[4:]
     refused(service(body), "expected images")
 
 
-@cases(100)
+@cases(50)
 @given(st.integers(0, 255).filter(lambda code: code not in (8, 13, 14)), st.integers(2, 3))
 def test_idx_of_another_type(service, code, ndim):
     body = bytes([0, 0, code, ndim]) + struct.pack(f">{ndim}I", 1, *[28, 28][: ndim - 1])
     refused(service(body + bytes(FEATURES)), f"0x{code:02x}", "0x08 (uint8)")
 
 
-@cases(150)
+@cases(75)
 @given(st.lists(st.integers(0, 2**32 - 1), min_size=2, max_size=3), st.sampled_from([8, 13, 14]))
 def test_idx_of_any_counts(service, shape, code):
     body = bytes([0, 0, code, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
     refused(service(body + bytes(FEATURES)), "the model takes 784")
 
 
-@cases(100)
+@cases(50)
 @given(st.integers(2, 2**32 - 1), st.sampled_from([(28, 28), (784,), (1, 784)]))
 def test_idx_that_promises_more_than_it_holds(service, count, shape):
     body = bytes([0, 0, 8, 1 + len(shape)]) + struct.pack(f">{1 + len(shape)}I", count, *shape)
@@ -198,7 +198,7 @@ def idx_files(draw) -> bytes:
     return encode_idx(np.zeros(shape, dtype))
 
 
-@cases(150)
+@cases(75)
 @given(idx_files(), st.data())
 def test_idx_cut_short(service, body, data):
     cut = body[: data.draw(st.integers(1, len(body) - 1))]
@@ -206,14 +206,14 @@ def test_idx_cut_short(service, body, data):
     refused(service(gzip.compress(cut)), "expected" if len(cut) < 4 else "IDX file")
 
 
-@cases(100)
+@cases(50)
 @given(idx_files(), st.binary(min_size=1, max_size=2000))
 def test_idx_with_something_after_it(service, body, more):
     refused(service(body + more), "goes on after the last")
     refused(service(gzip.compress(body + more)), "goes on after the last")
 
 
-@cases(100)
+@cases(50)
 @given(
     st.sampled_from(["f4", "f8"]),
     st.integers(0, 3 * FEATURES - 1),
@@ -226,7 +226,7 @@ def test_idx_with_numbers_out_of_range(service, dtype, place, number):
     refused(answer, f"image {place // FEATURES} ", "[0, 1]")
 
 
-@cases(100)
+@cases(50)
 @given(idx_files(), st.data())
 def test_gzip_cut_short(service, body, data):
     packed = gzip.compress(body)
@@ -234,7 +234,7 @@ def test_gzip_cut_short(service, body, data):
     refused(service(cut), "gzip data is damaged or cut short")
 
 
-@cases(300)
+@cases(150)
 @given(st.data())
 def test_valid_bodies_with_some_bytes_changed(service, digits, digits_model, data):
     """Flip, cut, double or insert anywhere: a clear refusal, or labels of the right images."""
@@ -270,7 +270,7 @@ def predict_like_the_tutorial(model, body: bytes) -> list[int]:
     return model.predict(X).tolist() if len(X) else []
 
 
-@cases(100)
+@cases(50)
 @given(
     st.sampled_from(["u1", "f4", "f8", "json"]),
     st.integers(1, 4),

@@ -56,6 +56,7 @@ def test_a_dying_kernel_is_told(tmp_path):
     assert "last words" in str(ended.value)
 
 
+@pytest.mark.processes
 def test_ctrl_c_ends_it_and_its_kernel(tmp_path):
     endless = notebook("## Wait", "import os; print(os.getpid())", "while True: pass")
     nbformat.write(endless, tmp_path / "endless.ipynb")

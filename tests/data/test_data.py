@@ -107,6 +107,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 class TestOffline:
     def test_writes_the_sample_under_the_genuine_names_and_says_so(self, tmp_path, capsys):
+        """A second run keeps it."""
         found = download_mnist(tmp_path / "data")
         assert found.is_sample
         assert found.kind == "sample"
@@ -117,11 +118,9 @@ class TestOffline:
         output = capsys.readouterr()
         assert output.out == f"MNIST: {found.source}.\n"
         assert output.err == ""
-
-    def test_a_second_run_keeps_the_sample_and_says_so(self, sample_dir, capsys):
-        before = snapshot(sample_dir)
-        assert download_mnist(sample_dir).is_sample
-        assert snapshot(sample_dir) == before
+        before = snapshot(tmp_path / "data")
+        assert download_mnist(tmp_path / "data").is_sample
+        assert snapshot(tmp_path / "data") == before
         assert len(capsys.readouterr().out.splitlines()) == 1
 
     def test_the_sample_is_balanced_disjoint_shuffled_and_the_same_each_time(
@@ -137,6 +136,7 @@ class TestOffline:
             p.name: p.read_bytes() for p in sample_dir.iterdir()
         }
 
+    @pytest.mark.slow
     def test_the_sample_is_part_of_the_genuine_training_images(self, sample_data, genuine_dir):
         X_train, y_train, X_test, y_test = sample_data
         images, labels = load_training_data(genuine_dir)
@@ -229,23 +229,15 @@ class TestWhatLiesThere:
         assert X.shape == (10000, 784)
         assert y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
 
-    def test_finds_the_files_in_a_folder_below(self, small_set):
+    @pytest.mark.parametrize("names", [{}, OLD_NAMES], ids=["the names", "the names of 2018"])
+    def test_finds_the_genuine_set_in_a_folder_below_a_sample(self, small_set, sample_dir, names):
+        for name, old in names.items():
+            (small_set / name).rename(small_set / old)
+        shutil.copytree(sample_dir, small_set.parent, dirs_exist_ok=True)
         found = download_mnist(small_set.parent)
         assert found.kind == "genuine"
-        assert found.train_images == small_set / TRAIN_IMAGES
+        assert found.test_labels == small_set / names.get(TEST_LABELS, TEST_LABELS)
         assert len(load_training_data(small_set.parent)[0]) == 30
-
-    def test_understands_the_names_of_2018(self, small_set):
-        for name, old in OLD_NAMES.items():
-            (small_set / name).rename(small_set / old)
-        found = download_mnist(small_set)
-        assert found.kind == "genuine"
-        assert found.test_labels == small_set / "test-labels.gz"
-        assert len(load_test_data(small_set)[0]) == 20
-
-    def test_prefers_the_genuine_set_to_a_sample(self, small_set, sample_dir):
-        shutil.copytree(sample_dir, small_set.parent, dirs_exist_ok=True)
-        assert download_mnist(small_set.parent).kind == "genuine"
         assert len(load_test_data(small_set.parent)[0]) == 20
 
     def test_files_of_your_own_are_used_and_called_so(self, azure, own_dir):
@@ -256,10 +248,6 @@ class TestWhatLiesThere:
         assert load_training_data(own_dir)[0].shape == (5, 64)
         assert snapshot(own_dir) == before
 
-    def test_own_training_images_may_stand_beside_genuine_test_images(self, small_set):
-        write_idx(small_set / TRAIN_IMAGES, np.zeros((30, 28, 28), np.uint8))
-        assert download_mnist(small_set).kind == "own"
-
     @pytest.mark.parametrize("missing", [TEST_IMAGES, TRAIN_LABELS])
     def test_a_set_that_lacks_a_file_is_left_as_it_is(self, azure, own_dir, missing):
         (own_dir / missing).unlink()
@@ -267,11 +255,6 @@ class TestWhatLiesThere:
         with pytest.raises(DataError, match=rf"{missing} is missing.*choose another folder"):
             download_mnist(own_dir)
         assert snapshot(own_dir) == before
-
-    def test_images_and_labels_of_two_sets_do_not_fit(self, small_set, sample_dir):
-        shutil.copy(sample_dir / TEST_IMAGES, small_set)
-        with pytest.raises(DataError, match=r"not belong together: .* 1000 and 20 to test with"):
-            load_test_data(small_set)
 
     def test_a_truncated_file_is_named_and_left(self, azure):
         content = (azure / TEST_IMAGES).read_bytes()
@@ -282,17 +265,18 @@ class TestWhatLiesThere:
             load_test_data(azure)
 
     def test_a_file_that_changed_is_looked_at_again(self, small_set):
+        """And training images of one's own may stand beside genuine test images."""
         assert download_mnist(small_set).kind == "genuine"
-        labels = load_data(small_set / TEST_LABELS, label=True).reshape(-1)
-        write_idx(small_set / TEST_LABELS, (labels + 1) % 10)
+        write_idx(small_set / TRAIN_IMAGES, np.zeros((30, 28, 28), np.uint8))
         assert download_mnist(small_set).kind == "own"
 
-    def test_halves_of_two_sets_are_refused(self, small_set, sample_dir, tmp_path):
-        shutil.copytree(sample_dir, tmp_path / "data")
-        for name in (TEST_IMAGES, TEST_LABELS):
-            shutil.copy(small_set / name, tmp_path / "data")
-        with pytest.raises(DataError, match=r"not belong together: .*; sample and genuine\."):
-            download_mnist(tmp_path / "data")
+    def test_parts_of_two_sets_are_refused(self, small_set, sample_dir):
+        shutil.copy(sample_dir / TEST_IMAGES, small_set)
+        with pytest.raises(DataError, match=r"not belong together: .* 1000 and 20 to test with"):
+            load_test_data(small_set)
+        shutil.copy(sample_dir / TEST_LABELS, small_set)
+        with pytest.raises(DataError, match=r"not belong together: .*; genuine and sample\."):
+            download_mnist(small_set)
 
     def test_an_empty_folder_names_download_mnist(self, tmp_path):
         with pytest.raises(DataError, match=r"holds no MNIST files.*download_mnist\("):
@@ -302,19 +286,16 @@ class TestWhatLiesThere:
 
 
 class TestLoadData:
-    def test_images_and_labels_have_the_shapes_of_the_tutorial(self, sample_dir):
+    def test_images_and_labels_have_the_shapes_of_the_tutorial(self, sample_dir, sample_data):
         images = load_data(sample_dir / TEST_IMAGES, False)
         labels = load_data(sample_dir / TEST_LABELS, True)
-        assert (images.shape, images.dtype) == ((1000, 784), np.uint8)
+        assert (images.shape, images.dtype, images.max()) == ((1000, 784), np.uint8, 255)
         assert (labels.shape, labels.dtype) == ((1000, 1), np.uint8)
-        assert images.max() == 255
-        images[0, 0] = 1  # an array of one's own, not a view of the file
-
-    def test_scaled_data_is_the_same_digits(self, sample_dir, sample_data):
         _, _, X_test, y_test = sample_data
         assert X_test.dtype == np.float64
-        assert (X_test == load_data(sample_dir / TEST_IMAGES) / 255.0).all()
-        assert (y_test == load_data(sample_dir / TEST_LABELS, label=True)[:, 0]).all()
+        assert (X_test == images / 255.0).all()
+        assert (y_test == labels[:, 0]).all()
+        images[0, 0] = 1  # an array of one's own, not a view of the file
 
     def test_plain_and_empty_files(self, tmp_path):
         (tmp_path / "plain").write_bytes(encode_idx(np.ones((2, 3, 4), np.uint8)))
@@ -346,8 +327,6 @@ class TestLoadData:
         path.write_bytes(content)
         with pytest.raises(DataError, match=f"digits.gz.*{said}"):
             load_data(path, label)
-
-    def test_a_missing_file(self, tmp_path):
         with pytest.raises(DataError, match=r"nowhere\.gz cannot be read: No such file"):
             load_data(tmp_path / "nowhere.gz")
 

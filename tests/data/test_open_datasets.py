@@ -36,9 +36,13 @@ def test_downloads_all_files_below_the_folder(tmp_path, sample_dir):
 
 
 @pytest.mark.parametrize(("split", "beginning"), [("train", "train-"), ("test", "t10k-")])
-def test_downloads_one_split(tmp_path, split, beginning):
-    paths = MNIST.get_file_dataset(dataset_filter=split).download(tmp_path)
+def test_downloads_one_split_and_overwrites_only_if_asked_to(tmp_path, split, beginning):
+    files = MNIST.get_file_dataset(dataset_filter=split)
+    paths = files.download(tmp_path)
     assert {Path(path).name for path in paths} == {n for n in NAMES if n.startswith(beginning)}
+    with pytest.raises(UserErrorException, match="overwrite=True"):
+        files.download(tmp_path)
+    assert files.download(tmp_path, overwrite=True) == paths
 
 
 def test_downloads_into_a_new_folder_if_none_is_named():
@@ -46,13 +50,6 @@ def test_downloads_into_a_new_folder_if_none_is_named():
     (other, *_) = MNIST.get_file_dataset().download()
     assert Path(first).is_file()
     assert first != other
-
-
-def test_overwrites_only_if_asked_to(tmp_path):
-    MNIST.get_file_dataset().download(tmp_path)
-    with pytest.raises(UserErrorException, match="overwrite=True"):
-        MNIST.get_file_dataset().download(tmp_path)
-    MNIST.get_file_dataset().download(tmp_path, overwrite=True)
 
 
 def test_keeps_genuine_files(tmp_path, genuine_dir):

@@ -131,29 +131,18 @@ def test_closing_service_deletes_it_also_after_an_error(mocked_workspace):
 # A service that is left over
 
 
-def test_a_left_over_is_not_touched_without_overwrite(mocked_workspace):
-    model = fetch_model(mocked_workspace)
-    deploy(mocked_workspace, model, overwrite=True)
-    with pytest.raises(
-        DeploymentError, match=r"already \(Healthy\)\. Pass overwrite=True"
-    ) as raised:
-        deploy(mocked_workspace, model)
-    assert raised.value.state == "Healthy"
-    assert Model.deploy.call_count == 1
-
-
-def test_a_healthy_left_over_is_updated_in_place(ws, model, capsys):
-    old = deploy(ws, model, aci={"auth_enabled": True}, overwrite=True)
+def test_a_left_over_is_replaced_only_if_that_is_asked_for(mocked_workspace, capsys):
+    """In place: its keys stay."""
+    ws, model, aci = mocked_workspace, fetch_model(mocked_workspace), {"auth_enabled": True}
+    old = deploy(ws, model, aci=aci, overwrite=True)
+    told = r"already \(Healthy\)\. Pass overwrite=True"
+    with pytest.raises(DeploymentError, match=told) as raised:
+        deploy(ws, model)
+    assert (raised.value.state, Model.deploy.call_count) == ("Healthy", 1)
     assert "Replacing" not in capsys.readouterr().out
-    keys = old.get_keys()
-    new = deploy(
-        ws, model, ECHO.replace("json.loads(data)", "'new'"), aci={"auth_enabled": True},
-        overwrite=True,
-    )  # fmt: skip
+    new = deploy(ws, model, aci=aci, overwrite=True)
     assert f"Replacing the service {NAME!r} (Healthy)" in capsys.readouterr().out
-    assert names(ws) == [NAME]
-    assert new.get_keys() == keys
-    assert score(new, "[1]", keys[0]).json() == "new"
+    assert (names(ws), new.get_keys()) == ([NAME], old.get_keys())
 
 
 # What fails
@@ -363,9 +352,11 @@ def test_only_our_own_call_leaves_out_that_the_sdk_is_retired(ws, model, monkeyp
 
 
 @pytest.fixture
-def nothing_is_sent(monkeypatch):
-    for kind, call in ((Model, "deploy"), (Webservice, "list")):
-        monkeypatch.setattr(kind, call, lambda *_, **__: pytest.fail("it was sent"))
+def nothing_is_sent(mocked_workspace):
+    with pytest.MonkeyPatch.context() as patch:
+        for kind, call in ((Model, "deploy"), (Webservice, "list")):
+            patch.setattr(kind, call, lambda *_, **__: pytest.fail("it was sent"))
+        yield
 
 
 def test_what_cannot_work_is_not_sent(mocked_workspace, nothing_is_sent):

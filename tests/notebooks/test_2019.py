@@ -35,23 +35,15 @@ def first_run(tmp_path_factory, home, sample_dir):
     return run_probed(NAME, PROBE, folder, home, "--data-dir", str(sample_dir))
 
 
-def test_service_agrees_with_the_model_that_was_tested_first(first_run):
+def test_a_service_from_an_image_agrees_with_the_model_that_was_tested_first(first_run):
     found = first_run.found
     assert found["accuracy"] > 0.88
-    assert found["differing"] == found["sample_differing"] == 0
-    assert found["images_drawn"] == 30
-    assert found["services"] == []
-
-
-def test_service_was_built_from_an_image(first_run):
-    assert re.fullmatch(r"sklearn-mnist-svc:\d+", first_run.found["image"])
+    assert re.fullmatch(r"sklearn-mnist-svc:\d+", found["image"])
     assert "Image creation operation finished" in first_run.printed
-
-
-def test_raw_answer_is_a_json_string_of_a_list(first_run):
-    found = first_run.found
-    assert found["raw_status"] == 200
-    assert json.loads(json.loads(found["raw_answer"])) == [found["raw_expected"]]
+    answer = json.loads(json.loads(found["raw_answer"]))  # a JSON string of a list
+    assert found["differing"] == found["sample_differing"] == 0
+    assert (found["images_drawn"], found["services"]) == (30, [])
+    assert (found["raw_status"], answer) == (200, [found["raw_expected"]])
 
 
 def test_environment_names_this_python_and_the_models_scikit_learn(first_run):
@@ -105,7 +97,6 @@ def test_follows_the_order_of_its_edition():
         assert places[-1] > 0, step
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_runs_again_and_replaces_what_a_run_that_was_cut_off_has_left(first_run, home, sample_dir):
     """In the same folder, while another process holds the workspace with such a service in it."""
     from azureml.core.image import ContainerImage

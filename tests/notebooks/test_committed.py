@@ -7,23 +7,12 @@ import re
 
 import numpy as np
 import pytest
-from probed_run import printed_by, read
+from probed_run import printed_by, read, run_probed
+from published import PUBLISHED
 
 from mnist_deploy.tutorial import tutorial_file
 
 NAMES = sorted(file.stem for file in tutorial_file("score.py").parent.glob("notebooks/*.ipynb"))
-PUBLISHED = [
-    [960, 0, 1, 2, 1, 5, 6, 3, 1, 1],
-    [0, 1112, 3, 1, 0, 1, 5, 1, 12, 0],
-    [9, 8, 920, 20, 10, 4, 10, 11, 37, 3],
-    [4, 0, 17, 921, 2, 21, 4, 12, 20, 9],
-    [1, 2, 5, 3, 915, 0, 10, 2, 6, 38],
-    [10, 2, 0, 41, 10, 770, 17, 7, 28, 7],
-    [9, 3, 7, 2, 6, 20, 907, 1, 3, 0],
-    [2, 7, 22, 5, 8, 1, 1, 950, 5, 27],
-    [10, 15, 5, 21, 15, 27, 7, 11, 851, 12],
-    [7, 8, 2, 13, 32, 13, 0, 24, 12, 898],
-]
 
 
 def results(text: str) -> tuple[np.ndarray, str]:
@@ -55,8 +44,6 @@ def test_shows_the_published_figures(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fresh_run_gives_the_committed_figures(name, tmp_path, home, genuine_dir):
     """The first of them trains on the 60,000 images; the others find its model."""
-    from probed_run import run_probed
-
     run = run_probed(name, "{}", tmp_path, home, "--data-dir", str(genuine_dir))
     matrix, accuracy = results(run.printed)
     committed = results(printed_by(read(name)))
