@@ -30,15 +30,16 @@ def batches(images: Images, size: int | None = None) -> Iterator[tuple[int, np.n
     if size is not None and size < 1:
         raise ValueError(f"batch_size is {size}, expected 1 or more.")
     pending: list[np.ndarray] = []
-    count = sent = 0
+    count, sent, form = 0, 0, None
     for piece in _pieces(images):
         most = size or max(1, BATCH_NUMBERS // max(1, math.prod(piece.shape[1:])))
         for start in range(0, len(piece), most):
             part = piece[start : start + most]
-            if pending and (count + len(part) > most or not _are_alike(pending[0], part)):
+            if pending and (count + len(part) > most or form != (part.dtype, part.shape[1:])):
                 yield sent, _joined(pending)
                 sent += count
                 pending, count = [], 0
+            form = part.dtype, part.shape[1:]
             pending.append(part)
             count += len(part)
     if pending:
@@ -132,10 +133,6 @@ def _as_rows(images: object) -> np.ndarray:
             "or (features,) for one image."
         )
     return array
-
-
-def _are_alike(part: np.ndarray, other: np.ndarray) -> bool:
-    return part.dtype == other.dtype and part.shape[1:] == other.shape[1:]
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -63,15 +63,8 @@ def build_inference_config(
 def find_script(
     entry_script: str | os.PathLike[str], source_directory: str | os.PathLike[str] | None = None
 ) -> tuple[Path, Path]:
-    """A scoring script, as it is named and where it lies; checked, and by default the tutorial's.
-
-    Raises
-    ------
-    DeploymentError
-        As `build_inference_config`.
-    """
-    script = Path(entry_script)
-    path = Path(source_directory or "", script)
+    """A scoring script as it is named, and where it lies: checked, by default the tutorial's."""
+    script, path = Path(entry_script), Path(source_directory or "", entry_script)
     if not path.is_file() and source_directory is None and str(script) == _OWN:
         script = path = tutorial_file(_OWN)
         print("There is no score.py in this folder: the service runs the tutorial's.")

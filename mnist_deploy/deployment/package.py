@@ -81,7 +81,11 @@ def package_service(
             deadline.call(package.wait_for_creation)
             deadline.call(package.save, str(context))
         shutil.copyfile(_HERE / "key_check.py", context / _APP / "gunicorn.conf.py")
-        _write_manifest(context / "kubernetes.yml", name, f"{name}:{models[0].version}")
+        template = Template((_HERE / "kubernetes.yml").read_text(encoding="utf-8"))
+        manifest, image = context / "kubernetes.yml", f"{name}:{models[0].version}"
+        manifest.touch(mode=0o600)  # it holds a key
+        key = secrets.token_urlsafe(32)
+        manifest.write_text(template.substitute(name=name, image=image, key=key), "utf-8")
         if target.exists():
             target.rmdir()
         context.replace(target)
@@ -92,10 +96,3 @@ def _name_of(model: Model) -> str:
     """A name that Kubernetes takes, for an image as well: ``sklearn-mnist``."""
     name = re.sub("[^a-z0-9]+", "-", model.name.lower()).strip("-")
     return (name if name[:1].isalpha() and len(name) > 2 else f"model-{name}")[:32].strip("-")
-
-
-def _write_manifest(path: Path, name: str, image: str) -> None:
-    template = Template((_HERE / "kubernetes.yml").read_text(encoding="utf-8"))
-    path.touch(mode=0o600)  # it holds a key
-    text = template.substitute(name=name, image=image, key=secrets.token_urlsafe(32))
-    path.write_text(text, encoding="utf-8")

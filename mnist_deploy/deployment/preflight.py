@@ -6,7 +6,6 @@ import ast
 import re
 import symtable
 from collections.abc import Sequence
-from functools import lru_cache
 from importlib.util import decode_source
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,30 +42,24 @@ def check_name(name: str) -> None:
 def check_script(script: Path) -> None:
     """Compile a scoring script, without running it, and find ``init`` and ``run`` in it."""
     try:
-        missing = _missing_functions(script.read_bytes(), str(script))
+        source = decode_source(script.read_bytes())
+        tree = ast.parse(source, script)
+        compile(tree, script, "exec", dont_inherit=True)
+        symbols = symtable.symtable(source, str(script), "exec").get_symbols()
     except (OSError, SyntaxError, ValueError) as error:
         raise DeploymentError(
             f"The scoring script {script} cannot be compiled: {error}. Mend it first: the service "
             "would end with the same error."
         ) from error
-    if missing:
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    if any(alias.name == "*" for node in imports for alias in node.names):
+        return
+    defined = {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()}
+    if missing := [function for function in ("init", "run") if function not in defined]:
         raise DeploymentError(
             f"The scoring script {script} does not define {' and '.join(missing)}. Expected are "
             "init(), which the service calls when it starts, and run(data), for every request."
         )
-
-
-@lru_cache(maxsize=8)  # a script is checked when it is configured, and again when it is deployed
-def _missing_functions(content: bytes, name: str) -> list[str]:
-    source = decode_source(content)
-    tree = ast.parse(source, name)
-    compile(tree, name, "exec", dont_inherit=True)
-    imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
-    if any(alias.name == "*" for node in imports for alias in node.names):
-        return []
-    symbols = symtable.symtable(source, name, "exec").get_symbols()
-    defined = {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()}
-    return [function for function in ("init", "run") if function not in defined]
 
 
 def check_version(model: Model, environment: Environment) -> None:
