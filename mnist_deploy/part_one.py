@@ -15,24 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from . import environments, models
 from .data import download_mnist, load_test_data, load_training_data
 from .data.files import find_files
-from .environments import (
-    ENVIRONMENT_NAME,
-    build_scoring_environment,
-    fetch_environment,
-    pinned_version,
-)
 from .errors import EnvironmentNotFound, MnistDeployError
-from .models import (
-    MODEL_FILE,
-    MODEL_NAME,
-    find_model,
-    loads_here,
-    passing_folder,
-    sha256_of,
-    trained_with,
-)
 from .sdk import ANSWER_LIMIT, TRANSFER_LIMIT, Deadline, asking
 
 if TYPE_CHECKING:
@@ -73,7 +59,7 @@ def prepare_workspace(
     WorkspaceError
         The workspace does not answer, or does not take what is registered.
     """
-    model = find_model(ws, MODEL_NAME)
+    model = models.find_model(ws, models.MODEL_NAME)
     if model is None or (_was_trained_here(model) and not _is_current(model, data_dir)):
         model = _train_and_register(ws, data_dir, regularization)
     _prepare_environment(ws, model)
@@ -88,7 +74,7 @@ def _is_current(model: Model, data_dir: str | os.PathLike[str]) -> bool:
     """Whether nothing better than this registered model can be trained now."""
     files, trained_on = find_files(data_dir), model.properties["data"].split(":")[0]
     has_better = files is not None and files.kind not in ("sample", trained_on)
-    return not has_better and loads_here(model.properties["scikit-learn"])
+    return not has_better and models.loads_here(model.properties["scikit-learn"])
 
 
 def _train_and_register(
@@ -99,25 +85,25 @@ def _train_and_register(
 
     files = download_mnist(data_dir)
     images, labels = load_training_data(data_dir)
-    print(f"Training {MODEL_NAME} on {len(labels):,} images.")
+    print(f"Training {models.MODEL_NAME} on {len(labels):,} images.")
     classifier = fit_model(images, labels, regularization)
     accuracy = classifier.score(*load_test_data(data_dir))
     # The SDK registers no file from outside the working directory.
-    with asking(ws, "register the model"), passing_folder(".") as folder:
-        path = folder / MODEL_FILE
+    with asking(ws, "register the model"), models.passing_folder(".") as folder:
+        path = folder / models.MODEL_FILE
         joblib.dump(classifier, path)
         model = Deadline(TRANSFER_LIMIT).call(
             Model.register,
             ws,
             model_path=os.path.relpath(path),
-            model_name=MODEL_NAME,
+            model_name=models.MODEL_NAME,
             tags={"data": "MNIST", "method": "sklearn"},
             description="One-vs-rest logistic regression on MNIST",
             properties={
                 "scikit-learn": installed_version("scikit-learn"),
                 "accuracy": f"{accuracy:.4f}",
                 "data": f"{files.kind}: {len(labels)} images",
-                "sha256": sha256_of(path),
+                "sha256": models.sha256_of(path),
             },
         )
     print(f"Registered model {model.id}, accuracy {accuracy:.4f} on the test images.")
@@ -125,12 +111,12 @@ def _train_and_register(
 
 
 def _prepare_environment(ws: Workspace, model: Model) -> None:
-    trained = trained_with(model)
+    trained = models.trained_with(model)
     with suppress(EnvironmentNotFound):
-        pinned = pinned_version(fetch_environment(ws), "scikit-learn")
+        pinned = environments.pinned_version(environments.fetch_environment(ws), "scikit-learn")
         if pinned == trained or not _was_trained_here(model):
             return
-    environment = build_scoring_environment(ENVIRONMENT_NAME, scikit_learn=trained)
+    environment = environments.build_scoring_environment(scikit_learn=trained)
     with asking(ws, "register the environment"):
         environment = Deadline(ANSWER_LIMIT).call(environment.register, ws)
     print(f"Registered environment {environment.name}:{environment.version}.")
