@@ -6,6 +6,8 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,34 +147,33 @@ def connect_locally(how: str, why: str) -> Any:
 
 
 def _connect_azure(file: Path, auth: AbstractAuthentication | None) -> Workspace:
-    subscription, group, name = read_config(file)
-    auth = auth or choose_authentication()
     from azureml.core import Workspace
 
-    try:
-        workspace = Deadline(ANSWER_LIMIT).call(
+    subscription, group, name = read_config(file)
+    auth = auth or choose_authentication()
+    with reaching(name, file, "connect_workspace"):
+        return Deadline(ANSWER_LIMIT).call(
             Workspace.get, name, auth=auth, subscription_id=subscription, resource_group=group
         )
+
+
+@contextmanager
+def reaching(name: str, file: Path, call: str) -> Iterator[None]:
+    """Say that a workspace on Azure was reached; or why not, and what to look at."""
+    try:
+        yield
     except Exception as error:  # the SDK raises its own, azure-core's, msrest's and requests'
-        raise cannot_be_reached(name, file, error) from error
+        why = reason(error)
+        advice = "Check the network, and your access to the workspace."
+        if "not found" in why:
+            advice = "Check workspace_name and resource_group in that file."
+        elif re.search(r"\bsubscription\b", why):
+            advice = "Check subscription_id in that file, and with whom you are logged in."
+        raise WorkspaceError(
+            f"The workspace {name!r} that {file} names cannot be reached: {why} {advice} "
+            f"Or use {call}(local=True)."
+        ) from error
     print(f"Azure workspace {name!r} (config: {_short(file)}).")
-    return workspace
-
-
-def cannot_be_reached(
-    name: str, file: Path, error: Exception, call: str = "connect_workspace"
-) -> WorkspaceError:
-    """Why a workspace on Azure was not reached, and what to look at."""
-    why = reason(error)
-    advice = "Check the network, and your access to the workspace."
-    if "not found" in why:
-        advice = "Check workspace_name and resource_group in that file."
-    elif re.search(r"\bsubscription\b", why):
-        advice = "Check subscription_id in that file, and with whom you are logged in."
-    return WorkspaceError(
-        f"The workspace {name!r} that {file} names cannot be reached: {why} {advice} "
-        f"Or use {call}(local=True)."
-    )
 
 
 def choose_authentication() -> AbstractAuthentication:

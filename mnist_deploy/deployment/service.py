@@ -175,10 +175,8 @@ def _read_log(service: Webservice, error: Exception) -> str:
     if build_log := _BUILD_LOG.search(str(error)):
         answer = requests.get(build_log[1], timeout=_LOG_LIMIT)
         answer.raise_for_status()
-        log = answer.text
-    else:
-        log = Deadline(_LOG_LIMIT).call(service.get_logs, num_lines=LOG_LINES)
-    return log or ""
+        return answer.text
+    return Deadline(_LOG_LIMIT).call(service.get_logs, num_lines=LOG_LINES) or ""
 
 
 def _advice(kind: type[DeploymentError], logs: str, again: str) -> str:
@@ -187,10 +185,8 @@ def _advice(kind: type[DeploymentError], logs: str, again: str) -> str:
         mend = "The environment must install it" if "ModuleNotFound" in found[0] else "Mend that"
         return f"The first error: {found[0]}\n{mend}, then {again}."
     if kind is DeploymentTimeout:
-        return (
-            "No error is told there: init() may only need more time. Pass a longer timeout, and "
-            f"{again}."
-        )
+        may_be_slow = "No error is told there: init() may only need more time."
+        return f"{may_be_slow} Pass a longer timeout, and {again}."
     return f"Mend what is named above, then {again}."
 
 

@@ -19,7 +19,7 @@ from ..deployment.preflight import check_version
 from ..deployment.service import LOG_LINES, deploying
 from ..errors import AuthenticationFailed, DeploymentError, ServiceUnavailable, WorkspaceError
 from ..sdk import ANSWER_LIMIT, Deadline, reason
-from ..workspace import cannot_be_reached, choose_workspace, connect_locally, read_config
+from ..workspace import choose_workspace, connect_locally, reaching, read_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,12 +77,9 @@ def connect_client(
 
         credential = DefaultAzureCredential()
     subscription, group, name = read_config(file)
-    try:
+    with reaching(name, file, "connect_client"):
         client = MLClient(credential, subscription, group, name)
         Deadline(ANSWER_LIMIT).call(client.workspaces.get, name)
-    except Exception as error:
-        raise cannot_be_reached(name, file, error, "connect_client") from error
-    print(f"Azure workspace {name!r} (config: {file}).")
     return client
 
 
@@ -133,11 +130,7 @@ def deploy_to_endpoint(
     DeploymentError, DeploymentTimeout
         As `deploy_to_aci`; or a name or a share of the traffic is none.
     """
-    from azure.ai.ml.entities import (
-        CodeConfiguration,
-        ManagedOnlineDeployment,
-        ManagedOnlineEndpoint,
-    )
+    from azure.ai.ml import entities
     from azure.core.exceptions import ResourceNotFoundError
 
     # Which says that it looks for the endpoint, and advises larger machines.
@@ -149,18 +142,18 @@ def deploy_to_endpoint(
         try:
             endpoint = deadline.call(client.online_endpoints.get, name)
         except ResourceNotFoundError:
-            endpoint = ManagedOnlineEndpoint(name=name, auth_mode="key")
+            endpoint = entities.ManagedOnlineEndpoint(name=name, auth_mode="key")
             endpoint = finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
         shares = _share(endpoint.traffic, deployment, traffic)
         folder = Path(parent, "code")  # SDK v2 uploads folders: one with the script alone
         folder.mkdir()
         shutil.copyfile(script, folder / script.name)
-        wanted = ManagedOnlineDeployment(
+        wanted = entities.ManagedOnlineDeployment(
             name=deployment,
             endpoint_name=name,
             model=model.id,
             environment=environment.id,
-            code_configuration=CodeConfiguration(code=str(folder), scoring_script=script.name),
+            code_configuration=entities.CodeConfiguration(str(folder), script.name),
             instance_type=instance_type,
             instance_count=instance_count,
         )
