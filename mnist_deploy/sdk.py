@@ -31,7 +31,11 @@ for _name in ("azureml", "azure", "msal", "msrest", "cli"):
 _TICK, _PAUSE = 1.0, 2.0  # seconds
 _LISTED = 10  # names in an error message
 _ANSWER = re.compile(r'"message"\s*:\s*("(?:[^"\\]|\\.)+")')
-_NO_CONNECTION = re.compile(r"host='([^']+)', port=(\d+).*?(?:\[Errno -?\d+\] ([\w ]+)|$)", re.S)
+_NO_CONNECTION = re.compile(  # as requests tells it, and as azure-core does
+    r"host='([^']+)', port=(\d+)\): (?:Max retries exceeded|Failed to establish a new connection)"
+    r".*?(?:\[Errno -?\d+\] ([\w ]+)|$)",
+    re.S,
+)
 _SIGNATURE = re.compile(r"\?[^\s'\")]*\bsig=[^\s'\")]*")
 
 
@@ -97,7 +101,7 @@ def reason(error: BaseException) -> str:
             text = json.loads(answer[1], strict=False)
         except ValueError:  # the SDK has unescaped it before
             text = answer[1].strip('"')
-    elif "Max retries exceeded" in text and (found := _NO_CONNECTION.search(text)):
+    elif found := _NO_CONNECTION.search(text):
         why = found[3] or "no connection"
         text = f"{found[1]}:{found[2]} cannot be reached ({why}); connect to the workspace again"
     text = " ".join(_SIGNATURE.sub("", text).split()) or type(error).__name__

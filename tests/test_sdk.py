@@ -93,6 +93,13 @@ def test_ctrl_c_ends_the_waiting():
             requests.HTTPError("403 for url: https://x.blob/a.pkl?sv=1&sig=S3CRET&se=2 (end)"),
             "403 for url: https://x.blob/a.pkl (end).",
         ),
+        (
+            Exception(
+                "HTTPSConnection(host='127.0.0.1', port=9): Failed to establish a new connection: "
+                "[Errno 111] Connection refused"
+            ),
+            "127.0.0.1:9 cannot be reached (Connection refused); connect to the workspace again.",
+        ),
     ],
 )
 def test_reason_is_one_readable_line(error, said):
