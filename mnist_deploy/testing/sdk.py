@@ -2,12 +2,13 @@
 
 Models, environments and services of a mocked workspace are the SDK's own objects; its checks
 are its own, and so are its exceptions: only where it would open a connection is somebody else.
-Everything is autospecced. What belongs to another workspace goes its ordinary way.
+What users call is autospecced. What belongs to another workspace goes its ordinary way.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timezone
@@ -29,6 +30,7 @@ from azureml._restclient.models_client import ModelsClient
 from azureml._restclient.service_context import ServiceContext
 from azureml.core import Environment, Model, Webservice, Workspace
 from azureml.core.authentication import AbstractAuthentication
+from azureml.core.conda_dependencies import CondaDependencies
 from azureml.core.model import InferenceConfig
 from azureml.core.webservice import AciWebservice, AksWebservice
 from azureml.exceptions import WebserviceException
@@ -83,6 +85,7 @@ SHORTCUTS: dict[Any, dict[str, str]] = {
     ClientBase: {"_get_retry_delay": "no pause before the SDK repeats a request"},
     TrackingInfoRegistry: {"gather_all": "no git is run when a model is registered"},
     InferenceConfig: {"validation_script_content": "a script is parsed once, not in each test"},
+    CondaDependencies: {"serialize_to_string": "packages are written as YAML once, likewise"},
     azureml.core.webservice.webservice: {"time": "no time passes in wait_for_deployment"},
 }
 # What the SDK asks of a workspace beside its public properties.
@@ -94,12 +97,12 @@ WORKSPACE_PARTS = {
 }
 CONTEXT_PARTS = {
     "get_auth": "the log-in of the REST clients",
-    "_get_workspace_scope": "the path of environments",
     "_get_api_url": "the host of clusters, where they are asked for",
     "_get_modelmanagement_restclient": "the host of models and services",
     "_get_assets_restclient": "the host of models and services",
     "_get_artifacts_restclient": "the host of uploads",
     "_get_environment_restclient": "the host of environments",
+    "_get_shared_session": "the session of uploads",
 }
 # What the SDK asks of a log-in.
 LOGIN_PARTS = {
@@ -130,6 +133,47 @@ class MockedWorkspace(Workspace):
         raise NotImplementedError
 
 
+class MockedLogin(AbstractAuthentication):
+    """What the SDK asks of a log-in; nobody is asked for it."""
+
+    def __init__(self) -> None:
+        pass
+
+    def get_authentication_header(self) -> dict[str, str]:
+        return {"Authorization": "Bearer mocked"}
+
+    def _get_cloud_type(self) -> Any:
+        return SimpleNamespace(endpoints=SimpleNamespace(resource_manager=URL))
+
+
+class MockedContext(ServiceContext):
+    """What the SDK asks of a service context: where everything is, and the log-in."""
+
+    subscription_id = IDENTITY["subscription_id"]
+    resource_group_name = IDENTITY["resource_group"]
+    workspace_name = IDENTITY["name"]
+
+    def __init__(self) -> None:
+        retries = SimpleNamespace(policy=SimpleNamespace())  # which the SDK sets, and nobody reads
+        config = SimpleNamespace(base_url=URL, retry_policy=retries)
+        self._rest_client = SimpleNamespace(config=config)
+
+    def get_auth(self) -> MockedLogin:
+        return MockedLogin()
+
+    def _get_api_url(self) -> str:
+        return URL
+
+    def _give_rest_client(self, *_: Any, **__: Any) -> Any:
+        return self._rest_client
+
+    def _get_shared_session(self, **_: Any) -> Any:
+        return None
+
+    _get_modelmanagement_restclient = _get_assets_restclient = _give_rest_client
+    _get_artifacts_restclient = _get_environment_restclient = _give_rest_client
+
+
 class RestClients(Protocol):
     """What answers in the place of the SDK's: objects with the methods above."""
 
@@ -149,10 +193,9 @@ def replaced(
     make_client : callable
         Makes what those get who connect with SDK v2.
     """
-    workspace, context, login = _doubles()
-    for double in (workspace, context, login):
-        forget(double)
-    _equip_workspace(workspace, context, login, cloud)
+    workspace = _workspace_double()
+    forget(workspace)
+    context = _equip_workspace(workspace, cloud)
     with ExitStack() as patches:
         for each in (
             *_rest_clients(answering, context),
@@ -217,6 +260,7 @@ def _shortcuts(clock: Clock) -> Iterator[Patch]:
     yield _replace(ClientBase, "_get_retry_delay", lambda *_, **__: 0.0)
     yield _replace(TrackingInfoRegistry, "gather_all", lambda *_, **__: {})
     yield _replace(InferenceConfig, "validation_script_content", _parsed_once())
+    yield _replace(CondaDependencies, "serialize_to_string", _written_once())
     yield patch.object(Deadline, "call", _call_at_once(clock))
     ours = (mnist_deploy.sdk, mnist_deploy.client.endpoint)
     for waiting in (azureml.core.webservice.webservice, *ours):
@@ -250,6 +294,21 @@ def _parsed_once() -> Callable:
 
 
 _parsed: set[bytes | None] = set()  # scripts without mistakes
+
+
+def _written_once() -> Callable:
+    genuine = CondaDependencies.serialize_to_string
+
+    def write(dependencies: CondaDependencies) -> str:
+        key = json.dumps(dependencies.as_dict())
+        if key not in _written:
+            _written[key] = genuine(dependencies)
+        return _written[key]
+
+    return write
+
+
+_written: dict[str, str] = {}
 
 
 def _connecting(workspace: Any, make_client: Callable[[], Any]) -> Iterator[Patch]:
@@ -300,8 +359,8 @@ def double_of(owner: type, name: str) -> Any:
 
 
 @cache
-def _doubles() -> tuple[Any, Any, Any]:
-    """Workspace, service context and log-in: made once, 15 ms for a hundred methods."""
+def _workspace_double() -> Any:
+    """Made once: it has a hundred methods."""
     workspace = create_autospec(MockedWorkspace, instance=True, spec_set=True)
     kind: Any = type(workspace)  # of this one mock
     kind.__repr__ = lambda _: "<mocked workspace>"
@@ -312,22 +371,27 @@ def _doubles() -> tuple[Any, Any, Any]:
             setattr(kind, name, attribute)
         elif isinstance(attribute, property) and name not in given:
             setattr(kind, name, property(refuse(f"Workspace.{name}")))
-    login = create_autospec(AbstractAuthentication, instance=True)
-    login.get_authentication_header.side_effect = lambda: {"Authorization": "Bearer mocked"}
-    login._get_cloud_type.return_value.endpoints.resource_manager = URL
-    return workspace, _context(login), login
+    return workspace
 
 
-def _equip_workspace(workspace: Any, context: Any, login: Any, cloud: MockedCloud) -> None:
+def _equip_workspace(workspace: Any, cloud: MockedCloud) -> ServiceContext:
+    login, context = MockedLogin(), MockedContext()
     parts = {"_auth": login, "_auth_object": login, "service_context": context}
     parts["_subscription_id"] = IDENTITY["subscription_id"]
     for name, value in {**IDENTITY, **parts, "cloud": cloud}.items():
         setattr(workspace, name, value)
-    for name in dir(Workspace):
-        if not name.startswith("__") and callable(getattr(Workspace, name)):
-            method, refusal = getattr(workspace, name), refuse(f"Workspace.{name}")
-            if method.side_effect is not refusal:  # at first, and where a test has changed it
-                method.return_value, method.side_effect = DEFAULT, refusal
+    for method, refusal in _refusals():
+        if method.side_effect is not refusal:  # at first, and where a test has changed it
+            method.return_value, method.side_effect = DEFAULT, refusal
+    return context
+
+
+@cache
+def _refusals() -> list[tuple[Any, Callable[..., Any]]]:
+    """The methods of the workspace, and what each of them raises."""
+    names = [name for name in dir(Workspace) if not name.startswith("__")]
+    methods = [name for name in names if callable(getattr(Workspace, name))]
+    return [(getattr(_workspace_double(), x), refuse(f"Workspace.{x}")) for x in methods]
 
 
 @cache
@@ -336,16 +400,3 @@ def refuse(what: str) -> Callable[..., Any]:
         raise not_simulated(what)
 
     return refuse
-
-
-def _context(login: Any) -> Any:
-    context = create_autospec(ServiceContext, instance=True)
-    context.subscription_id = IDENTITY["subscription_id"]
-    context.resource_group_name = IDENTITY["resource_group"]
-    context.workspace_name = IDENTITY["name"]
-    rest_client = Mock()
-    rest_client.config.base_url = URL
-    given = {"get_auth": login, "_get_workspace_scope": SCOPE, "_get_api_url": URL}
-    for name in CONTEXT_PARTS:
-        getattr(context, name).return_value = given.get(name, rest_client)
-    return context

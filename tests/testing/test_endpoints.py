@@ -113,7 +113,7 @@ class TestCloud:
         cloud.never_finish(service="digits/blue")
         for _ in range(2):
             before = cloud.clock.slept
-            with pytest.raises(DeploymentTimeout, match="Its state is Updating"):
+            with pytest.raises(DeploymentTimeout, match="state is Updating"):
                 deploy(mocked_client, timeout=1800)
             assert cloud.clock.slept - before == pytest.approx(1800, abs=1)
         cloud.recover()

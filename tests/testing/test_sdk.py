@@ -52,34 +52,39 @@ def walk(tmp_path_factory):
         ComputeTarget.create(ws, "cluster", AksCompute.provisioning_configuration()).delete()
         doubles = {f"{owner.__name__}.{name}": sdk.double_of(owner, name) for owner, name in USES}
         used = {name for name, double in doubles.items() if double.called}
-        used |= {name for name in sdk.CONTEXT_PARTS if getattr(ws.service_context, name).called}
-        used |= {name for name in sdk.LOGIN_PARTS if getattr(ws._auth, name).called}
         used |= {"time"} if slept > services.HELD else set()
     return used
 
 
-@pytest.mark.parametrize("name", [f"{owner.__name__}.{name}" for owner, name in USES])
+@pytest.mark.parametrize("name", [*(f"{owner.__name__}.{name}" for owner, name in USES), "time"])
 def test_the_sdk_uses_what_is_replaced(walk, name):
     assert name in walk
 
 
-@pytest.mark.parametrize("name", [*sdk.CONTEXT_PARTS, *sdk.LOGIN_PARTS, "time"])
-def test_the_sdk_asks_for_what_is_given(walk, name):
-    assert name in walk
+PARTS = [
+    *(("workspace", name) for name in sdk.WORKSPACE_PARTS),
+    *((sdk.MockedContext, name) for name in sdk.CONTEXT_PARTS),
+    *((sdk.MockedLogin, name) for name in sdk.LOGIN_PARTS),
+]
 
 
-@pytest.mark.parametrize("part", sdk.WORKSPACE_PARTS)
-def test_the_sdk_needs_each_part_of_the_workspace(mocked_workspace, deploy, part):
-    configuration = AksCompute.attach_configuration("group", "theirs")
-
+@pytest.mark.parametrize(("owner", "part"), PARTS, ids=str)
+def test_the_sdk_needs_each_part(mocked_workspace, deploy, monkeypatch, owner, part):
     def use(name):
         deploy(mocked_workspace, name)
-        attached = ComputeTarget.attach(mocked_workspace, name, configuration)
-        assert "/None/" not in attached.cluster_resource_id
+        for make, configuration in (
+            (ComputeTarget.attach, AksCompute.attach_configuration("group", "theirs")),
+            (ComputeTarget.create, AksCompute.provisioning_configuration()),
+        ):
+            made = make(mocked_workspace, f"{name}-{make.__name__}", configuration)
+            assert "/None/" not in str(made.cluster_resource_id)
 
     use("whole")
-    setattr(mocked_workspace, part, None)
-    with pytest.raises((AttributeError, md.MnistDeployError, AssertionError)):
+    if owner == "workspace":
+        monkeypatch.setattr(mocked_workspace, part, None)
+    else:
+        monkeypatch.delattr(owner, part)
+    with pytest.raises((AttributeError, TypeError, md.MnistDeployError, AssertionError)):
         use("half")
 
 
