@@ -211,7 +211,7 @@ def declared() -> set[str]:
     if not pyproject.is_file():
         pytest.skip("installed from a wheel: no pyproject.toml")
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["v2"]]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["sdk-v2"]]
     return {canonicalize_name(Requirement(line).name) for line in lines}
 
 

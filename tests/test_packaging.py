@@ -12,6 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 
 import mnist_deploy
 from mnist_deploy.tutorial import tutorial_file
@@ -55,7 +56,7 @@ def test_an_installed_wheel_finds_the_tutorials_files(site, tmp_path):
         "for name in sys.argv[2:]: print(tutorial_file(name))\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", program, str(site), *FILES],
+        [sys.executable, "-B", "-c", program, str(site), *FILES],
         cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     found = [Path(line) for line in run.stdout.splitlines()]
@@ -83,6 +84,13 @@ def test_a_file_of_that_name_elsewhere_is_no_file_of_the_tutorial():
 
 def test_the_version_is_said_once(project):
     assert project["version"] == mnist_deploy.__version__ == metadata.version("mnist-deploy")
+
+
+def test_no_extra_is_named_like_a_version(project):
+    """Else pip 24.1 to 25.3 compares it with one, and installs nothing."""
+    for extra in project["optional-dependencies"]:
+        with pytest.raises(InvalidVersion):
+            Version(extra)
 
 
 def test_the_containers_pins_lie_within_the_packages_bounds(project):

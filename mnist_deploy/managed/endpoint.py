@@ -66,8 +66,8 @@ def connect_client(
         from azure.ai.ml import MLClient
     except ImportError as error:
         raise WorkspaceError(
-            "SDK v2 is not installed. Run pip install 'mnist-deploy[v2]', which asks for all of it "
-            "at once: added afterwards, pip takes packages that the rest does not admit."
+            "SDK v2 is not installed. Run pip install 'mnist-deploy[sdk-v2]', which asks for all "
+            "of it at once: added afterwards, pip takes packages that the rest does not admit."
         ) from error
     if file is None:
         return connect_locally("connect_client", why)

@@ -116,7 +116,7 @@ def test_a_missing_function_is_named(script, source, missing):
         (b"def init():\nreturn 1", "line 2"),
         (b"def run(a, a): ...", "duplicate (argument|parameter) 'a'"),
         (b"return 1", "return.* outside function"),
-        (b"\xff\xfe\x00", "encoding"),
+        (b"\xff\xfe\x00", "encoding|null byte"),
         (b"def init(): ...\0", "null byte"),
         (b"print 'Python 2'", "Missing parentheses"),
     ],

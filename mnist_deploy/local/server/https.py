@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ class HttpsServer(ThreadedWSGIServer):
     def __init__(self, folder: Path, port: int = 0) -> None:
         super().__init__("127.0.0.1", port, None, QuietHandler)  # type: ignore[arg-type]
         self.ssl_context = create_server_context(folder)
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """As werkzeug does, but not of a client that goes away in the middle of an answer."""
+        if not isinstance(sys.exc_info()[1], ssl.SSLError):
+            super().log(type, message, *args)
 
     def finish_request(self, connection: Any, address: Any) -> None:
         connection.settimeout(GREETING_LIMIT)

@@ -42,7 +42,8 @@ def deviations(kind: type[Model], answer: dict[str, Any], path: str) -> Iterator
 def values_of(kind: type[Model], name: str) -> set[str]:
     """What an enumeration allows; empty for any other field."""
     annotations = [inspect.get_annotations(each).get(name) for each in kind.__mro__]
-    named = re.search(r"Union\[str, .*_models\.(\w+)", str(next(filter(None, annotations), "")))
+    annotation = str(next(filter(None, annotations), ""))
+    named = re.search(r"(?:Union\[str,|^str \|) .*_models\.(\w+)", annotation)
     return {each.value for each in getattr(rest, named[1])} if named else set()
 
 
