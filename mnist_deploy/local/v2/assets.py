@@ -98,7 +98,7 @@ def is_archived(versions: list[Asset]) -> bool:
 
 def describe_container(plural: str, versions: list[Asset]) -> Document:
     newest = versions[0]
-    numbers = [int(each.version) for each in versions if str(each.version).isdigit()]
+    numbers = [int(each.version) for each in versions if str(each.version).isdecimal()]
     properties = {
         "description": newest.description,
         "tags": newest.tags,

@@ -178,10 +178,10 @@ def test_instances_come_and_go_under_load_and_no_request_is_lost(client, deploy,
     answers: list[int | str] = []
     over = threading.Event()
 
-    def load() -> None:
+    def load(client) -> None:
         while not over.is_set():
             try:
-                answer = requests.post(made.scoring_uri, "{}", headers=headers, timeout=30)
+                answer = client.post(made.scoring_uri, "{}", headers=headers, timeout=30)
                 answers.append(answer.json() if answer.status_code == 200 else answer.text)
             except requests.RequestException as error:
                 answers.append(repr(error))
@@ -195,7 +195,8 @@ def test_instances_come_and_go_under_load_and_no_request_is_lost(client, deploy,
         log = client.online_deployments.get_logs("blue", "scales", lines=100)
         return len(set(answers[before:])), log.count("--- replica ")
 
-    clients = [threading.Thread(target=load) for _ in range(4)]
+    kept = [requests.Session() for _ in range(2)]  # connections that stay, beside new ones
+    clients = [threading.Thread(target=load, args=[each]) for each in (*kept, requests, requests)]
     for each in clients:
         each.start()
     try:
@@ -204,6 +205,8 @@ def test_instances_come_and_go_under_load_and_no_request_is_lost(client, deploy,
         over.set()
         for each in clients:
             each.join()
+        for each in kept:
+            each.close()
         client.online_endpoints.begin_delete("scales").result()
     assert [each for each in answers if not isinstance(each, int)] == []
     assert len(set(answers)) == 3  # the first has stayed, and nothing was started anew
