@@ -57,7 +57,7 @@ def deploy_service(
     check_deployment(name, models, inference_config)
     deadline, service = Deadline(timeout), None
 
-    def read_state() -> str | None:
+    def read_state(_: Exception) -> str | None:
         if service is None:
             return None
         with suppress(Exception):  # whatever it is, it must not hide the failure itself
@@ -133,7 +133,7 @@ def deploying(
     name: str,
     what: str,
     deadline: Deadline,
-    read_state: Callable[[], str | None],
+    read_state: Callable[[Exception], str | None],
     read_log: Callable[[Exception], str],
     *,
     left: str,
@@ -156,7 +156,7 @@ def deploying(
         kind, outcome = DeploymentError, "could not be deployed"
         if not deadline.left():
             kind, outcome = DeploymentTimeout, f"was not healthy within {deadline.seconds:g} s"
-        state, logs = read_state(), ""
+        state, logs = read_state(error), ""
         if state is None:
             raise kind(f"{what} {outcome}: {reason(error)}") from error
         told = f"{what} {outcome}; its state is {state}. {reason(error)}"

@@ -200,10 +200,12 @@ def rolling_out(
 ) -> AbstractContextManager[None]:
     """Show that a deployment is made, and say all that is known of one that failed."""
 
-    def read_state() -> str | None:
+    def read_state(error: Exception) -> str | None:
+        if (getattr(error, "status_code", None) or 0) >= 400:
+            return None  # it was refused: what is there now is of an earlier run
         try:
             found = Deadline(_LOG_LIMIT).call(client.online_deployments.get, deployment, name)
-        except Exception:  # it was refused before there was one
+        except Exception:
             return None
         return str(getattr(found.provisioning_state, "value", found.provisioning_state))
 

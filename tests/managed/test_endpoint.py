@@ -83,6 +83,12 @@ def test_a_model_is_deployed_called_rolled_over_and_deleted(client, model, envir
     assert failure.value.state == "Failed"
     assert "ImportError: torn" in failure.value.logs
     assert "The first error: ImportError: torn\nMend that, then deploy again." in str(failure.value)
+    with pytest.raises(DeploymentError, match=r"not be deployed: 'large' is no VM size") as failure:
+        deploy_to_endpoint(
+            client, model, environment, name="managed", deployment="red", traffic=0,
+            instance_type="large",
+        )  # fmt: skip
+    assert failure.value.logs == ""  # and not that of the try before
 
     with pytest.raises(ScriptFailed):
         call_endpoint(client, endpoint, np.zeros((1, 7)))
