@@ -35,19 +35,15 @@ class Sections:
     """Prints each section's heading when its first cell starts, and the time it took."""
 
     def __init__(self, notebook: nbformat.NotebookNode) -> None:
-        self._of_cell: list[str] = []
-        heading = "Beginning"
-        for cell in notebook.cells:
-            if cell.cell_type == "markdown":
-                heading = (re.findall(r"^## (.+)$", cell.source, re.M) or [heading])[0]
-            self._of_cell.append(heading)
         self.current = ""
-        self._began = 0.0
+        self._cells, self._began = notebook.cells, 0.0
 
     def start(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
-        if self._of_cell[cell_index] != self.current and cell.cell_type == "code":
+        above = [each.source for each in self._cells[:cell_index] if each.cell_type == "markdown"]
+        headings = ["Beginning", *re.findall(r"^## (.+)$", "\n".join(above), re.M)]
+        if headings[-1] != self.current and cell.cell_type == "code":
             self.end()
-            self.current, self._began = self._of_cell[cell_index], time.monotonic()
+            self.current, self._began = headings[-1], time.monotonic()
             print(f"{self.current:<40}", end="", flush=True)
 
     def end(self) -> None:
