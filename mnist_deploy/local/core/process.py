@@ -172,6 +172,7 @@ class ScoringProcess:
             end_family(self._mark, self.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+        self._process.kill()  # a fork that was made just now leads no group yet
         self._process.wait()
         end_family(self._mark, self.pid)
         os.close(self._line)

@@ -84,6 +84,21 @@ def test_it_scores_until_it_is_stopped(build):
     container.stop()
 
 
+def test_it_is_stopped_while_its_process_is_being_forked(build, monkeypatch):
+    def no_such_group(*_: int) -> None:  # as before the fork has made one of its own
+        raise ProcessLookupError
+
+    container, _ = build("import time\ndef init(): time.sleep(600)\ndef run(raw): pass")
+    with ThreadPoolExecutor(2) as pool:
+        starting = pool.submit(container.start)
+        until(lambda: family(container))
+        processes = family(container)
+        monkeypatch.setattr(os, "killpg", no_such_group)
+        pool.submit(container.stop).result(20)
+        assert starting.result() == "it was stopped"
+    until(lambda: all_gone(processes), 2)
+
+
 def test_it_sees_nothing_of_the_environment_around_it(build, monkeypatch):
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "not for scripts")
     script = "import os\ndef init(): pass\ndef run(raw): return dict(os.environ)\n"
