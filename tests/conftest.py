@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +15,16 @@ from mnist_deploy.data import load_test_data, load_training_data, write_sample
 matplotlib.use("Agg")
 
 GENUINE_DIR = Path(__file__).resolve().parents[2] / "shared" / "mnist"
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as it is in the foreground, here and in what is started: jobs of a shell ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # hypothesis is called back by it, and there an interrupt would be lost
+    yield
+    gc.enable()
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

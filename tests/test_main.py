@@ -57,7 +57,7 @@ def test_a_dying_kernel_is_told(tmp_path):
 
 
 @pytest.mark.processes
-def test_ctrl_c_ends_it_and_its_kernel(tmp_path):
+def test_ctrl_c_ends_it_and_its_kernel(tmp_path, interruptible):
     endless = notebook("## Wait", "import os; print(os.getpid())", "while True: pass")
     nbformat.write(endless, tmp_path / "endless.ipynb")
     command = [sys.executable, "-m", "mnist_deploy", "--notebook", "endless.ipynb"]

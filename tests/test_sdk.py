@@ -53,7 +53,7 @@ def test_ticks_while_it_waits():
     assert len(ticks) == 1
 
 
-def test_ctrl_c_ends_the_waiting():
+def test_ctrl_c_ends_the_waiting(interruptible):
     """In a process of its own, which a signal interrupts as a terminal would."""
     program = (
         "import threading, signal, os\n"

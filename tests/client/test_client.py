@@ -397,9 +397,7 @@ def test_an_iterable_is_read_in_the_thread_that_passed_it():
 
 
 @pytest.mark.parametrize("wrong", ["the images", "an image", "the service", "Ctrl-C"])
-def test_whatever_ends_a_call_leaves_nothing_running(wrong):
-    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # as in the background
-
+def test_whatever_ends_a_call_leaves_nothing_running(wrong, interruptible):
     def pieces():
         yield from [PIXELS / 255.0] * 3
         if wrong == "the images":
@@ -415,13 +413,10 @@ def test_whatever_ends_a_call_leaves_nothing_running(wrong):
 
     told = {"the images": LookupError, "an image": ValueError, "the service": ScriptFailed}
     before = set(threading.enumerate())
-    try:
-        with Script(answer) as script:
-            with pytest.raises(told.get(wrong, KeyboardInterrupt)) as raised:
-                post_images(script.uri, pieces(), batch_size=3)
-            left = [each.name for each in set(threading.enumerate()) - before]
-    finally:
-        signal.signal(signal.SIGINT, ignored)
+    with Script(answer) as script:
+        with pytest.raises(told.get(wrong, KeyboardInterrupt)) as raised:
+            post_images(script.uri, pieces(), batch_size=3)
+        left = [each.name for each in set(threading.enumerate()) - before]
     assert not any("ThreadPool" in name for name in left)
     assert raised.tb  # which holds the frames, and what lives in them
 

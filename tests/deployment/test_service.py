@@ -233,12 +233,10 @@ def test_a_service_that_fails_after_it_was_healthy(mocked_workspace, monkeypatch
 
 
 @pytest.mark.processes
-def test_ctrl_c_ends_the_waiting_and_says_what_is_left(ws, workspace_home, model):
+def test_ctrl_c_ends_the_waiting_and_says_what_is_left(ws, workspace_home, model, interruptible):
     """In a process of its own, interrupted while its service starts."""
     configure(HANGING)
     program = f"""
-        import signal
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background
         from mnist_deploy import *
         ws = connect_workspace(local=True)
         from azureml.core import Environment
