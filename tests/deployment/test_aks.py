@@ -40,14 +40,11 @@ def deploy(ws, name: str = "svc", *, cluster="cluster", overwrite: bool = False,
 # How large it is
 
 
-def test_a_replica_is_as_large_as_a_container_instance():
+def test_a_replica_is_as_large_as_a_container_instance_and_may_follow_the_load():
     config = md.build_aks_config(0.5, 2, replicas=3)
     assert (config.cpu_cores, config.memory_gb, config.num_replicas) == (0.5, 2, 3)
     assert config.tags == {"data": "MNIST", "method": "sklearn"}
     assert config.description == "Predict MNIST with sklearn"
-
-
-def test_replicas_that_follow_the_load():
     config = md.build_aks_config(autoscale_enabled=True, autoscale_max_replicas=4)
     assert (config.num_replicas, config.autoscale_max_replicas) == (None, 4)
 
@@ -91,41 +88,33 @@ def test_a_token_is_fetched_where_one_is_asked_for(ws, mnist_sample):
     assert len(md.call_service(service, mnist_sample.images[:3])) == 3
 
 
-def test_the_cluster_can_be_passed_itself(ws):
+def test_the_cluster_can_be_passed_itself_and_must_be_there(ws):
     assert deploy(ws, cluster=AksCompute(ws, "cluster")).compute_name == "cluster"
-
-
-def test_a_cluster_that_is_not_there_is_told_with_what_makes_one(ws):
-    told = (
-        r"'nowhere' cannot be had from workspace .*not found.*ComputeTarget\.create\(ws, 'nowhere'"
-    )
-    with pytest.raises(DeploymentError, match=told):
-        deploy(ws, cluster="nowhere")
+    made = r"ComputeTarget\.create\(ws, 'nowhere'"
+    with pytest.raises(
+        DeploymentError, match=f"'nowhere' cannot be had from workspace .*not found.*{made}"
+    ):
+        deploy(ws, "other", cluster="nowhere")
 
 
 @pytest.mark.parametrize("ws", ["mocked", LOCAL], indirect=True)
 @pytest.mark.parametrize("left_over", ["aks", "aci"])
-def test_a_left_over_is_replaced_whatever_it_ran_on(ws, left_over, capsys):
-    if left_over == "aks":
-        deploy(ws)
-    else:
-        config = md.build_inference_config(md.fetch_environment(ws))
-        md.deploy_to_aci(ws, md.fetch_model(ws), config, md.build_aci_config(), "svc")
+def deploy_to_aci(ws, **more) -> AciWebservice:
+    config = md.build_inference_config(md.fetch_environment(ws))
+    return md.deploy_to_aci(ws, md.fetch_model(ws), config, md.build_aci_config(), "svc", **more)
+
+
+@pytest.mark.parametrize("ws", ["mocked", LOCAL], indirect=True)
+@pytest.mark.parametrize("make_left_over", [deploy, deploy_to_aci])
+def test_a_left_over_is_replaced_whatever_it_ran_on(ws, make_left_over, capsys):
+    make_left_over(ws)
     with pytest.raises(DeploymentError, match=r"already \(Healthy\)\. Pass overwrite=True"):
         deploy(ws)
     service = deploy(ws, replicas=3, overwrite=True)
     assert (type(service), service.num_replicas) == (AksWebservice, 3)
     assert [each.name for each in Webservice.list(ws)] == ["svc"]
     assert "Replacing the service 'svc' (Healthy)" in capsys.readouterr().out
-
-
-def test_a_service_moves_back_to_a_container_instance(ws):
-    deploy(ws)
-    config = md.build_inference_config(md.fetch_environment(ws))
-    service = md.deploy_to_aci(
-        ws, md.fetch_model(ws), config, md.build_aci_config(), "svc", overwrite=True
-    )
-    assert isinstance(service, AciWebservice)
+    assert isinstance(deploy_to_aci(ws, overwrite=True), AciWebservice)  # and back again
 
 
 def test_what_fails_is_told_as_on_aci(mocked_workspace):

@@ -41,40 +41,34 @@ def test_a_folder_goes_along_whole(tmp_path):
         build_inference_config(Environment("e"), source_directory="source")
 
 
-def test_a_script_that_is_nowhere():
-    with pytest.raises(DeploymentError, match=r"no scoring script nowhere\.py in this folder"):
-        build_inference_config(Environment("e"), "nowhere.py")
-
-
 @pytest.mark.parametrize(
     ("name", "source", "said"),
     [
-        ("mine.py", "def init(:", "cannot be compiled"),
+        ("nowhere.py", None, r"no scoring script nowhere\.py in this folder"),
         ("mine.py", "def init(): ...", "does not define run"),
         ("mine.txt", SOUND, r"mine\.txt cannot be deployed: Invalid driver type"),
     ],
 )
 def test_a_script_that_cannot_run(tmp_path, name, source, said):
-    (tmp_path / name).write_text(source)
+    if source:
+        (tmp_path / name).write_text(source)
     with pytest.raises(DeploymentError, match=said):
         build_inference_config(Environment("e"), name)
 
 
-def test_the_tutorials_container():
+def test_the_tutorials_container_or_anything_of_the_sdk():
     config = build_aci_config()
-    assert (config.cpu_cores, config.memory_gb) == (1, 1)
+    assert (config.cpu_cores, config.memory_gb, config.auth_enabled) == (1, 1, None)
     assert config.tags == {"data": "MNIST", "method": "sklearn"}
     assert config.description == "Predict MNIST with sklearn"
-    assert not config.auth_enabled
-
-
-def test_everything_of_the_sdk_passes_through():
     config = build_aci_config(0.5, 1.5, {}, "mine", auth_enabled=True, location="westeurope")
     assert (config.cpu_cores, config.memory_gb, config.tags) == (0.5, 1.5, {})
     assert (config.description, config.auth_enabled) == ("mine", True)
     assert config.location == "westeurope"
     with pytest.raises(TypeError, match="cpus"):
         build_aci_config(cpus=2)
+    with pytest.raises(DeploymentError, match="not valid: SSL is enabled, you must provide"):
+        build_aci_config(ssl_enabled=True)
 
 
 @pytest.mark.parametrize("value", [0, -1, "1", None, True, float("nan"), float("inf")])
@@ -82,8 +76,3 @@ def test_everything_of_the_sdk_passes_through():
 def test_sizes_that_no_container_has(name, value):
     with pytest.raises(DeploymentError, match=f"{name} is .*; expected a number above 0"):
         build_aci_config(**{name: value})
-
-
-def test_what_the_sdk_refuses_is_told():
-    with pytest.raises(DeploymentError, match="not valid: SSL is enabled, you must provide"):
-        build_aci_config(ssl_enabled=True)

@@ -74,23 +74,15 @@ def test_the_key_is_new_and_only_its_owner_can_read_it(package, ws, model, tmp_p
     assert stat.S_IMODE((package / "kubernetes.yml").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("content", ["file", "folder"])
-def test_what_is_there_already_is_left_alone(ws, model, tmp_path, content):
-    if content == "file":
-        target = tmp_path / "mine"
-        target.write_text("mine")
-    else:
-        target = tmp_path
-        (target / "mine").write_text("mine")
+@pytest.mark.parametrize("target", ["mine", ""])
+def test_what_is_there_already_is_left_alone(ws, model, tmp_path, target):
+    (tmp_path / "mine").write_text("mine")
     config = make_inference_config(tmp_path / "source", packages=("numpy",))
     with pytest.raises(DeploymentError, match="is not empty"):
-        md.package_service(ws, model, config, target)
+        md.package_service(ws, model, config, tmp_path / target)
     assert (tmp_path / "mine").read_text() == "mine"
-
-
-def test_something_else_than_a_model(ws, tmp_path):
     with pytest.raises(TypeError, match="expected a Model"):
-        md.package_service(ws, [], make_inference_config(tmp_path), tmp_path / "package")
+        md.package_service(ws, [], config, tmp_path / "package")
 
 
 # Who may score

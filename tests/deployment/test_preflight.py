@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -43,20 +44,22 @@ def environment_of(*packages: str) -> Environment:
 # Names
 
 
-@pytest.mark.parametrize("name", ["abc", "sklearn-mnist-svc3", "a" * 32])
-def test_good_names(name):
-    check_name(name)
-
-
-@pytest.mark.parametrize("name", ["", "ab", "Abc", "3abc", "abc-", "a_b", "a" * 33, "abc\n", "äbc"])
-def test_bad_names_are_refused_as_the_sdk_would(name):
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [
+        *((name, True) for name in ("abc", "sklearn-mnist-svc3", "a" * 32)),
+        *((name, False) for name in ("", "ab", "Abc", "3abc", "abc-", "a_b", "a" * 33, "äbc")),
+        ("abc\n", False),
+    ],
+)
+def test_names_are_taken_and_refused_as_the_sdk_would(name, good):
     from azureml._model_management._util import webservice_name_validation
     from azureml.exceptions import WebserviceException
 
-    with pytest.raises(DeploymentError, match="Expected 3 to 32 lower-case letters"):
+    with contextlib.nullcontext() if good else pytest.raises(DeploymentError, match="Expected 3 t"):
         check_name(name)
     if name != "abc\n":  # which the SDK lets through to Azure
-        with pytest.raises(WebserviceException):
+        with contextlib.nullcontext() if good else pytest.raises(WebserviceException):
             webservice_name_validation(name)
 
 
@@ -83,13 +86,10 @@ def test_both_functions_are_found_however_they_are_defined(script, source):
     check_script(script)
 
 
-def test_a_script_in_another_encoding(script):
+def test_the_tutorials_own_script_and_one_in_another_encoding(script):
+    check_script(tutorial_file("score.py"))
     script.write_bytes(b"# -*- coding: latin-1 -*-\n# gr\xf6\xdfe\n" + SOUND.encode())
     check_script(script)
-
-
-def test_the_tutorials_own_script():
-    check_script(tutorial_file("score.py"))
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,7 @@ def test_the_script_is_not_run(script, tmp_path):
     script.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + SOUND)
     check_script(script)
     assert not (tmp_path / "ran").exists()
-
-
-def test_a_script_that_is_gone(script):
+    script.unlink()
     with pytest.raises(DeploymentError, match=r"cannot be compiled: .*No such file"):
         check_script(script)
 
@@ -151,19 +149,20 @@ def trained(version: str | None, model_framework: str | None = None) -> Model:
 
 
 @pytest.mark.parametrize(
-    ("version", "packages"),
+    ("model", "package"),
     [
-        ("1.6.1", ["scikit-learn==1.6.1"]),
-        ("1.6.0", ["scikit-learn==1.6.1"]),  # patch releases read each other's pickles
-        ("1.6.1", ["scikit-learn==1.6.*"]),
-        ("1.6.1", ["scikit-learn>=1.5"]),
-        ("1.6.1", ["scikit-learn"]),
-        ("1.6.1", ["numpy"]),
-        (None, ["scikit-learn==1.6.1"]),
+        (("1.6.1",), "scikit-learn==1.6.1"),
+        (("1.6.0",), "scikit-learn==1.6.1"),  # patch releases read each other's pickles
+        (("1.6.1",), "scikit-learn==1.6.*"),
+        (("1.6.1",), "scikit-learn>=1.5"),
+        (("1.6.1",), "scikit-learn"),
+        (("1.6.1",), "numpy"),
+        ((None,), "scikit-learn==1.6.1"),
+        (("2.0", "TensorFlow"), "scikit-learn==1.6.1"),
     ],
 )
-def test_versions_that_may_agree(version, packages):
-    check_version(trained(version), environment_of(*packages))
+def test_versions_that_may_agree(model, package):
+    check_version(trained(*model), environment_of(package))
 
 
 @pytest.mark.parametrize("framework", [None, "ScikitLearn"])
@@ -177,26 +176,16 @@ def test_versions_that_cannot_agree_are_refused(asked, framework):
     )
 
 
-def test_another_framework_is_not_compared():
-    check_version(trained("2.0", "TensorFlow"), environment_of("scikit-learn==1.6.1"))
-
-
 # All together
 
 
 def test_a_sound_deployment_passes_in_silence(script, capsys):
     script.write_text(SOUND + "path = 'a_cache.pkl'")  # which may be no file of the model's
-    check_deployment(
-        "abc", [trained("1.6.1")], build_inference_config(environment_of("numpy"), script)
-    )
-    beside = InferenceConfig("score.py", source_directory=str(script.parent))
-    check_deployment("abc", [trained("1.6.1")], beside)
-    assert capsys.readouterr().out == ""
-
-
-def test_a_script_that_was_broken_after_it_was_configured(script):
-    script.write_text(SOUND)
     configured = build_inference_config(environment_of("numpy"), script)
-    script.write_text("def init(:")
+    beside = InferenceConfig("score.py", source_directory=str(script.parent))
+    for each in (configured, beside):
+        check_deployment("abc", [trained("1.6.1")], each)
+    assert capsys.readouterr().out == ""
+    script.write_text("def init(:")  # after it was configured
     with pytest.raises(DeploymentError, match="cannot be compiled"):
         check_deployment("abc", [trained("1.6.1")], configured)
