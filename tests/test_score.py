@@ -90,10 +90,14 @@ def test_every_form_gives_the_labels_of_predict(session, scoring_uri, digits, co
         assert answer.headers["Content-Type"] == "application/json"
 
 
-def test_integers_are_numbers_too(session, scoring_uri, digits_model):
+def test_integers_are_numbers_too_and_no_images_have_no_labels(session, scoring_uri, digits_model):
     black_and_white = (digits_model[1][:5] > 0.5).astype(int)
     answer = session.post(scoring_uri, json={"data": black_and_white.tolist()})
     assert answer.json() == digits_model[0].predict(black_and_white).tolist()
+    for shape in ((0, 28, 28), (0, 784)):
+        body = encode_idx(np.zeros(shape, np.uint8))
+        assert session.post(scoring_uri, data=body).json() == []
+    assert session.post(scoring_uri, data=b'{"data": []}').json() == []
 
 
 @pytest.mark.parametrize(
@@ -119,12 +123,6 @@ def test_a_body_may_come_in_chunks_of_unknown_number(session, scoring_uri, digit
     body = encode_idx(digits[0][:300])
     chunks = (body[start : start + 1000] for start in range(0, len(body), 1000))
     assert session.post(scoring_uri, data=chunks).json() == digits[1][:300].tolist()
-
-
-@pytest.mark.parametrize("shape", [(0, 28, 28), (0, 784)])
-def test_no_images_have_no_labels(session, scoring_uri, shape):
-    assert session.post(scoring_uri, data=encode_idx(np.zeros(shape, np.uint8))).json() == []
-    assert session.post(scoring_uri, data=b'{"data": []}').json() == []
 
 
 def test_options_are_answered_and_other_methods_are_not(session, scoring_uri, digits):

@@ -194,32 +194,25 @@ def test_a_wrong_config_names_file_and_field_and_nothing_else_is_tried(
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_any_editor_may_have_saved_it(tmp_path, encoding):
-    file = tmp_path / "config.json"
-    file.write_text(
-        json.dumps(FIELDS | {"resource_group": " größe "}, ensure_ascii=False), encoding
-    )
+    file, content = tmp_path / "config.json", FIELDS | {"resource_group": " größe "}
+    file.write_text(json.dumps(content, ensure_ascii=False), encoding)
     assert read_config(file) == (FIELDS["subscription_id"], "größe", "my-workspace")
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     file = write_config(tmp_path / "config.json")
+    if os.geteuid() != 0:  # root may read anything
+        file.chmod(0)
+        with pytest.raises(ConfigError, match="Permission denied"):
+            connect_workspace()
 
     def refuse(self):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(type(file), "read_bytes", refuse)
-    with pytest.raises(ConfigError, match=r"config\.json cannot be read: .*Permission denied"):
-        connect_workspace()
-    monkeypatch.setattr(type(file), "is_file", refuse)
-    with pytest.raises(ConfigError, match=r"cannot be searched for: .*Permission denied"):
-        connect_workspace()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
-def test_a_file_without_permission_for_real(tmp_path):
-    write_config(tmp_path / "config.json").chmod(0)
-    with pytest.raises(ConfigError, match="Permission denied"):
-        connect_workspace()
+    for asked, said in (("read_bytes", "cannot be read"), ("is_file", "cannot be searched for")):
+        monkeypatch.setattr(type(file), asked, refuse)
+        with pytest.raises(ConfigError, match=f"{said}: .*Permission denied"):
+            connect_workspace()
 
 
 def test_a_folder_of_that_name_is_no_config(tmp_path):
@@ -337,31 +330,28 @@ def test_then_a_managed_identity_if_the_machine_announces_one(
     authentication.AzureCliAuthentication.assert_not_called()
 
 
-def test_an_identity_that_gives_no_token_leaves_the_rest_to_be_tried(azure, monkeypatch):
-    monkeypatch.setenv("MSI_ENDPOINT", "http://127.0.0.1:9")
-    identity = authentication.MsiAuthentication.return_value
-    identity.get_authentication_header.side_effect = ConnectionError("nobody there")
-    cli = authentication.AzureCliAuthentication
-    assert workspace_room.choose_authentication() is cli.return_value
-    cli.side_effect = AuthenticationException("Please run 'az login'")
-    monkeypatch.setenv("CI", "true")
-    told = r"\(Managed identity: nobody there\. Azure CLI: Please run 'az login'\.\)"
-    with pytest.raises(WorkspaceError, match=told):
-        workspace_room.choose_authentication()
-
-
-def test_then_azure_cli_if_somebody_is_logged_in(azure):
-    """And nobody announced an identity: no address is asked for one."""
+@pytest.mark.parametrize("announced", [False, True])
+def test_then_azure_cli_if_somebody_is_logged_in(azure, monkeypatch, announced):
+    """No address is asked for an identity that nobody announced; one may give no token."""
+    identity = authentication.MsiAuthentication
+    identity.return_value.get_authentication_header.side_effect = ConnectionError("nobody there")
+    if announced:
+        monkeypatch.setenv("MSI_ENDPOINT", "http://127.0.0.1:9")
     cli = authentication.AzureCliAuthentication.return_value
     assert workspace_room.choose_authentication() is cli
     cli.get_authentication_header.assert_called_once_with()
-    authentication.MsiAuthentication.assert_not_called()
+    assert identity.called == announced
     authentication.InteractiveLoginAuthentication.assert_not_called()
 
 
-@pytest.mark.parametrize("installed", [True, False])
-def test_then_a_person_if_one_is_there(azure, monkeypatch, installed):
-    refuse_cli(installed)
+@pytest.fixture(params=[True, False], ids=["az installed", "no az"])
+def no_cli(azure, request) -> None:
+    cli = authentication.AzureCliAuthentication
+    told = AuthenticationException("Please run 'az login'")
+    (cli.return_value.get_authentication_header if request.param else cli).side_effect = told
+
+
+def test_then_a_person_if_one_is_there(no_cli, monkeypatch):
     monkeypatch.setattr(workspace_room, "somebody_is_there", lambda: True)
     person = authentication.InteractiveLoginAuthentication
     assert workspace_room.choose_authentication() is person.return_value
@@ -370,22 +360,20 @@ def test_then_a_person_if_one_is_there(azure, monkeypatch, installed):
         workspace_room.choose_authentication()
 
 
-def refuse_cli(installed: bool) -> None:
-    cli = authentication.AzureCliAuthentication
-    told = AuthenticationException("Please run 'az login'")
-    (cli.return_value.get_authentication_header if installed else cli).side_effect = told
-
-
-@pytest.mark.parametrize("installed", [True, False])
-def test_nobody_is_asked_where_nobody_is(azure, monkeypatch, tmp_path, installed):
-    refuse_cli(installed)
+def test_nobody_is_asked_where_nobody_is(no_cli, azure, monkeypatch, tmp_path):
+    """Every log-in that was tried is told, also an identity that gave no token."""
+    identity = authentication.MsiAuthentication.return_value
+    identity.get_authentication_header.side_effect = ConnectionError("nobody there")
     monkeypatch.setenv("CI", "true")
     write_config(tmp_path / "config.json")
-    with pytest.raises(WorkspaceError) as raised:
-        connect_workspace()
-    names = workspace_room._SERVICE_PRINCIPAL
-    for told in (*names, "az login", "(Azure CLI: Please run 'az login'.)"):
-        assert told in str(raised.value)
+    cli = "Azure CLI: Please run 'az login'.)"
+    for announced, tried in ((None, f"({cli}"), ("x", f"(Managed identity: nobody there. {cli}")):
+        if announced:
+            monkeypatch.setenv("MSI_ENDPOINT", "http://127.0.0.1:9")
+        with pytest.raises(WorkspaceError) as raised:
+            connect_workspace()
+        for told in (*workspace_room._SERVICE_PRINCIPAL, "az login", tried):
+            assert told in str(raised.value)
     authentication.InteractiveLoginAuthentication.assert_not_called()
     azure.assert_not_called()
 

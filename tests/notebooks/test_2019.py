@@ -97,7 +97,6 @@ def test_follows_the_order_of_its_edition():
         assert places[-1] > 0, step
 
 
-@pytest.mark.filterwarnings("ignore:ContainerImage class has been deprecated")
 def test_runs_again_and_replaces_what_a_run_that_was_cut_off_has_left(first_run, home, sample_dir):
     """In the same folder, while another process holds the workspace with such a service in it."""
     from azureml.core.image import ContainerImage
