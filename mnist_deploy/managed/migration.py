@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,7 +136,7 @@ def migrate_service(
         compared=len(before),
         different=int(np.sum(before != now)),
         carried_over=_carried_over(service),
-        changed=_changed(service, endpoint),
+        changed=tuple(_changed(service, endpoint)),
         lost=_lost(service, script.read_text(encoding="utf-8")),
     )
     (target / "MIGRATION.md").write_text(str(migration), encoding="utf-8")
@@ -250,42 +251,31 @@ def _carried_over(service: Any) -> tuple[str, ...]:
     )
 
 
-def _changed(service: Any, endpoint: ManagedOnlineEndpoint) -> tuple[tuple[str, str], ...]:
+def _changed(service: Any, endpoint: ManagedOnlineEndpoint) -> Iterator[tuple[str, str]]:
     (cores, memory_gb), size = _size(service), _instance_type(service)
     secrets = "the tokens" if service.token_auth_enabled else "the keys"
-    changes = [
-        (f"the address: {endpoint.scoring_uri}", "tell it to every client"),
-        (secrets, "fetch new ones: client.online_endpoints.get_keys(name)"),
-        (
-            f"{cores:g} cores and {memory_gb:g} GB became {size}",
-            "choose another size in deployment.yml, where the quota or the price asks for it",
-        ),
-        (
-            "a model that is a folder lies one level deeper below AZUREML_MODEL_DIR",
-            "look for its files in the folder of that name",
-        ),
-    ]
+    yield f"the address: {endpoint.scoring_uri}", "tell it to every client"
+    yield secrets, "fetch new ones: client.online_endpoints.get_keys(name)"
+    yield (
+        f"{cores:g} cores and {memory_gb:g} GB became {size}",
+        "choose another size in deployment.yml, where the quota or the price asks for it",
+    )
+    yield (
+        "a model that is a folder lies one level deeper below AZUREML_MODEL_DIR",
+        "look for its files in the folder of that name",
+    )
     if not (service.auth_enabled or service.token_auth_enabled):
-        changes.append(
-            ("a key is asked for now", "send 'Authorization: Bearer <key>' with each request")
-        )
+        yield "a key is asked for now", "send 'Authorization: Bearer <key>' with each request"
     if cluster := getattr(service, "compute_name", None):
-        changes.append(
-            (
-                f"instances that Azure provides take the place of the cluster {cluster}",
-                f"to stay on it, attach {cluster} with SDK v2 as a KubernetesCompute, and make a "
-                "KubernetesOnlineEndpoint and a KubernetesOnlineDeployment of the files",
-            )
+        yield (
+            f"instances that Azure provides take the place of the cluster {cluster}",
+            f"to stay on it, attach {cluster} with SDK v2 as a KubernetesCompute, and make a "
+            "KubernetesOnlineEndpoint and a KubernetesOnlineDeployment of the files",
         )
     if (getattr(service, "scoring_timeout_ms", None) or 0) > _LONGEST_REQUEST:
-        changes.append(
-            ("a request ends after 180 s at most", "send what takes longer to a batch endpoint")
-        )
+        yield "a request ends after 180 s at most", "send what takes longer to a batch endpoint"
     if getattr(getattr(service, "autoscaler", None), "autoscale_enabled", False):
-        changes.append(
-            ("the number of replicas no longer follows the load", "add a rule of Azure Monitor")
-        )
-    return tuple(changes)
+        yield "the number of replicas no longer follows the load", "add a rule of Azure Monitor"
 
 
 def _lost(service: Any, script: str) -> tuple[tuple[str, str], ...]:
