@@ -14,10 +14,7 @@ import azureml.core.webservice.webservice
 import numpy as np
 import pytest
 import requests
-from azure.ai.ml import MLClient
-from azure.ai.ml.entities import Environment as Environment2
-from azure.ai.ml.entities import ManagedOnlineEndpoint
-from azure.ai.ml.entities import Model as Model2
+from azure.ai.ml import MLClient, entities
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azureml.core import Environment, Model, Webservice, Workspace
 from azureml.core.compute import AksCompute, ComputeTarget
@@ -41,6 +38,11 @@ from mnist_deploy.testing.cloud import Clock
 pytest_plugins = ["mnist_deploy.testing"]
 
 _numbers = count()
+DARK = np.zeros((2, 784))
+BROKEN = {
+    "init": "def init(): raise RuntimeError('the weights are missing')\ndef run(data): return []\n",
+    "run": "def init(): ...\ndef run(data): raise KeyError('no such column')\n",
+}
 
 
 @pytest.fixture(params=["mocked", "local"])
@@ -74,15 +76,13 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def deployment(ws, script="score.py", **aci):
+    inference_config = md.build_inference_config(md.fetch_environment(ws), script)
+    return [md.fetch_model(ws)], inference_config, md.build_aci_config(**aci)
+
+
 def deploy(ws, name, script="score.py", *, overwrite=False, **aci):
-    return md.deploy_to_aci(
-        ws,
-        md.fetch_model(ws),
-        md.build_inference_config(md.fetch_environment(ws), script),
-        md.build_aci_config(**aci),
-        name,
-        overwrite=overwrite,
-    )
+    return md.deploy_to_aci(ws, *deployment(ws, script, **aci), name, overwrite=overwrite)
 
 
 @pytest.fixture(scope="module")
@@ -119,17 +119,14 @@ class TestWorkspace:
 
 
 class TestModels:
-    def test_versions_count_up(self, workspace, folder, name):
+    def test_versions_count_up_and_none_is_used_twice(self, workspace, folder, name):
         first = Model.register(workspace, "model.pkl", name, tags={"a": "1"}, description="once")
         second = Model.register(workspace, "model.pkl", name, properties={"b": "2"})
         assert (first.version, second.version) == (1, 2)
         newest = md.fetch_model(workspace, name)
         assert (newest.id, newest.tags, newest.properties) == (f"{name}:2", {}, {"b": "2"})
         assert md.fetch_model(workspace, name, version=1).description == "once"
-
-    def test_a_version_is_never_used_twice(self, workspace, folder, name):
-        Model.register(workspace, "model.pkl", name)
-        Model.register(workspace, "model.pkl", name).delete()
+        second.delete()
         assert Model.register(workspace, "model.pkl", name).version == 3
 
     def test_lists(self, workspace, folder, name):
@@ -311,31 +308,27 @@ class TestServices:
         again = Webservice(workspace, service.name)
         assert (again.tags, again.description) == ({"new": "1"}, "changed")
         assert not again.auth_enabled
-        assert len(md.post_images(service.scoring_uri, np.zeros((1, 784)))) == 1
+        assert len(md.post_images(service.scoring_uri, DARK)) == 2
         service.update(auth_enabled=True)
         service.wait_for_deployment()
         with pytest.raises(AuthenticationFailed):
-            md.post_images(service.scoring_uri, np.zeros((1, 784)))
+            md.post_images(service.scoring_uri, DARK)
 
     def test_are_not_replaced_by_mistake(self, workspace, service):
         with pytest.raises(DeploymentError, match="overwrite=True"):
             deploy(workspace, service.name)
-        inference_config = md.build_inference_config(md.fetch_environment(workspace))
-        arguments = [md.fetch_model(workspace)], inference_config, md.build_aci_config()
         with pytest.raises(WebserviceException, match="already"):
-            Model.deploy(workspace, service.name, *arguments)
+            Model.deploy(workspace, service.name, *deployment(workspace))
 
     def test_live_from_deployment_to_deletion(self, workspace, name, mnist_sample):
-        inference_config = md.build_inference_config(md.fetch_environment(workspace))
-        config = md.build_aci_config(cpu_cores=0.5, memory_gb=1.5, tags={"who": name})
-        models = [md.fetch_model(workspace)]
-        first = Model.deploy(workspace, name, models, inference_config, config)
+        wanted = deployment(workspace, cpu_cores=0.5, memory_gb=1.5, tags={"who": name})
+        first = Model.deploy(workspace, name, *wanted)
         assert isinstance(first, AciWebservice)
         assert first.state == "Transitioning"
         first.wait_for_deployment()
         assert (first.state, first.error) == ("Healthy", None)
         assert first.scoring_uri.endswith("/score")
-        assert [model.id for model in first.models] == [models[0].id]
+        assert [model.id for model in first.models] == ["sklearn_mnist:1"]
         size = first.container_resource_requirements
         assert (size.cpu, size.memory_in_gb) == (0.5, 1.5)
         assert first.environment.name == "tutorial-env"
@@ -353,17 +346,14 @@ class TestServices:
     def test_need_a_model_that_is_there(self, workspace, folder, name):
         model = Model.register(workspace, "model.pkl", name)
         model.delete()
-        inference_config = md.build_inference_config(md.fetch_environment(workspace))
         with pytest.raises(WebserviceException, match="ModelNotFound"):
-            Model.deploy(workspace, name, [model], inference_config, md.build_aci_config())
+            Model.deploy(workspace, name, [model], *deployment(workspace)[1:])
         assert name not in workspace.webservices
 
     @pytest.mark.parametrize("wrong", ["Upper", "a_b", "ab", "a" * 33, "9lives"])
     def test_have_azure_s_names(self, workspace, wrong):
-        inference_config = md.build_inference_config(md.fetch_environment(workspace))
-        arguments = [md.fetch_model(workspace)], inference_config, md.build_aci_config()
         with pytest.raises(WebserviceException, match="service name is invalid"):
-            Model.deploy(workspace, wrong, *arguments)
+            Model.deploy(workspace, wrong, *deployment(workspace))
 
 
 class TestClusters:
@@ -401,12 +391,11 @@ class TestClusters:
         assert (service.num_replicas, service.namespace) == (1, "default")
         assert not service.autoscaler.autoscale_enabled
         assert name in [each.name for each in AksWebservice.list(workspace)]
-        uri, images = service.scoring_uri, np.zeros((2, 784))
-        key, _ = service.get_keys()
-        assert len(md.post_images(uri, images, api_key=key)) == 2
-        assert len(md.call_service(service, images)) == 2
+        uri, (key, _) = service.scoring_uri, service.get_keys()
+        assert len(md.post_images(uri, DARK, api_key=key)) == 2
+        assert len(md.call_service(service, DARK)) == 2
         with pytest.raises(AuthenticationFailed):  # there are keys, unless something else is said
-            md.post_images(uri, images)
+            md.post_images(uri, DARK)
         with pytest.raises(ComputeTargetException, match=f"first delete {name}"):
             cluster.delete()
 
@@ -414,20 +403,18 @@ class TestClusters:
         service.wait_for_deployment()
         token = service.get_access_token()
         assert token.refresh_after < token.expiry_on
-        assert len(md.post_images(uri, images, api_key=token.access_token)) == 2
+        assert len(md.post_images(uri, DARK, api_key=token.access_token)) == 2
         with pytest.raises(AuthenticationFailed):
-            md.post_images(uri, images, api_key=key)
+            md.post_images(uri, DARK, api_key=key)
         again = Webservice(workspace, name)
         assert (again.description, again.token_auth_enabled) == ("with tokens", True)
         md.delete_service(service)
         cluster.delete()
 
     def deploy(self, workspace, name, cluster):
-        inference_config = md.build_inference_config(md.fetch_environment(workspace))
+        model, inference_config, _ = deployment(workspace)
         config = md.build_aks_config(replicas=1)
-        return md.deploy_to_aks(
-            workspace, md.fetch_model(workspace), inference_config, config, cluster, name
-        )
+        return md.deploy_to_aks(workspace, model, inference_config, config, cluster, name)
 
 
 class TestEndpoints:
@@ -445,7 +432,7 @@ class TestEndpoints:
     def test_models_are_those_of_sdk_v1(self, client, workspace, folder, name):
         assert isinstance(client, MLClient)
         for version in ("1", "2"):
-            asked = Model2(name=name, path="model.pkl", tags={"a": version})
+            asked = entities.Model(name=name, path="model.pkl", tags={"a": version})
             model = client.models.create_or_update(asked)
             assert (model.version, model.tags) == (version, {"a": version})
         assert [each.version for each in client.models.list(name)] == ["2", "1"]
@@ -465,10 +452,12 @@ class TestEndpoints:
     def test_environments_are_those_of_sdk_v1(self, client, workspace, name):
         for package, version in (("numpy", "1"), ("numpy", "1"), ("msgspec", "2")):
             conda = {"dependencies": ["python=3.11", {"pip": [package]}]}
-            asked = Environment2(name=name, image="mcr.microsoft.com/x", conda_file=conda)
+            asked = entities.Environment(name=name, image="mcr.microsoft.com/x", conda_file=conda)
             made = client.environments.create_or_update(asked)
             assert (made.version, made.conda_file) == (version, conda)
+            made.conda_file["dependencies"].append("changed here only")
         assert [each.version for each in client.environments.list(name)] == ["2", "1"]
+        assert client.environments.get(name, label="latest").conda_file == conda
         found = md.fetch_environment(workspace, name, version="1")
         assert [*found.python.conda_dependencies.pip_packages] == ["numpy"]
         with pytest.raises(ResourceNotFoundError):
@@ -478,7 +467,9 @@ class TestEndpoints:
         images = mnist_sample.images[:20]
         endpoint = self.deploy(client, name, instance_type="Standard_DS1_v2")
         assert endpoint.traffic == {"blue": 100}
-        assert [each.name for each in client.online_endpoints.list()].count(name) == 1
+        endpoint.tags["changed"] = "here only"
+        (endpoint,) = (each for each in client.online_endpoints.list() if each.name == name)
+        assert not client.online_endpoints.get(name).tags
         labels = managed.call_endpoint(client, endpoint, images)
         assert (labels == mnist_sample.labels[:20]).mean() > 0.7
         keys = client.online_endpoints.get_keys(name)
@@ -493,7 +484,7 @@ class TestEndpoints:
         (folder / "seven.py").write_text("def init(): ...\ndef run(data): return [7]\n")
         if kind == "mocked":
             client.cloud.answer_with(lambda images: [7], service=f"{name}/green")
-        (blue,) = {*managed.call_endpoint(client, endpoint, np.zeros((2, 784)))}
+        (blue,) = {*managed.call_endpoint(client, endpoint, DARK)}
         assert blue != 7
         green = {"entry_script": "seven.py", "deployment": "green"}
         endpoint = self.deploy(client, name, **green, traffic=50)
@@ -517,28 +508,23 @@ class TestEndpoints:
             md.post_images(endpoint.scoring_uri, images, patience=0)
 
     def test_a_deployment_fails_where_init_raises(self, client, kind, folder, name):
-        (folder / "broken.py").write_text(
-            "def init(): raise RuntimeError('the weights are missing')\ndef run(data): return []\n"
-        )
+        (folder / "broken.py").write_text(BROKEN["init"])
         if kind == "mocked":
             client.cloud.fail_init("RuntimeError: the weights are missing")
         with pytest.raises(DeploymentError, match="the weights are missing") as caught:
             self.deploy(client, name, entry_script="broken.py")
         assert caught.value.state == "Failed"
         assert "the weights are missing" in caught.value.logs
-        failed = client.online_deployments.get("blue", name)
-        assert failed.provisioning_state == "Failed"
+        assert client.online_deployments.get("blue", name).provisioning_state == "Failed"
         endpoint = client.online_endpoints.get(name)
-        with pytest.raises(ServiceUnavailable) as caught:
-            managed.call_endpoint(client, endpoint, np.zeros((1, 784)), deployment="blue")
-        assert caught.value.status == 502
-        with pytest.raises(ScoringError) as caught:
-            managed.call_endpoint(client, endpoint, np.zeros((1, 784)))
-        assert caught.value.status == 404
+        for deployment, status in (("blue", 502), (None, 404)):
+            with pytest.raises(ScoringError) as caught:
+                managed.call_endpoint(client, endpoint, DARK, deployment=deployment)
+            assert caught.value.status == status
         managed.delete_endpoint(client, endpoint)
 
     def test_what_an_endpoint_cannot_be_is_refused(self, client, name):
-        asked = ManagedOnlineEndpoint(name=name, traffic={"blue": 100})
+        asked = entities.ManagedOnlineEndpoint(name=name, traffic={"blue": 100})
         with pytest.raises(HttpResponseError, match="no deployment blue"):
             client.online_endpoints.begin_create_or_update(asked)
         with pytest.raises(ResourceNotFoundError, match=f"no endpoint {name}"):
@@ -547,9 +533,7 @@ class TestEndpoints:
 
 class TestBrokenScripts:
     def test_init_that_raises(self, kind, workspace, folder, name):
-        (folder / "broken.py").write_text(
-            "def init(): raise RuntimeError('the weights are missing')\ndef run(data): return []\n"
-        )
+        (folder / "broken.py").write_text(BROKEN["init"])
         if kind == "mocked":
             workspace.cloud.fail_init("RuntimeError: the weights are missing")
         with pytest.raises(DeploymentError, match="the weights are missing") as caught:
@@ -562,18 +546,15 @@ class TestBrokenScripts:
         with pytest.raises(WebserviceException):
             service.wait_for_deployment()
         with pytest.raises(ServiceUnavailable):
-            md.call_service(service, np.zeros((1, 784)), patience=0)
+            md.call_service(service, DARK, patience=0)
         md.delete_service(service)
 
     def test_run_that_raises(self, kind, workspace, folder, name):
-        (folder / "broken.py").write_text(
-            "def init(): ...\ndef run(data): raise KeyError('no such column')\n"
-        )
-
+        (folder / "broken.py").write_text(BROKEN["run"])
         if kind == "mocked":
             workspace.cloud.answer_with(KeyError("no such column"))
         with md.closing_service(deploy(workspace, name, "broken.py")) as service:
             with pytest.raises(ScriptFailed) as caught:
-                md.call_service(service, np.zeros((1, 784)))
+                md.call_service(service, DARK)
             assert caught.value.status == 500
             assert "no such column" in service.get_logs()

@@ -138,8 +138,10 @@ def make_client(plane: ControlPlane) -> MockedClient:
 
 def _by_kind(client: Any, verb: str) -> Callable[[Any], Any]:
     def answer(entity: Any) -> Any:
-        operations = getattr(client, _OF_KIND.get(type(entity), "jobs"))
-        return getattr(operations, verb)(entity)
+        name = _OF_KIND.get(type(entity))
+        if name is None:
+            raise sdk.not_simulated(f"client.{verb} of {type(entity).__name__}")
+        return getattr(getattr(client, name), verb)(entity)
 
     return answer
 
@@ -257,8 +259,8 @@ class _Environments(_Operations):
             name=name,
             version=found["version"],
             image=found["docker"]["baseImage"],
-            conda_file=found["python"]["condaDependencies"],
-            **self._labels.get((name, found["version"]), {}),
+            conda_file=copy.deepcopy(found["python"]["condaDependencies"]),
+            **copy.deepcopy(self._labels.get((name, found["version"]), {})),
             id=_id("environments", name, "versions", found["version"]),
         )
 
@@ -268,13 +270,14 @@ class _Environments(_Operations):
         path = [str(environment.name)]
         path += ["versions", environment.version] if environment.version else []
         definition = {
-            "python": {"condaDependencies": environment.conda_file},
+            "python": {"condaDependencies": copy.deepcopy(environment.conda_file)},
             "docker": {"baseImage": environment.image},
         }
         _, registered, _ = self.plane.environments.reply("PUT", path, definition)
         name, version = registered["name"], registered["version"]
         labels = {"tags": environment.tags, "description": environment.description}
-        self._labels[name, version] = labels | {"properties": environment.properties}
+        labels |= {"properties": environment.properties}
+        self._labels[name, version] = copy.deepcopy(labels)
         return self.get(name, version)
 
     def list(self, name: str | None = None) -> Iterator[Environment]:
@@ -289,7 +292,7 @@ class _Endpoints(_Operations):
         found = self.find_endpoint(name)
         return ManagedOnlineEndpoint(
             name=name,
-            **found.settings,
+            **copy.deepcopy(found.settings),
             traffic=dict.fromkeys(found.deployments, 0) | found.traffic,
             scoring_uri=f"http://{name}{ENDPOINT_HOST}/score",
             provisioning_state="Succeeded",
@@ -306,7 +309,8 @@ class _Endpoints(_Operations):
             raise sdk.not_simulated("an endpoint with mirrored traffic or identities of Azure")
         found = self.plane.endpoints.get(name) or MockedEndpoint(name)
         found.share(endpoint.traffic)
-        found.settings = {each: getattr(endpoint, each) for each in _SETTINGS}
+        settings = {each: getattr(endpoint, each) for each in _SETTINGS}
+        found.settings = copy.deepcopy(settings)
         self.plane.endpoints[name] = found
         return _poller(lambda: self.get(name))
 
@@ -327,7 +331,7 @@ class _Endpoints(_Operations):
 class _Deployments(_Operations):
     def get(self, name: str, endpoint_name: str) -> ManagedOnlineDeployment:
         found, running = self._find(name, endpoint_name)
-        asked = found.asked[name]
+        asked = copy.deepcopy(found.asked[name])
         return ManagedOnlineDeployment(
             name=name,
             endpoint_name=endpoint_name,
@@ -354,7 +358,7 @@ class _Deployments(_Operations):
         by_key = found.settings["auth_mode"] == "key"
         asked = {"computeType": "Managed", "authEnabled": by_key, "aadAuthEnabled": not by_key}
         running.deploy(asked, [describe_model(model)], self.plane.said.plan_for(full_name))
-        found.deployments[name], found.asked[name] = running, copy.copy(deployment)
+        found.deployments[name], found.asked[name] = running, copy.deepcopy(deployment)
 
         def outcome() -> ManagedOnlineDeployment:
             running.get_on()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from azureml.core import Model
 
 import mnist_deploy as md
 from mnist_deploy.testing import services  # noqa: F401
@@ -19,13 +20,30 @@ def cloud(mocked_workspace):
     return mocked_workspace.cloud
 
 
+@pytest.fixture
+def service(mocked_workspace, deploy):
+    return deploy(mocked_workspace)
+
+
 @pytest.fixture(scope="session")
 def deploy():
     """Deploy the tutorial's model through our helpers, and return the service."""
 
-    def deploy(ws, name="svc", *, script="score.py", **aci):
+    def deploy(ws, name="svc", *, script="score.py", model=None, **aci):
         inference_config = md.build_inference_config(md.fetch_environment(ws), script)
         config = md.build_aci_config(**aci)
-        return md.deploy_to_aci(ws, md.fetch_model(ws), inference_config, config, name)
+        return md.deploy_to_aci(ws, model or md.fetch_model(ws), inference_config, config, name)
 
     return deploy
+
+
+@pytest.fixture(scope="session")
+def begin():
+    """Begin to deploy it as the SDK does, and return the service, which is not there yet."""
+
+    def begin(ws, name="svc", config=None, **options):
+        inference_config = md.build_inference_config(md.fetch_environment(ws))
+        config = config or md.build_aci_config()
+        return Model.deploy(ws, name, [md.fetch_model(ws)], inference_config, config, **options)
+
+    return begin

@@ -8,7 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from azure.ai.ml import MLClient, entities
+from azure.ai.ml import MLClient
+from azure.ai.ml.entities import Data, ManagedOnlineEndpoint, Model
 from azure.core.exceptions import ResourceNotFoundError
 
 import mnist_deploy as md
@@ -36,42 +37,42 @@ def call(client, **options):
     return managed.call_endpoint(client, endpoint, IMAGES, **options).tolist()
 
 
-class TestThreeWays:
-    def test_a_block(self):
-        with mock_client() as client:
-            assert isinstance(client, MLClient)
-            deploy(client)
-            assert len(call(client)) == 3
-            assert managed.connect_client() is managed.connect_client(local=True) is client
+def test_a_block():
+    with mock_client() as client:
+        assert isinstance(client, MLClient)
+        deploy(client)
+        assert len(call(client)) == 3
+        assert managed.connect_client() is managed.connect_client(local=True) is client
 
-    @mock_client()
-    def test_a_decorated_test(self, client, tmp_path):
-        assert client.models.get("sklearn_mnist", version="1").tags["data"] == "MNIST"
-        assert tmp_path.is_dir()
 
-    def test_a_coroutine(self):
-        @mock_client
-        async def version(client):
-            return client.environments.get("tutorial-env", version="1").version
+@mock_client()
+def test_a_decorated_test_gets_it_beside_its_fixtures(client, tmp_path):
+    assert client.models.get("sklearn_mnist", version="1").tags["data"] == "MNIST"
+    assert tmp_path.is_dir()
 
-        assert asyncio.run(version()) == "1"
 
-    def test_both_sdks_have_one_workspace(self, mocked_client, mocked_workspace, tmp_path):
-        inference_config = md.build_inference_config(md.fetch_environment(mocked_workspace))
-        arguments = md.fetch_model(mocked_workspace), inference_config, md.build_aci_config()
-        service = md.deploy_to_aci(mocked_workspace, *arguments, "digits")
-        migration = managed.migrate_service(service, mocked_client, tmp_path, IMAGES)
-        assert (migration.compared, migration.different) == (3, 0)
-        assert mocked_client.cloud is mocked_workspace.cloud
-        mocked_client.cloud.assert_requests(("digits", 200), ("digits/blue", 200))
+def test_a_coroutine():
+    @mock_client
+    async def version(client):
+        return client.environments.get("tutorial-env", version="1").version
 
-    def test_who_has_no_sdk_v2_is_told_so_and_the_mock_is_off(self, monkeypatch):
-        with monkeypatch.context() as patch:
-            patch.setitem(sys.modules, "azure.ai.ml", None)
-            with pytest.raises(WorkspaceError, match="pip install"), mock_client():
-                pass
-        with mock_client():
+    assert asyncio.run(version()) == "1"
+
+
+def test_both_sdks_have_one_workspace(mocked_client, mocked_workspace, service, tmp_path):
+    migration = managed.migrate_service(service, mocked_client, tmp_path, IMAGES)
+    assert (migration.compared, migration.different) == (3, 0)
+    assert mocked_client.cloud is mocked_workspace.cloud
+    mocked_client.cloud.assert_requests(("svc", 200), ("svc/blue", 200))
+
+
+def test_who_has_no_sdk_v2_is_told_so_and_the_mock_is_off(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "azure.ai.ml", None)
+        with pytest.raises(WorkspaceError, match="pip install"), mock_client():
             pass
+    with mock_client():
+        pass
 
 
 class TestCloud:
@@ -141,32 +142,32 @@ class TestCloud:
         mocked_client.online_endpoints.begin_delete.assert_not_called()
 
 
-class TestWrongCalls:
-    def test_what_is_not_simulated_says_so(self, mocked_client):
-        for ask in (
-            lambda: mocked_client.jobs,
-            lambda: mocked_client.models.download("sklearn_mnist", "1"),
-            lambda: mocked_client.create_or_update(entities.Data(path=".")),
-        ):
-            with pytest.raises(NotImplementedError, match="local_client"):
-                ask()
-
-    def test_what_the_sdk_does_not_know_fails(self, mocked_client):
-        with pytest.raises(AttributeError):
-            mocked_client.online_endpoints.delete("digits")
-        with pytest.raises(TypeError):
-            mocked_client.models.get(nmae="sklearn_mnist")
-        with pytest.raises(ValueError, match="label"):
-            mocked_client.models.get("sklearn_mnist")
-        with pytest.raises(FileNotFoundError, match="nowhere"):
-            mocked_client.models.create_or_update(entities.Model(name="m", path="nowhere"))
+@pytest.mark.parametrize(
+    ("ask", "error", "said"),
+    [
+        (lambda client: client.jobs, NotImplementedError, "local_client"),
+        (lambda client: client.models.download("m", "1"), NotImplementedError, "models.download"),
+        (lambda client: client.create_or_update(Data(path=".")), NotImplementedError, "of Data"),
+        (lambda client: client.online_endpoints.delete("digits"), AttributeError, "delete"),
+        (lambda client: client.models.get(nmae="m"), TypeError, "name"),
+        (lambda client: client.models.get("sklearn_mnist"), ValueError, "label"),
+        (
+            lambda client: client.models.create_or_update(Model(name="m", path="nowhere")),
+            FileNotFoundError,
+            "nowhere",
+        ),
+    ],
+)
+def test_what_is_wrong_or_not_simulated_says_so(mocked_client, ask, error, said):
+    with pytest.raises(error, match=said):
+        ask(mocked_client)
 
 
 def test_entities_may_be_given_to_the_client_itself(mocked_client, tmp_path):
     (tmp_path / "model.bin").write_bytes(b"1")
-    model = mocked_client.create_or_update(entities.Model(name="m", path=str(tmp_path)))
+    model = mocked_client.create_or_update(Model(name="m", path=str(tmp_path)))
     assert model.id.endswith("/models/m/versions/1")
-    endpoint = entities.ManagedOnlineEndpoint(name="digits", auth_mode="aml_token")
+    endpoint = ManagedOnlineEndpoint(name="digits", auth_mode="aml_token")
     mocked_client.begin_create_or_update(endpoint).result()
     deploy(mocked_client)
     assert len(call(mocked_client)) == 3

@@ -15,10 +15,8 @@ from mnist_deploy.testing import mock_workspace
 IMAGES = np.zeros((3, 784))
 
 
-def test_a_deployment_can_be_watched_instead_of_waited_for(mocked_workspace):
-    inference_config = md.build_inference_config(md.fetch_environment(mocked_workspace))
-    arguments = [md.fetch_model(mocked_workspace)], inference_config, md.build_aci_config()
-    service = Model.deploy(mocked_workspace, "svc", *arguments)
+def test_a_deployment_can_be_watched_instead_of_waited_for(mocked_workspace, begin):
+    service = begin(mocked_workspace)
     assert service.state == "Transitioning"
     service.update_deployment_state()
     assert service.state == "Healthy"
@@ -32,25 +30,21 @@ def test_keys_can_be_chosen(mocked_workspace, deploy):
     assert len(md.post_images(service.scoring_uri, IMAGES, api_key="a key of my own")) == 3
 
 
-def test_a_short_log_comes_whole(mocked_workspace, deploy):
-    service = deploy(mocked_workspace)
+def test_a_short_log_comes_whole(service):
     lines = service.get_logs().splitlines()
-    assert [line.partition(" mocked - ")[2] for line in lines] == [
-        "the container of svc starts",
-        "init() returned",
-    ]
+    said = [line.partition(" mocked - ")[2] for line in lines]
+    assert said == ["the container of svc starts", "init() returned"]
     assert service.get_logs(num_lines=50).splitlines() == lines
 
 
 def test_a_model_without_a_pickle_needs_to_be_told_what_to_answer(
-    mocked_workspace, tmp_path, monkeypatch, cloud
+    mocked_workspace, deploy, tmp_path, monkeypatch, cloud
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.bin").write_bytes(b"\1\2")
-    model = Model.register(mocked_workspace, "weights.bin", "weights")
     (tmp_path / "any.py").write_text("def init(): ...\ndef run(data): return []\n")
-    inference_config = md.build_inference_config(md.fetch_environment(mocked_workspace), "any.py")
-    service = md.deploy_to_aci(mocked_workspace, model, inference_config, md.build_aci_config())
+    model = Model.register(mocked_workspace, "weights.bin", "weights")
+    service = deploy(mocked_workspace, script="any.py", model=model)
     cloud.expect_error(AssertionError)
     with pytest.raises(AssertionError, match="answer_with"):
         md.call_service(service, IMAGES)
@@ -62,41 +56,41 @@ class TestOnACluster:
         configuration = AksCompute.provisioning_configuration(agent_count=5)
         return ComputeTarget.create(mocked_workspace, "cluster", configuration)
 
-    def deploy(self, ws, cluster, **aks):
-        inference_config = md.build_inference_config(md.fetch_environment(ws))
-        arguments = [md.fetch_model(ws)], inference_config
-        config = AksWebservice.deploy_configuration(**aks)
-        return Model.deploy(ws, "svc", *arguments, config, cluster)
+    @pytest.fixture
+    def on_cluster(self, mocked_workspace, begin, cluster):
+        def on_cluster(**aks):
+            config = AksWebservice.deploy_configuration(**aks)
+            return begin(mocked_workspace, config=config, deployment_target=cluster)
 
-    def test_a_service_scales_itself_unless_a_number_is_given(self, mocked_workspace, cluster):
-        service = self.deploy(
-            mocked_workspace, cluster, autoscale_enabled=True, autoscale_min_replicas=2
-        )
+        return on_cluster
+
+    def test_a_service_scales_itself_unless_a_number_is_given(self, mocked_workspace, on_cluster):
+        service = on_cluster(autoscale_enabled=True, autoscale_min_replicas=2)
         assert (service.autoscaler.autoscale_enabled, service.num_replicas) == (True, 2)
-        service.update(num_replicas=3)
-        again = Webservice(mocked_workspace, "svc")
-        assert (again.autoscaler.autoscale_enabled, again.num_replicas) == (False, 3)
-        assert again.autoscaler.max_replicas == 10
-        service.update(autoscale_enabled=True, autoscale_min_replicas=4)
-        again = Webservice(mocked_workspace, "svc")
-        assert (again.autoscaler.autoscale_enabled, again.num_replicas) == (True, 4)
+        for change, expected in (
+            ({"num_replicas": 3}, (False, 3)),
+            ({"autoscale_enabled": True, "autoscale_min_replicas": 4}, (True, 4)),
+        ):
+            service.update(**change)
+            again = Webservice(mocked_workspace, "svc")
+            assert (again.autoscaler.autoscale_enabled, again.num_replicas) == expected
+            assert again.autoscaler.max_replicas == 10
 
-    def test_what_is_not_simulated_says_so(self, mocked_workspace, cluster):
-        service = self.deploy(mocked_workspace, cluster)
+    def test_what_is_not_simulated_says_so(self, mocked_workspace, on_cluster):
         with pytest.raises(NotImplementedError, match="namespace"):
-            service.update(namespace="other")
+            on_cluster().update(namespace="other")
         configuration = AmlCompute.provisioning_configuration("STANDARD_D2_V2", max_nodes=1)
         with pytest.raises(NotImplementedError, match="PUT computes/cpu"):
             ComputeTarget.create(mocked_workspace, "cpu", configuration)
 
-    def test_it_needs_the_cluster(self, mocked_workspace, cluster):
+    def test_it_needs_the_cluster(self, mocked_workspace, cluster, on_cluster):
         cluster.delete()
         with pytest.raises(WebserviceException, match="There is no cluster cluster"):
-            self.deploy(mocked_workspace, cluster)
+            on_cluster()
         assert not mocked_workspace.webservices
 
-    def test_keys_or_tokens_but_not_both(self, mocked_workspace, cluster):
-        service = self.deploy(mocked_workspace, cluster, token_auth_enabled=True)
+    def test_keys_or_tokens_but_not_both(self, mocked_workspace, on_cluster):
+        service = on_cluster(token_auth_enabled=True)
         assert (service.auth_enabled, service.token_auth_enabled) == (False, True)
         service.update(token_auth_enabled=False)
         again = Webservice(mocked_workspace, "svc")
