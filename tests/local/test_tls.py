@@ -56,11 +56,6 @@ def test_a_private_file_that_cannot_be_written_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 
-def test_the_key_is_private(tmp_path):
-    create_server_context(tmp_path)
-    assert mode(tmp_path / "key.pem") == 0o600
-
-
 # Python 3.13 sets both for every client.
 STRICT = ssl.VerifyFlags.VERIFY_X509_STRICT | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
 
@@ -68,6 +63,7 @@ STRICT = ssl.VerifyFlags.VERIFY_X509_STRICT | ssl.VerifyFlags.VERIFY_X509_PARTIA
 @pytest.mark.parametrize("flags", [ssl.VerifyFlags.VERIFY_DEFAULT, STRICT])
 def test_the_certificate_is_trusted_for_loopback_and_signs_for_nobody(tmp_path, flags):
     served = create_server_context(tmp_path)
+    assert mode(tmp_path / "key.pem") == 0o600
     client = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
     client.verify_flags |= flags
     assert is_believed(served, client, "127.0.0.1")
@@ -75,24 +71,21 @@ def test_the_certificate_is_trusted_for_loopback_and_signs_for_nobody(tmp_path, 
     assert not is_believed(forge(tmp_path, "management.azure.com"), client, "management.azure.com")
 
 
-def test_the_token_is_what_the_sdk_decodes_and_new_each_time():
+def test_the_token_is_what_the_sdk_decodes_new_each_time_and_secrets_do_not_give_it_away():
     token = create_token()
     claims = jwt.decode(token, options={"verify_signature": False})
     assert {"exp", "tid", "iat"} <= claims.keys()
     assert token != create_token()
-
-
-def test_a_derived_secret_gives_nothing_away():
-    token = create_token()
     secrets = {derive(token, purpose) for purpose in ("msi", "discovery", "read x", "write x")}
     assert len(secrets) == 4
     assert not any(part in secret for secret in secrets for part in token.split("."))
 
 
-def test_an_endpoint_is_read_as_it_was_written(lone_endpoint):
+def test_an_endpoint_is_read_as_it_was_written_and_does_not_print_its_token(lone_endpoint):
     lone_endpoint.write()
     assert Endpoint.read(lone_endpoint.folder) == lone_endpoint
     assert mode(lone_endpoint.folder / "endpoint.json") == 0o600
+    assert lone_endpoint.token not in f"{lone_endpoint!r} {lone_endpoint!s}"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"url": 1}', b"\xff"])
@@ -100,10 +93,6 @@ def test_no_endpoint_is_read_from_anything_else(tmp_path, content):
     if content is not None:
         (tmp_path / "endpoint.json").write_bytes(content)
     assert Endpoint.read(tmp_path) is None
-
-
-def test_an_endpoint_does_not_print_its_token(lone_endpoint):
-    assert lone_endpoint.token not in f"{lone_endpoint!r} {lone_endpoint!s}"
 
 
 def certificates(bundle: str) -> int:

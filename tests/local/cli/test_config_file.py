@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -31,14 +30,11 @@ SCOPE = "/subscriptions/a-b/resourceGroups/r/providers/p/workspaces/w/projects/x
     ],
 )
 def test_the_subscription_of_a_config(tmp_path, content, subscription):
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    assert read_subscription(tmp_path / "config.json") == subscription
-
-
-def test_no_subscription_in_what_is_no_json(tmp_path):
-    assert read_subscription(tmp_path / "missing.json") is None
-    (tmp_path / "config.json").write_bytes(b"\xff{")
-    assert read_subscription(tmp_path / "config.json") is None
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(content))
+    assert read_subscription(file) == subscription
+    file.write_bytes(b"\xff{")
+    assert read_subscription(file) is read_subscription(tmp_path / "missing.json") is None
 
 
 def test_a_config_is_found_where_the_sdk_looks(tmp_path):
@@ -54,21 +50,17 @@ def test_a_config_is_found_where_the_sdk_looks(tmp_path):
     assert find_config(below) is None
 
 
-def test_a_config_is_shared_and_the_last_takes_it_away(tmp_path):
-    with lend_config(tmp_path) as file:
-        with lend_config(tmp_path):
-            assert json.loads(file.read_text())["workspace_name"] == "local"
-        assert is_lent(file)
-    assert not any(tmp_path.iterdir())
-
-
-def test_one_that_was_killed_leaves_its_config_to_the_next(tmp_path):
+def test_a_config_is_for_its_folder_is_shared_and_the_last_takes_it_away(tmp_path):
     file = tmp_path / ".azureml" / "config.json"
-    file.parent.mkdir()
-    file.write_bytes(LENT)
-    with lend_config(tmp_path):
-        assert is_lent(file)
-    assert not any(tmp_path.iterdir())
+    for _ in range(2):  # also one that was left by somebody who was killed
+        with lend_config(tmp_path) as lent:
+            with lend_config(tmp_path):
+                assert json.loads(file.read_text())["workspace_name"] == "local"
+            assert (lent, is_lent(file)) == (file, True)
+            assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+        assert not any(tmp_path.iterdir())
+        file.parent.mkdir()
+        file.write_bytes(LENT)
 
 
 def test_what_somebody_writes_meanwhile_or_beside_it_is_kept(tmp_path):
@@ -85,10 +77,3 @@ def test_where_it_cannot_be_written_is_told(tmp_path):
     (tmp_path / ".azureml").write_text("in the way")
     with pytest.raises(OSError, match="exists"), lend_config(tmp_path):
         raise AssertionError
-
-
-def test_it_is_for_its_folder_alone(tmp_path):
-    with lend_config(tmp_path):
-        assert [path for path in tmp_path.rglob("*") if path.is_file()] == [
-            Path(tmp_path, ".azureml", "config.json")
-        ]

@@ -34,13 +34,10 @@ def write(path: Path, metadata: object) -> Path:
     ],
 )
 def test_reads_the_kernel_of_a_python_notebook(tmp_path, metadata, kernel):
-    assert kernel_of(write(tmp_path / "a.ipynb", metadata)) == kernel
-
-
-def test_a_broken_notebook_names_none(tmp_path):
-    (tmp_path / "a.ipynb").write_bytes(b"\xff{")
-    assert kernel_of(tmp_path / "a.ipynb") is None
-    assert kernel_of(tmp_path / "none.ipynb") is None
+    notebook = write(tmp_path / "a.ipynb", metadata)
+    assert kernel_of(notebook) == kernel
+    notebook.write_bytes(b"\xff{")
+    assert kernel_of(notebook) is kernel_of(tmp_path / "none.ipynb") is None
 
 
 def test_finds_notebooks_that_are_not_hidden_and_not_far(tmp_path):

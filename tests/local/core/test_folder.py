@@ -103,19 +103,15 @@ def test_what_is_missing_is_told_and_leaves_no_folder(store, tmp_path, gone):
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/etc/x", "a/../../x", "..", "a/../../../../../../etc/passwd", "./../x"]
+    "name",
+    ["../x", "/etc/x", "a/../../x", "..", "a/../../../../../../etc/passwd", "./../x", "out/x"],
 )
-def test_below_stays_below(tmp_path, name):
-    with pytest.raises(Invalid):
-        below(tmp_path / "inside", name)
-
-
-def test_below_does_not_follow_links_out(tmp_path):
+def test_below_stays_below_and_follows_no_links_out(tmp_path, name):
     inside = tmp_path / "inside"
     inside.mkdir()
     (inside / "out").symlink_to(tmp_path)
     with pytest.raises(Invalid):
-        below(inside, "out/x")
+        below(inside, name)
 
 
 @pytest.mark.parametrize(
@@ -149,15 +145,13 @@ def test_links_and_devices_are_left_out(tmp_path):
         assert [p.name for p in folder.rglob("*")] == ["a"]
 
 
-def test_a_tar_bomb_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(archive({"s/a": bytes(600), "s/b": bytes(600)}), "1000 bytes"), (b"no archive", "unpacked")],
+    ids=["bomb", "none"],
+)
+def test_a_tar_bomb_and_what_is_no_archive_are_refused(tmp_path, monkeypatch, content, said):
     monkeypatch.setattr(container_folder, "UNPACKED_LIMIT", 1000)
-    (tmp_path / "a.tar.gz").write_bytes(archive({"s/a": b"\0" * 600, "s/b": b"\0" * 600}))
-    (tmp_path / "out").mkdir()
-    with pytest.raises(Invalid, match="1000 bytes"):
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    with pytest.raises(Invalid, match=said):
         unpack(tmp_path / "a.tar.gz", tmp_path / "out")
-
-
-def test_what_is_no_archive_is_told(tmp_path):
-    (tmp_path / "a.tar.gz").write_bytes(b"no archive")
-    with pytest.raises(Invalid, match="unpacked"):
-        unpack(tmp_path / "a.tar.gz", tmp_path)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mnist_deploy.local.core.blobs import Blobs
 from mnist_deploy.local.core.faults import Conflict, Invalid, NotFound
 from mnist_deploy.local.core.records import Code, Environment, Model
 from mnist_deploy.local.core.store import Store, UnreadableStore
@@ -43,6 +44,10 @@ def reopen(store: Store) -> Store:
 
 def blobs(store: Store) -> int:
     return len(list((store.folder / "blobs").iterdir()))
+
+
+def staged(store: Store) -> int:
+    return len(list((store.folder / "staged").iterdir()))
 
 
 # Records
@@ -148,16 +153,39 @@ def test_a_prefix_is_a_folder_or_the_artifact_itself(store):
 
 
 def test_bytes_come_whole_in_blocks_or_anew(store):
-    store.write("o/c/f", [b"first"])
-    for block, content in {"b": b"world", "a": b"hello ", "c": b"never named"}.items():
-        store.stage("o/c/f", block, [content])
+    store.write("o/c/f", [b"fi", b"", b"rst"])
+    for path in ("o/c/f", "o/c/g"):  # whose blocks do not mix
+        for block, content in {"b": b"world", "a": b"hello ", "c": b"never named"}.items():
+            store.stage(path, block, [path.encode(), content])
     assert store.artifact("o/c/f").file.read_bytes() == b"first"
     with pytest.raises(Invalid, match="Not all blocks"):
         store.commit("o/c/f", ["a", "z"])
     store.commit("o/c/f", ["a", "b"])
-    assert store.artifact("o/c/f").file.read_bytes() == b"hello world"
+    assert store.artifact("o/c/f").file.read_bytes() == b"o/c/fhello o/c/fworld"
     assert blobs(store) == 1
-    assert not list((store.folder / "staged").iterdir())
+    assert staged(store) == 1  # of the other
+    with pytest.raises(Invalid, match="Not all blocks"):
+        reopen(store).commit("o/c/g", ["a"])
+    assert staged(store) == 0
+
+
+def test_bytes_that_were_cut_off_do_not_appear(store):
+    def cut_off():
+        yield b"half"
+        raise ConnectionError("the sender is gone")
+
+    for attempt in (store.write, lambda path, chunks: store.stage(path, "1", chunks)):
+        with pytest.raises(ConnectionError):
+            attempt("o/c/f", cut_off())
+        assert (blobs(store), store.artifact("o/c/f")) == (0, None)
+        files = [file for file in store.folder.rglob("*") if file.is_file()]
+        assert not [file for file in files if file.read_bytes() == b"half"]
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "", "a" * 31, "g" * 32, "..", "a/" * 16])
+def test_no_blob_s_name_leads_out_of_the_folder(tmp_path, name):
+    with pytest.raises(ValueError, match=r"hexadecimal|base 16"):
+        Blobs(tmp_path).file(name)
 
 
 @pytest.mark.parametrize(
@@ -198,8 +226,7 @@ def test_what_nothing_refers_to_goes_but_no_upload_in_progress(store):
     store.sweep(idle=0)
     assert blobs(store) == 2
     assert (store.artifact("o/lonely/f"), store.artifact("o/held/f") is None) == (None, False)
-    assert not list((store.folder / "staged").iterdir())
-    assert len(store.artifacts("LocalUpload/kept")) == 1
+    assert (staged(store), len(store.artifacts("LocalUpload/kept"))) == (0, 1)
 
 
 # From one process to the next
@@ -250,24 +277,14 @@ CREATE TABLE versioned (
 CREATE TABLE last_version (
     kind TEXT, name TEXT, version INTEGER NOT NULL, PRIMARY KEY (kind, name));
 """
-OLD_MODEL = {
-    "name": "digits",
-    "url": "aml://asset/asset1",
-    "description": "ten of them",
-    "framework": "ScikitLearn",
-    "mimeType": "application/octet-stream",
-    "unpack": False,
-    "kvTags": {"data": "mnist"},
-    "properties": {"accuracy": "0.92"},
-    "datasets": [],
-    "createdTime": "2026-01-01T00:00:00+00:00",
-    "createdBy": {"userName": "local user"},
-}
-OLD_ENVIRONMENT = {
-    "python": {"condaDependencies": {"dependencies": ["python=3.11"]}},
-    "docker": {"baseImage": "mcr/base"},
-    "environmentVariables": {"A": "1"},
-}
+OLD_MODEL = {"name": "digits", "url": "aml://asset/asset1", "description": "ten of them",
+             "framework": "ScikitLearn", "mimeType": "application/octet-stream", "unpack": False,
+             "kvTags": {"data": "mnist"}, "properties": {"accuracy": "0.92"}, "datasets": [],
+             "createdTime": "2026-01-01T00:00:00+00:00",
+             "createdBy": {"userName": "local user"}}  # fmt: skip
+OLD_ENVIRONMENT = {"python": {"condaDependencies": {"dependencies": ["python=3.11"]}},
+                   "docker": {"baseImage": "mcr/base"},
+                   "environmentVariables": {"A": "1"}}  # fmt: skip
 
 
 def write_old_store(folder) -> None:
@@ -299,17 +316,10 @@ def write_old_store(folder) -> None:
 def test_a_store_of_0_1_is_taken_over(tmp_path):
     write_old_store(tmp_path / "old")
     store = reopen(Store(tmp_path / "old"))
-    digits = store.get(Model, "digits", 2)
-    assert digits == Model(
-        "digits",
-        2,
-        ("LocalUpload/c1",),
-        "2026-01-01T00:00:00+00:00",
-        "ten of them",
-        {"data": "mnist"},
-        {"accuracy": "0.92"},
-        other=digits.other,
-    )
+    digits, created = store.get(Model, "digits", 2), "2026-01-01T00:00:00+00:00"
+    labels = {"data": "mnist"}, {"accuracy": "0.92"}
+    assert digits == Model("digits", 2, ("LocalUpload/c1",), created, "ten of them", *labels,
+                           other=digits.other)  # fmt: skip
     assert digits.other["v1"]["framework"] == "ScikitLearn"
     assert store.artifact("LocalUpload/c1/digits.pkl").file.read_bytes() == b"pickle"
     assert store.get(Model, "digits").tags == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 
@@ -60,30 +61,19 @@ def test_a_service_is_described_as_it_was_asked_for(local_ws, service):
     seen = Webservice(local_ws, "shared")
     assert isinstance(seen, AciWebservice)
     assert (seen.state, seen.compute_type, seen.auth_enabled) == ("Healthy", "ACI", True)
-    assert seen.tags == {"data": "weights"}
-    assert seen.properties["made"] == "once"
-    assert seen.description == "for looking at"
+    assert (seen.tags, seen.properties["made"]) == ({"data": "weights"}, "once")
+    assert (seen.description, seen.environment.name) == ("for looking at", "weights-env")
     assert [model.id for model in seen.models] == ["weights:1"]
-    assert seen.scoring_uri.startswith("http://127.0.0.1:")
-    assert seen.scoring_uri.endswith("/score")
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/score", seen.scoring_uri)
     resources = seen.container_resource_requirements
     assert (resources.cpu, resources.memory_in_gb) == (1, 1)
-    assert seen.environment.name == "weights-env"
     assert seen.created_time is not None
 
 
-def test_run_scores(service):
+def test_it_scores_says_what_it_takes_and_logs_what_its_script_prints(service):
     assert service.run(ROWS) == SUMS
-
-
-def test_swagger_describes_the_service(service):
     keys = {"Authorization": f"Bearer {service.get_keys()[0]}"}
-    swagger = requests.get(service.swagger_uri, headers=keys, timeout=10).json()
-    assert "/score" in swagger["paths"]
-
-
-def test_the_log_has_what_the_script_printed(service):
-    service.run(ROWS)
+    assert "/score" in requests.get(service.swagger_uri, headers=keys, timeout=10).json()["paths"]
     log = service.get_logs()
     assert "weights are loaded" in log
     assert "POST /score 200" in log
@@ -118,40 +108,38 @@ def test_list_finds_services_by_what_they_are(local_ws, service):
     assert names(compute_type="AKS") == names(image_name="x") == names(image_digest="x") == []
 
 
-def test_a_name_that_is_taken_is_not_given_again(local_ws, service, inference_config):
-    with pytest.raises(WebserviceException, match="overwrite=True"):
-        Model.deploy(local_ws, "shared", [], inference_config, small())
-
-
-def test_a_service_that_is_not_there(local_ws):
-    with pytest.raises(WebserviceException, match="WebserviceNotFound"):
-        Webservice(local_ws, "nobody")
-
-
 # Services that come, change and go.
 
 
-def test_wait_shows_how_it_goes_and_differences_from_the_environment(
+def test_wait_shows_how_it_goes_and_what_is_another_way_here(
     local_ws, registered, tmp_path, capsys
 ):
-    config = make_inference_config(tmp_path, packages=("scikit-learn==0.22.1", "azureml-defaults"))
-    service = Model.deploy(local_ws, "old-pins", [registered], config, small())
+    config = make_inference_config(tmp_path, packages=("scikit-learn==0.22.1",))
+    config.environment.docker.base_image = "mine/image:1"
+    asked = small(location="westeurope", dns_name_label="digits")
+    service = Model.deploy(local_ws, "old-pins", [registered], config, asked)
     service.wait_for_deployment(show_output=True)
-    shown = capsys.readouterr().out
-    assert "scikit-learn: wanted ==0.22.1, found" in shown
-    assert "Succeeded" in shown
-    assert "on Azure the image would have scikit-learn ==0.22.1" in service.get_logs()
+    shown, log = capsys.readouterr().out, service.get_logs()
     assert service.run(ROWS) == SUMS
     service.delete()
+    assert "Succeeded" in shown
+    for note in (
+        "scikit-learn: wanted ==0.22.1, found",
+        "on Azure the image would have scikit-learn ==0.22.1",
+        "location: not westeurope",
+        "dns_name_label: digits is no name",
+        "mine/image:1",
+        "lacks azureml-defaults",
+    ):
+        assert note in shown
+        assert note in log
 
 
-@pytest.mark.parametrize("auth_enabled", [False, True])
-def test_after_delete_nobody_answers(local_ws, deploy, auth_enabled):
-    service = deploy("short-lived", config=small(auth_enabled=auth_enabled))
-    uri = service.scoring_uri
+def test_after_delete_nobody_answers(local_ws, deploy):
+    service = deploy("short-lived", config=small(auth_enabled=True))
     service.delete()
     with pytest.raises(requests.ConnectionError):
-        requests.post(uri, ROWS, timeout=10)
+        requests.post(service.scoring_uri, ROWS, timeout=10)
     assert "short-lived" not in [found.name for found in Webservice.list(local_ws)]
     service.delete()  # as on Azure, twice is no error
 
@@ -189,14 +177,14 @@ def test_a_script_that_cannot_run_is_told(deploy, script, complaint):
 
 
 def test_overwrite_keeps_address_and_keys(deploy):
-    first = deploy("again", VERSION_SCRIPT.format(answer=1), config=small(auth_enabled=True))
-    address, keys = first.scoring_uri, first.get_keys()
-    assert first.run("{}") == 1
-    second = deploy(
-        "again", VERSION_SCRIPT.format(answer=2), config=small(auth_enabled=True), overwrite=True
-    )
-    assert second.run("{}") == 2
-    assert (second.scoring_uri, second.get_keys()) == (address, keys)
+    def deployed(answer: int, **more):
+        script, config = VERSION_SCRIPT.format(answer=answer), small(auth_enabled=True)
+        service = deploy("again", script, config=config, **more)
+        return service.run("{}"), (service.scoring_uri, service.get_keys())
+
+    first, second = deployed(1), deployed(2, overwrite=True)
+    assert (first[0], second[0]) == (1, 2)
+    assert first[1] == second[1]
 
 
 @pytest.mark.processes
@@ -249,21 +237,20 @@ import os
 def init(): pass
 def run(raw): return [os.environ["OMP_NUM_THREADS"], os.getppid()]
 """
-    one = deploy("one-core", script)
+    threads, parent = deploy("one-core", script).run("{}")
     two = deploy("two-cores", script, config=AciWebservice.deploy_configuration(1.5, 1))
-    threads, parent = one.run("{}")
-    assert threads == "1"
-    assert two.run("{}")[0] == "2"
+    assert (threads, two.run("{}")[0]) == ("1", "2")
     if sys.platform == "linux":  # nothing in its variables keeps it from being a fork
         assert "mnist_deploy.local.scoring.warm" in psutil.Process(parent).cmdline()
 
 
-def test_a_key_that_was_regenerated_counts_at_once(deploy, call, mms):
-    service = deploy("keys", config=small(auth_enabled=True))
-    old_primary, old_secondary = service.get_keys()
+def test_keys_of_one_s_own_count_and_so_does_a_regenerated_one_at_once(deploy, call, mms):
+    own = {"primary_key": "first-of-mine", "secondary_key": "second-of-mine"}
+    service = deploy("keys", config=small(auth_enabled=True, **own))
+    assert service.get_keys() == ("first-of-mine", "second-of-mine")
     service.regen_key("Primary")
     primary, secondary = service.get_keys()
-    assert (primary != old_primary, secondary) == (True, old_secondary)
+    assert (primary != "first-of-mine", secondary) == (True, "second-of-mine")
     mine = {"keyType": "Secondary", "keyValue": "mine-from-now-on"}  # the SDK sleeps 5 s for it
     assert call("POST", f"{mms}/services/keys/regenerateKeys", json=mine).status_code == 202
     assert service.get_keys() == (primary, "mine-from-now-on")
@@ -272,15 +259,9 @@ def test_a_key_that_was_regenerated_counts_at_once(deploy, call, mms):
         headers = {"Authorization": f"Bearer {key}"}
         return requests.post(service.scoring_uri, ROWS, headers=headers, timeout=10).status_code
 
-    keys = (old_primary, old_secondary, primary, "mine-from-now-on")
+    keys = ("first-of-mine", "second-of-mine", primary, "mine-from-now-on")
     assert [status(key) for key in keys] == [401, 401, 200, 200]
     assert service.run(ROWS) == SUMS
-
-
-def test_keys_of_one_s_own_from_the_start(deploy):
-    keys = {"primary_key": "first-of-mine", "secondary_key": "second-of-mine"}
-    service = deploy("own-keys", config=small(auth_enabled=True, **keys))
-    assert service.get_keys() == ("first-of-mine", "second-of-mine")
 
 
 def test_update_of_labels_and_keys_needs_no_new_container(local_ws, deploy):
@@ -315,29 +296,6 @@ def test_update_of_the_script_and_the_model(local_ws, deploy, tmp_path):
     assert [model.name for model in service.models] == ["flat-weights"]
 
 
-@pytest.mark.processes
-def test_a_service_that_is_deleted_while_it_starts_gives_up(local_ws, deploy):
-    script = "import time\ndef init(): time.sleep(60)\ndef run(raw): pass\n"
-    service = deploy("slow", script, wait=False)
-    began = time.monotonic()
-    service.delete()
-    assert time.monotonic() - began < 5
-    with pytest.raises(WebserviceException, match="WebserviceNotFound"):
-        service.wait_for_deployment()
-
-
-@pytest.mark.processes
-def test_the_later_of_two_deployments_wins_and_both_end(deploy):
-    slow = VERSION_SCRIPT.format(answer=1).replace("pass", "import time; time.sleep(60)")
-    first = deploy("race", slow, wait=False)
-    second = deploy("race", VERSION_SCRIPT.format(answer=2), wait=False, overwrite=True)
-    second.wait_for_deployment()
-    assert second.run("{}") == 2
-    with pytest.raises(WebserviceException, match="deployed anew"):
-        first.wait_for_deployment()
-    assert second.run("{}") == 2
-
-
 # What is refused.
 
 
@@ -349,21 +307,6 @@ def test_what_a_container_cannot_do_here_is_named(deploy, tmp_path, more):
     (tmp_path / "c.pem").write_text("pem")
     with pytest.raises(WebserviceException, match=f"a web service with {next(iter(more))}"):
         deploy("too-much", config=small(**more))
-
-
-@pytest.mark.processes
-def test_what_is_another_way_here_is_told(local_ws, registered, tmp_path, capsys):
-    config = make_inference_config(tmp_path, packages=("scikit-learn",))
-    config.environment.docker.base_image = "mine/image:1"
-    service = Model.deploy(local_ws, "told", [registered], config,
-                           small(location="westeurope", dns_name_label="digits"))  # fmt: skip
-    service.wait_for_deployment(show_output=True)
-    shown, log = capsys.readouterr().out, service.get_logs()
-    service.delete()
-    for note in ("location: not westeurope", "dns_name_label: digits is no name", "mine/image:1",
-                 "lacks azureml-defaults"):  # fmt: skip
-        assert note in shown
-        assert note in log
 
 
 @pytest.mark.parametrize(
