@@ -46,8 +46,8 @@ MAP: dict[str, set[str]] = {
     "part_one": {"data", "environments", "errors", "models", "sdk", "workspace"},
     "__main__": {"tutorial"},
     "testing": {
-        *("client", "data", "environments", "errors", "local", "managed", "models", "sdk"),
-        "workspace",
+        *("client", "data", "deployment", "environments", "errors", "local", "managed"),
+        *("models", "sdk", "workspace"),
     },
     "local": set(),
 }

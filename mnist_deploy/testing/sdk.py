@@ -36,6 +36,8 @@ from azureml.core.webservice import AciWebservice, AksWebservice
 from azureml.exceptions import WebserviceException
 
 import mnist_deploy.client.endpoint
+import mnist_deploy.deployment.config
+import mnist_deploy.deployment.preflight
 import mnist_deploy.managed.endpoint
 import mnist_deploy.sdk
 import mnist_deploy.workspace
@@ -259,7 +261,10 @@ def _for_context(context: Any, answer: Callable, genuine: Callable) -> Callable:
 def _shortcuts(clock: Clock) -> Iterator[Patch]:
     yield _replace(ClientBase, "_get_retry_delay", lambda *_, **__: 0.0)
     yield _replace(TrackingInfoRegistry, "gather_all", lambda *_, **__: {})
-    yield _replace(InferenceConfig, "validation_script_content", _parsed_once())
+    check = _passed_once(InferenceConfig.validation_script_content, _script_of)
+    yield _replace(InferenceConfig, "validation_script_content", check)
+    for module in (mnist_deploy.deployment.config, mnist_deploy.deployment.preflight):
+        yield patch.object(module, "check_script", _passed_once(module.check_script))
     yield _replace(CondaDependencies, "serialize_to_string", _written_once())
     yield patch.object(Deadline, "call", _call_at_once(clock))
     ours = (mnist_deploy.sdk, mnist_deploy.client.endpoint)
@@ -280,20 +285,24 @@ def _call_at_once(clock: Clock) -> Callable:
     return call
 
 
-def _parsed_once() -> Callable:
-    genuine = InferenceConfig.validation_script_content
+def _script_of(config: InferenceConfig) -> Path:
+    return Path(config.source_directory or "", config.entry_script)
 
-    def check(config: InferenceConfig) -> None:
-        script = Path(config.source_directory or "", config.entry_script)
-        content = script.read_bytes() if script.is_file() else None
-        if content not in _parsed:
-            genuine(config)
-            _parsed.add(content)
+
+def _passed_once(genuine: Callable, script_of: Callable[[Any], Path] = Path) -> Callable:
+    """A check of scripts, made once for each content that passes it."""
+
+    def check(checked: Any) -> None:
+        script = script_of(checked)
+        passed = (genuine.__name__, script.read_bytes() if script.is_file() else None)
+        if passed not in _passed:
+            genuine(checked)
+            _passed.add(passed)
 
     return check
 
 
-_parsed: set[bytes | None] = set()  # scripts without mistakes
+_passed: set[tuple[str, bytes | None]] = set()
 
 
 def _written_once() -> Callable:
