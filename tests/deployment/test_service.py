@@ -35,6 +35,7 @@ from mnist_deploy import (
 from mnist_deploy.deployment import service as service_room
 from mnist_deploy.environments import build_scoring_environment
 from mnist_deploy.errors import DeploymentError, DeploymentTimeout
+from mnist_deploy.sdk import Deadline
 
 pytest_plugins = ["mnist_deploy.testing"]
 
@@ -52,6 +53,7 @@ HANGING = "import time\n" + ECHO.replace(
     'print("init was called")', 'print("waiting for a file", flush=True); time.sleep(600)'
 )
 NAME = "sklearn-mnist-svc3"
+CALL = Deadline.call  # the genuine one: a mocked workspace answers without a thread
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +208,7 @@ def test_a_workspace_that_hangs_is_given_up_in_time(mocked_workspace, monkeypatc
     """Before anything was sent, while it is sent, and while the log is asked for."""
     ws, model, never = mocked_workspace, fetch_model(mocked_workspace), threading.Event()
     monkeypatch.setattr(service_room, "_LOG_LIMIT", 0.3)
+    monkeypatch.setattr(Deadline, "call", CALL)
     with monkeypatch.context() as patch:
         patch.setattr(Webservice, "list", lambda *_, **__: never.wait(60))
         with pytest.raises(DeploymentTimeout, match=r"not healthy within 0\.5 s: There was no ans"):
@@ -445,6 +448,7 @@ def test_a_service_that_cannot_be_deleted_is_told(mocked_workspace, monkeypatch)
     service = deploy(mocked_workspace, fetch_model(mocked_workspace))
     never = threading.Event()
     with monkeypatch.context() as patch:
+        patch.setattr(Deadline, "call", CALL)
         patch.setattr(AciWebservice, "delete", lambda self: never.wait(60))
         patch.setattr(service_room, "_DELETE_LIMIT", 0.2)
         with pytest.raises(DeploymentError, match=r"no answer within 0\.2 s.*delete it in the"):
