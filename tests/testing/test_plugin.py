@@ -76,8 +76,8 @@ class TestMarker:
                 mocked_workspace.cloud.refuse(503)
 
             @pytest.mark.mocked_workspace(assert_all_used=True)
-            def test_own(mocked_workspace):
-                mocked_workspace.cloud.refuse(503)
+            def test_own(mocked_client):  # the marker is of both
+                mocked_client.cloud.refuse(503)
             """
         )
         result.assert_outcomes(passed=2, errors=1)
