@@ -14,34 +14,24 @@ def test_an_endpoint_is_made_found_changed_and_deleted(client):
     assert (made.provisioning_state, made.traffic, made.auth_mode) == ("Succeeded", {}, "key")
     endpoint.description = "two"
     client.online_endpoints.begin_create_or_update(endpoint).result()
-    found = client.online_endpoints.get("comes-and-goes")
-    assert (found.description, found.tags, found.scoring_uri) == (
-        "two",
-        {"a": "b"},
-        made.scoring_uri,
-    )
-    assert "comes-and-goes" in {each.name for each in client.online_endpoints.list()}
+    [found] = [each for each in client.online_endpoints.list() if each.name == "comes-and-goes"]
+    assert (found.description, found.tags) == ("two", {"a": "b"})
+    assert found.scoring_uri == made.scoring_uri
     client.online_endpoints.begin_delete("comes-and-goes").result()
     with pytest.raises(ResourceNotFoundError, match="no endpoint comes-and-goes"):
         client.online_endpoints.get("comes-and-goes")
 
 
-def test_either_key_opens_it_until_another_takes_its_place(client, shared):
-    body = {"data": [[1, 2, 3]]}
-
+def test_a_key_opens_it_until_another_takes_its_place(client, shared):
     def status(key: str) -> int:
-        headers = {"Authorization": f"Bearer {key}"}
+        headers, body = {"Authorization": f"Bearer {key}"}, {"data": [[1, 2, 3]]}
         return requests.post(shared.scoring_uri, json=body, headers=headers, timeout=10).status_code
 
     before = client.online_endpoints.get_keys("shared")
-    assert [status(key) for key in (before.primary_key, before.secondary_key, "x")] == [
-        200,
-        200,
-        401,
-    ]
+    keys = (before.primary_key, before.secondary_key, "x")
+    assert [status(key) for key in keys] == [200, 200, 401]
     client.online_endpoints.begin_regenerate_keys("shared", key_type="primary").result()
     after = client.online_endpoints.get_keys("shared")
-    assert after.primary_key != before.primary_key
     assert after.secondary_key == before.secondary_key
     assert [status(key) for key in (after.primary_key, before.primary_key)] == [200, 401]
 
