@@ -25,34 +25,35 @@ def recipe(**more) -> Recipe:
     return Recipe(**{"script": "score.py", "uploads": (), "conda": conda, **more})
 
 
+def dockerfile(**more) -> str:
+    return context_texts(recipe(**more))["Dockerfile"]
+
+
 def test_the_dockerfile_of_a_recipe():
-    text = context_texts(recipe(models=(FILE,), variables={"GREETING": 'a "b" $c \\'}))[
-        "Dockerfile"
-    ]
+    text = dockerfile(models=(FILE,), variables={"GREETING": 'a "b" $c \\'})
     assert "FROM python:3.9-slim\n" in text
     assert r'GREETING="a \"b\" \$c \\"' in text
     assert 'AZUREML_MODEL_DIR="/var/azureml-app/azureml-models/digits/1"' in text
-    assert text.endswith(
-        'USER 1001\nEXPOSE 5001\nCMD ["azmlinfsrv", "--entry_script", "score.py"]\n'
-    )
-
-
-def test_the_sdks_word_for_the_script_counts_and_several_models_share_a_folder():
-    variables = {"AZUREML_ENTRY_SCRIPT": "src/mine.py"}
-    text = context_texts(recipe(models=(FILE, FOLDER), variables=variables))["Dockerfile"]
+    end = 'USER 1001\nEXPOSE 5001\nCMD ["azmlinfsrv", "--entry_script", "score.py"]\n'
+    assert text.endswith(end)
+    # The SDK's word for the script counts, and several models share a folder.
+    text = dockerfile(models=(FILE, FOLDER), variables={"AZUREML_ENTRY_SCRIPT": "src/mine.py"})
     assert '"--entry_script", "src/mine.py"' in text
     assert 'AZUREML_MODEL_DIR="/var/azureml-app/azureml-models"' in text
 
 
-@pytest.mark.parametrize("variable", [("A", "x\nUSER root"), ("A B", "x"), ("", "x")])
-def test_a_variable_that_no_dockerfile_takes(variable):
-    with pytest.raises(Invalid, match="cannot stand in a Dockerfile"):
-        context_texts(recipe(variables=dict([variable])))
-
-
-def test_an_environment_that_does_not_say_what_it_needs():
-    with pytest.raises(NotSupported, match="nothing says what the image must install"):
-        context_texts(recipe(conda=None))
+@pytest.mark.parametrize(
+    ("asked", "error", "said"),
+    [
+        ({"variables": {"A": "x\nUSER root"}}, Invalid, "cannot stand in a Dockerfile"),
+        ({"variables": {"A B": "x"}}, Invalid, "cannot stand in a Dockerfile"),
+        ({"variables": {"": "x"}}, Invalid, "cannot stand in a Dockerfile"),
+        ({"conda": None}, NotSupported, "nothing says what the image must install"),
+    ],
+)
+def test_what_no_image_can_be_made_of(asked, error, said):
+    with pytest.raises(error, match=said):
+        dockerfile(**asked)
 
 
 def test_where_uploads_and_models_go():
@@ -61,17 +62,13 @@ def test_where_uploads_and_models_go():
         Upload("d/s.tar", "s.tar", True),
         Upload("d/driver.py", "driver.py"),
     )
-    found = list(
-        context_uploads(
-            recipe(
-                script="driver.py",
-                variables={"AZUREML_ENTRY_SCRIPT": "score.py"},
-                uploads=uploads,
-                models=(FILE, FOLDER),
-            )
-        )
+    asked = recipe(
+        script="driver.py",
+        uploads=uploads,
+        variables={"AZUREML_ENTRY_SCRIPT": "score.py"},
+        models=(FILE, FOLDER),
     )
-    assert found == [
+    assert list(context_uploads(asked)) == [
         Upload("LocalUpload/c/score.py", "azureml-app"),
         Upload("d/s.tar", "azureml-app", unpack=True),
         Upload("LocalUpload/b/digits.pkl", "azureml-app/azureml-models/digits/1"),

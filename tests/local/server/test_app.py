@@ -21,24 +21,14 @@ from weights_service import WORKSPACE, until
 from mnist_deploy.local.tls import derive
 
 
-def test_the_workspace_is_the_sdk_s_own(local_ws):
-    assert type(local_ws) is Workspace
+def test_workspace_and_authentication_are_the_sdk_s_own_and_azure_s_clouds_stay(local_ws, tmp_path):
+    assert (type(local_ws), type(local_ws._auth_object)) == (Workspace, TokenAuthentication)
     assert (local_ws.name, local_ws.location, local_ws.sku) == ("local", "local", "Basic")
-
-
-def test_from_config_with_an_authentication(local_ws, tmp_path):
     local_ws.write_config(path=str(tmp_path))
     again = Workspace.from_config(auth=local_ws._auth_object)
     assert (again.name, again.subscription_id) == (local_ws.name, local_ws.subscription_id)
-
-
-def test_the_authentication_is_the_sdk_s_own_and_azure_s_clouds_stay_as_they_were(local_ws):
-    assert type(local_ws._auth_object) is TokenAuthentication
     azure = TokenAuthentication(lambda audience: "token", cloud="AzureCloud")
     assert azure._cloud_type.endpoints.resource_manager == "https://management.azure.com/"
-
-
-def test_a_workspace_of_another_name_is_not_there(local_ws):
     with pytest.raises(Exception, match="Workspace not found"):
         Workspace.get(
             "another",
@@ -83,20 +73,20 @@ def test_plain_http_tells_of_the_cloud_and_of_nothing_else(endpoint):
 
 
 def test_a_secret_for_one_purpose_serves_no_other(endpoint):
-    secret = derive(endpoint.token, "discovery")
+    def secret(purpose: str) -> str:
+        return derive(endpoint.token, purpose)
 
-    def status(path: str) -> int:
-        return requests.get(
-            endpoint.url + path, verify=str(endpoint.certificate), timeout=10
-        ).status_code
-
-    assert status(f"/discovery/{secret}") == 200
-    assert status(f"/msi/{secret}") == 401
-    assert status(f"/msi/{derive(endpoint.token, 'msi')}") == 200
     blob = b64encode(b"o/c/f").decode()
-    assert status(f"/blobs/{blob}?sig={derive(endpoint.token, f'write {blob}')}") == 403
-    assert status(f"/blobs/{blob}?sig={derive(endpoint.token, f'read {blob}')}") == 404
-    assert status(f"/blobs/{blob}?sig=%C3%A9") == 403
+    for path, status in {
+        f"/discovery/{secret('discovery')}": 200,
+        f"/msi/{secret('discovery')}": 401,
+        f"/msi/{secret('msi')}": 200,
+        f"/blobs/{blob}?sig={secret(f'write {blob}')}": 403,
+        f"/blobs/{blob}?sig={secret(f'read {blob}')}": 404,
+        f"/blobs/{blob}?sig=%C3%A9": 403,
+    }.items():
+        url, trusted = endpoint.url + path, str(endpoint.certificate)
+        assert requests.get(url, verify=trusted, timeout=10).status_code == status, path
 
 
 def test_no_file_of_the_running_workspace_is_for_others(endpoint, service, local_home):
@@ -112,11 +102,10 @@ def test_no_file_of_the_running_workspace_is_for_others(endpoint, service, local
 
 
 def test_only_loopback_is_listened_on(endpoint, service):
-    pid = endpoint.pid
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    control_plane = psutil.Process(endpoint.pid)
     listening = {
         connection.laddr.ip
-        for process in family
+        for process in (control_plane, *control_plane.children(recursive=True))
         for connection in process.net_connections("inet")
         if connection.status == psutil.CONN_LISTEN
     }
@@ -149,9 +138,8 @@ def test_what_it_does_not_know_is_refused_with_the_name_of_the_call(local_ws, us
 )
 def test_501_names_method_and_path(call, method, path):
     answer = call(method, path)
-    assert answer.status_code == 501
     error = answer.json()["error"]
-    assert error["code"] == "NotImplemented"
+    assert (answer.status_code, error["code"]) == (501, "NotImplemented")
     assert f"{method} {path}" in error["message"]
 
 

@@ -12,39 +12,32 @@ from weights_service import until
 from mnist_deploy.local.server.leases import Leases, is_alive
 
 
-def sleeper() -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+@pytest.fixture
+def sleeper():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
 
 
-def test_a_lease_ends_with_its_process_even_as_a_zombie():
-    leases, process = Leases(), sleeper()
-    assert leases.add(process.pid)
+def test_a_lease_ends_with_its_process_even_as_a_zombie_and_who_is_gone_gets_none(sleeper):
+    leases, process = Leases(), psutil.Process(sleeper.pid)
+    assert leases.add(sleeper.pid)
     assert not leases.close_if_unused()
-    process.kill()
-    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
-    assert not is_alive(psutil.Process(process.pid))
+    sleeper.kill()
+    until(lambda: process.status() == psutil.STATUS_ZOMBIE)
+    assert not is_alive(process)
     assert leases.close_if_unused()
-    process.wait()
-    process.stdin.close()
+    sleeper.wait()
+    assert not Leases().add(sleeper.pid)
 
 
-def test_nobody_joins_who_is_gone_or_too_late():
-    leases, process = Leases(), sleeper()
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    assert not leases.add(process.pid)
-    leases = Leases()
-    leases.close()
-    assert not leases.add(psutil.Process().pid)
-
-
-def test_leases_may_be_closed_while_they_are_looked_at():
+def test_leases_may_be_closed_while_they_are_looked_at_and_then_nobody_joins():
     leases = Leases()
     leases.add(psutil.Process().pid)
     with leases._lock:  # as a signal may arrive
         leases.close()
     assert leases.close_if_unused()
+    assert not leases.add(psutil.Process().pid)
 
 
 def test_a_number_that_was_given_to_another_process_is_not_the_holder():

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import json
 import time
 
-import msgspec
 import pytest
 import requests
 from azureml.core import Model
@@ -92,6 +90,7 @@ def test_a_failing_init_is_told_at_once_and_traced(local_ws, call, tmp_path):
     [
         (b"[]", 200),
         (b'[{"iKey": "x", "data": {"baseType": "RequestData"}}]', 400),
+        (b'[{"iKey": 5}]', 400),
         (b"{", 400),
         (gzip.compress(b"[" + b" " * (20 << 20) + b"]"), 400),
         (b"\x1f\x8bno gzip", 400),
@@ -102,7 +101,7 @@ def test_strangers_are_refused(endpoint, body, status):
     headers = {"Content-Encoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}
     answer = requests.post(url, body, headers=headers, timeout=10)
     assert answer.status_code == status
-    if body.startswith(b"[{"):
+    if b"RequestData" in body:
         assert answer.json()["itemsAccepted"] == 0
 
 
@@ -114,10 +113,3 @@ def test_durations(duration, seconds):
     from mnist_deploy.local.server.telemetry import seconds_of
 
     assert seconds_of(duration) == pytest.approx(seconds)
-
-
-def test_items_are_typed():
-    from mnist_deploy.local.server.telemetry import Item
-
-    with pytest.raises(msgspec.ValidationError):
-        msgspec.json.decode(json.dumps([{"iKey": 5}]), type=list[Item])
