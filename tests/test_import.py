@@ -1,9 +1,8 @@
-"""What an import costs, who may import whom, and that what is imported is declared."""
+"""Who may import whom, and that what is imported is declared."""
 
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,6 @@ else:
 
 PACKAGE = Path(mnist_deploy.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = {"azure", "azureml", "sklearn", "matplotlib", "flask"}
 
 # The map: each room, and the rooms that it may import. ``testing`` and what is not named in
 # `WITHOUT_AZURE` may import Azure's SDK too.
@@ -69,6 +67,7 @@ LOCAL_MAP: dict[str, set[str]] = {
     "cli": {"", "control_plane", "scoring", "tls"},  # scoring: a file that it copies
     "__main__": {"cli"},
 }
+HOUSES = {"mnist_deploy": MAP, "mnist_deploy.local": LOCAL_MAP}
 WITHOUT_AZURE = {"data", "errors", "plots", "tutorial"}
 AZURE = {"azure", "azureml", "msal", "msrest"}
 PRETENDS_TO_BE_AZURE = "open_datasets.py"  # raises an error of the SDK's, and so imports it
@@ -94,82 +93,53 @@ def imports_of(file: Path) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def room_of(name: str) -> str:
-    """``local`` for ``mnist_deploy.local.tls``."""
-    return f"{name}..".split(".")[1]
+def room_of(name: str, house: str = "mnist_deploy") -> str | None:
+    """``local`` for ``mnist_deploy.local.tls``, within ``mnist_deploy.local`` ``tls``; "" for what
+    the house itself holds, None for what is outside.
+    """
+    if not f"{name}.".startswith(f"{house}."):
+        return None
+    room = f"{name}..".removeprefix(f"{house}.").split(".")[0]
+    folder = PACKAGE.parent.joinpath(*house.split("."), room)
+    return room if folder.is_dir() or room in HOUSES[house] else ""
 
 
-def rooms_imported(room: str) -> set[str]:
-    files = [file for file in MODULES if room_of(name_of(file)) == room]
-    assert files, f"there is no room {room}"
-    found = {name for file in files for name in imports_of(file)}
-    return {room_of(name) for name in found if name.startswith("mnist_deploy")} - {room, ""}
+def files_in(room: str, house: str = "mnist_deploy") -> list[Path]:
+    return [file for file in MODULES if room_of(name_of(file), house) == room]
 
 
-def loaded_by(program: str) -> set[str]:
-    """Top-level names of the modules that a new interpreter holds after a program."""
-    program += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    return set(run.stdout.split())
-
-
-# Costs
-
-
-def test_nothing_of_sdk_v2_is_loaded_before_it_is_asked_for():
-    assert "azure" not in loaded_by("import mnist_deploy.managed, mnist_deploy.local.server.life")
+def packages_of(file: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports_of(file)}
 
 
 # Who may import whom
 
 
-@pytest.mark.parametrize("room", sorted(MAP))
-def test_a_room_imports_what_the_map_allows(room):
-    assert rooms_imported(room) <= MAP[room]
+@pytest.mark.parametrize(
+    ("house", "room"), [(house, room) for house, rooms in HOUSES.items() for room in sorted(rooms)]
+)
+def test_a_room_imports_what_the_map_allows(house, room):
+    files = files_in(room, house)
+    assert files, f"there is no room {room}"
+    found = {room_of(name, house) for file in files for name in imports_of(file)}
+    anyone = {room, None} if house == "mnist_deploy.local" else {room, None, ""}
+    assert found - anyone <= HOUSES[house][room]
 
 
-@pytest.mark.parametrize("room", sorted(WITHOUT_AZURE))
-def test_rooms_without_azure(room):
-    for file in (file for file in MODULES if room_of(name_of(file)) == room):
-        if file.name != PRETENDS_TO_BE_AZURE:
-            assert not {name.split(".")[0] for name in imports_of(file)} & AZURE, file
+@pytest.mark.parametrize("house", HOUSES)
+def test_every_room_is_on_the_map_and_the_map_has_no_circle(house):
+    folder = PACKAGE.parent.joinpath(*house.split("."))
+    rooms = {file.relative_to(folder).parts[0].removesuffix(".py")
+             for file in MODULES if file.is_relative_to(folder)}  # fmt: skip
+    assert {"" if room == "__init__" else room for room in rooms} == HOUSES[house].keys()
+    TopologicalSorter(HOUSES[house]).prepare()
 
 
-def test_every_room_is_on_the_map_and_the_map_has_no_circle():
-    assert {room_of(name_of(file)) for file in MODULES} == MAP.keys()
-    TopologicalSorter(MAP).prepare()
-
-
-@pytest.mark.parametrize("room", sorted(LOCAL_MAP))
-def test_a_room_of_the_local_workspace_imports_what_its_map_allows(room):
-    found = {
-        local_room_of(name)
-        for file in MODULES
-        if local_room_of(name_of(file)) == room
-        for name in imports_of(file)
-    }
-    assert found - {room, None} <= LOCAL_MAP[room]
-
-
-def local_room_of(name: str) -> str | None:
-    """``core`` for ``mnist_deploy.local.core.store``; None outside of the local workspace."""
-    if room_of(name) != "local":
-        return None
-    inner = f"{name}..".split(".")[2]
-    return inner if (PACKAGE / "local" / inner).is_dir() or inner in LOCAL_MAP else ""
-
-
-def test_every_room_of_the_local_workspace_is_on_its_map_which_has_no_circle():
-    names = [name for name in map(name_of, MODULES) if room_of(name) == "local"]
-    rooms = {f"{name}..".split(".")[2] for name in names}
-    assert rooms == LOCAL_MAP.keys()
-    TopologicalSorter(LOCAL_MAP).prepare()
-
-
-def test_core_knows_no_flask():
-    for file in (file for file in MODULES if local_room_of(name_of(file)) == "core"):
-        assert not {name.split(".")[0] for name in imports_of(file)} & {"flask", "werkzeug"}, file
+def test_rooms_without_azure_and_a_core_without_flask():
+    for file in (file for room in WITHOUT_AZURE for file in files_in(room)):
+        assert file.name == PRETENDS_TO_BE_AZURE or not packages_of(file) & AZURE, file
+    for file in files_in("core", "mnist_deploy.local"):
+        assert not packages_of(file) & {"flask", "werkzeug"}, file
 
 
 def test_no_modules_import_each_other_in_circles():
@@ -185,7 +155,7 @@ def test_no_modules_import_each_other_in_circles():
 
 
 def test_the_scoring_script_is_uploaded_alone():
-    assert not any("mnist_deploy" in name for name in imports_of(tutorial_file("score.py")))
+    assert "mnist_deploy" not in packages_of(tutorial_file("score.py"))
 
 
 def test_a_newcomer_sees_the_steps_and_little_else():
