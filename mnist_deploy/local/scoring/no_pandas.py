@@ -1,8 +1,8 @@
 """Spares a scoring process the 60 MB of pandas that scikit-learn imports and does not use.
 
-While its modules are imported, scikit-learn tries to import pandas, and with it pyarrow, just
-to know whether they are there. What a script imports is not touched, nor what scikit-learn
-imports when it is given a data frame.
+While its modules are imported, scikit-learn tries to import pandas and pyarrow, just to know
+whether they are there; and pyarrow starts a thread, after which nothing can be forked. What a
+script imports is not touched, nor what scikit-learn imports when it is given a data frame.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from types import ModuleType
 
 
 class NoPandas(importlib.abc.MetaPathFinder):
-    """Says that there is no pandas, to the import statements on top of scikit-learn's modules."""
+    """Says that there is neither, to the import statements on top of scikit-learn's modules."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> None:
-        if fullname != "pandas":
+        if fullname not in ("pandas", "pyarrow"):
             return
         frame = sys._getframe(1)
         while frame.f_back and frame.f_globals.get("__name__", "").startswith("importlib."):

@@ -55,7 +55,7 @@ def main() -> None:
             importlib.import_module(name)
     if len(os.listdir("/proc/self/task")) > 1:
         print("No warm process: a module has started a thread.", file=sys.stderr)
-        sys.exit(CANNOT_FORK)
+        os._exit(CANNOT_FORK)  # at once: who waits for a fork would kill what has no status yet
     gc.collect()
     gc.freeze()  # a collection would write to, and so copy, much of what is shared
     serve(control)
