@@ -33,10 +33,13 @@ from mnist_deploy.local.server.leases import Leases
 from mnist_deploy.local.server.life import hold
 from mnist_deploy.local.tls import Endpoint, create_token
 
-pytestmark = pytest.mark.skipif(
-    not swagger.DESCRIPTIONS.is_dir(),
-    reason="Microsoft's descriptions are not in ../shared/azure-rest-spec, next to the repository",
-)
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        not swagger.DESCRIPTIONS.is_dir(),
+        reason="Microsoft's descriptions are not in ../shared/azure-rest-spec, beside this folder",
+    ),
+]
 
 WORKSPACE = (
     r"/subscriptions/[^/]+/resourceGroups/[^/]+"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
@@ -12,32 +11,27 @@ from types import SimpleNamespace
 
 import pytest
 import requests
+from terminal import LOCAL
 from weights_service import until
 
 from mnist_deploy.local.cli import page
 
 
 @pytest.mark.processes
-def test_the_page_is_served_until_ctrl_c(tmp_path):
-    command = [sys.executable, "-m", "mnist_deploy.local", "portal", "--no-browser"]
-    with subprocess.Popen(
-        command,
-        env={**os.environ, "MNIST_DEPLOY_HOME": str(tmp_path / "home")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as verb:
+def test_the_page_is_served_until_ctrl_c(tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_DEPLOY_HOME", str(tmp_path / "home"))
+    command = [*LOCAL, "portal", "--no-browser"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as verb, requests.Session() as session:
         address, _, code = verb.stdout.readline().strip().partition("#code=")
         assert "works once" in verb.stderr.readline()
-        with requests.Session() as session:
-            session.trust_env = False
-            assert "<title>Local workspace</title>" in session.get(address, timeout=10).text
-            assert (
-                "text/javascript" in session.get(f"{address}handed/pad.js").headers["Content-Type"]
-            )
-            origin = {"Origin": address.rstrip("/")}
-            answer = session.post(f"{address}api/token", json={"code": code}, headers=origin)
-            assert answer.json()["token"]
+        session.trust_env = False
+        assert "<title>Local workspace</title>" in session.get(address, timeout=10).text
+        pad = session.get(f"{address}handed/pad.js")
+        assert "text/javascript" in pad.headers["Content-Type"]
+        origin = {"Origin": address.rstrip("/")}
+        answer = session.post(f"{address}api/token", json={"code": code}, headers=origin)
+        assert answer.json()["token"]
         verb.send_signal(signal.SIGINT)
         assert verb.wait(20) == 128 + signal.SIGINT
     until(lambda: not (tmp_path / "home/run/endpoint.json").exists())

@@ -77,44 +77,39 @@ def test_deploys_from_model(local_ws, model, deployed, capsys):
     assert json.loads(answer.json()) == ["here", "17", 3]
     assert [each.id for each in deployed.models] == [model.id]
     assert Webservice(local_ws, "by-image").image_id == deployed.image_id
-
-    differing = "\n".join((capsys.readouterr().out, deployed.get_logs()))
-    for line in (
-        "python: wanted ==3.6.2",
-        "scikit-learn: wanted ==0.20.1",
-        "no-such-package: wanted ==1.0, found none",
-    ):
-        assert differing.count(line) == 2  # streamed, and in the log
+    shown, log = capsys.readouterr().out, deployed.get_logs()
+    for line in ("python: wanted ==3.6.2", "scikit-learn: wanted ==0.20.1",
+                 "no-such-package: wanted ==1.0, found none"):  # fmt: skip
+        assert (shown.count(line), log.count(line)) == (1, 1)
 
 
 def test_images_are_counted_found_and_deleted(local_ws, model, configuration):
-    made = [
-        ContainerImage.create(local_ws, "numbers-img", [model], configuration(tags={"n": str(n)}))
-        for n in (1, 2)
-    ]
-    assert [image.version for image in made] == [1, 2]
-    made[1].wait_for_creation()
-    assert made[1].creation_state == "Succeeded"
-    assert [each.id for each in made[1].models] == [model.id]
+    def create(models: list[Model], **more) -> ContainerImage:
+        return ContainerImage.create(local_ws, "numbers-img", models, configuration(**more))
 
+    def found(**query) -> list[int]:
+        return [each.version for each in Image.list(local_ws, image_name="numbers-img", **query)]
+
+    one, two = create([model], tags={"n": "1"}), create([model, model])
+    two.wait_for_creation()
+    assert (one.version, two.version, two.creation_state) == (1, 2, "Succeeded")
+    assert [each.id for each in two.models] == [model.id]
     assert Image(local_ws, "numbers-img").version == 2
     assert Image(local_ws, "numbers-img", version="1").version == 1
     assert Image(local_ws, id="numbers-img:1").tags == {"n": "1"}
-    assert [each.version for each in Image.list(local_ws, image_name="numbers-img")] == [2, 1]
-    assert [each.version for each in Image.list(local_ws, tags=[["n", "1"]])] == [1]
-    assert not Image.list(local_ws, image_name="numbers-img", model_name="another")
-    assert len(Image.list(local_ws, image_name="numbers-img", model_id=model.id)) == 2
+    assert found() == found(model_id=model.id) == [2, 1]
+    assert (found(tags=[["n", "1"]]), found(model_name="another")) == ([1], [])
 
-    made[0].add_tags({"more": "of it"})
+    one.add_tags({"more": "of it"})
     assert Image(local_ws, id="numbers-img:1").tags == {"n": "1", "more": "of it"}
-    for image in made:
+    for image in (one, two):
         image.delete()
-    assert not Image.list(local_ws, image_name="numbers-img")
-    twice = ContainerImage.create(local_ws, "numbers-img", [model, model], configuration())
-    assert (twice.version, [each.id for each in twice.models]) == (3, [model.id])
-    twice.delete()
+    assert found() == []
     with pytest.raises(WebserviceException, match="ImageNotFound"):
         Image(local_ws, "numbers-img")
+    three = create([model])
+    assert three.version == 3
+    three.delete()
 
 
 @pytest.mark.processes
@@ -145,24 +140,20 @@ def test_a_service_changes_from_image_to_image_to_environment_and_back(
 
 
 @pytest.mark.parametrize(
-    ("option", "word"),
+    ("option", "conda", "said"),
     [
-        ({"runtime": "spark-py"}, "SparkPython"),
-        ({"docker_file": "myenv.yml"}, "docker_file"),
-        ({"enable_gpu": True}, "GPUs"),
+        ({"runtime": "spark-py"}, CONDA_FILE, "(?s)501.*SparkPython"),
+        ({"docker_file": "myenv.yml"}, CONDA_FILE, "(?s)501.*docker_file"),
+        ({"enable_gpu": True}, CONDA_FILE, "(?s)501.*GPUs"),
+        ({}, "a: [", "InvalidCondaFile"),
+        ({}, "just text", "InvalidCondaFile"),
     ],
 )
-def test_refuses_what_it_cannot_do(local_ws, model, configuration, option, word):
-    with pytest.raises(WebserviceException, match="501") as refusal:
-        ContainerImage.create(local_ws, "refused", [model], configuration(**option))
-    assert word in refusal.value.message
-
-
-def test_refuses_a_conda_file_that_is_none(local_ws, model, configuration, tmp_path):
-    for content in ("a: [", "just text"):
-        (tmp_path / "myenv.yml").write_text(content)
-        with pytest.raises(WebserviceException, match="InvalidCondaFile"):
-            ContainerImage.create(local_ws, "refused", [model], configuration())
+def test_refuses_what_it_cannot_do(local_ws, model, configuration, tmp_path, option, conda, said):
+    wanted = configuration(**option)
+    (tmp_path / "myenv.yml").write_text(conda)
+    with pytest.raises(WebserviceException, match=said):
+        ContainerImage.create(local_ws, "refused", [model], wanted)
 
 
 def test_refuses_files_that_nobody_uploaded(call, mms):

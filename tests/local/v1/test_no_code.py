@@ -16,17 +16,17 @@ from sklearn.linear_model import LogisticRegression
 ROWS = np.random.default_rng(0).random((30, 4))
 
 
-def test_a_classifier_answers_with_probabilities_or_with_labels(local_ws, tmp_path):
+def register(ws, name: str, **more) -> tuple[LogisticRegression, Model]:
     classifier = LogisticRegression().fit(ROWS, np.arange(30) % 3)
-    joblib.dump(classifier, tmp_path / "classifier.pkl")
-    model = Model.register(
-        local_ws,
-        "classifier.pkl",
-        "classifier",
-        model_framework=Model.Framework.SCIKITLEARN,
-        model_framework_version="0.19.1",
-        resource_configuration=ResourceConfiguration(cpu=1, memory_in_gb=0.75),
-    )
+    joblib.dump(classifier, "classifier.pkl")
+    framework = Model.Framework.SCIKITLEARN
+    return classifier, Model.register(ws, "classifier.pkl", name, model_framework=framework, **more)
+
+
+def test_a_classifier_answers_with_probabilities_or_with_labels(local_ws):
+    size = ResourceConfiguration(cpu=1, memory_in_gb=0.75)
+    more = {"model_framework_version": "0.19.1", "resource_configuration": size}
+    classifier, model = register(local_ws, "classifier", **more)
     service = Model.deploy(local_ws, "no-code", [model])
     service.wait_for_deployment()
     try:
@@ -53,10 +53,7 @@ def test_other_frameworks_are_refused_by_name(local_ws, weights_file, framework)
 
 
 def test_a_model_alone_is_packaged_with_its_script(local_ws, tmp_path):
-    joblib.dump(LogisticRegression().fit(ROWS, np.arange(30) % 3), tmp_path / "classifier.pkl")
-    model = Model.register(
-        local_ws, "classifier.pkl", "lone", model_framework=Model.Framework.SCIKITLEARN
-    )
+    _, model = register(local_ws, "lone")
     package = Model.package(local_ws, [model], generate_dockerfile=True)
     package.wait_for_creation()
     package.save(str(tmp_path / "saved"))

@@ -187,24 +187,6 @@ def test_overwrite_keeps_address_and_keys(deploy):
     assert first[1] == second[1]
 
 
-@pytest.mark.processes
-def test_two_models_are_found_in_one_folder(local_ws, registered, weights_file, deploy):
-    more = Model.register(local_ws, weights_file, "more-weights")
-    script = """
-import os
-from pathlib import Path
-from azureml.core import Model
-def init(): pass
-def run(raw):
-    root = Path(os.environ["AZUREML_MODEL_DIR"])
-    found = sorted(str(p.relative_to(root)) for p in root.rglob("*.txt"))
-    return {"found": found, "by_name": Path(Model.get_model_path("more-weights")).read_text()}
-"""
-    answer = deploy("two-models", script, [registered, more, registered]).run("{}")
-    assert answer["found"] == ["more-weights/1/weights.txt", "weights/1/weights.txt"]
-    assert answer["by_name"] == "1 10 100"
-
-
 def test_a_source_directory_brings_its_other_files(local_ws, registered, tmp_path):
     source = tmp_path / "source"
     (source / "src").mkdir(parents=True)
