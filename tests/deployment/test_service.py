@@ -53,7 +53,15 @@ HANGING = "import time\n" + ECHO.replace(
     'print("init was called")', 'print("waiting for a file", flush=True); time.sleep(600)'
 )
 NAME = "sklearn-mnist-svc3"
-CALL = Deadline.call  # the genuine one: a mocked workspace answers without a thread
+CALL = Deadline.call
+
+
+@pytest.fixture
+def slow_workspace(mocked_workspace):
+    """The mocked workspace, but what does not answer is waited for as with a genuine one."""
+    with pytest.MonkeyPatch.context() as patch:  # undone before the mock is
+        patch.setattr(Deadline, "call", CALL)
+        yield mocked_workspace
 
 
 @pytest.fixture(autouse=True)
@@ -204,11 +212,10 @@ def test_advice_follows_the_first_error_of_the_log(kind, logs, said):
     assert said in service_room._advice(kind, logs, "go")
 
 
-def test_a_workspace_that_hangs_is_given_up_in_time(mocked_workspace, monkeypatch):
+def test_a_workspace_that_hangs_is_given_up_in_time(slow_workspace, monkeypatch):
     """Before anything was sent, while it is sent, and while the log is asked for."""
-    ws, model, never = mocked_workspace, fetch_model(mocked_workspace), threading.Event()
+    ws, model, never = slow_workspace, fetch_model(slow_workspace), threading.Event()
     monkeypatch.setattr(service_room, "_LOG_LIMIT", 0.3)
-    monkeypatch.setattr(Deadline, "call", CALL)
     with monkeypatch.context() as patch:
         patch.setattr(Webservice, "list", lambda *_, **__: never.wait(60))
         with pytest.raises(DeploymentTimeout, match=r"not healthy within 0\.5 s: There was no ans"):
@@ -218,7 +225,7 @@ def test_a_workspace_that_hangs_is_given_up_in_time(mocked_workspace, monkeypatc
         with pytest.raises(DeploymentTimeout) as raised:
             deploy(ws, model, timeout=0.5)
     assert raised.value.state is None
-    mocked_workspace.cloud.never_finish()
+    slow_workspace.cloud.never_finish()
     with monkeypatch.context() as patch:
         patch.setattr(Webservice, "get_logs", lambda *_, **__: never.wait(60))
         patch.setattr(AciWebservice, "update_deployment_state", lambda *_: never.wait(60))
@@ -444,11 +451,10 @@ def test_a_left_over_that_cannot_be_deleted_is_no_success(deletion, monkeypatch)
     assert Model.deploy.call_count == 1
 
 
-def test_a_service_that_cannot_be_deleted_is_told(mocked_workspace, monkeypatch):
-    service = deploy(mocked_workspace, fetch_model(mocked_workspace))
+def test_a_service_that_cannot_be_deleted_is_told(slow_workspace, monkeypatch):
+    service = deploy(slow_workspace, fetch_model(slow_workspace))
     never = threading.Event()
     with monkeypatch.context() as patch:
-        patch.setattr(Deadline, "call", CALL)
         patch.setattr(AciWebservice, "delete", lambda self: never.wait(60))
         patch.setattr(service_room, "_DELETE_LIMIT", 0.2)
         with pytest.raises(DeploymentError, match=r"no answer within 0\.2 s.*delete it in the"):

@@ -164,5 +164,5 @@ def test_azure_is_asked_where_a_config_says_so_and_only_then(tmp_path, monkeypat
 
 def test_who_has_no_sdk_v2_is_told_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "azure.ai.ml", None)
-    with pytest.raises(WorkspaceError, match=r"pip install 'mnist-deploy\[v2\]'"):
+    with pytest.raises(WorkspaceError, match=r"pip install 'mnist-deploy\[sdk-v2\]'"):
         connect_client(local=True)
