@@ -324,7 +324,7 @@ class TestServices:
         wanted = deployment(workspace, cpu_cores=0.5, memory_gb=1.5, tags={"who": name})
         first = Model.deploy(workspace, name, *wanted)
         assert isinstance(first, AciWebservice)
-        assert first.state == "Transitioning"
+        assert first.state in ("Transitioning", "Healthy")  # a container here may be that quick
         first.wait_for_deployment()
         assert (first.state, first.error) == ("Healthy", None)
         assert first.scoring_uri.endswith("/score")
