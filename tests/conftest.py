@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
+import os
 import signal
 from pathlib import Path
 
+import joblib
 import matplotlib
 import pytest
 
@@ -53,11 +56,18 @@ def genuine_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def genuine_model(genuine_dir):
-    """The tutorial's model, trained on the genuine 60,000 images: half a minute, for slow tests."""
+def genuine_model(genuine_dir, tmp_path_factory):
+    """The tutorial's model, trained on the genuine 60,000 images by the first who asks for it."""
     from mnist_deploy.part_one import fit_model
 
-    return fit_model(*load_training_data(genuine_dir), regularization=0.8)
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # of all workers
+    file = folder / "genuine_model.pkl"
+    with open(folder / "genuine_model.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            joblib.dump(fit_model(*load_training_data(genuine_dir), regularization=0.8), file)
+        return joblib.load(file)
 
 
 @pytest.fixture(scope="session")
