@@ -339,7 +339,7 @@ def test_suspended(home, account, monkeypatch):
             process.resume()
             if local.start(home) != endpoint:
                 account.lost.append("another took its place")
-        if not local.stop(home) or process.is_running():
+        if not local.stop(home) or psutil.wait_procs([process], 5)[1]:
             account.lost.append("it did not end")
         if not Rest(local.start(home)).is_whole(Rest(local.start(home)).models()[model]):
             account.lost.append(model)
