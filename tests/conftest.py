@@ -20,6 +20,24 @@ matplotlib.use("Agg")
 GENUINE_DIR = Path(__file__).resolve().parents[2] / "shared" / "mnist"
 
 
+def pytest_terminal_summary(terminalreporter):
+    """The table of ``tests/faults``: what was tried, how often, what was lost."""
+    reports = [each for several in terminalreporter.stats.values() for each in several]
+    lines = [
+        (told["tried"], str(told["times"]), "; ".join(told["lost"][:3]) or told["outcome"],
+         told["found"])
+        for report in reports
+        if getattr(report, "when", None) == "teardown"
+        for name, told in report.user_properties
+        if name == "fault"
+    ]  # fmt: skip
+    if lines:
+        terminalreporter.section("faults")
+        for row in (("what was tried", "times", "lost", "what was seen"),
+                    ("---", "---:", "---", "---"), *sorted(lines)):  # fmt: skip
+            terminalreporter.write_line(f"| {' | '.join(row)} |")
+
+
 @pytest.fixture
 def interruptible():
     """Ctrl-C as it is in the foreground, here and in what is started: jobs of a shell ignore it."""

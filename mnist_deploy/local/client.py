@@ -20,8 +20,9 @@ class OwnToken:
     at one, and is told at once that nobody can answer any more.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, cloud: str) -> None:
         self._endpoint = endpoint
+        self._cloud = cloud
 
     def get_token(self, *scopes: str, **_: Any) -> AccessToken:
         runtime = self._endpoint.folder
@@ -31,6 +32,8 @@ class OwnToken:
                 "connect again, and deploy again what ran. If nobody stopped it, "
                 f"{runtime / 'control_plane.log'} may say why it ended."
             )
+        # Where blobs lie, the SDK finds out by the cloud that was named last in this process.
+        os.environ["AZUREML_CURRENT_CLOUD"] = self._cloud
         return AccessToken(self._endpoint.token, int(time.time()))
 
 
@@ -48,12 +51,13 @@ def make_client(endpoint: Endpoint, *workspace: str) -> MLClient:
     SDK v2 sets AZUREML_CURRENT_CLOUD in this process: an MLClient that is made after this one
     and names no cloud is of the same.
     """
+    cloud = name_cloud(endpoint)
     return MLClient(
-        OwnToken(endpoint),
+        OwnToken(endpoint, cloud["cloud"]),
         *workspace,
         enable_telemetry=False,
         show_progress=False,
-        **name_cloud(endpoint),
+        **cloud,
     )
 
 

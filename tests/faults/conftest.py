@@ -1,4 +1,4 @@
-"""Faults on purpose: what was tried, how often, and what was lost, in a table at the end."""
+"""Faults on purpose: what was tried, how often, and what was lost."""
 
 from __future__ import annotations
 
@@ -37,32 +37,10 @@ def account(request):
     yield line
     if line.times and not line.lost:
         line.outcome = "nothing"
-    # With the test's report it comes from whatever process has run it.
+    # With the test's report it comes from whatever process has run it, to ``tests/conftest.py``.
     request.node.user_properties.append(("fault", asdict(line)))
     assert line.times > 0
     assert line.lost == []
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    reports = [each for several in terminalreporter.stats.values() for each in several]
-    lines = [
-        Line(**told)
-        for report in reports
-        if getattr(report, "when", None) == "teardown"
-        for name, told in report.user_properties
-        if name == "fault"
-    ]
-    if not lines:
-        return
-    terminalreporter.section("faults: what was tried, how often, what was lost")
-    rows = [("what was tried", "times", "lost", "what was seen")]
-    for line in lines:
-        lost = "; ".join(line.lost[:3]) or line.outcome
-        rows.append((line.tried, str(line.times), lost, line.found))
-    terminalreporter.write_line("| " + " | ".join(rows[0]) + " |")
-    terminalreporter.write_line("| --- | ---: | --- | --- |")
-    for row in rows[1:]:
-        terminalreporter.write_line("| " + " | ".join(row) + " |")
 
 
 @pytest.fixture

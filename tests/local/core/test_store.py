@@ -37,9 +37,19 @@ def register(store: Store, name: str, content: bytes = b"bytes", folder: str = "
     return store.add(model(name, f"LocalUpload/{folder}"))
 
 
-def reopen(store: Store) -> Store:
-    store.close()
-    return Store(store.folder)
+@pytest.fixture
+def reopen():
+    """Close a store, and open it again until the end of the test."""
+    opened = []
+
+    def again(store: Store) -> Store:
+        store.close()
+        opened.append(Store(store.folder))
+        return opened[-1]
+
+    yield again
+    for each in opened:
+        each.close()
 
 
 def blobs(store: Store) -> int:
@@ -66,7 +76,7 @@ def test_a_record_comes_back_as_it_was(store):
         assert store.get(type(record), record.name) == added == store.all(type(record))[0]
 
 
-def test_versions_count_up_and_none_is_used_again(store):
+def test_versions_count_up_and_none_is_used_again(store, reopen):
     assert [store.add(model(name)).version for name in ("a", "a", "b", "a")] == [1, 2, 1, 3]
     assert store.add(environment("a")).version == "1"
     store.delete(Model, "a", 3)
@@ -152,7 +162,7 @@ def test_a_prefix_is_a_folder_or_the_artifact_itself(store):
         store.annotate("o/c/n", {})
 
 
-def test_bytes_come_whole_in_blocks_or_anew(store):
+def test_bytes_come_whole_in_blocks_or_anew(store, reopen):
     store.write("o/c/f", [b"fi", b"", b"rst"])
     for path in ("o/c/f", "o/c/g"):  # whose blocks do not mix
         for block, content in {"b": b"world", "a": b"hello ", "c": b"never named"}.items():
@@ -232,7 +242,7 @@ def test_what_nothing_refers_to_goes_but_no_upload_in_progress(store):
 # From one process to the next
 
 
-def test_what_is_registered_is_there_after_reopening_and_the_rest_is_not(store):
+def test_what_is_registered_is_there_after_reopening_and_the_rest_is_not(store, reopen):
     register(store, "a", b"content")
     store.write("LocalUpload/cut/off.pkl", [b"uploaded, but never registered"])
     (store.folder / "blobs" / "0123").write_bytes(b"of a process that was killed")
@@ -313,7 +323,7 @@ def write_old_store(folder) -> None:
     database.close()
 
 
-def test_a_store_of_0_1_is_taken_over(tmp_path):
+def test_a_store_of_0_1_is_taken_over(tmp_path, reopen):
     write_old_store(tmp_path / "old")
     store = reopen(Store(tmp_path / "old"))
     digits, created = store.get(Model, "digits", 2), "2026-01-01T00:00:00+00:00"

@@ -9,6 +9,8 @@ import pytest
 from azure.ai.ml.entities import Model
 from azure.core.exceptions import HttpResponseError
 
+from mnist_deploy import local
+
 
 def files_below(folder: Path) -> dict[str, bytes]:
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
@@ -25,6 +27,20 @@ def test_a_folder_and_a_file_come_back_as_they_were(client, folder, tmp_path):
         client.models.download("back", made.version, download_path=tmp_path / made.version)
     assert files_below(tmp_path / "1" / "back" / "weights") == files_below(folder / "weights")
     assert files_below(tmp_path / "2" / "back") == {"weights.txt": b"1 10 100"}
+
+
+@pytest.mark.processes
+def test_two_workspaces_in_one_process_keep_their_models_apart(client, folder, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AZUREML_CURRENT_CLOUD", "REQUESTS_CA_BUNDLE"):  # as before in the end
+            patch.setenv(name, os.environ.get(name, ""))
+        other = local.connect_client(tmp_path / "home")
+        try:
+            for each in (client, other):
+                each.models.create_or_update(Model(name="apart", path=str(folder / "weights")))
+            assert [model.name for model in other.models.list()] == ["apart"]
+        finally:
+            local.stop(tmp_path / "home")
 
 
 def test_versions_and_names_can_be_archived_and_restored(client, folder):
