@@ -171,12 +171,13 @@ class Store:
 
     def find(self, kind: type[Record], name: str, version: Version | None = None) -> Record | None:
         """One version, by default the one that was registered last, or None."""
+        wanted = None if version is None else str(version)
         rows = self._rows(
             "SELECT document FROM record WHERE kind = ? AND name = ?"
-            " AND (?3 IS NULL OR version = ?3) ORDER BY position DESC LIMIT 1",
+            " AND version = coalesce(?, version) ORDER BY position DESC LIMIT 1",
             kind_of(kind),
             name,
-            None if version is None else str(version),
+            wanted,
         )
         return decode(kind, rows[0][0]) if rows else None
 
