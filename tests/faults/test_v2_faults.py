@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_control_plane_faults import processes_of
@@ -22,6 +23,7 @@ from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.tls import OTHER_IDENTITIES
 
 entities = pytest.importorskip("azure.ai.ml.entities")
+from azure.ai.ml._artifacts import _blob_storage_helper  # noqa: E402
 from azure.core.pipeline.transport import HttpTransport  # noqa: E402
 
 SCRIPT = """
@@ -120,6 +122,12 @@ def asked(monkeypatch) -> set[str]:
     monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")
     # azure-storage-blob tries four times, and waits 15 seconds and longer in between.
     monkeypatch.setattr(HttpTransport, "sleep", lambda _, seconds: time.sleep(min(seconds, 0.1)))
+
+    def give_up(seconds: float) -> None:
+        raise ConnectionError("Connection aborted: not all files of the folder have arrived")
+
+    # For files of a folder that were lost on the way, azure-ai-ml itself waits for ever.
+    monkeypatch.setattr(_blob_storage_helper, "time", SimpleNamespace(sleep=give_up))
     asked: set[str] = set()
     connect = socket.socket.connect
 
