@@ -54,13 +54,13 @@ class Control:
     access : Access
         What the last line said.
     on_change : callable
-        Called in the thread when `access` has changed.
+        Called in the thread, with the line's number, when `access` has changed: it confirms.
     """
 
     access: Access
 
     def __init__(self, report: int, mark: str) -> None:
-        self.on_change: Callable[[], Any] = lambda: None
+        self.on_change: Callable[[int], Any] = self.confirm
         self._report = report
         self._mark = mark
         os.set_blocking(report, False)
@@ -74,6 +74,10 @@ class Control:
         """Send the container a line; dropped if it reads none any more."""
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._report, json.dumps(message).encode() + b"\n")
+
+    def confirm(self, number: int) -> None:
+        """Tell the container that what its line said holds from now on."""
+        self.tell(configured=number)
 
     def _listen(self) -> None:
         # Signals are for the main thread: that of the scoring time-out must wake it, not us.
@@ -90,5 +94,4 @@ class Control:
         message = json.loads(line)
         number = message.pop("number")
         self.access = Access(**message)
-        self.on_change()
-        self.tell(configured=number)
+        self.on_change(number)

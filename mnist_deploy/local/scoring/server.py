@@ -63,6 +63,7 @@ class Server:
         self.held = 0
         self.buffer = memoryview(bytearray(BUFFER))
         self.is_draining = self._may_end = False
+        self._unconfirmed = 0
         self._control = control
         self._public, self._inner = public, inner
         self._counts = Counts(buckets)
@@ -96,7 +97,7 @@ class Server:
     def run(self) -> None:
         """Serve until SIGTERM has come and what was being read or waited then is answered."""
         signal.signal(signal.SIGTERM, lambda *_: self._soon(self._drain))
-        self._control.on_change = lambda: self._soon(self._listen)
+        self._control.on_change = self._access_changed
         for listener in self._listeners():
             listener.setblocking(False)
         self._listen()
@@ -123,6 +124,24 @@ class Server:
                 self._loop.add_reader(listener, self._accept, listener)
             else:
                 self._loop.remove_reader(listener)
+
+    def _access_changed(self, number: int) -> None:
+        """In another thread: who may come in is looked up anew for each request anyway."""
+        if self.access.public:
+            self._control.confirm(number)
+        self._soon(lambda: self._follow_access(number))
+
+    def _follow_access(self, number: int) -> None:
+        self._listen()
+        if not self.access.public:
+            self._unconfirmed = number
+            self._confirm_if_left()
+
+    def _confirm_if_left(self) -> None:
+        """Confirm that others answer from now on, when nobody is left whom they should answer."""
+        if self._unconfirmed and all(map(self.is_ours, self._connections)):
+            self._control.confirm(self._unconfirmed)
+            self._unconfirmed = 0
 
     def is_ours(self, connection: Connection) -> bool:
         """Whether the next request on a connection is for this process to answer."""
@@ -173,6 +192,7 @@ class Server:
             self._outside_the_loop(self._current[2].close)
             self._current = None
             self.wake()
+        self._confirm_if_left()
         self._end_if_drained()
 
     def release(self, request: Request) -> None:

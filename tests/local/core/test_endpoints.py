@@ -286,6 +286,20 @@ def test_traffic_is_split_and_joined_under_load_and_no_request_is_lost(endpoints
 
 
 @pytest.mark.processes
+def test_a_connection_that_was_kept_leads_to_the_router_once_the_change_is_done(endpoints):
+    blue, green = (DeploymentSpec(recipe(endpoints, name)) for name in ("blue", "green"))
+    created = EndpointSpec({"blue": blue}, {"blue": 100})
+    assert ended(endpoints.put("endpoint", "a", lambda present: created)) == "Succeeded"
+    url = f"{endpoints.get('endpoint', 'a').url}/score"
+    with requests.Session() as kept:
+        assert kept.post(url, "{}", timeout=10).json() == "blue"
+        wanted = dataclasses.replace(created, deployments={"blue": blue, "green": green})
+        assert ended(endpoints.change("endpoint", "a", lambda spec: wanted)) == "Succeeded"
+        asked_for = {"azureml-model-deployment": "green"}
+        assert kept.post(url, "{}", headers=asked_for, timeout=10).json() == "green"
+
+
+@pytest.mark.processes
 def test_a_router_that_is_killed_comes_back_and_deployments_that_fail_say_why(endpoints):
     good = DeploymentSpec(recipe(endpoints, "good"))
     bad = DeploymentSpec(recipe(endpoints, "bad", init="1 / 0"))
