@@ -53,12 +53,13 @@ MAP: dict[str, set[str]] = {
 # and core of none, nor of Flask; scoring processes are started, not imported.
 LOCAL_MAP: dict[str, set[str]] = {
     "tls": set(),
+    "bearer": set(),
     "family": set(),
     "client": {"control_plane", "tls"},
     "control_plane": {"tls"},
     "": {"client", "control_plane", "tls"},
-    "core": {"family"},
-    "scoring": {"family"},
+    "core": {"bearer", "family"},
+    "scoring": {"bearer", "family"},
     "bodies": {"core"},
     "v1": {"bodies", "core", "tls"},
     "v2": {"bodies", "core", "tls"},

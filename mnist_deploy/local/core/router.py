@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import os
 import random
@@ -23,6 +22,8 @@ from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
 from yarl import URL
+
+from ..bearer import admits
 
 DEPLOYMENT = "azureml-model-deployment"  # header: asks for a deployment by its name
 BODY_LIMIT = 256 << 20  # bytes
@@ -86,17 +87,6 @@ class Routes:
         targets = {name: Target(**target) for name, target in fields.pop("targets").items()}
         return cls(targets=targets, **fields)
 
-    def admit(self, authorization: str) -> bool:
-        if self.keys is None:
-            return True
-        scheme, _, offered = authorization.partition(" ")
-        now = time.time()
-        accepted = [*self.keys, *(token for token, end in self.tokens.items() if end > now)]
-        # Every one is compared, whatever the first comparison gave.
-        sent = offered.encode("utf-8", "surrogateescape")
-        same = [hmac.compare_digest(sent, each.encode()) for each in accepted]
-        return scheme.lower() == "bearer" and any(same)
-
 
 class Refusal(Exception):
     """Ends a request with a status and a message."""
@@ -132,9 +122,8 @@ class Router:
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self.heard = time.monotonic()
         try:
-            if request.path != "/" and not self.routes.admit(
-                request.headers.get("Authorization", "")
-            ):
+            routes, authorization = self.routes, request.headers.get("Authorization", "")
+            if request.path != "/" and not admits(authorization, routes.keys, routes.tokens):
                 raise Refusal(
                     401,
                     "This endpoint asks for a key or a token: send the header 'Authorization: "
