@@ -258,9 +258,7 @@ class Container:
             return
         self._end_process(worker)
         if not process.is_ready:
-            self._retry(
-                worker, process.doom or "its script could not be imported, or init() raised"
-            )
+            self._retry(worker, process.doom or NOT_READY)
             return
         self.log(f"the scoring process ended with status {status}; restarting it")
         worker.ends.append(time.monotonic())
