@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -11,9 +12,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote_to_bytes
-
-from azureml_inference_server_http.server.utils import timeout
+from urllib.parse import unquote
 
 from .control import Access
 
@@ -75,7 +74,7 @@ class Request:
         self.head_size += len(name) + len(value) + 4
         if b"_" in name:  # A_B and A-B would be one in WSGI
             return
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = header_name(name), value.decode("latin-1")
         known = self.headers.get(key)
         self.headers[key] = text if known is None else f"{known},{text}"
 
@@ -86,43 +85,51 @@ class Request:
         self.began = time.perf_counter()
 
     def environ(self, of_connection: Environ) -> Environ:
-        environ = {
+        return {
             **OF_EVERY_REQUEST,
             **of_connection,
             "REQUEST_METHOD": self.method,
-            "PATH_INFO": unquote_to_bytes(self.path).decode("latin-1"),
+            "PATH_INFO": unquote(self.path, "latin-1") if "%" in self.path else self.path,
             "QUERY_STRING": self.query,
             "RAW_URI": self.target.decode("latin-1"),
             "SERVER_PROTOCOL": f"HTTP/{self.version}",
             "wsgi.input": self.body,
+            **{wsgi_name(name): value for name, value in self.headers.items()},
         }
-        for name, value in self.headers.items():
-            key = name.upper().replace("-", "_")
-            is_content = key in ("CONTENT_TYPE", "CONTENT_LENGTH")
-            environ[key if is_content else f"HTTP_{key}"] = value
-        return environ
+
+
+@lru_cache(maxsize=64)  # most requests have the same few
+def header_name(sent: bytes) -> str:
+    return sent.decode("latin-1").lower()
+
+
+@lru_cache(maxsize=64)
+def wsgi_name(header: str) -> str:
+    name = header.upper().replace("-", "_")
+    return name if name in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{name}"
 
 
 class Pieces:
     """The pieces of an answer, which have `timeout_ms` milliseconds for all of them.
 
-    Those of a generator are made here, when ``run()`` has long returned.
+    Those of a generator are made here, when ``run()`` has long returned. The server raises
+    TimeoutError when SIGALRM comes.
     """
 
     def __init__(self, pieces: Iterable[bytes], timeout_ms: float) -> None:
         self._pieces = iter(pieces)
-        self._left = timeout_ms
+        self._left = timeout_ms / 1000
         self.close = getattr(pieces, "close", bool)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        began = time.perf_counter()
-        with timeout(max(1, self._left)):  # as Microsoft's server times out run()
-            piece = next(self._pieces)
-        self._left -= 1000 * (time.perf_counter() - began)
-        return piece
+        signal.setitimer(signal.ITIMER_REAL, max(0.001, self._left))
+        try:
+            return next(self._pieces)
+        finally:
+            self._left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def answer(

@@ -50,9 +50,8 @@ class Host(Protocol):
     body_limit: int
     held: int
     is_draining: bool
+    access: Access
 
-    @property
-    def access(self) -> Access: ...
     @property
     def unsent(self) -> int: ...
     @property
@@ -60,6 +59,7 @@ class Host(Protocol):
     def connected(self, connection: Connection) -> None: ...
     def lost(self, connection: Connection) -> None: ...
     def queue(self, connection: Connection) -> None: ...
+    def serve(self) -> None: ...
     def wake(self) -> None: ...
     def is_ours(self, connection: Connection) -> bool: ...
     def refuse(
@@ -114,6 +114,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._is_deaf:
             self._feed(self._host.buffer[:size])
             self._pace()
+            self._host.serve()
 
     def eof_received(self) -> bool:
         """Half a connection is enough for the answers; whether there are some to come."""

@@ -13,20 +13,21 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, NoReturn
 
 from azureml_inference_server_http.server.config import config
 from azureml_inference_server_http.server.entry import app
 
 from .answer import Request, answer, refuse
 from .connection import BODY_LIMIT, Connection
-from .control import Access, Control
+from .control import Control
 
 RUN_LIMIT = 300  # seconds: how long Microsoft's server leaves a worker alone
 STUCK = 5  # seconds beyond the scoring time-out, in which Python code would have been stopped
 CONNECTIONS = 1000
 BUFFER = 1 << 20  # bytes that are read from a connection at a time
 LINGER = 0.25  # seconds for what a router has sent while the server is told to end
+QUICK = 0.005  # seconds in which the script may be called without a look at who else has come
 READING_TURNS = 8  # of the loop, in which a connection is accepted and its request read
 
 log = logging.getLogger("azmlinfsrv")
@@ -58,6 +59,7 @@ class Server:
         buckets: list[float],
         memory: int,
     ) -> None:
+        self.access = control.access
         self.memory = memory
         self.body_limit = min(BODY_LIMIT, memory)
         self.held = 0
@@ -77,11 +79,8 @@ class Server:
         self._current: tuple[Connection, Request, Generator[bytes, None, bytes]] | None = None
         self._has_begun = False  # the answer that is being made
         self._is_awake = False
+        self._is_quick = False  # the last answers were made within QUICK seconds
         config.scoring_timeout = min(config.scoring_timeout, RUN_LIMIT * 1000)
-
-    @property
-    def access(self) -> Access:
-        return self._control.access
 
     @property
     def unsent(self) -> int:
@@ -97,7 +96,9 @@ class Server:
     def run(self) -> None:
         """Serve until SIGTERM has come and what was being read or waited then is answered."""
         signal.signal(signal.SIGTERM, lambda *_: self._soon(self._drain))
+        signal.signal(signal.SIGALRM, time_out)
         self._control.on_change = self._access_changed
+        self.access = self._control.access
         for listener in self._listeners():
             listener.setblocking(False)
         self._listen()
@@ -127,6 +128,7 @@ class Server:
 
     def _access_changed(self, number: int) -> None:
         """In another thread: who may come in is looked up anew for each request anyway."""
+        self.access = self._control.access
         if self.access.public:
             self._control.confirm(number)
         self._soon(lambda: self._follow_access(number))
@@ -238,7 +240,14 @@ class Server:
     def queue(self, connection: Connection) -> None:
         """A connection has a request for the script."""
         self._queue.append(connection)
-        self.wake()
+
+    def serve(self) -> None:
+        """Something was read: a script that has been quick is called at once."""
+        if self._queue and not self._is_awake:
+            if self._is_quick:
+                self._turn()
+            else:
+                self.wake()
 
     def wake(self) -> None:
         if not self._is_awake:
@@ -254,12 +263,25 @@ class Server:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._is_awake = False
+        """Answer for a few milliseconds, and a script that takes longer once."""
+        self._is_awake = self._is_quick = False
+        began = time.perf_counter()
         try:
             self._advance()
+            while self._may_go_on(began) and self._queue:
+                self._advance()
         finally:  # whatever became of one connection, the others have their turn
             if self._queue or (self._current and not self._current[0].is_congested):
                 self.wake()
+
+    def _may_go_on(self, began: float) -> bool:
+        """Whether what waits can be answered before the loop has its turn."""
+        self._is_quick = (
+            self._current is None
+            and self.access.max_pending is None
+            and time.perf_counter() - began < QUICK
+        )
+        return self._is_quick
 
     def _advance(self) -> None:
         """Begin the next answer, or make the next piece of the one that has begun."""
@@ -327,6 +349,10 @@ class Server:
     def _count(self, request: Request) -> None:
         if request.path != "/":
             self._counts.add(request.status, time.perf_counter() - request.began)
+
+
+def time_out(*_: object) -> NoReturn:
+    raise TimeoutError
 
 
 def note(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

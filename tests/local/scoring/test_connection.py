@@ -67,7 +67,7 @@ class Host:
     def nothing(self, *_) -> None:
         pass
 
-    connected = lost = wake = nothing
+    connected = lost = serve = wake = nothing
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ import http.client
 import io
 import json
 import os
+import select
 import socket
 import struct
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -275,6 +277,21 @@ def test_clients_that_leave_before_their_answer_disturb_nobody(ours):
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         assert busy.recv(100).startswith(b"HTTP/1.1 500 ")
     assert [status for status, _ in seen(talk(ours, GET.format("418")))] == [418]
+
+
+def test_who_is_refused_waits_for_no_queue(ours):
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(ours)) for _ in range(5)]
+        for client in clients:  # all are accepted, and the script has been quick
+            client.sendall(GET.format("418").encode())
+            assert client.recv(1000).startswith(b"HTTP/1.1 418 ")
+        *waiting, refused = clients
+        for client in waiting:
+            client.sendall(GET.format("sleep").encode())
+        refused.sendall((POST + f"Content-Length: {1 << 30}\r\n\r\n").encode())
+        assert refused.recv(1000).startswith(b"HTTP/1.1 413 ")
+        assert len(select.select(waiting, [], [], 0)[0]) < len(waiting)
+        assert all(client.recv(1000).startswith(b"HTTP/1.1 500 ") for client in waiting)
 
 
 @pytest.mark.processes
