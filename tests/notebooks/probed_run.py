@@ -13,6 +13,16 @@ import nbformat
 
 from mnist_deploy.tutorial import tutorial_file
 
+# What every edition is asked: names in `ProbedRun.found`, and the expressions that they stand for.
+PROBE = {
+    "accuracy": "float(np.mean(y_hat == y_test))",
+    "differing": "int(np.sum(y_hat != y_local))",
+    "sample_differing": "int(np.sum(result != y_local[sample]))",
+    "images_drawn": "sum(len(ax.images) for ax in figure.axes)",
+    "raw_expected": "int(y_hat[index])",
+    "services": "list(ws.webservices)",
+}
+
 
 @dataclass(frozen=True)
 class ProbedRun:
@@ -26,7 +36,7 @@ class ProbedRun:
         What ``python -m mnist_deploy`` printed.
     executed : NotebookNode
     found : dict
-        The value of the probe, an expression that was evaluated behind the last cell.
+        The values of the probe's expressions, evaluated behind the last cell.
     """
 
     outputs: Path
@@ -47,10 +57,14 @@ def printed_by(notebook: nbformat.NotebookNode) -> str:
     return "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
 
 
-def run_probed(name: str, probe: str, folder: Path, home: Path, *options: str) -> ProbedRun:
-    """Run one of the tutorial's notebooks in a folder, on the workspace under `home`."""
+def run_probed(name: str, more: dict, folder: Path, home: Path, *options: str) -> ProbedRun:
+    """Run one of the tutorial's notebooks in a folder, on the workspace under `home`.
+
+    `more` is what this edition is asked besides `PROBE`.
+    """
     notebook = read(name)
-    cell = f'import json\nprint("PROBE", json.dumps({probe.strip()}))'
+    probe = ", ".join(f'"{asked}": {expression}' for asked, expression in (PROBE | more).items())
+    cell = f'import json\nprint("PROBE", json.dumps({{{probe}}}))'
     notebook.cells.append(nbformat.v4.new_code_cell(cell))
     nbformat.write(notebook, folder / "probed.ipynb")
     # Without the cloud that a client of SDK v2 in another test has named.

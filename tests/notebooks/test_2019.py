@@ -16,17 +16,7 @@ from mnist_deploy import local
 pytestmark = pytest.mark.processes
 
 NAME = "img-classification-part2-deploy-2019"
-PROBE = """{
-    "accuracy": float(np.mean(y_hat == y_test)),
-    "differing": int(np.sum(y_hat != y_local)),
-    "sample_differing": int(np.sum(result != y_local[sample])),
-    "images_drawn": sum(len(ax.images) for ax in figure.axes),
-    "raw_status": resp.status_code,
-    "raw_answer": resp.text,
-    "raw_expected": int(y_hat[index]),
-    "image": service.image_id,
-    "services": list(ws.webservices),
-}"""
+PROBE = {"raw_status": "resp.status_code", "raw_answer": "resp.text", "image": "service.image_id"}
 
 
 @pytest.fixture(scope="module")
