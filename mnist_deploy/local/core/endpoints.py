@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .closed import ClosedSigns
 from .container import BUCKETS, Access, Container, sum_up
@@ -74,6 +74,11 @@ class EndpointSpec:
     properties: dict[str, str] = field(default_factory=dict)
     compute: str = ""
     other: Any = None
+
+    def with_key(self, which: Literal["Primary", "Secondary"], key: str) -> EndpointSpec:
+        if which == "Primary":
+            return replace(self, primary_key=key)
+        return replace(self, secondary_key=key)
 
 
 class Endpoint:

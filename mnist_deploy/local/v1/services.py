@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -219,13 +218,8 @@ def regenerate_key(name: str, **_: str) -> Response:
     asked = body(Regeneration)
     check_key(asked.key_value)
     key = asked.key_value or new_key()
-
-    def regenerate(spec: EndpointSpec) -> EndpointSpec:
-        if asked.key_type == "Primary":
-            return dataclasses.replace(spec, primary_key=key)
-        return dataclasses.replace(spec, secondary_key=key)
-
-    return accepted(endpoints().change("service", name, regenerate))
+    change = endpoints().change("service", name, lambda spec: spec.with_key(asked.key_type, key))
+    return accepted(change)
 
 
 @service_api.post(f"{MMS}/services/<name>/token")

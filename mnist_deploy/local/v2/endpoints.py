@@ -159,9 +159,7 @@ def regenerate_keys(endpoint: str, **_: str) -> Response:
 
     def change(spec: EndpointSpec) -> EndpointSpec:
         check_mode(endpoint, spec, "key")
-        if asked.key_type == "Primary":
-            return dataclasses.replace(spec, primary_key=fresh)
-        return dataclasses.replace(spec, secondary_key=fresh)
+        return spec.with_key(asked.key_type, fresh)
 
     endpoints().change(FAMILY, endpoint, change).wait(CHANGE_LIMIT)
     return Response(status=200)
