@@ -112,6 +112,7 @@ class Deployment:
         self.containers: list[Container] = []
         self.error: Fault | None = None
         self.created = self.updated = now()
+        self.told: list[str] = []  # the notes of its last recipe
         self._build = build
         self._inner = inner
         self._access = Access()

@@ -361,8 +361,11 @@ class Endpoints:
         for deployment in ended:
             deployment.end()
         for deployment, recipe in changed:
-            for note in recipe.all_notes:
-                operation.say(note)
+            notes = recipe.all_notes
+            for note in notes:
+                if note not in deployment.told:  # the SDK sleeps before it reads it
+                    operation.say(note)
+            deployment.told = notes
             try:
                 deployment.follow(recipe)
             except Fault as fault:

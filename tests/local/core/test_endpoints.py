@@ -124,6 +124,17 @@ def test_changes_at_once_are_made_one_after_another(endpoints):
     assert len(endpoints.get("service", "a").spec.tags) == 40
 
 
+def test_what_is_another_way_here_is_told_once(endpoints):
+    def told(**more) -> list[str]:
+        operation = deploy(endpoints, "noted", 1, overwrite=True, **more)
+        assert ended(operation) == "Succeeded"
+        return [line for _, line in operation.log]
+
+    assert told(notes=("no network",)) == ["no network"]
+    assert told(notes=("no network",)) == []
+    assert told(notes=("no network", "no disk")) == ["no disk"]
+
+
 def test_a_function_that_raises_changes_nothing(endpoints):
     def refuse(spec: EndpointSpec | None) -> EndpointSpec:
         raise Conflict("service", "not now")
