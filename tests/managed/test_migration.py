@@ -13,7 +13,7 @@ from azureml.core.compute import AksCompute, ComputeTarget
 from azureml.core.webservice import AciWebservice, AksWebservice
 from weights_service import SCRIPT, make_inference_config
 
-from mnist_deploy import delete_service
+from mnist_deploy import delete_service, fetch_model
 from mnist_deploy.errors import DeploymentError
 from mnist_deploy.managed import call_endpoint, delete_endpoint, migrate_service
 
@@ -120,6 +120,21 @@ def test_replicas_tokens_and_limits_of_a_service_on_kubernetes_come_along(
                  "180 s at most"):  # fmt: skip
         assert what in changed
     assert "a key is asked for" not in changed
+
+
+@pytest.mark.parametrize("replicas", [3, None])
+def test_only_who_had_an_autoscaler_is_told_to_replace_it(
+    mocked_workspace, mocked_client, script, tmp_path, replicas
+):
+    cluster = ComputeTarget.create(mocked_workspace, "c", AksCompute.provisioning_configuration())
+    config = AksWebservice.deploy_configuration(num_replicas=replicas)
+    recipe, models = make_inference_config(tmp_path / "v1"), [fetch_model(mocked_workspace)]
+    service = Model.deploy(mocked_workspace, "old", models, recipe, config, cluster)
+    service.wait_for_deployment()
+    images, folder = np.zeros((2, 784)), tmp_path / "v2"
+    migration = migrate_service(service, mocked_client, folder, images, entry_script=script)
+    told = "the number of replicas no longer follows the load" in dict(migration.changed)
+    assert told == (replicas is None)
 
 
 @pytest.mark.parametrize(
