@@ -48,6 +48,14 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def home(tmp_path):
+    """The folder of a local workspace of this test's own."""
+    folder = tmp_path / "home"
+    yield folder
+    local.stop(folder)
+
+
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory) -> Path:
     """A folder with the four files of the sample: read it, do not write there."""

@@ -44,14 +44,6 @@ def account(request):
 
 
 @pytest.fixture
-def home(tmp_path):
-    """The folder of a local workspace of this test's own."""
-    folder = tmp_path / "home"
-    yield folder
-    local.stop(folder)
-
-
-@pytest.fixture
 def workspace(home, tmp_path, monkeypatch):
     monkeypatch.setenv("AZUREML_LOG_DEPRECATION_WARNING_ENABLED", "False")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")  # so that it is as before in the end

@@ -35,13 +35,6 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def home(tmp_path):
-    folder = tmp_path / "home"
-    yield folder
-    local.stop(folder)
-
-
-@pytest.fixture
 def client(home):
     """Start processes that use the workspace in `home` until they are told, or killed."""
     started = []
