@@ -44,7 +44,7 @@ def test_shows_the_published_figures(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_fresh_run_gives_the_committed_figures(name, tmp_path, home, genuine_dir):
     """The first of them trains on the 60,000 images; the others find its model."""
-    run = run_probed(name, "{}", tmp_path, home, "--data-dir", str(genuine_dir))
+    run = run_probed(name, {}, tmp_path, home, "--data-dir", str(genuine_dir))
     matrix, accuracy = results(run.printed)
     committed = results(printed_by(read(name)))
     assert (matrix.tolist(), accuracy) == (committed[0].tolist(), committed[1])
