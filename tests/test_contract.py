@@ -273,6 +273,10 @@ class TestServices:
             with pytest.raises(AuthenticationFailed) as caught:
                 md.post_images(uri, images, api_key=key)
             assert caught.value.status == 401
+        for sent, status in ((f"bearer {primary}", 200), (f"Basic {primary}", 401), (primary, 401)):
+            headers = {"Authorization": sent}
+            answer = requests.post(uri, json={"data": DARK.tolist()}, headers=headers)
+            assert answer.status_code == status
 
     def test_take_a_new_key_at_once(self, service, mnist_sample):
         old, secondary = service.get_keys()

@@ -167,7 +167,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -346,6 +346,14 @@ class WorkspaceMock:
             def wrapper(*args: Any, **kwargs: Any) -> Any:
                 with again() as mocked:
                     return (yield from call(mocked, args, kwargs))
+
+        elif inspect.isasyncgenfunction(function):
+
+            async def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with again() as mocked:
+                    async with aclosing(call(mocked, args, kwargs)) as values:
+                        async for each in values:
+                            yield each
 
         else:
 

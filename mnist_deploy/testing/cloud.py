@@ -183,13 +183,10 @@ class Clock:
         self.slept = 0.0  # seconds
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(time, name)
-
-    def time(self) -> float:
-        return time.time() + self.slept
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.slept
+        genuine = getattr(time, name)
+        if name in ("time", "monotonic", "perf_counter"):
+            return lambda: genuine() + self.slept
+        return genuine
 
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
@@ -224,7 +221,7 @@ class _Words(Generic[T]):
     def say(self, call: str, meaning: T, service: str | None) -> None:
         if service is None:
             self._last.clear()
-        self._last[service] = _Word(call, meaning)
+        self._last[service] = _Word(f"{call} of {service}" if service else call, meaning)
         self.all.append(self._last[service])
 
     def take_back(self, service: str | None) -> None:

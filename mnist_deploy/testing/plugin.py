@@ -50,8 +50,8 @@ def mocked_workspace(request: pytest.FixtureRequest) -> Iterator[MockedWorkspace
     """
     marker = request.node.get_closest_marker("mocked_workspace")
     mock = WorkspaceMock(*marker.args, **marker.kwargs) if marker else WorkspaceMock()
-    request.node.stash[_mock] = mock
     with mock as workspace:
+        request.node.stash[_mock] = mock
         yield workspace
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hmac
 import io
 import secrets
 import traceback
@@ -107,8 +106,9 @@ class MockedService:
     def get_on(self) -> None:
         """Settle, unless this deployment is to last for ever."""
         if self.state == "Transitioning" and self.plan.finishes:
-            self.state = "Failed" if self.plan.init_error else "Healthy"
-            self.log(self.plan.init_error or "init() returned")
+            error = self.plan.init_error
+            self.state = "Healthy" if error is None else "Failed"
+            self.log("init() returned" if error is None else error)
 
     def log(self, text: str) -> None:
         self.lines += [f"{now()} mocked - {line}" for line in text.splitlines()]
@@ -169,12 +169,9 @@ class MockedService:
 
     def check_key(self, authorization: str) -> None:
         """Refuse a request without one of the keys or tokens, where they are asked for."""
-        if not self.asks_for:
-            return
         accepted = self.tokens if self.asks_for == "token" else self.keys.values()
-        offered = authorization.removeprefix("Bearer ").encode()
-        # Every one is compared, whatever the first comparison gave.
-        if not any([hmac.compare_digest(offered, each.encode()) for each in accepted]):
+        scheme, _, offered = authorization.partition(" ")
+        if self.asks_for and (scheme.lower() != "bearer" or offered not in accepted):
             raise Refused(401, f"This service asks for a {self.asks_for}.")
 
     # What is else behind an endpoint of SDK v2.
@@ -508,8 +505,10 @@ def _predict(model: Any) -> Answer:
 
 
 def _bytes(body: Any) -> bytes:
-    """The body of a request; the SDK and our client send text or bytes, nothing else."""
-    return body.encode() if isinstance(body, str) else bytes(body or b"")
+    """The body of a request: text, bytes or, as `requests` takes it, an open file."""
+    if isinstance(body, str):
+        return body.encode()
+    return b"".join(body) if hasattr(body, "__next__") else bytes(body or b"")
 
 
 @cache

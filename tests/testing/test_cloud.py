@@ -139,13 +139,14 @@ class TestAnswersInTurn:
 class TestTime:
     def test_of_a_delay_passes_on_the_mocked_clock(self, service, cloud):
         cloud.delay(30)
-        start, began = cloud.clock.monotonic(), time.monotonic()
+        start, ticks, began = cloud.clock.monotonic(), cloud.clock.perf_counter(), time.monotonic()
         score(service, batch_size=1)
         assert cloud.clock.slept == 90
         assert 90 <= cloud.clock.monotonic() - start < 100
+        assert 90 <= cloud.clock.perf_counter() - ticks < 100
         assert cloud.clock.time() > time.time() + 80
         assert time.monotonic() - began < 20
-        assert cloud.clock.perf_counter  # the rest is the module's own
+        assert cloud.clock.strftime("%Y")  # the rest is the module's own
 
     @pytest.mark.parametrize(("verb", "patience"), [("delay", 20), ("time_out", 3600)])
     def test_the_caller_waits_no_longer_than_it_would(self, service, cloud, verb, patience):
@@ -207,6 +208,12 @@ class TestFailures:
         assert 8 < cloud.clock.slept <= 10  # of the client's patience
         assert {request.status for request in cloud.requests} == {None}
 
+    def test_of_init_without_a_word(self, mocked_workspace, deploy, cloud):
+        cloud.fail_init("")
+        with pytest.raises(DeploymentError) as caught:
+            deploy(mocked_workspace)
+        assert caught.value.state == "Failed"
+
     def test_recovery(self, two, cloud):
         first, second = two
         expected = score(first)
@@ -239,6 +246,12 @@ class TestRecord:
     def test_of_a_body_that_holds_no_images(self, service, cloud):
         assert requests.post(service.scoring_uri, b'{"dat": []}').status_code == 400
         assert (cloud.requests[0].images, cloud.requests[0].body) == (None, b'{"dat": []}')
+
+    def test_of_a_file_that_is_sent_as_it_is_read(self, service, cloud, tmp_path):
+        (tmp_path / "body").write_bytes(json.dumps({"data": IMAGES.tolist()}).encode())
+        with open(tmp_path / "body", "rb") as body:
+            assert len(requests.post(service.scoring_uri, body).json()) == 3
+        np.testing.assert_array_equal(cloud.requests[0].images, IMAGES)
 
     def test_of_the_sdk_which_holds_no_key(self, mocked_workspace, deploy, cloud):
         with md.closing_service(deploy(mocked_workspace, auth_enabled=True)) as service:

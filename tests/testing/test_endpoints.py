@@ -131,7 +131,7 @@ class TestCloud:
 
         with pytest.raises(AssertionError, match="Not deleted: the endpoint digits"):
             leave_it()
-        with pytest.raises(AssertionError, match=r"refuse\(503\): never asked for"):
+        with pytest.raises(AssertionError, match=r"refuse\(503\) of digits/green: never"):
             never_ask()
 
     def test_calls_are_on_record(self, mocked_client):

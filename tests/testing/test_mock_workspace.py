@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import socket
@@ -58,6 +59,16 @@ class TestThreeWays:
 
         assert list(opened()) == ["mocked"]
 
+    def test_an_asynchronous_generator(self):
+        @mock_workspace()
+        async def opened(ws):
+            yield md.connect_workspace()
+
+        async def names():
+            return [ws.name async for ws in opened()]
+
+        assert asyncio.run(names()) == ["mocked"]
+
     def test_a_unittest(self, begin):
         @mock_workspace(assert_all_deleted=True)
         class Case(unittest.TestCase):
@@ -90,6 +101,11 @@ class TestThreeWays:
         with pytest.raises(RuntimeError, match="mocked already"), mock_workspace():
             pass
         assert mocked_workspace.models  # which is what it was
+
+    @mock_workspace()
+    def test_two_are_refused_where_the_second_is_a_fixture(self, request):
+        with pytest.raises(RuntimeError, match="mocked already"):
+            request.getfixturevalue("mocked_workspace")
 
 
 @pytest.mark.parametrize("config", ["config.json", ".azureml/config.json"])
@@ -140,7 +156,7 @@ class TestChecks:
         [
             (lambda cloud: cloud.answer_with(lambda images: []), "answer_with.*never asked for"),
             (lambda cloud: cloud.answer_with([7, 2]), r"answer_with\(\[7, 2\]\): never"),
-            (lambda cloud: cloud.refuse(503, service="other"), r"refuse\(503\): never"),
+            (lambda cloud: cloud.refuse(503, service="other"), r"refuse\(503\) of other: never"),
             (lambda cloud: cloud.delay(3), r"delay\(3\): never"),
             (lambda cloud: cloud.fail_init("E"), r"fail_init\('E'\): never"),
             (lambda cloud: (cloud.time_out(), cloud.recover()), r"time_out\(\): never"),
