@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from azureml.core import Model, Workspace
     from sklearn.linear_model import LogisticRegression
 
-_N_JOBS = 2  # each holds a copy of its own of the training set, 300 MB for MNIST
-
 
 def prepare_workspace(
     ws: Workspace, data_dir: str | os.PathLike[str] = "data", regularization: float = 0.8
@@ -152,7 +150,8 @@ def fit_model(X: ArrayLike, y: ArrayLike, regularization: float = 0.8) -> Logist
     order = np.argsort(labels, kind="stable")
     rows, labels = csr_matrix(images)[order], labels[order]
     targets = classes[1:] if len(classes) == 2 else classes
-    fits = Parallel(n_jobs=min(_N_JOBS, len(targets)), prefer="threads", return_as="generator")(
+    # Two at a time: each copies the training set, 300 MB for MNIST.
+    fits = Parallel(n_jobs=min(2, len(targets)), prefer="threads", return_as="generator")(
         delayed(clone(model).fit)(rows, labels == target) for target in targets
     )
     fits = list(tqdm(fits, "training", len(targets), unit="class", leave=False, delay=2))

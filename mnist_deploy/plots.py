@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,6 @@ def plot_comparison(
     conf_mx_deployed: ArrayLike,
     *,
     names: tuple[str, str] = ("local", "deployed"),
-    axes: Sequence[Axes] | None = None,
 ) -> Figure:
     """Show the confusion matrices of the local and the deployed model, and their difference.
 
@@ -71,8 +69,6 @@ def plot_comparison(
         As for `plot_confusion_matrix`; ValueError likewise; on one scale.
     names : (str, str)
         What the two are called in the titles, for instance ``("blue", "green")``.
-    axes : sequence of three Axes, optional
-        Where to draw; a new figure by default.
 
     Returns
     -------
@@ -82,8 +78,7 @@ def plot_comparison(
     local, deployed = _counts(conf_mx_local), _counts(conf_mx_deployed)
     if local.shape != deployed.shape:
         raise ValueError(f"the matrices have shapes {local.shape} and {deployed.shape}.")
-    if axes is None:
-        _, axes = plt.subplots(1, 3, figsize=(14, 4.5), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.5), layout="constrained")
     peak = max(_error_rates(local).max(), _error_rates(deployed).max()) or 1
     for ax, name, counts in zip(axes, names, (local, deployed), strict=False):
         image = _draw_matrix(ax, _error_rates(counts), cmap="bone", vmin=0, vmax=peak)
@@ -97,7 +92,7 @@ def plot_comparison(
         color = "white" if abs(value) > peak / 2 else "black"
         ax.text(column, row, f"{value:+g}", ha="center", va="center", color=color, fontsize=8)
     ax.set_title(f"{names[1]} minus {names[0]}" if difference.any() else "no difference")
-    return ax.figure.canvas.figure
+    return figure
 
 
 def plot_predictions(

@@ -66,7 +66,7 @@ def connect_workspace(
         not start.
     """
     file, why = choose_workspace(config, local, auth)
-    return _connect_local(why) if file is None else _connect_azure(file, auth)
+    return connect_locally("connect", why) if file is None else _connect_azure(file, auth)
 
 
 def choose_workspace(
@@ -121,10 +121,6 @@ def read_config(file: Path) -> tuple[str, str, str]:
             raise ConfigError(f"{file}: the field {field!r} is not filled in. {_ADVICE}")
     subscription, group, name = (content[field].strip() for field in _FIELDS)
     return subscription, group, name
-
-
-def _connect_local(why: str) -> Workspace:
-    return connect_locally("connect", why)
 
 
 def connect_locally(how: str, why: str) -> Any:

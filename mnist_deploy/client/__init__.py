@@ -84,7 +84,7 @@ def call_service(
         )
 
     fetch_key = partial(_fetch_key, service, timeout)
-    with open_session() as session:
+    with requests.Session() as session:
         endpoint = Endpoint(session, uri, timeout=timeout, patience=patience)
         if service.auth_enabled or getattr(service, "token_auth_enabled", False):
             endpoint.use_key(_keys.get(service) or fetch_key(), renew=fetch_key)
@@ -147,17 +147,12 @@ def post_images(
     ScoringError
         Its subclass in `mnist_deploy.errors` says what went wrong in the service.
     """
-    with open_session() as session:
+    with requests.Session() as session:
         session.headers.update(headers or {})
         endpoint = Endpoint(session, scoring_uri, timeout=timeout, patience=patience)
         if api_key:
             endpoint.use_key(api_key)
         return _score(endpoint, images, batch_size, format)[0]
-
-
-def open_session() -> requests.Session:
-    """The session that a call sends all its requests through, over a connection kept open."""
-    return requests.Session()
 
 
 def _fetch_key(service: Webservice, timeout: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import time
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from urllib.parse import urlsplit
 
 import orjson
 import requests
-from requests.auth import AuthBase
 from requests.exceptions import ChunkedEncodingError, SSLError
 from urllib3.exceptions import ReadTimeoutError
 
@@ -27,8 +25,6 @@ from .payload import excerpt
 
 _LONGEST_PAUSE = 2.0  # seconds between two tries
 _LONGEST_CONNECT = 10.0  # seconds
-# The environment's proxies cannot reach this machine's loopback.
-_NO_PROXY = {"http": "", "https": "", "all": ""}
 
 
 class Endpoint:
@@ -43,15 +39,17 @@ class Endpoint:
     ) -> None:
         self.uri = uri
         self._session = session
-        self._session.auth = _BearerKey(None)
-        self._proxies = _NO_PROXY if _is_loopback(uri) else None
+        self._session.auth = lambda request: request  # or the key of a .netrc is sent
+        # The environment's proxies cannot reach this machine's loopback.
+        is_here = urlsplit(uri).hostname in ("127.0.0.1", "localhost", "::1")
+        self._proxies = {"http": "", "https": "", "all": ""} if is_here else None
         self._renew_key: Callable[[], str] | None = None
         self._timeout = timeout
         self._patience = patience
 
     def use_key(self, key: str, *, renew: Callable[[], str] | None = None) -> None:
         """Send a key with each request; if it is refused, once another that ``renew`` fetches."""
-        self._session.auth = _BearerKey(key)
+        self._session.auth = _bearer(key)
         self._renew_key = renew
 
     def post(self, body: bytes, content_type: str) -> bytes:
@@ -122,26 +120,17 @@ _ERRORS: list[tuple[tuple[int, ...], type[ScoringError], str]] = [
 ]
 
 
-class _BearerKey(AuthBase):
-    """The key, where no repr and no error shows it. Given to each request, so that no .netrc is."""
+def _bearer(key: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """What puts a key into each request, and keeps it where no repr and no error shows it."""
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("api_key has characters that no HTTP header may hold.")
 
-    def __init__(self, key: str | None) -> None:
-        self._key = key.strip() if key else None
-        if self._key and not (self._key.isascii() and self._key.isprintable()):
-            raise ValueError("api_key has characters that no HTTP header may hold.")
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._key:
-            request.headers["Authorization"] = f"Bearer {self._key}"
+    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {key}"
         return request
 
-
-def _is_loopback(uri: str) -> bool:
-    host = urlsplit(uri).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return authorize
 
 
 def _is_timeout(error: requests.RequestException) -> bool:

@@ -43,7 +43,7 @@ def download_mnist(data_dir: StrPath = "data") -> MnistFiles:
         folder cannot be written.
     """
     files = find_files(data_dir)
-    if files is None or files.is_sample:
+    if files is None or files.kind == "sample":
         try:
             contents, way = fetch_from_azure()
         except DataError as error:

@@ -53,11 +53,6 @@ class MnistFiles:
     source: str
     kind: str
 
-    @property
-    def is_sample(self) -> bool:
-        """Whether these are the 5,000 digits that stand in for MNIST offline."""
-        return self.kind == "sample"
-
 
 def find_files(data_dir: StrPath, how: str = "already in the folder") -> MnistFiles | None:
     """Find all four files in one folder at or below this one; None if there is none of them.

@@ -85,11 +85,9 @@ def sample_digits() -> dict[str, np.ndarray]:
     table = np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=",")
     pixels, digits = table[:, :-1], table[:, -1]
     order = np.random.RandomState(42).permutation(len(digits))  # its stream never changes
-    is_test = np.zeros(len(digits), dtype=bool)
-    for digit in np.unique(digits):
-        of_digit = order[digits[order] == digit]
-        is_test[of_digit[: len(of_digit) // 5]] = True
-    train, test = order[~is_test[order]], order[is_test[order]]
+    of_each = order[np.argsort(digits[order], kind="stable")].reshape(10, 500)
+    is_test = np.isin(order, of_each[:, :100])
+    train, test = order[~is_test], order[is_test]
     images = pixels.reshape(-1, 28, 28)
     arrays = (images[train], digits[train], images[test], digits[test])
     return dict(zip(GENUINE, arrays, strict=True))
@@ -101,13 +99,9 @@ def _progress() -> tqdm:
 
 def _through_opendatasets() -> dict[str, bytes]:
     """Run azureml-opendatasets in a process of its own, which keeps its output to itself."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        tempfile.TemporaryFile() as output,
-        _progress() as bar,
-    ):
-        command = [sys.executable, "-E", "-c", _CHILD, folder]
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    with tempfile.TemporaryDirectory() as folder, _progress() as bar:
+        command, none = [sys.executable, "-E", "-c", _CHILD, folder], subprocess.DEVNULL
+        child = subprocess.Popen(command, stdin=none, stdout=none, stderr=none)
         deadline = time.monotonic() + _CHILD_TIMEOUT
         try:
             while child.poll() is None and time.monotonic() < deadline:

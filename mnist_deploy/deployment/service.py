@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -55,6 +51,10 @@ def deploy_service(
     if not all(isinstance(each, Model) for each in models):
         raise TypeError(f"model is {model!r}; expected a Model, as fetch_model(ws) returns it.")
     check_deployment(name, models, inference_config)
+    # That the first SDK is retired is said in the notebook, once. Ours are the calls of `Deadline`,
+    # and those that a mock hands on.
+    ours = rf"{re.escape(Deadline.__module__)}|unittest\.mock"
+    warnings.filterwarnings("ignore", "azureml", FutureWarning, ours)
     deadline, service = Deadline(timeout), None
 
     def read_state(_: Exception) -> str | None:
@@ -75,7 +75,7 @@ def deploy_service(
         if left_over is not None and not in_place:  # Azure updates no service that failed
             _delete(left_over, deadline)
         service = deadline.call(
-            _send, ws, name, models, inference_config, deployment_config, cluster, in_place
+            Model.deploy, ws, name, models, inference_config, deployment_config, cluster, in_place
         )
         deadline.call(service.wait_for_deployment, timeout_sec=deadline.left() + 1)
         if service.state != "Healthy":
@@ -98,34 +98,6 @@ def _check_left_over(service: Webservice, overwrite: bool) -> None:
             state=service.state,
         )
     print(f"Replacing the service {service.name!r} ({service.state}), left from an earlier run.")
-
-
-def _send(
-    ws: Workspace, name: str, models: list[Model], inference_config: InferenceConfig, *more: Any
-) -> Webservice:
-    """Call ``Model.deploy``, and remove what it leaves in the temporary folder."""
-    from azureml.core.model import Model
-
-    # That the first SDK is retired is said in the notebook, once. Ours are the calls of this
-    # module, and those that a mock hands on.
-    warnings.filterwarnings("ignore", "azureml", FutureWarning, rf"{__name__}|unittest\.mock")
-    config, request = copy.copy(inference_config), {}
-
-    def build_request(*args: object, **kwargs: object) -> dict:
-        request.update(inference_config._build_environment_image_request(*args, **kwargs))
-        return request
-
-    config._build_environment_image_request = build_request  # names the files that are sent
-    try:
-        return Model.deploy(ws, name, models, config, *more)
-    finally:
-        folder = Path(tempfile.gettempdir())
-        for asset in request.get("assets", ()):
-            if re.fullmatch(r"tmp\w+\.py", asset["id"]):
-                (folder / asset["id"]).unlink(missing_ok=True)
-            elif re.fullmatch(r"[0-9a-f]{8}\.tar\.gz", asset["id"]):
-                for archive in folder.glob(f"*/{asset['id']}"):
-                    shutil.rmtree(archive.parent, ignore_errors=True)
 
 
 @contextmanager

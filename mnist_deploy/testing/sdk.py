@@ -331,7 +331,7 @@ def _connecting(workspace: Any, make_client: Callable[[], Any]) -> Iterator[Patc
     yield _replace(Workspace, "get", get)
     yield _replace(Workspace, "from_config", lambda *_, **__: workspace)
     yield patch.object(mnist_deploy.workspace, "find_config", lambda *_: "a mocked config.json")
-    for name in ("_connect_azure", "_connect_local"):
+    for name in ("_connect_azure", "connect_locally"):
         yield patch.object(mnist_deploy.workspace, name, lambda *_, **__: workspace)
     managed = mnist_deploy.managed.endpoint
     yield patch.object(

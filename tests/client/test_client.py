@@ -18,10 +18,8 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-import requests
 from azureml.core.webservice import AciWebservice, AksWebservice
 from azureml.exceptions import WebserviceException
-from requests.adapters import BaseAdapter
 from tqdm import tqdm
 
 from mnist_deploy import call_service, client, post_images
@@ -657,24 +655,3 @@ def test_proxies_of_the_environment_are_not_asked_for_the_loopback(
         assert post_images(uri, digits[0][:1]).tolist() == [digits[1][0]]
     with pytest.raises(ServiceUnavailable, match="proxy"):
         post_images("http://service.invalid/score", PIXELS, patience=0)
-
-
-def test_another_transport_can_be_put_in(monkeypatch):
-    class Memory(BaseAdapter):
-        def send(self, request, **_):
-            response = requests.Response()
-            response.status_code = 200
-            response._content = json.dumps([9] * len(decode_idx(request.body))).encode()
-            return response
-
-        def close(self):
-            pass
-
-    def open_session():
-        session = requests.Session()
-        session.mount("memory://", Memory())
-        return session
-
-    monkeypatch.setattr(client, "open_session", open_session)
-    assert post_images("memory://service/score", PIXELS).tolist() == [9, 9, 9]
-    assert call_service(fake_service("memory://service/score"), PIXELS).tolist() == [9, 9, 9]

@@ -109,7 +109,6 @@ class TestOffline:
     def test_writes_the_sample_under_the_genuine_names_and_says_so(self, tmp_path, capsys):
         """A second run keeps it."""
         found = download_mnist(tmp_path / "data")
-        assert found.is_sample
         assert found.kind == "sample"
         assert names_in(tmp_path / "data") == sorted(GENUINE)
         assert "sample" in found.source
@@ -119,7 +118,7 @@ class TestOffline:
         assert output.out == f"MNIST: {found.source}.\n"
         assert output.err == ""
         before = snapshot(tmp_path / "data")
-        assert download_mnist(tmp_path / "data").is_sample
+        assert download_mnist(tmp_path / "data").kind == "sample"
         assert snapshot(tmp_path / "data") == before
         assert len(capsys.readouterr().out.splitlines()) == 1
 
@@ -196,14 +195,14 @@ class TestAzure:
     def test_what_is_not_the_genuine_file_never_lands(self, azure, tmp_path, damage):
         (azure / TEST_IMAGES).write_bytes(damage((azure / TEST_IMAGES).read_bytes()))
         found = download_mnist(tmp_path / "data")
-        assert found.is_sample
+        assert found.kind == "sample"
         assert "Azure Open Datasets" in found.source
         assert names_in(tmp_path / "data") == sorted(GENUINE)
 
     def test_a_missing_file_on_the_server_falls_back_to_the_sample(self, azure, tmp_path):
         (azure / TRAIN_IMAGES).unlink()
         found = download_mnist(tmp_path / "data")
-        assert found.is_sample
+        assert found.kind == "sample"
         assert "HTTPError" in found.source
 
     def test_a_full_disk_is_said_and_leaves_the_sample(self, azure, sample_dir, monkeypatch):
@@ -222,7 +221,6 @@ class TestWhatLiesThere:
         before = snapshot(genuine_dir)
         found = download_mnist(genuine_dir)
         assert found.kind == "genuine"
-        assert not found.is_sample
         assert "60,000 training and 10,000 test images, already in the folder" in found.source
         assert snapshot(genuine_dir) == before
         X, y = load_test_data(genuine_dir)

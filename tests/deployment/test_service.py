@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
@@ -323,21 +322,6 @@ def test_an_image_that_cannot_be_built_keeps_its_reason(mocked_workspace, monkey
         assert raised.value.logs == ""
         assert "(The log cannot be read: " in message
         assert message.endswith("Mend what is named above, then deploy again with overwrite=True.")
-
-
-def test_nothing_is_left_in_the_temporary_folder(mocked_workspace, monkeypatch, tmp_path):
-    """Where the SDK leaves an archive and a script for each deployment."""
-    ws, model = mocked_workspace, fetch_model(mocked_workspace)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    for folder in ("temporary", "source"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "source" / "mine.py").write_text(ECHO)
-    environment = Environment("mine")
-    environment.python.user_managed_dependencies = True
-    whole = build_inference_config(environment, "mine.py", "source")
-    deploy_to_aci(ws, model, whole, build_aci_config())
-    deploy(ws, model, overwrite=True)
-    assert os.listdir(tmp_path / "temporary") == []
 
 
 def test_only_our_own_call_leaves_out_that_the_sdk_is_retired(ws, model, monkeypatch):
