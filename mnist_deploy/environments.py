@@ -52,7 +52,8 @@ def fetch_environment(
 
     with asking(ws, f"fetch the environment {name!r}"):
         try:
-            return Deadline(ANSWER_LIMIT).call(Environment.get, ws, name, version=version)
+            if name:  # an environment without one is no error of the SDK's
+                return Deadline(ANSWER_LIMIT).call(Environment.get, ws, name, version=version)
         except Exception as error:  # the SDK raises a bare one here
             if "Code: 404" not in str(error):
                 raise

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING
 from packaging.version import InvalidVersion, Version
 
 from .errors import ModelError
-from .sdk import ANSWER_LIMIT, TRANSFER_LIMIT, Deadline, asking, not_registered, reason
+from .sdk import (
+    ANSWER_LIMIT,
+    TRANSFER_LIMIT,
+    Deadline,
+    asking,
+    check_kind,
+    not_registered,
+    reason,
+)
 
 if TYPE_CHECKING:
     from azureml.core import Model, Workspace
@@ -68,7 +76,8 @@ def find_model(ws: Workspace, name: str, version: int | None = None) -> Model | 
 
     with asking(ws, f"fetch the model {name!r}"):
         try:
-            return Deadline(ANSWER_LIMIT).call(Model, ws, name, version=version)
+            wanted = None if version is None else str(version)  # 0 is the newest to the SDK
+            return Deadline(ANSWER_LIMIT).call(Model, ws, name, version=wanted)
         except Exception as error:
             if "ModelNotFound" not in str(error):
                 raise
@@ -107,6 +116,9 @@ def download_model(model: Model, target_dir: str | os.PathLike[str] = ".") -> Pa
         ``sha256`` it was registered with, or was saved by another scikit-learn than the one
         installed here.
     """
+    from azureml.core import Model
+
+    check_kind("model", model, Model, "fetch_model(ws)")
     _check_version(model, trained_with(model))
     try:
         with passing_folder(target_dir) as folder:

@@ -30,7 +30,9 @@ for _name in ("azureml", "azure", "msal", "msrest", "cli"):
 
 _TICK, _PAUSE = 1.0, 2.0  # seconds
 _LISTED = 10  # names in an error message
-_ANSWER = re.compile(r'"message"\s*:\s*("(?:[^"\\]|\\.)+")')
+# A quote within ends it only where more of the JSON follows: the SDK has unescaped some.
+_ANSWER = re.compile(r'"message"\s*:\s*"((?:[^\\]|\\.)+?)"\s*(?=,\s*"|[}\]])', re.S)
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):.*?\n(?=\S)", re.S)
 _NO_CONNECTION = re.compile(  # as requests tells it, and as azure-core does
     r"host='([^']+)', port=(\d+)\): (?:Max retries exceeded|Failed to establish a new connection)"
     r".*?(?:\[Errno -?\d+\] ([\w ]+)|$)",
@@ -98,23 +100,36 @@ def reason(error: BaseException) -> str:
     text = str(getattr(refusal, "message", "") or getattr(error, "message", "") or error)
     if answer := _ANSWER.search(text.replace("\\'", "'")):
         try:
-            text = json.loads(answer[1], strict=False)
+            text = json.loads(f'"{answer[1]}"', strict=False)
         except ValueError:  # the SDK has unescaped it before
-            text = answer[1].strip('"')
+            text = answer[1]
     elif found := _NO_CONNECTION.search(text):
         why = found[3] or "no connection"
         text = f"{found[1]}:{found[2]} cannot be reached ({why}); connect to the workspace again"
-    text = " ".join(_SIGNATURE.sub("", text).split()) or type(error).__name__
+    text = _TRACEBACK.sub("", _SIGNATURE.sub("", text))
+    text = " ".join(text.split()) or type(error).__name__
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
 @contextmanager
 def asking(ws: Workspace, what: str) -> Iterator[None]:
     """Say what was asked of the workspace where that fails."""
+    from azureml.core import Workspace
+
+    check_kind("ws", ws, Workspace, "connect_workspace()")
     try:
         yield
     except Exception as error:
         raise WorkspaceError(f"Workspace {ws.name!r} could not {what}: {reason(error)}") from error
+
+
+def check_kind(what: str, value: object, kind: type, source: str) -> None:
+    """Say where to get what a function takes, to whoever passes something else."""
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"{what} is of type {type(value).__name__}; expected the {kind.__name__} that "
+            f"{source} gives."
+        )
 
 
 def not_registered(ws: Workspace, what: str, version: object, known: Iterable[str]) -> str:

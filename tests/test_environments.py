@@ -133,6 +133,8 @@ def test_a_missing_environment_is_told_with_what_there_is(ws):
     assert "AzureML-Curated" not in message
     with pytest.raises(EnvironmentNotFound, match="Version 9 of environment 'present-env' is not"):
         fetch_environment(ws, "present-env", version="9")
+    with pytest.raises(EnvironmentNotFound, match="Environment '' is not registered"):
+        fetch_environment(ws, "")
 
 
 @pytest.mark.parametrize(

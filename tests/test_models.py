@@ -61,8 +61,10 @@ def test_fetches_the_newest_or_a_version_and_tells_what_there_is(ws, fitted, cap
     assert str(raised.value).startswith("Model 'absent' is not registered in workspace 'local'.")
     assert f"{models[1].id}, others:" in str(raised.value)
     assert "prepare_workspace(ws)" in str(raised.value)
-    with pytest.raises(ModelError, match="Version 77 of model 'fetched' is not regist") as raised:
-        fetch_model(ws, "fetched", version=77)
+    for wanted in (0, 77):
+        said = f"Version {wanted} of model 'fetched' is not registered"
+        with pytest.raises(ModelError, match=said) as raised:
+            fetch_model(ws, "fetched", version=wanted)
     assert f"Registered are: {', '.join(model.id for model in models)}." in str(raised.value)
     assert capfd.readouterr() == ("", "")
 

@@ -111,6 +111,30 @@ def test_what_is_said_to_be_raised_exists(name):
         assert hasattr(errors, raised) or hasattr(builtins, raised)
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda ws: mnist_deploy.fetch_model(None), "ws is of type NoneType; expected the Wor"),
+        (lambda ws: mnist_deploy.fetch_environment("local"), "ws is of type str"),
+        (lambda ws: mnist_deploy.download_model("sklearn_mnist"), "expected the Model that fetch"),
+        (lambda ws: mnist_deploy.build_inference_config("tutorial-env"), "expected the Environ"),
+        (lambda ws: mnist_deploy.deploy_to_aci("local", [], None, None), "ws is of type str"),
+        (lambda ws: mnist_deploy.deploy_to_aci(ws, None, None, None), "model is of type NoneType"),
+        (lambda ws: mnist_deploy.deploy_to_aci(ws, [], None, None), "inference_config is of type"),
+        (lambda ws: mnist_deploy.call_service("http://x/score", [[0]]), "expected the Webservice"),
+        (lambda ws: mnist_deploy.delete_service("svc"), "service is of type str; expected the Web"),
+        (lambda ws: mnist_deploy.post_images(ws, [[0]]), "the str that service.scoring_uri gives"),
+        (
+            lambda ws: mnist_deploy.post_images("http://x/score", [[0]], api_key=("a", "b")),
+            r"api_key is of type tuple; expected the str that service.get_keys\(\)\[0\] gives",
+        ),
+    ],
+)
+def test_what_is_passed_in_the_wrong_place_says_what_belongs_there(mocked_workspace, call, told):
+    with pytest.raises(TypeError, match=told):
+        call(mocked_workspace)
+
+
 def sections(thing: object) -> dict[str, str]:
     """The parts of a numpydoc docstring under their headings."""
     parts = re.split(r"^(\w+)\n-+\n", inspect.getdoc(thing) or "", flags=re.MULTILINE)

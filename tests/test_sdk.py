@@ -86,6 +86,14 @@ def test_ctrl_c_ends_the_waiting(interruptible):
         ),
         (Exception('{"message": "unescaped\n\tby the SDK"}'), "unescaped by the SDK."),
         (Exception('{"message": "in C:\\dir, unescaped"}'), "in C:\\dir, unescaped."),
+        (
+            WebserviceException(
+                'Error:\n{\n  "message": "It did not start.\nTraceback (most recent call last):\n'
+                '  File "score.py", line 2, in init\n    raise ValueError("no "digit" here")\n'
+                'ValueError: no "digit" here",\n  "statusCode": 500\n}'
+            ),
+            'It did not start. ValueError: no "digit" here.',
+        ),
         (ValueError("two\n   lines"), "two lines."),
         (ValueError("Is that so?"), "Is that so?"),
         (ValueError(), "ValueError."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ def build_aks_config(
     from azureml.core.webservice import AksWebservice
 
     if not aks.get("autoscale_enabled"):
-        aks["num_replicas"] = replicas
+        aks.setdefault("num_replicas", operator.index(replicas))
     make = AksWebservice.deploy_configuration
     return build_container_config(make, cpu_cores, memory_gb, tags, description=description, **aks)
 

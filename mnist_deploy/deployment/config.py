@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DeploymentError
-from ..sdk import reason
+from ..sdk import check_kind, reason
 from ..tutorial import tutorial_file
 from .preflight import check_script
 
@@ -49,9 +50,11 @@ def build_inference_config(
     DeploymentError
         There is no such script, it does not compile, or it lacks init() or run().
     """
+    from azureml.core import Environment
     from azureml.core.model import InferenceConfig
     from azureml.exceptions import AzureMLException
 
+    check_kind("environment", environment, Environment, "fetch_environment(ws)")
     script, _ = find_script(entry_script, source_directory)
     folder = None if source_directory is None else os.fspath(source_directory)
     try:
@@ -88,9 +91,9 @@ def build_container_config(
     from azureml.exceptions import AzureMLException
 
     for name, value in (("cpu_cores", cpu_cores), ("memory_gb", memory_gb)):
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e6:
+        if not isinstance(value, Real) or not 0 < value < 1e6:
             raise DeploymentError(f"{name} is {value!r}; expected a number above 0.")
-    more |= {"cpu_cores": cpu_cores, "memory_gb": memory_gb}
+        more[name] = float(value)  # NumPy's numbers too: the SDK's JSON knows none of them
     try:
         return deploy_configuration(tags=dict(_TAGS) if tags is None else tags, **more)
     except AzureMLException as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..errors import DeploymentError
 from ..models import passing_folder
 from ..sdk import TRANSFER_LIMIT, Deadline, asking
-from .preflight import check_deployment
+from .preflight import check_deployment, check_kinds
 
 if TYPE_CHECKING:
     from azureml.core import Model, Workspace
@@ -63,9 +63,7 @@ def package_service(
     """
     from azureml.core.model import Model
 
-    models = [model] if isinstance(model, Model) else list(model)
-    if not models or not all(isinstance(each, Model) for each in models):
-        raise TypeError(f"model is {model!r}; expected a Model, as fetch_model(ws) returns it.")
+    models = check_kinds(ws, model or None, inference_config)  # it is named after a model
     name = _name_of(models[0])
     check_deployment(name, models, inference_config)
     target = Path(folder).absolute()

@@ -13,12 +13,27 @@ from typing import TYPE_CHECKING
 from ..environments import find_requirement, pinned_version
 from ..errors import DeploymentError
 from ..models import same_minor, trained_with
+from ..sdk import check_kind
 
 if TYPE_CHECKING:
     from azureml.core import Environment, Model
     from azureml.core.model import InferenceConfig
 
 _SERVICE_NAME = re.compile(r"[a-z][-a-z0-9]{1,30}[a-z0-9]")
+
+
+def check_kinds(ws: object, model: object, inference_config: object) -> list[Model]:
+    """Raise a `TypeError` for what is passed in the wrong place; return the models as a list."""
+    from azureml.core import Model, Workspace
+    from azureml.core.model import InferenceConfig
+
+    models = list(model) if isinstance(model, (list, tuple)) else [model]
+    check_kind("ws", ws, Workspace, "connect_workspace()")
+    for each in models:
+        check_kind("model", each, Model, "fetch_model(ws)")
+    source = "build_inference_config(environment)"
+    check_kind("inference_config", inference_config, InferenceConfig, source)
+    return models
 
 
 def check_deployment(name: str, models: Sequence[Model], inference_config: InferenceConfig) -> None:
@@ -32,7 +47,7 @@ def check_deployment(name: str, models: Sequence[Model], inference_config: Infer
 
 def check_name(name: str) -> None:
     """Check that Azure takes it as the name of a service."""
-    if not _SERVICE_NAME.fullmatch(name):
+    if not _SERVICE_NAME.fullmatch(str(name)):
         raise DeploymentError(
             f"{name!r} is no name for a service. Expected 3 to 32 lower-case letters, digits and "
             "'-', a letter first and no '-' last."

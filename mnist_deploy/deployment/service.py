@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from ..errors import DeploymentError, DeploymentTimeout
-from ..sdk import Deadline, reason
-from .preflight import check_deployment
+from ..sdk import Deadline, check_kind, reason
+from .preflight import check_deployment, check_kinds
 
 if TYPE_CHECKING:
     from azureml.core import Model, Webservice, Workspace
@@ -47,9 +47,7 @@ def deploy_service(
     """
     from azureml.core.model import Model
 
-    models = [model] if isinstance(model, Model) else list(model)
-    if not all(isinstance(each, Model) for each in models):
-        raise TypeError(f"model is {model!r}; expected a Model, as fetch_model(ws) returns it.")
+    models = check_kinds(ws, model, inference_config)
     check_deployment(name, models, inference_config)
     # That the first SDK is retired is said in the notebook, once. Ours are the calls of `Deadline`,
     # and those that a mock hands on.
@@ -176,6 +174,9 @@ def delete_service(service: Webservice) -> None:
     DeploymentError
         It could not be deleted, or was not within 300 seconds.
     """
+    from azureml.core import Webservice
+
+    check_kind("service", service, Webservice, "deploy_to_aci(...)")
     try:
         _delete(service, Deadline(_DELETE_LIMIT))
     except Exception as error:

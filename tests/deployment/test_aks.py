@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from azureml.core.compute import AksCompute, ComputeTarget
 from azureml.core.webservice import AciWebservice, AksWebservice, Webservice
@@ -45,6 +46,8 @@ def test_a_replica_is_as_large_as_a_container_instance_and_may_follow_the_load()
     assert (config.cpu_cores, config.memory_gb, config.num_replicas) == (0.5, 2, 3)
     assert config.tags == {"data": "MNIST", "method": "sklearn"}
     assert config.description == "Predict MNIST with sklearn"
+    assert type(md.build_aks_config(replicas=np.int64(2)).num_replicas) is int
+    assert md.build_aks_config(num_replicas=3).num_replicas == 3
     config = md.build_aks_config(autoscale_enabled=True, autoscale_max_replicas=4)
     assert (config.num_replicas, config.autoscale_max_replicas) == (None, 4)
 

@@ -81,7 +81,7 @@ def test_what_is_there_already_is_left_alone(ws, model, tmp_path, target):
     with pytest.raises(DeploymentError, match="is not empty"):
         md.package_service(ws, model, config, tmp_path / target)
     assert (tmp_path / "mine").read_text() == "mine"
-    with pytest.raises(TypeError, match="expected a Model"):
+    with pytest.raises(TypeError, match="expected the Model"):
         md.package_service(ws, [], config, tmp_path / "package")
 
 

@@ -367,7 +367,7 @@ def test_what_cannot_work_is_not_sent(mocked_workspace, nothing_is_sent):
     with pytest.raises(DeploymentError, match="is no name for a service"):
         deploy(ws, model, name="svc-")
     for wrong in ("digits", ["digits"], [None]):
-        with pytest.raises(TypeError, match=r"expected a Model, as fetch_model\(ws\) returns it"):
+        with pytest.raises(TypeError, match=r"expected the Model that fetch_model\(ws\) gives"):
             deploy(ws, wrong)
 
 

@@ -299,7 +299,7 @@ class TestWrongCalls:
             (lambda ws: ws.get_defualt_datastore(), AttributeError),
             (lambda ws: Model.register(ws, "model.pkl", nmae="mine"), TypeError),
             (lambda ws: ws.get_details("too", "many"), TypeError),
-            (lambda ws: md.deploy_to_aci(None, md.fetch_model(ws), None, None), AttributeError),
+            (lambda ws: md.deploy_to_aci(None, md.fetch_model(ws), None, None), TypeError),
         ],
     )
     def test_what_the_sdk_would_not_take(self, mocked_workspace, call, error):
