@@ -42,13 +42,6 @@ from .network import ENDPOINT_HOST
 from .registry import Document
 from .services import TOKEN_LIFE, ControlPlane, MockedService, describe_model, new_key
 
-# What only Azure sets, and the SDK's own objects take from it as arguments nevertheless.
-READ_ONLY: dict[type, tuple[str, ...]] = {
-    Model: ("id",),
-    Environment: ("id",),
-    ManagedOnlineEndpoint: ("id", "scoring_uri", "provisioning_state"),
-    ManagedOnlineDeployment: ("id", "provisioning_state"),
-}
 OPERATIONS: dict[str, type] = {
     "models": ModelOperations,
     "environments": EnvironmentOperations,

@@ -158,9 +158,6 @@ class Artifacts:
         """The ids of the file of that id, or of all in the folder of that id."""
         return [key for key in self.contents if key == prefix or key.startswith(f"{prefix}/")]
 
-    def content(self, artifact_id: str) -> bytes:
-        return self.contents[artifact_id]
-
 
 class Environments:
     """Registered environments; the SDK asks for them over plain HTTP."""

@@ -82,34 +82,12 @@ REST_CLIENTS: dict[type, dict[str, str]] = {
         "get_files_by_artifact_prefix_id": "Model.download, Model.get_sas_urls",
     },
 }
-# What takes its time, and what is done instead; `time` is the module that the SDK waits with.
-SHORTCUTS: dict[Any, dict[str, str]] = {
-    ClientBase: {"_get_retry_delay": "no pause before the SDK repeats a request"},
-    TrackingInfoRegistry: {"gather_all": "no git is run when a model is registered"},
-    InferenceConfig: {"validation_script_content": "a script is parsed once, not in each test"},
-    CondaDependencies: {"serialize_to_string": "packages are written as YAML once, likewise"},
-    azureml.core.webservice.webservice: {"time": "no time passes in wait_for_deployment"},
-}
 # What the SDK asks of a workspace beside its public properties.
 WORKSPACE_PARTS = {
     "_auth": "of clusters",
     "_subscription_id": "of clusters that are attached",
     "_auth_object": "of models and services",
     "service_context": "of everything",
-}
-CONTEXT_PARTS = {
-    "get_auth": "the log-in of the REST clients",
-    "_get_api_url": "the host of clusters, where they are asked for",
-    "_get_modelmanagement_restclient": "the host of models and services",
-    "_get_assets_restclient": "the host of models and services",
-    "_get_artifacts_restclient": "the host of uploads",
-    "_get_environment_restclient": "the host of environments",
-    "_get_shared_session": "the session of uploads",
-}
-# What the SDK asks of a log-in.
-LOGIN_PARTS = {
-    "get_authentication_header": "of everything",
-    "_get_cloud_type": "the host of clusters, where they are created",
 }
 RECORDED: dict[type, tuple[str, ...]] = {
     Model: ("register", "download", "delete", "deploy"),
@@ -144,7 +122,7 @@ class MockedLogin(AbstractAuthentication):
     def get_authentication_header(self) -> dict[str, str]:
         return {"Authorization": "Bearer mocked"}
 
-    def _get_cloud_type(self) -> Any:
+    def _get_cloud_type(self) -> Any:  # the host of clusters, where they are created
         return SimpleNamespace(endpoints=SimpleNamespace(resource_manager=URL))
 
 
@@ -160,16 +138,16 @@ class MockedContext(ServiceContext):
         config = SimpleNamespace(base_url=URL, retry_policy=retries)
         self._rest_client = SimpleNamespace(config=config)
 
-    def get_auth(self) -> MockedLogin:
+    def get_auth(self) -> MockedLogin:  # of the REST clients
         return MockedLogin()
 
-    def _get_api_url(self) -> str:
+    def _get_api_url(self) -> str:  # the host of clusters, where they are asked for
         return URL
 
     def _give_rest_client(self, *_: Any, **__: Any) -> Any:
         return self._rest_client
 
-    def _get_shared_session(self, **_: Any) -> Any:
+    def _get_shared_session(self, **_: Any) -> Any:  # of uploads
         return None
 
     _get_modelmanagement_restclient = _get_assets_restclient = _give_rest_client
@@ -259,13 +237,10 @@ def _for_context(context: Any, answer: Callable, genuine: Callable) -> Callable:
 
 
 def _shortcuts(clock: Clock) -> Iterator[Patch]:
-    yield _replace(ClientBase, "_get_retry_delay", lambda *_, **__: 0.0)
-    yield _replace(TrackingInfoRegistry, "gather_all", lambda *_, **__: {})
-    check = _passed_once(InferenceConfig.validation_script_content, _script_of)
-    yield _replace(InferenceConfig, "validation_script_content", check)
+    for (owner, name), shortcut in SHORTCUTS.items():
+        yield _replace(owner, name, shortcut)
     for module in (mnist_deploy.deployment.config, mnist_deploy.deployment.preflight):
         yield patch.object(module, "check_script", _passed_once(module.check_script))
-    yield _replace(CondaDependencies, "serialize_to_string", _written_once())
     yield patch.object(Deadline, "call", _call_at_once(clock))
     ours = (mnist_deploy.sdk, mnist_deploy.client.endpoint)
     for waiting in (azureml.core.webservice.webservice, *ours):
@@ -318,6 +293,16 @@ def _written_once() -> Callable:
 
 
 _written: dict[str, str] = {}
+
+# What takes the SDK its time, and what is done instead.
+SHORTCUTS: dict[tuple[type, str], Callable] = {
+    (ClientBase, "_get_retry_delay"): lambda *_, **__: 0.0,  # before it repeats a request
+    (TrackingInfoRegistry, "gather_all"): lambda *_, **__: {},  # no git is run
+    (InferenceConfig, "validation_script_content"): _passed_once(
+        InferenceConfig.validation_script_content, _script_of
+    ),
+    (CondaDependencies, "serialize_to_string"): _written_once(),
+}
 
 
 def _connecting(workspace: Any, make_client: Callable[[], Any]) -> Iterator[Patch]:

@@ -237,7 +237,7 @@ class ControlPlane:
         if url.hostname != CONTROL_HOST:
             return self._score(url.hostname or "", request, content, patience)
         if path.startswith("/blobs/"):
-            return 200, self.artifacts.content(path.removeprefix("/blobs/")), {}
+            return 200, self.artifacts.contents[path.removeprefix("/blobs/")], {}
         asked = orjson.loads(content) if content else None
         query = dict(parse_qsl(url.query))
         status, said, headers = self._reply(request.method or "GET", path, query, asked)
@@ -411,7 +411,7 @@ class ControlPlane:
         for model in service.models:
             for file in self._files_of(model):
                 if file.endswith((".pkl", ".pickle", ".joblib")):
-                    return _predict(_load(self.artifacts.content(file)))
+                    return _predict(_load(self.artifacts.contents[file]))
         raise AssertionError(
             f"The service {service.name} has no pickled model to answer from: say what it "
             "answers with mocked_workspace.cloud.answer_with(...)."

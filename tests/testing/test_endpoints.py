@@ -21,7 +21,7 @@ from mnist_deploy.errors import (
     ServiceUnavailable,
     WorkspaceError,
 )
-from mnist_deploy.testing import endpoints, mock_client
+from mnist_deploy.testing import mock_client
 
 IMAGES = np.zeros((3, 784))
 
@@ -183,13 +183,6 @@ def test_nothing_is_left_for_the_next_test(mocked_client, turn):
         mocked_client.online_endpoints.get("digits")
     deploy(mocked_client)
     mocked_client.models.get.side_effect = None
-
-
-@pytest.mark.parametrize(
-    ("kind", "field"), [(k, field) for k, fields in endpoints.READ_ONLY.items() for field in fields]
-)
-def test_the_sdk_takes_what_only_azure_sets(kind, field):
-    assert getattr(kind(name="any", **{field: "given"}), field) == "given"
 
 
 def test_sdk_v2_is_loaded_for_those_only_who_connect_with_it():

@@ -18,7 +18,7 @@ from mnist_deploy.testing import mock_workspace, sdk, services
 ROOM = Path(sdk.__file__).parent
 USES = [
     *[(client, name) for client, names in sdk.REST_CLIENTS.items() for name in names],
-    *[(owner, name) for owner, names in sdk.SHORTCUTS.items() for name in names if name != "time"],
+    *sdk.SHORTCUTS,
 ]
 
 
@@ -63,9 +63,9 @@ def test_the_sdk_uses_what_is_replaced(walk, name):
 
 PARTS = [
     *(("workspace", name) for name in sdk.WORKSPACE_PARTS),
-    *((sdk.MockedContext, name) for name in sdk.CONTEXT_PARTS),
-    *((sdk.MockedLogin, name) for name in sdk.LOGIN_PARTS),
-]
+    *((kind, name) for kind in (sdk.MockedContext, sdk.MockedLogin)
+      for name in vars(kind) if "get" in name),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("owner", "part"), PARTS, ids=str)
