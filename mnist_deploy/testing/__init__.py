@@ -272,6 +272,7 @@ class WorkspaceMock:
                 "context manager."
             )
         from . import network, sdk
+        from .scoring import Scoring
         from .services import ControlPlane
 
         self._failed = self._raised = False
@@ -280,7 +281,9 @@ class WorkspaceMock:
             make_client = functools.cache(lambda: _make_client(plane))
             replaced = sdk.replaced(plane.cloud, plane, make_client)
             workspace = stack.enter_context(replaced)
-            for patch in (*network.answered(plane.answer), *network.blocked(plane.note)):
+            for patch in network.answered(plane.answer, Scoring(plane).answer):
+                stack.enter_context(patch)
+            for patch in network.blocked(plane.said.note):
                 stack.enter_context(patch)
             self._patches = stack.pop_all()
         WorkspaceMock._is_on = True

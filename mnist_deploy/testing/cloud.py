@@ -248,6 +248,11 @@ class Said:
         self.expected: list[type[Exception]] = []
         self.answer, self.plan, self.delay = self._answers.say, self._plans.say, self._delays.say
 
+    def note(self, error: Exception) -> Exception:
+        """An error of the test's own, which must not end as an answer of the service."""
+        self.errors.append(error)
+        return error
+
     def answer_of(self, service: str) -> Answer | None:
         return self._answers.of(service)
 
@@ -294,8 +299,11 @@ class ScriptRefused(Refused):
     """It is ``run()`` that answers so."""
 
 
-class ScriptRaised(Exception):
+class ScriptRaised(ScriptRefused):
     """``run()`` raises, as it was told to: the cause of this."""
+
+    def __init__(self) -> None:
+        super().__init__(500, "run() of the scoring script raised; see the logs.")
 
 
 class Silent(Exception):

@@ -20,7 +20,7 @@ SCORING_HOST = ".services.mocked.invalid"
 ENDPOINT_HOST = ".endpoints.mocked.invalid"
 
 Answered = tuple[int, bytes, dict[str, str]]  # status, body, headers
-Answering = Callable[[requests.PreparedRequest, "float | None"], Answered]
+Answering = Callable[[requests.PreparedRequest, bytes, "float | None"], Answered]
 
 _WITH_ADDRESS = ("connect", "connect_ex", "sendto", "sendmsg")  # methods of a socket
 _WITH_HOST = ("getaddrinfo", "gethostbyname", "gethostbyname_ex")
@@ -36,8 +36,8 @@ class InMemoryAdapter(HTTPAdapter):
     Parameters
     ----------
     answer : callable
-        Gets the request, and how many seconds its sender waits for the answer, None for ever.
-        What it raises reaches the sender.
+        Gets the request, its body, and how many seconds its sender waits for the answer, None
+        for ever. What it raises reaches the sender.
     """
 
     def __init__(self, answer: Answering) -> None:
@@ -48,19 +48,27 @@ class InMemoryAdapter(HTTPAdapter):
         self, request: requests.PreparedRequest, *_: Any, timeout: Any = None, **__: Any
     ) -> requests.Response:
         patience = timeout[1] if isinstance(timeout, tuple) else timeout
-        status, body, headers = self._answer(request, patience)
+        status, body, headers = self._answer(request, _bytes(request.body), patience)
         content = HTTPResponse(io.BytesIO(body), headers, status, preload_content=False)
         return self.build_response(request, content)
 
 
-def answered(answer: Answering) -> Iterator[AbstractContextManager[Any]]:
-    """Patches that let a function answer what `requests` sends to a mocked address."""
-    adapter, genuine = InMemoryAdapter(answer), requests.Session.get_adapter
+def _bytes(body: Any) -> bytes:
+    """The body of a request: text, bytes or, as `requests` takes it, an open file."""
+    if isinstance(body, str):
+        return body.encode()
+    return b"".join(body) if hasattr(body, "__next__") else bytes(body or b"")
 
-    genuine_proxies = requests.sessions.get_environ_proxies
+
+def answered(control: Answering, score: Answering) -> Iterator[AbstractContextManager[Any]]:
+    """Patches that let functions answer what `requests` sends to the control plane, to services."""
+    to_control, to_services = InMemoryAdapter(control), InMemoryAdapter(score)
+    genuine, genuine_proxies = requests.Session.get_adapter, requests.sessions.get_environ_proxies
 
     def get_adapter(session: requests.Session, url: str) -> Any:
-        return adapter if is_mocked(url) else genuine(session, url)
+        if not is_mocked(url):
+            return genuine(session, url)
+        return to_control if urlsplit(url).hostname == CONTROL_HOST else to_services
 
     def get_environ_proxies(url: str, **options: Any) -> Any:  # a fifth of a deployment's time
         return {} if is_mocked(url) else genuine_proxies(url, **options)

@@ -1,40 +1,23 @@
-"""The services of a mocked workspace: what the SDK is told of them, and how they are scored."""
+"""The control plane of a mocked workspace: what the SDK is told, of services above all."""
 
 from __future__ import annotations
 
-import gzip
-import io
 import secrets
-import traceback
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import joblib
-import numpy as np
 import orjson
 import requests
 
-from mnist_deploy.data.idx import decode_idx
 from mnist_deploy.environments import ENVIRONMENT_NAME, build_scoring_environment
-from mnist_deploy.errors import DataError
 from mnist_deploy.models import MODEL_FILE, MODEL_NAME
 
 from . import digits, sdk
-from .cloud import (
-    Answer,
-    MockedCloud,
-    Plan,
-    Refused,
-    Said,
-    ScoringRequest,
-    ScriptRaised,
-    ScriptRefused,
-    Silent,
-)
-from .network import CONTROL_HOST, ENDPOINT_HOST, SCORING_HOST, Answered
+from .cloud import MockedCloud, Plan, Said
+from .network import SCORING_HOST, Answered
 from .registry import (
     Artifacts,
     Assets,
@@ -75,7 +58,6 @@ AKS_DEFAULTS: Document = {
     "numReplicas": None,
     "namespace": "default",
 }  # fmt: skip
-DEPLOYMENT_HEADER = "azureml-model-deployment"  # of endpoints: which is meant, which answered
 TOKEN_LIFE = 12 * 3600  # seconds
 HELD = 10.0  # seconds that the first answer about a deployment without end is held back
 
@@ -167,35 +149,6 @@ class MockedService:
             return "token"
         return "key" if self.asked.get("authEnabled") else ""
 
-    def check_key(self, authorization: str) -> None:
-        """Refuse a request without one of the keys or tokens, where they are asked for."""
-        accepted = self.tokens if self.asks_for == "token" else self.keys.values()
-        scheme, _, offered = authorization.partition(" ")
-        if self.asks_for and (scheme.lower() != "bearer" or offered not in accepted):
-            raise Refused(401, f"This service asks for a {self.asks_for}.")
-
-    # What is else behind an endpoint of SDK v2.
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Of its answers; those of a deployment, ENDPOINT/NAME, name it."""
-        deployment = self.name.partition("/")[2]
-        return {DEPLOYMENT_HEADER: deployment} if deployment else {}
-
-    def check_state(self) -> None:
-        """Refuse a request where nobody answers it: an endpoint is there all the same."""
-        if self.state == "Absent":
-            raise Refused(404, f"There is no deployment {self.name}, or none gets traffic.")
-        if self.state != "Healthy":
-            raise Refused(502, f"The deployment {self.name} is {self.state}.")
-
-    def script_error(self, status: int, headers: dict[str, str]) -> int:
-        """The status of an answer where the script has said another; an endpoint hides it."""
-        if not self.headers:
-            return status
-        headers["azureml-model-error-statuscode"] = str(status)
-        return 424
-
 
 class ControlPlane:
     """Everything that is registered and deployed, behind the addresses that are asked.
@@ -224,22 +177,13 @@ class ControlPlane:
         self.models.register_model(MODEL_NAME, url, digits.TAGS, digits.model_properties())
         self.environments.reply("PUT", [ENVIRONMENT_NAME], _definition())
 
-    def answer(self, request: requests.PreparedRequest, patience: float | None) -> Answered:
-        """Answer a request to the control plane, to blob storage or to a service.
-
-        Parameters
-        ----------
-        patience : float or None
-            Seconds that the sender waits; None if for ever.
-        """
+    def answer(self, request: requests.PreparedRequest, body: bytes, _: object) -> Answered:
+        """Answer the SDK's request to the control plane or to blob storage."""
         url = urlsplit(request.url or "")
-        path, content = unquote(url.path), _bytes(request.body)
-        if url.hostname != CONTROL_HOST:
-            return self._score(url.hostname or "", request, content, patience)
+        path, query = unquote(url.path), dict(parse_qsl(url.query))
         if path.startswith("/blobs/"):
             return 200, self.artifacts.contents[path.removeprefix("/blobs/")], {}
-        asked = orjson.loads(content) if content else None
-        query = dict(parse_qsl(url.query))
+        asked = orjson.loads(body) if body else None
         status, said, headers = self._reply(request.method or "GET", path, query, asked)
         content = b"" if status == 204 else orjson.dumps(said)
         return status, content, {"Content-Type": "application/json", **headers}
@@ -248,8 +192,6 @@ class ControlPlane:
         """The services, endpoints and clusters that would go on costing money."""
         endpoints = (f"the endpoint {name}" for name in self.endpoints)
         return [*self.services, *endpoints, *(f"the cluster {x}" for x in self.clusters.left())]
-
-    # The requests of the SDK.
 
     def _reply(self, method: str, path: str, query: dict[str, str], body: Any) -> Reply:
         # /modelmanagement/v1.0/subscriptions/…/workspaces/NAME/services/…
@@ -340,84 +282,8 @@ class ControlPlane:
         services = self.services.values()
         return [each.name for each in services if each.asked.get("computeName") == cluster]
 
-    # The requests of those who score.
-
-    def _score(
-        self, host: str, request: requests.PreparedRequest, body: bytes, patience: float | None
-    ) -> Answered:
-        service = self._behind(host, request)
-        images: np.ndarray | None = None
-        headers = {"Content-Type": "application/json", **service.headers}
-        status: int | None = None
-        said: Any = None
-        try:
-            self._take_time(self.said.delay_of(service.name), patience)
-            service.check_state()
-            service.check_key(str(request.headers.get("Authorization", "")))
-            images = read_images(body)
-            status, said = 200, self._predict(service, images)
-        except ScriptRefused as refusal:
-            status, said = service.script_error(refusal.status, headers), {"message": str(refusal)}
-        except Refused as refusal:
-            status, said = refusal.status, {"message": str(refusal)}
-        except Silent:
-            self._take_time(float("inf"), patience)
-        except ScriptRaised as raised:
-            service.log("".join(traceback.format_exception(raised.__cause__)))
-            said = {"message": "run() of the scoring script raised; see the logs."}
-            status = service.script_error(500, headers)
-        finally:
-            self.cloud.requests.append(ScoringRequest(service.name, body, images, status))
-        return status or 500, orjson.dumps(said), headers
-
-    def _behind(self, host: str, request: requests.PreparedRequest) -> MockedService:
-        """What a request to a host reaches."""
-        name, _, rest = host.partition(".")
-        if f".{rest}" == ENDPOINT_HOST and name in self.endpoints:
-            return self.endpoints[name].choose(request.headers.get(DEPLOYMENT_HEADER))
-        service = self.services.get(name) if f".{rest}" == SCORING_HOST else None
-        if service is None or service.state != "Healthy":
-            raise requests.ConnectionError(f"nobody answers at {host}", request=request)
-        return service
-
-    def _take_time(self, seconds: float, patience: float | None) -> None:
-        if patience is None and seconds == float("inf"):
-            raise self.note(AssertionError("This request has no time-out: it would wait for ever."))
-        if patience is not None and seconds > patience:
-            self.cloud.clock.sleep(patience)
-            raise requests.ReadTimeout("the mocked service does not answer in time")
-        self.cloud.clock.sleep(seconds)
-
-    def _predict(self, service: MockedService, images: np.ndarray) -> Any:
-        answer = self.said.answer_of(service.name)
-        try:
-            labels = (answer or self._predict_of(service))(images)
-            return np.asarray(labels).tolist()
-        except (Refused, Silent, ScriptRaised, requests.RequestException):
-            raise
-        except AssertionError as error:  # a check of the test's, within the answer
-            self.note(error)
-            raise
-        except Exception as error:
-            raise ScriptRaised from (self.note(error) if answer else error)
-
-    def note(self, error: Exception) -> Exception:
-        """An error of the test's own, which must not end as an answer of the service."""
-        self.said.errors.append(error)
-        return error
-
-    def _predict_of(self, service: MockedService) -> Answer:
-        """The ``predict`` of the model that a service was deployed with."""
-        for model in service.models:
-            for file in self._files_of(model):
-                if file.endswith((".pkl", ".pickle", ".joblib")):
-                    return _predict(_load(self.artifacts.contents[file]))
-        raise AssertionError(
-            f"The service {service.name} has no pickled model to answer from: say what it "
-            "answers with mocked_workspace.cloud.answer_with(...)."
-        )
-
-    def _files_of(self, model: Document) -> list[str]:
+    def files_of(self, model: Document) -> list[str]:
+        """The ids of the files of a model, as a service describes it."""
         asset = self.assets.get_asset_by_id(model["url"].removeprefix("aml://asset/"))
         return [file for part in asset.artifacts for file in self.artifacts.under(part.prefix)]
 
@@ -478,47 +344,9 @@ def describe_model(model: Any) -> Document:
     }
 
 
-def read_images(body: bytes) -> np.ndarray:
-    """The images of a request, in either form that score.py takes: (n, features) in float64."""
-    try:
-        plain = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
-        if not plain.startswith(b"\0\0"):
-            return np.asarray(orjson.loads(plain)["data"], dtype=np.float64)
-        images = decode_idx(plain)
-        return images.reshape(len(images), -1) / (255.0 if images.dtype == np.uint8 else 1.0)
-    except (DataError, OSError, EOFError, ValueError, TypeError, KeyError) as error:
-        raise ScriptRefused(400, f"the body holds no images: {error!r}.") from error
-
-
-def _predict(model: Any) -> Answer:
-    """Like score.py: an image of another size is refused, and does not make ``run()`` raise."""
-
-    def predict(images: np.ndarray) -> Any:
-        expected = getattr(model, "n_features_in_", None)
-        if expected is not None and images.shape[1:] != (expected,):
-            raise ScriptRefused(
-                400, f"the images have shape {images.shape}; expected (n, {expected})."
-            )
-        return model.predict(images)
-
-    return predict
-
-
-def _bytes(body: Any) -> bytes:
-    """The body of a request: text, bytes or, as `requests` takes it, an open file."""
-    if isinstance(body, str):
-        return body.encode()
-    return b"".join(body) if hasattr(body, "__next__") else bytes(body or b"")
-
-
 @cache
 def _definition() -> Document:
     return sdk.environment_document(build_scoring_environment(ENVIRONMENT_NAME))
-
-
-@lru_cache(maxsize=8)
-def _load(content: bytes) -> Any:
-    return joblib.load(io.BytesIO(content))
 
 
 def now() -> str:

@@ -109,7 +109,7 @@ def test_a_script_that_is_broken_is_parsed_each_time(mocked_workspace, tmp_path,
 
 @pytest.mark.parametrize("file", sorted(ROOM.glob("*.py")), ids=lambda file: file.name)
 def test_no_other_module_knows_the_insides(file):
-    assert len(list(ROOM.glob("*.py"))) <= 9
+    assert len(list(ROOM.glob("*.py"))) <= 10
     if file.name == "sdk.py":
         return
     tree = ast.parse(file.read_text())
