@@ -61,10 +61,11 @@ LOCAL_MAP: dict[str, set[str]] = {
     "core": {"bearer", "family"},
     "scoring": {"bearer", "family"},
     "bodies": {"core"},
+    "listener": set(),
     "v1": {"bodies", "core", "tls"},
     "v2": {"bodies", "core", "tls"},
-    "portal": {"bodies", "core"},
-    "server": {"", "bodies", "core", "portal", "tls", "v1", "v2"},
+    "portal": {"bodies", "core", "listener"},
+    "server": {"", "bodies", "core", "listener", "portal", "tls", "v1", "v2"},
     "cli": {"", "control_plane", "scoring", "tls"},  # scoring: a file that it copies
     "__main__": {"cli"},
 }

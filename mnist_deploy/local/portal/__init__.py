@@ -9,16 +9,16 @@ from __future__ import annotations
 import socket
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from flask import Blueprint, Flask, Response, current_app, jsonify
 from msgspec import Meta, Struct
-from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 from ..bodies import body
 from ..core.endpoints import Endpoints
 from ..core.faults import Invalid
 from ..core.store import Store
+from ..listener import Listener, QuietHandler
 from .admission import Codes, Tokens
 from .page import HANDED_TYPES, create_app
 
@@ -65,9 +65,7 @@ class Portal:
                 with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
                     host = f"127.0.0.1:{listener.getsockname()[1]}"
                     app = create_app(host, **self._shared)
-                    server = ThreadedWSGIServer(
-                        "127.0.0.1", port, app, QuietHandler, fd=listener.fileno()
-                    )
+                    server = Listener("127.0.0.1", port, app, QuietHandler, fd=listener.fileno())
                 threading.Thread(target=server.serve_forever, daemon=True, name="portal").start()
                 self.address = f"http://{host}/"
         return self.address
@@ -76,14 +74,6 @@ class Portal:
         """Serve the files of a folder, and have its ``*.js`` add ways to try a service."""
         files = (file for file in folder.iterdir() if file.is_file())
         self._handed.update((file.name, file) for file in files if file.suffix in HANDED_TYPES)
-
-
-class QuietHandler(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds that a silent connection is kept
-
-    def log_request(self, *_: Any) -> None:
-        """The log is for errors."""
 
 
 def register(app: Flask) -> None:

@@ -10,28 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask
-from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
+from ..listener import Listener, QuietHandler
 from ..tls import create_server_context
 
 GREETING_LIMIT = 10.0  # seconds for the TLS handshake
-SILENCE_LIMIT = 120  # seconds that a connection is kept on which nothing comes
 TLS_GREETING = b"\x16"  # what a client that speaks TLS begins with
 
 
-class QuietHandler(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = SILENCE_LIMIT
-
+class Handler(QuietHandler):
     def make_environ(self) -> dict[str, Any]:
         scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
         return super().make_environ() | {"wsgi.url_scheme": scheme}
 
-    def log_request(self, *_: Any) -> None:
-        """The log is for errors."""
 
-
-class HttpsServer(ThreadedWSGIServer):
+class HttpsServer(Listener):
     """Greets each client in its own thread, so that a silent one keeps nobody waiting.
 
     Parameters
@@ -42,12 +35,11 @@ class HttpsServer(ThreadedWSGIServer):
         0 lets the system choose.
     """
 
-    daemon_threads = True
     app: Flask
     ssl_context: ssl.SSLContext
 
     def __init__(self, folder: Path, port: int = 0) -> None:
-        super().__init__("127.0.0.1", port, None, QuietHandler)  # type: ignore[arg-type]
+        super().__init__("127.0.0.1", port, None, Handler)
         self.ssl_context = create_server_context(folder)
 
     def log(self, type: str, message: str, *args: Any) -> None:
