@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -229,13 +230,14 @@ class Container:
         else:
             self._failure = f"WORKER_COUNT is {asked!r}, not a number from 1 to {MOST_WORKERS}"
         while not self._stopped.is_set() and not (self._failure and not self._started.is_set()):
-            with self._news:
-                for worker in self._workers:
-                    self._look_after(worker)
-                self._news.notify_all()
-            self._look_at_memory()
-            self._log.trim()
-            self._settle()
+            with contextlib.suppress(OSError):  # no file descriptor is left, for a moment
+                with self._news:
+                    for worker in self._workers:
+                        self._look_after(worker)
+                    self._news.notify_all()
+                self._settle()
+                self._log.trim()
+                self._look_at_memory()
             wait([self._wake, *(p.fileno() for p in self._processes if p.is_open)], WATCH_INTERVAL)
         if not self._started.is_set():
             for worker in self._workers:
@@ -321,7 +323,10 @@ class Container:
     def _become(self, state: str, problem: str | None) -> None:
         if (state, problem) != (self.state, self.problem):
             self.state, self.problem = state, problem
-            self._on_change()
+            try:
+                self._on_change()
+            finally:
+                self._started.set()
         self._started.set()
 
 

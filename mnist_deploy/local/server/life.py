@@ -9,8 +9,10 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import resource
 import shutil
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..core.endpoints import Endpoints
+from ..core.faults import Full
 from ..core.store import Store, UnreadableStore
 from ..tls import Endpoint, create_token
 from .app import create_app
@@ -26,6 +29,7 @@ from .leases import Leases
 
 LEASE_INTERVAL = 0.5  # seconds between two looks at who is still there
 SWEEP_INTERVAL = 60.0  # seconds between two looks for uploads that nobody needs
+DESCRIPTORS = 4096  # of files: a service takes eight, and macOS gives a process 256
 UPLOAD_PATIENCE = 3600.0  # seconds that an upload may wait for what refers to it
 
 
@@ -42,6 +46,8 @@ def run(home: Path, port: int, first_user: int) -> None:
     leases = Leases()
     if not leases.add(first_user):
         return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(DESCRIPTORS, hard)), hard))
     for leftover in ("containers", "azure"):
         shutil.rmtree(runtime / leftover, ignore_errors=True)
     store = Store(home / "store")
@@ -75,7 +81,10 @@ def watch(store: Store, leases: Leases) -> None:
     while not leases.close_if_unused():
         time.sleep(LEASE_INTERVAL)
         if time.monotonic() - swept > SWEEP_INTERVAL:
-            store.sweep(UPLOAD_PATIENCE)
+            try:
+                store.sweep(UPLOAD_PATIENCE)
+            except (Full, OSError, sqlite3.OperationalError) as error:  # another time
+                logging.getLogger(__name__).warning("no upload could be removed: %s", error)
             swept = time.monotonic()
 
 

@@ -21,6 +21,7 @@ from weights_service import until
 from mnist_deploy.local.core import container as container_module
 from mnist_deploy.local.core import log as log_module
 from mnist_deploy.local.core.container import BUCKETS, Access, Container
+from mnist_deploy.local.core.process import ScoringProcess
 
 SCRIPT = """
 import os
@@ -117,6 +118,20 @@ def test_a_script_finds_its_folder_last_as_on_azure(build):
     assert folder == str(container.folder / "app")
     assert folder in path
     assert path.index(folder) > max(n for n, entry in enumerate(path) if "lib/python" in entry)
+
+
+def test_it_is_watched_on_after_a_look_that_failed(build, monkeypatch):
+    looks = []
+
+    def fail(process: ScoringProcess) -> int:
+        looks.append(process)
+        raise OSError("no file descriptor is left")
+
+    container, _ = build()
+    monkeypatch.setattr(container_module, "MEMORY_INTERVAL", 0.01)
+    monkeypatch.setattr(ScoringProcess, "memory_used", fail)
+    container.start()
+    until(lambda: len(looks) > 1)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 
@@ -47,6 +48,18 @@ def test_a_number_that_was_given_to_another_process_is_not_the_holder():
     impostor._ident = (process.pid, 1.0)
     assert is_alive(process)
     assert not is_alive(impostor)
+
+
+def test_a_lease_lasts_while_there_is_no_file_descriptor_to_look_with():
+    leases = Leases()
+    leases.add(psutil.Process().pid)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
+    try:
+        is_over = leases.close_if_unused()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert not is_over
 
 
 @pytest.mark.parametrize("pid", [True, 1, 0, -1, 2**31, "2", None, 1.5])

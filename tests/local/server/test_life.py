@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 import threading
 
 from weights_service import until
 
+from mnist_deploy.local.core.faults import Full
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.server import life
 from mnist_deploy.local.server.leases import Leases
+
+
+def test_a_full_disk_ends_nothing_but_the_tidying_up(tmp_path, monkeypatch):
+    for name in ("LEASE_INTERVAL", "SWEEP_INTERVAL"):
+        monkeypatch.setattr(life, name, 0.01)
+    store, leases = Store(tmp_path), Leases()
+    leases.add(os.getpid())
+    attempts = iter([Full(), OSError(errno.EMFILE, "too many"), sqlite3.OperationalError("disk")])
+
+    def sweep(idle: float) -> None:
+        for error in attempts:
+            raise error
+        leases.close()
+
+    monkeypatch.setattr(store, "sweep", sweep)
+    life.watch(store, leases)
+    store.close()
 
 
 def test_uploads_that_nobody_needs_go_while_it_runs(tmp_path, monkeypatch):
