@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -289,9 +290,9 @@ class Endpoints:
         with self._lock:
             endpoint = self.find(family, name)
             spec = function(endpoint.spec if endpoint else None)
-            if endpoint is None:
-                endpoint = self._endpoints[family, name] = Endpoint(family, name, self._signs)
+            endpoint = endpoint or Endpoint(family, name, self._signs)
             change = self._accept(endpoint, spec)
+            self._endpoints[family, name] = endpoint
         return self._carry_out(endpoint, *change)
 
     def change(
@@ -320,16 +321,19 @@ class Endpoints:
         self, endpoint: Endpoint, spec: EndpointSpec
     ) -> tuple[Operation, Changed, list[Deployment]]:
         """Take what is wanted; the deployments that have to follow it, and those to end."""
+        deployments = {
+            name: endpoint.deployments.get(name) or self._new_deployment(endpoint, name)
+            for name in spec.deployments
+        }
         endpoint.spec, endpoint.updated = spec, now()
         endpoint.operation = self.operations.begin("Service")
         gone = [name for name in endpoint.deployments if name not in spec.deployments]
         ended = [endpoint.deployments.pop(name) for name in gone]
         changed: Changed = []
         for name, wanted in spec.deployments.items():
-            deployment = endpoint.deployments.get(name) or self._new_deployment(endpoint, name)
-            if deployment.accept(wanted):
-                changed.append((deployment, wanted.recipe))
-            endpoint.deployments[name] = deployment
+            if deployments[name].accept(wanted):
+                changed.append((deployments[name], wanted.recipe))
+            endpoint.deployments[name] = deployments[name]
         return endpoint.operation, changed, ended
 
     def _carry_out(
@@ -355,27 +359,27 @@ class Endpoints:
         changed: Changed,
         ended: list[Deployment],
     ) -> None:
-        error: Fault | None = None
+        steps: list[Callable[[], Any]] = [deployment.end for deployment in ended]
         if endpoint.routes.are_split:
-            endpoint.switch()
-        for deployment in ended:
-            deployment.end()
+            steps.insert(0, endpoint.switch)
         for deployment, recipe in changed:
             notes = recipe.all_notes
             for note in notes:
                 if note not in deployment.told:  # the SDK sleeps before it reads it
                     operation.say(note)
             deployment.told = notes
+            steps.append(partial(deployment.follow, recipe))
+        # Who came meanwhile may have missed a change.
+        steps += [endpoint.let_in, endpoint.switch, endpoint.route]
+        error: Fault | None = None
+        for step in steps:  # each, whatever became of the others
             try:
-                deployment.follow(recipe)
+                step()
             except Fault as fault:
                 error = fault
             except Exception as mishap:  # the disk is full, the machine has no memory
-                logging.getLogger(__name__).exception("%s could not be deployed", deployment.title)
+                logging.getLogger(__name__).exception("%s could not be changed", endpoint.name)
                 error = Failed("deployment", f"{type(mishap).__name__}: {mishap}")
-        endpoint.let_in()  # who came meanwhile may have missed a change
-        endpoint.switch()
-        endpoint.route()
         operation.finish(error)
 
     def _new_deployment(self, endpoint: Endpoint, name: str) -> Deployment:

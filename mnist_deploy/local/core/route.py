@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import select
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import wait
 
 from .closed import ClosedSigns
 from .container import Access
@@ -157,7 +157,7 @@ class RouterProcess:
             process.stdin.write(self._line)
             process.stdin.flush()
         give_up_at = time.monotonic() + TELL_LIMIT
-        while select.select([process.stdout], [], [], max(0.0, give_up_at - time.monotonic()))[0]:
+        while wait([process.stdout.fileno()], max(0.0, give_up_at - time.monotonic())):
             if process.stdout.readline() in (told, b""):
                 return
         logging.getLogger(__name__).error("a router does not follow its routes")

@@ -135,13 +135,31 @@ def test_what_is_another_way_here_is_told_once(endpoints):
     assert told(notes=("no network", "no disk")) == ["no disk"]
 
 
-def test_a_function_that_raises_changes_nothing(endpoints):
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")  # which closes it
+def test_what_cannot_be_accepted_changes_nothing(endpoints, monkeypatch):
     def refuse(spec: EndpointSpec | None) -> EndpointSpec:
         raise Conflict("service", "not now")
 
     with pytest.raises(Conflict):
         endpoints.put("service", "a", refuse)
+    monkeypatch.setattr(endpoints, "_sockets", endpoints._sockets / "nowhere")
+    with pytest.raises(OSError, match="No such file"):
+        deploy(endpoints, "a", 1)
     assert endpoints.all() == []
+
+
+def test_an_operation_ends_whatever_goes_wrong(endpoints, monkeypatch):
+    def fail(listener: object) -> None:
+        raise OSError("no process is left")
+
+    monkeypatch.setattr("mnist_deploy.local.core.route.RouterProcess", fail)
+    made = {name: DeploymentSpec(recipe(endpoints, name)) for name in ("blue", "green")}
+    spec = EndpointSpec(deployments=made, traffic={"blue": 50, "green": 50})
+    operation = endpoints.put("endpoint", "a", lambda present: spec)
+    assert ended(operation, 20) == "Failed"
+    assert "no process is left" in str(operation.error)
+    states = [each.state for each in endpoints.get("endpoint", "a").deployments.values()]
+    assert states == ["Healthy", "Healthy"]
 
 
 def test_what_is_missing_fails_its_deployment_and_a_model_is_in_use_from_the_request_on(endpoints):
