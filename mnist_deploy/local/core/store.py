@@ -323,13 +323,13 @@ class Store:
 
     def artifacts(self, prefix: str) -> list[Artifact]:
         """What was uploaded to `prefix` itself and to all paths below it."""
-        folder = prefix.rstrip("/") + "/"
+        folder = prefix.rstrip("/")
         rows = self._rows(
             "SELECT path, blob, metadata FROM artifact"
-            " WHERE path = ? OR substr(path, 1, ?) = ? ORDER BY path",
+            " WHERE path = ? OR path > ? AND path < ? ORDER BY path",
             prefix,
-            len(folder),
-            folder,
+            f"{folder}/",
+            f"{folder}0",  # 0 comes next after the slash: so the index serves
         )
         return [self._artifact(*row) for row in rows]
 

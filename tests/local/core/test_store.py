@@ -149,7 +149,7 @@ def test_a_failed_transaction_changes_nothing_and_blocks_nobody(store):
 
 
 def test_a_prefix_is_a_folder_or_the_artifact_itself(store):
-    for path in ("m/x", "m/y/z", "model/x", "m"):
+    for path in ("m/x", "m/y/z", "m0", "m-1/x", "model/x", "m"):
         store.write(f"o/c/{path}", [b"x"], {"at": path})
     found = store.artifacts("o/c/m")
     assert [(each.path, each.metadata) for each in found] == [
