@@ -193,6 +193,8 @@ def wipe(home: str | os.PathLike[str] | None = None) -> Path:
     ------
     LocalWorkspaceError
         If it does not end; then nothing is deleted.
+    OSError
+        If something cannot be deleted.
     """
     folder = home_folder(home)
     parts = [folder / name for name in ("store", "data", "run")]
@@ -200,6 +202,6 @@ def wipe(home: str | os.PathLike[str] | None = None) -> Path:
         (folder / "run").mkdir(mode=0o700, exist_ok=True)
         with locked(folder / "run" / "starting"):
             end(folder)
-            for part in parts:
-                shutil.rmtree(part, ignore_errors=True)
+            for part in filter(Path.is_dir, parts):
+                shutil.rmtree(part)
     return folder

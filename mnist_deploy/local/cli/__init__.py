@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     try:
         return verbs[options.verb](options)
-    except LocalWorkspaceError as error:
+    except (LocalWorkspaceError, OSError) as error:
         say(str(error))
         return 1
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from .workspace import workspace_api
 STATUS = {
     faults.Conflict: (409, "Conflict"),
     faults.Denied: (401, "AuthenticationFailed"),
+    faults.Full: (400, "InsufficientStorage"),
     faults.InUse: (409, "InUse"),
     faults.Invalid: (400, "BadRequest"),
     faults.NotFound: (404, "ResourceNotFound"),

@@ -59,6 +59,18 @@ def test_what_goes_wrong_is_one_line(verb, tmp_path, monkeypatch, capsys):
     assert "MNIST_DEPLOY_HOME" in capsys.readouterr().err
 
 
+def test_what_cannot_be_deleted_is_told(tmp_path, monkeypatch, capsys):
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "store").mkdir()
+    monkeypatch.setenv("MNIST_DEPLOY_HOME", str(tmp_path))
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    assert cli.main(["wipe", "--yes"]) == 1
+    told = capsys.readouterr()
+    assert (f"Permission denied: '{tmp_path / 'store'}'" in told.err, told.out) == (True, "")
+
+
 @pytest.mark.parametrize(
     ("found", "line"),
     [

@@ -18,6 +18,7 @@ from azureml.core.authentication import TokenAuthentication
 from generated_requests import app_to_try
 from weights_service import WORKSPACE, until
 
+from mnist_deploy.local.core.faults import Full
 from mnist_deploy.local.tls import derive
 
 
@@ -144,6 +145,21 @@ def test_501_names_method_and_path(call, method, path):
 
 
 # Connections.
+
+
+def test_a_full_disk_is_told_whatever_is_to_be_kept(tmp_path, monkeypatch):
+    def fail(record: object) -> None:
+        raise Full
+
+    with app_to_try(tmp_path) as app:
+        monkeypatch.setattr(app.extensions["store"], "put", fail)
+        answer = app.test_client().put(
+            f"{WORKSPACE}/computes/cluster",
+            json={"properties": {"computeType": "AKS"}},
+            headers={"Authorization": f"Bearer {app.config['TOKEN']}"},
+            base_url="https://127.0.0.1",
+        )
+    assert (answer.status_code, answer.json["error"]["code"]) == (400, "InsufficientStorage")
 
 
 def test_a_silent_client_keeps_nobody_waiting(endpoint, call):
