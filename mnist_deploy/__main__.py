@@ -25,9 +25,6 @@ from nbconvert.filters import strip_ansi
 from .tutorial import tutorial_file
 
 NOTEBOOK = "notebooks/img-classification-part2-deploy.ipynb"
-CELL_LIMIT = 3600  # seconds
-ERROR_LINES = 15
-INTERRUPTED = 130  # the status that shells give for Ctrl-C
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -67,10 +64,10 @@ def run_notebook(
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         told = strip_ansi(getattr(error, "traceback", str(error))).rstrip().splitlines()
         where = f"\nFailed in section {sections.current!r}:"
-        raise SystemExit("\n".join([where, *told[-ERROR_LINES:]])) from None
+        raise SystemExit("\n".join([where, *told[-15:]])) from None
     except KeyboardInterrupt:
         print(f"\nInterrupted in section {sections.current!r}.", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(130) from None  # the status that shells give for Ctrl-C
     finally:
         drop_progress_bars(notebook)
         nbformat.write(notebook, output_dir / notebook_file.name)
@@ -85,7 +82,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
         client = NotebookClient(
             notebook,
-            timeout=CELL_LIMIT,
+            timeout=3600,  # seconds for each cell
             record_timing=False,
             km=kernel,
             resources={"metadata": {"path": str(folder)}},

@@ -36,11 +36,6 @@ def encode_idx(array: ArrayLike) -> bytes:
             f"IDX was asked to hold numbers of type {array.dtype}; it is written here from "
             "uint8, float32 or float64. Convert with array.astype(...) first."
         )
-    if not 1 <= array.ndim <= 255 or max(array.shape) >= 2**32:
-        raise DataError(
-            f"an array of shape {array.shape} does not fit IDX, which holds 1 to 255 dimensions, "
-            "each shorter than 2**32."
-        )
     header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
     return b"".join((header, np.ascontiguousarray(array, TYPE_CODES[code]).data))
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from azureml.core import Environment, Model
     from azureml.core.model import InferenceConfig
 
-_SERVICE_NAME = re.compile(r"[a-z][-a-z0-9]{1,30}[a-z0-9]")
-
 
 def check_kinds(ws: object, model: object, inference_config: object) -> list[Model]:
     """Raise a `TypeError` for what is passed in the wrong place; return the models as a list."""
@@ -45,12 +43,13 @@ def check_deployment(name: str, models: Sequence[Model], inference_config: Infer
             check_version(model, inference_config.environment)
 
 
-def check_name(name: str) -> None:
-    """Check that Azure takes it as the name of a service."""
-    if not _SERVICE_NAME.fullmatch(str(name)):
+def check_name(name: str, what: str = "a service", letters: str = "lower-case letters") -> None:
+    """Check that Azure takes it as a name; SDK v2's may have capitals."""
+    flags = 0 if letters.startswith("lower-case") else re.IGNORECASE | re.ASCII
+    if not re.fullmatch(r"[a-z][-a-z0-9]{1,30}[a-z0-9]", str(name), flags):
         raise DeploymentError(
-            f"{name!r} is no name for a service. Expected 3 to 32 lower-case letters, digits and "
-            "'-', a letter first and no '-' last."
+            f"{name!r} is no name for {what}. Expected 3 to 32 {letters}, digits and '-', a letter "
+            "first and no '-' last."
         )
 
 

@@ -67,8 +67,14 @@ def deploy_service(
         left=": overwrite=True replaces it", again="deploy again with overwrite=True",
     ):  # fmt: skip
         left_over = _find(ws, name, deadline)
+        if left_over is not None and not overwrite:
+            raise DeploymentError(
+                f"There is a service {name!r} already ({left_over.state}). Pass overwrite=True to "
+                "replace it, choose another name, or delete it with delete_service.",
+                state=left_over.state,
+            )
         if left_over is not None:
-            _check_left_over(left_over, overwrite)
+            print(f"Replacing the service {name!r} ({left_over.state}), left from an earlier run.")
         in_place = isinstance(left_over, kind) and left_over.state == "Healthy"
         if left_over is not None and not in_place:  # Azure updates no service that failed
             _delete(left_over, deadline)
@@ -86,16 +92,6 @@ def _find(ws: Workspace, name: str, deadline: Deadline) -> Webservice | None:
 
     services = deadline.call(Webservice.list, ws)
     return next((service for service in services if service.name == name), None)
-
-
-def _check_left_over(service: Webservice, overwrite: bool) -> None:
-    if not overwrite:
-        raise DeploymentError(
-            f"There is a service {service.name!r} already ({service.state}). Pass overwrite=True "
-            "to replace it, choose another name, or delete it with delete_service.",
-            state=service.state,
-        )
-    print(f"Replacing the service {service.name!r} ({service.state}), left from an earlier run.")
 
 
 @contextmanager

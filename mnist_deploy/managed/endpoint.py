@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from ..client import PATIENCE, TIMEOUT, Format, post_images
 from ..client.payload import Images
 from ..deployment.config import find_script
-from ..deployment.preflight import check_version
+from ..deployment.preflight import check_name, check_version
 from ..deployment.service import LOG_LINES, deploying
 from ..errors import AuthenticationFailed, DeploymentError, ServiceUnavailable, WorkspaceError
-from ..sdk import ANSWER_LIMIT, Deadline, reason
+from ..sdk import ANSWER_LIMIT, Deadline, check_kind, reason
 from ..workspace import choose_workspace, connect_locally, reaching, read_config
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
 INSTANCE_TYPE = "Standard_DS3_v2"  # 4 cores and 14 GB: the smallest that Azure recommends
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 DEPLOYMENT_LIMIT = 1800.0  # seconds
 _DELETE_LIMIT = 600.0  # seconds
 _LOG_LIMIT = 10.0  # seconds
@@ -144,7 +142,7 @@ def deploy_to_endpoint(
         except ResourceNotFoundError:
             endpoint = entities.ManagedOnlineEndpoint(name=name, auth_mode="key")
             endpoint = finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
-        shares = _share(endpoint.traffic, deployment, traffic)
+        shares = _share(endpoint.traffic, deployment, int(traffic))
         folder = Path(parent, "code")  # SDK v2 uploads folders: one with the script alone
         folder.mkdir()
         shutil.copyfile(script, folder / script.name)
@@ -155,7 +153,7 @@ def deploy_to_endpoint(
             environment=environment.id,
             code_configuration=entities.CodeConfiguration(str(folder), script.name),
             instance_type=instance_type,
-            instance_count=instance_count,
+            instance_count=int(instance_count),
         )
         return roll_out(client, wanted, shares, deadline)
 
@@ -164,17 +162,16 @@ def _check(
     name: str, deployment: str, traffic: int, model: Model, environment: Environment
 ) -> None:
     """Raise a `DeploymentError` for what would only fail minutes later, on Azure."""
-    for what, value in (("an endpoint", name), ("a deployment", deployment)):
-        if not _NAME.fullmatch(value):
-            raise DeploymentError(
-                f"{value!r} is no name for {what}. Expected 3 to 32 letters, digits and '-', a "
-                "letter first and no '-' last."
-            )
+    check_name(name, "an endpoint", "letters")
+    check_name(deployment, "a deployment", "letters")
     if traffic not in range(101):
         raise DeploymentError(f"traffic is {traffic!r}; expected a share from 0 to 100 percent.")
     for what, asset in (("model", model), ("environment", environment)):
         if not getattr(asset, "id", None):
-            raise TypeError(f"{what} is {asset!r}; expected one that is registered, with an id.")
+            raise TypeError(
+                f"{what} is of {type(asset)}; expected the registered one that "
+                f"client.{what}s.get(name, label='latest') gives."
+            )
     check_version(model, environment)
 
 
@@ -270,6 +267,9 @@ def call_endpoint(
     ValueError, ScoringError
         As `post_images`.
     """
+    from azure.ai.ml.entities import OnlineEndpoint
+
+    check_kind("endpoint", endpoint, OnlineEndpoint, "client.online_endpoints.get(name)")
     if not endpoint.scoring_uri:
         raise ServiceUnavailable(f"the endpoint {endpoint.name!r} has no scoring URI yet.")
     try:
@@ -303,6 +303,9 @@ def delete_endpoint(client: MLClient, endpoint: ManagedOnlineEndpoint) -> None:
     DeploymentError
         It could not be deleted, or was not within 600 seconds.
     """
+    from azure.ai.ml.entities import OnlineEndpoint
+
+    check_kind("endpoint", endpoint, OnlineEndpoint, "client.online_endpoints.get(name)")
     try:
         finish(Deadline(_DELETE_LIMIT), client.online_endpoints.begin_delete, endpoint.name)
     except Exception as error:

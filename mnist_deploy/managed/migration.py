@@ -16,7 +16,7 @@ from ..client import call_service
 from ..client.payload import Images
 from ..deployment.config import find_script
 from ..errors import DeploymentError
-from ..sdk import Deadline
+from ..sdk import Deadline, check_kind
 from .endpoint import DEPLOYMENT_LIMIT, call_endpoint, finish, roll_out, rolling_out
 
 if TYPE_CHECKING:
@@ -144,6 +144,9 @@ def migrate_service(
 
 
 def _check(service: Any) -> None:
+    from azureml.core import Webservice
+
+    check_kind("service", service, Webservice, "ws.webservices[name]")
     if getattr(service, "versions", None):
         raise DeploymentError(
             f"{service.name!r} is an AksEndpoint with the versions {', '.join(service.versions)}: "
@@ -257,7 +260,7 @@ def _changed(service: Any, endpoint: ManagedOnlineEndpoint) -> Iterator[tuple[st
     yield f"the address: {endpoint.scoring_uri}", "tell it to every client"
     yield secrets, "fetch new ones: client.online_endpoints.get_keys(name)"
     yield (
-        f"{cores:g} cores and {memory_gb:g} GB became {size}",
+        f"cpu_cores={cores:g} and memory_gb={memory_gb:g} became {size}",
         "choose another size in deployment.yml, where the quota or the price asks for it",
     )
     yield (

@@ -43,7 +43,6 @@ def test_numbers_are_big_endian_and_rows_come_first():
     [
         (np.zeros(3, np.int64), "type int64"),
         (np.array(["seven"]), "type <U5"),
-        (np.uint8(7), r"shape \(\)"),
     ],
 )
 def test_what_idx_cannot_hold_is_refused(array, said):

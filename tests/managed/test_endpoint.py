@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from azureml.core import Environment as V1Environment
 from weights_service import SCRIPT
 
 from mnist_deploy.errors import (
@@ -21,6 +22,7 @@ from mnist_deploy.managed import (
     connect_client,
     delete_endpoint,
     deploy_to_endpoint,
+    migrate_service,
 )
 from mnist_deploy.managed.endpoint import _share
 
@@ -115,6 +117,29 @@ def test_what_is_certain_to_fail_is_refused(client, model, environment, script, 
             deploy_to_endpoint(client, model, environment, **{"name": "refused"} | asked)
     finally:
         client.online_endpoints.begin_delete("refused").result()
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (
+            lambda client: call_endpoint(client, "digits", IMAGES),
+            "expected the OnlineEndpoint that",
+        ),
+        (lambda client: delete_endpoint(client, "digits"), "endpoint is of type str"),
+        (
+            lambda client: migrate_service("svc", client, "v2", IMAGES),
+            "expected the Webservice that",
+        ),
+        (
+            lambda client: deploy_to_endpoint(client, V1Environment("e"), None, name="digits"),
+            r"model is of <class 'azureml\.core\..*'>; expected the registered one that client",
+        ),
+    ],
+)
+def test_what_is_passed_in_the_wrong_place_says_what_belongs_there(client, call, told):
+    with pytest.raises(TypeError, match=told):
+        call(client)
 
 
 def test_a_script_or_an_environment_that_does_not_fit_is_found_before(

@@ -116,8 +116,8 @@ def test_replicas_tokens_and_limits_of_a_service_on_kubernetes_come_along(
     assert "2 replicas, each now a virtual machine of its own" in migration.carried_over
     assert migration.lost == ()
     changed = "\n".join(what for what, _ in migration.changed)
-    for what in ("the tokens", "3 cores and 1 GB became", "place of the cluster old-cluster",
-                 "180 s at most"):  # fmt: skip
+    for what in ("the tokens", "cpu_cores=3 and memory_gb=1 became",
+                 "place of the cluster old-cluster", "180 s at most"):  # fmt: skip
         assert what in changed
     assert "a key is asked for" not in changed
 
