@@ -55,10 +55,13 @@ def run_notebook(
 
     If a cell fails it exits with the section's name and the last lines of the error.
     """
-    notebook = nbformat.read(notebook_file, as_version=4)
+    try:
+        notebook = nbformat.read(notebook_file, as_version=4)
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except Exception as error:  # what is no notebook is told in many ways
+        raise SystemExit(f"{notebook_file} cannot be run in {output_dir}: {error}") from None
     inject(notebook, parameters)
     sections = Sections(notebook)
-    output_dir.mkdir(parents=True, exist_ok=True)
     try:
         execute(notebook, output_dir, sections)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
@@ -124,6 +127,9 @@ def inject(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> None:
     index = next((i for i, each in enumerate(tags) if "parameters" in each), None)
     if index is None:
         raise SystemExit("The notebook has no cell tagged 'parameters': its options cannot be set.")
+    known = re.findall(r"^(\w+) *(?::.*)?=", notebook.cells[index].source, re.M)
+    if unknown := parameters.keys() - known:
+        raise SystemExit(f"The notebook has no parameter {unknown.pop()}; it has {known}.")
     source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
     notebook.cells.insert(index + 1, cell)
@@ -154,8 +160,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     notebook_file = (options.notebook or tutorial_file(NOTEBOOK)).absolute()
-    if not notebook_file.is_file():
-        raise SystemExit(f"There is no notebook {notebook_file}.")
     chosen = {"data_dir": options.data_dir, "config": options.config}
     parameters = {name: str(path.absolute()) for name, path in chosen.items() if path}
     parameters |= options.parameter

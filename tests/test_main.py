@@ -76,9 +76,16 @@ def test_ctrl_c_ends_it_and_its_kernel(tmp_path, interruptible):
     assert executed.cells[0].source == "## Wait"
 
 
-def test_a_missing_notebook_is_told(tmp_path):
-    with pytest.raises(SystemExit, match="no notebook"):
-        main(["--notebook", str(tmp_path / "none.ipynb")])
+def test_a_notebook_that_is_missing_or_none_and_a_folder_that_is_a_file_are_told(tmp_path):
+    (tmp_path / "text.ipynb").write_text("no JSON")
+    nbformat.write(notebook("1"), tmp_path / "mine.ipynb")
+    for name, folder, told in [
+        ("none.ipynb", "out", "none.ipynb cannot be run in .*No such file"),
+        ("text.ipynb", "out", "not appear to be JSON"),
+        ("mine.ipynb", "text.ipynb", "cannot be run in .*text.ipynb: .*File exists"),
+    ]:
+        with pytest.raises(SystemExit, match=told):
+            main(["--notebook", str(tmp_path / name), "--output-dir", str(tmp_path / folder)])
 
 
 def test_parameters_are_set_after_the_tagged_cell_which_must_be_there():
@@ -90,6 +97,8 @@ def test_parameters_are_set_after_the_tagged_cell_which_must_be_there():
     assert scope["data_dir"] == "else'where"
     with pytest.raises(SystemExit, match="no cell tagged 'parameters'"):
         inject(notebook("1 + 1"), {"data_dir": "x"})
+    with pytest.raises(SystemExit, match=r"no parameter data_dri; it has \['data_dir'\]"):
+        inject(notebook("data_dir = 'data'", tags=("parameters",)), {"data_dri": "x"})
 
 
 def test_options_become_parameters_of_the_tutorials_notebook(tmp_path, monkeypatch):
