@@ -103,14 +103,13 @@ class LogRequest(Struct, rename="camel"):
 @deployment_api.get(DEPLOYMENTS)
 def list_deployments(endpoint: str, **_: str) -> Response:
     found = find_endpoint(endpoint)
-    return jsonify(page(found.spec.deployments, lambda name: describe(found, name)))
+    return jsonify(page(found.deployments.items(), lambda item: describe(found, *item)))
 
 
 @deployment_api.get(f"{DEPLOYMENTS}/<deployment>")
 def show_deployment(endpoint: str, deployment: str, **_: str) -> Response:
     found = find_endpoint(endpoint)
-    find_deployment(found, deployment)
-    return jsonify(describe(found, deployment))
+    return jsonify(describe(found, deployment, find_deployment(found, deployment)))
 
 
 def find_deployment(endpoint: Endpoint, name: str) -> Deployment:
@@ -137,7 +136,7 @@ def put_deployment(endpoint: str, deployment: str, **_: str) -> Response:
         return dataclasses.replace(spec, deployments=spec.deployments | {deployment: wanted})
 
     operation = endpoints().change(FAMILY, endpoint, change)
-    answer = jsonify(describe(found, deployment))
+    answer = show_deployment(endpoint, deployment)  # unless it was deleted meanwhile
     answer.status_code = 201
     answer.headers |= location(operation)
     return answer
@@ -283,8 +282,8 @@ def show_logs(endpoint: str, deployment: str, **_: str) -> Response:
     return jsonify(content=found.log_tail(LOG_LINES if asked.tail is None else asked.tail))
 
 
-def describe(endpoint: Endpoint, name: str) -> Document:
-    spec, running = endpoint.spec.deployments[name], endpoint.deployments[name]
+def describe(endpoint: Endpoint, name: str, running: Deployment) -> Document:
+    spec = running.spec
     own: Properties = spec.other
     properties = {name: value for name, value in to_builtins(own).items() if value is not None}
     properties |= {

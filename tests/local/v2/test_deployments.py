@@ -21,7 +21,10 @@ from azure.ai.ml.entities import (
     TargetUtilizationScaleSettings,
 )
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
-from weights_service import until
+from generated_requests import app_to_try
+from weights_service import WORKSPACE, until
+
+from mnist_deploy.local.core.endpoints import EndpointSpec
 
 
 def test_a_deployment_answers_and_says_what_it_is_made_of(client, shared, model, request_file):
@@ -40,6 +43,21 @@ def test_a_deployment_answers_and_says_what_it_is_made_of(client, shared, model,
     headers = {"Authorization": f"Bearer {key}"}
     described = requests.get(shared.openapi_uri, headers=headers, timeout=10)
     assert (described.status_code, described.json()["swagger"]) == (200, "2.0")
+
+
+def test_one_that_is_deleted_while_it_is_accepted_is_not_found(tmp_path, monkeypatch):
+    asked = {"endpointComputeType": "Managed"}
+    with app_to_try(tmp_path) as app:
+        endpoints = app.extensions["endpoints"]
+        endpoints.put("endpoint", "a", lambda present: EndpointSpec(other={"compute": None}))
+        monkeypatch.setattr(endpoints, "change", lambda *_: endpoints.operations.begin("Service"))
+        answer = app.test_client().put(
+            f"{WORKSPACE}/onlineEndpoints/a/deployments/blue",
+            json={"properties": asked},
+            headers={"Authorization": f"Bearer {app.config['TOKEN']}"},
+            base_url="https://127.0.0.1",
+        )
+    assert (answer.status_code, answer.json["error"]["code"]) == (404, "ResourceNotFound")
 
 
 def test_a_script_that_raises_ends_the_poller_at_once_with_its_traceback(
