@@ -14,7 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from .errors import EnvironmentNotFound
-from .sdk import ANSWER_LIMIT, Deadline, asking, not_registered
+from .sdk import Deadline, asking, not_registered
 from .tutorial import tutorial_file
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ def fetch_environment(
     with asking(ws, f"fetch the environment {name!r}"):
         try:
             if name:  # an environment without one is no error of the SDK's
-                return Deadline(ANSWER_LIMIT).call(Environment.get, ws, name, version=version)
+                return Deadline().call(Environment.get, ws, name, version=version)
         except Exception as error:  # the SDK raises a bare one here
             if "Code: 404" not in str(error):
                 raise
-        known = Deadline(ANSWER_LIMIT).call(Environment.list, ws).values()
+        known = Deadline().call(Environment.list, ws).values()
     own = (f"{each.name}:{each.version}" for each in known if not each.name.startswith("AzureML-"))
     raise EnvironmentNotFound(not_registered(ws, f"environment {name!r}", version, own))
 

@@ -16,15 +16,7 @@ from typing import TYPE_CHECKING
 from packaging.version import InvalidVersion, Version
 
 from .errors import ModelError
-from .sdk import (
-    ANSWER_LIMIT,
-    TRANSFER_LIMIT,
-    Deadline,
-    asking,
-    check_kind,
-    not_registered,
-    reason,
-)
+from .sdk import TRANSFER_LIMIT, Deadline, asking, check_kind, not_registered, reason
 
 if TYPE_CHECKING:
     from azureml.core import Model, Workspace
@@ -65,7 +57,7 @@ def fetch_model(ws: Workspace, name: str = MODEL_NAME, version: int | None = Non
     if model := find_model(ws, name, version):
         return model
     with asking(ws, "list its models"):
-        models = Deadline(ANSWER_LIMIT).call(Model.list, ws, latest=version is None)
+        models = Deadline().call(Model.list, ws, latest=version is None)
     known = [each for each in models if each.name == name] or models
     raise ModelError(not_registered(ws, f"model {name!r}", version, (each.id for each in known)))
 
@@ -77,7 +69,7 @@ def find_model(ws: Workspace, name: str, version: int | None = None) -> Model | 
     with asking(ws, f"fetch the model {name!r}"):
         try:
             wanted = None if version is None else str(version)  # 0 is the newest to the SDK
-            return Deadline(ANSWER_LIMIT).call(Model, ws, name, version=wanted)
+            return Deadline().call(Model, ws, name, version=wanted)
         except Exception as error:
             if "ModelNotFound" not in str(error):
                 raise

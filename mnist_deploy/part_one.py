@@ -19,7 +19,7 @@ from . import environments, models
 from .data import download_mnist, load_test_data, load_training_data
 from .data.files import find_files
 from .errors import EnvironmentNotFound, MnistDeployError
-from .sdk import ANSWER_LIMIT, TRANSFER_LIMIT, Deadline, asking
+from .sdk import TRANSFER_LIMIT, Deadline, asking
 
 if TYPE_CHECKING:
     from azureml.core import Model, Workspace
@@ -116,7 +116,7 @@ def _prepare_environment(ws: Workspace, model: Model) -> None:
             return
     environment = environments.build_scoring_environment(scikit_learn=trained)
     with asking(ws, "register the environment"):
-        environment = Deadline(ANSWER_LIMIT).call(environment.register, ws)
+        environment = Deadline().call(environment.register, ws)
     print(f"Registered environment {environment.name}:{environment.version}.")
 
 

@@ -46,11 +46,14 @@ class DeadlinePassed(Exception):
 
 
 class Deadline:
-    """A moment, some seconds from now, after which nobody waits; the SDK's own waits have none."""
+    """A moment, some seconds from now, after which nobody waits; the SDK's own waits have none.
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._end = time.monotonic() + seconds
+    By default they are as many as a workspace may need to answer.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds = ANSWER_LIMIT if seconds is None else seconds
+        self._end = time.monotonic() + self.seconds
         self.tick: Callable[[], object] = lambda: None  # called about every second
 
     def left(self) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, WorkspaceError
-from .sdk import ANSWER_LIMIT, Deadline, reason
+from .sdk import Deadline, reason
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
@@ -148,7 +148,7 @@ def _connect_azure(file: Path, auth: AbstractAuthentication | None) -> Workspace
     subscription, group, name = read_config(file)
     auth = auth or choose_authentication()
     with reaching(name, file, "connect_workspace"):
-        return Deadline(ANSWER_LIMIT).call(
+        return Deadline().call(
             Workspace.get, name, auth=auth, subscription_id=subscription, resource_group=group
         )
 
@@ -199,7 +199,7 @@ def choose_authentication() -> AbstractAuthentication:
     for way, log_in in ways.items():
         try:
             chosen = log_in()
-            Deadline(ANSWER_LIMIT).call(chosen.get_authentication_header)
+            Deadline().call(chosen.get_authentication_header)
             return chosen
         except Exception as error:  # not installed, not logged in, expired: each has its own error
             why_not.append(f"{way}: {reason(error)}")

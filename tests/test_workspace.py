@@ -21,7 +21,7 @@ from azureml.exceptions import (
 )
 
 import mnist_deploy
-from mnist_deploy import connect_workspace
+from mnist_deploy import connect_workspace, sdk
 from mnist_deploy import workspace as workspace_room
 from mnist_deploy.errors import ConfigError, WorkspaceError
 from mnist_deploy.local.tls import CLOUD
@@ -268,7 +268,7 @@ def test_azure_that_never_answers_is_not_waited_for(azure, tmp_path, monkeypatch
     write_config(tmp_path / "config.json")
     never = threading.Event()
     azure.side_effect = lambda *_, **__: never.wait(60)
-    monkeypatch.setattr(workspace_room, "ANSWER_LIMIT", 0.2)
+    monkeypatch.setattr(sdk, "ANSWER_LIMIT", 0.2)
     with pytest.raises(WorkspaceError, match=r"no answer within 0\.2 s"):
         connect_workspace()
     never.set()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeploymentError
-from ..sdk import ANSWER_LIMIT, Deadline, reason
+from ..sdk import Deadline, reason
 from .config import build_container_config
 from .service import deploy_service
 
@@ -97,7 +97,7 @@ def deploy_to_aks(
 
     if isinstance(cluster, str):
         try:
-            cluster = Deadline(ANSWER_LIMIT).call(AksCompute, ws, cluster)
+            cluster = Deadline().call(AksCompute, ws, cluster)
         except Exception as error:
             raise DeploymentError(
                 f"The cluster {cluster!r} cannot be had from workspace {ws.name!r}: "

@@ -17,7 +17,7 @@ from ..deployment.config import find_script
 from ..deployment.preflight import check_name, check_version
 from ..deployment.service import LOG_LINES, deploying
 from ..errors import AuthenticationFailed, DeploymentError, ServiceUnavailable, WorkspaceError
-from ..sdk import ANSWER_LIMIT, Deadline, check_kind, reason
+from ..sdk import Deadline, check_kind, reason
 from ..workspace import choose_workspace, connect_locally, reaching, read_config
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def connect_client(
     subscription, group, name = read_config(file)
     with reaching(name, file, "connect_client"):
         client = MLClient(credential, subscription, group, name)
-        Deadline(ANSWER_LIMIT).call(client.workspaces.get, name)
+        Deadline().call(client.workspaces.get, name)
     return client
 
 

@@ -200,8 +200,15 @@ def _write(folder: Path, service: Any, script: Path) -> None:
         "instance_count": getattr(service, "num_replicas", None) or 1,
         "app_insights_enabled": bool(service.enable_app_insights),
     }
-    if settings := _request_settings(service):
-        deployment["request_settings"] = settings
+    settings = {  # what a service on AKS is asked to mind; ACI knows none of it
+        "request_timeout_ms": min(getattr(service, "scoring_timeout_ms", 0) or 0, _LONGEST_REQUEST),
+        "max_concurrent_requests_per_instance": getattr(
+            service, "max_concurrent_requests_per_container", None
+        ),
+        "max_queue_wait_ms": getattr(service, "max_request_wait_time", None),
+    }
+    if any(settings.values()):
+        deployment["request_settings"] = {name: each for name, each in settings.items() if each}
     if probe := getattr(service, "liveness_probe_requirements", None):
         deployment["liveness_probe"] = {
             "initial_delay": probe.initial_delay_seconds,
@@ -213,21 +220,6 @@ def _write(folder: Path, service: Any, script: Path) -> None:
     for name, content in (("endpoint", endpoint), ("deployment", deployment)):
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         (folder / f"{name}.yml").write_text(text, encoding="utf-8")
-
-
-def _request_settings(service: Any) -> dict[str, int]:
-    """What a service on AKS is asked to mind; ACI knows none of it."""
-    asked = {
-        "request_timeout_ms": getattr(service, "scoring_timeout_ms", None),
-        "max_concurrent_requests_per_instance": getattr(
-            service, "max_concurrent_requests_per_container", None
-        ),
-        "max_queue_wait_ms": getattr(service, "max_request_wait_time", None),
-    }
-    settings = {name: value for name, value in asked.items() if value}
-    if "request_timeout_ms" in settings:
-        settings["request_timeout_ms"] = min(settings["request_timeout_ms"], _LONGEST_REQUEST)
-    return settings
 
 
 def _size(service: Any) -> tuple[float, float]:
