@@ -59,7 +59,7 @@ def build_inference_config(
     folder = None if source_directory is None else os.fspath(source_directory)
     try:
         return InferenceConfig(str(script), source_directory=folder, environment=environment)
-    except AzureMLException as error:
+    except (AzureMLException, UnicodeError) as error:  # it reads UTF-8 alone
         raise DeploymentError(f"{script} cannot be deployed: {reason(error)}") from error
 
 

@@ -49,12 +49,17 @@ def test_a_folder_goes_along_whole(tmp_path):
     [
         ("nowhere.py", None, r"no scoring script nowhere\.py in this folder"),
         ("mine.py", "def init(): ...", "does not define run"),
+        (
+            "mine.py",
+            f"# coding: latin-1\n# \xe9\n{SOUND}",
+            r"cannot be deployed: 'utf-8' codec",
+        ),
         ("mine.txt", SOUND, r"mine\.txt cannot be deployed: Invalid driver type"),
     ],
 )
 def test_a_script_that_cannot_run(tmp_path, name, source, said):
     if source:
-        (tmp_path / name).write_text(source)
+        (tmp_path / name).write_text(source, "latin-1")
     with pytest.raises(DeploymentError, match=said):
         build_inference_config(Environment("e"), name)
 
