@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 import uuid
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +83,26 @@ class Telemetry:
 
 def summary_of(counts: Mapping[str, Any], bounds: Sequence[float]) -> dict[str, Any]:
     """As `Telemetry.summary`, of a histogram with these upper bounds; it has one count more."""
-    histogram = list(counts["histogram"])
-
-    def percentile(share: float) -> float | None:
-        reached = list(accumulate(histogram))
-        if not reached or not reached[-1]:
-            return None
-        return bounds[min(bisect_left(reached, share * reached[-1]), len(bounds) - 1)]
-
+    histogram = counts["histogram"]
     return {
         "requests": counts["requests"],
         "failed": counts["failed"],
-        "p50": percentile(0.5),
-        "p95": percentile(0.95),
+        "p50": quantile(histogram, bounds, 0.5),
+        "p95": quantile(histogram, bounds, 0.95),
     }
+
+
+def quantile(histogram: Sequence[int], bounds: Sequence[float], share: float) -> float | None:
+    """The seconds within which `share` of the requests were answered; None if there were none.
+
+    Within a bucket they are taken to be spread evenly; beyond the last there is no telling.
+    """
+    wanted, seen, low = share * sum(histogram), 0, 0.0
+    for count, high in zip(histogram, [*bounds, bounds[-1]], strict=False):
+        if count and seen + count >= wanted:
+            return low + (high - low) * (wanted - seen) / count
+        seen, low = seen + count, high
+    return None
 
 
 # A service that asks for no telemetry tells nothing, whatever its script's variables say.

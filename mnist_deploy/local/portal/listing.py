@@ -5,7 +5,7 @@ Keys are left out by naming what is shown, never by taking something away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..core.container import BUCKETS
@@ -13,6 +13,7 @@ from ..core.deployments import Deployment, Recipe
 from ..core.endpoints import Endpoint, Endpoints
 from ..core.records import Environment, Model
 from ..core.store import Store
+from ..core.telemetry import summary_of
 from .downloads import definition
 
 Shown = dict[str, Any]
@@ -65,31 +66,8 @@ def describe_deployment(name: str, deployment: Deployment, endpoint: Endpoint) -
         "memory": spec.recipe.memory_gb,
         "created": deployment.created,
         "updated": deployment.updated,
-        "requests": describe_requests(deployment.requests),
+        "usage": summary_of(deployment.requests, BUCKETS),
     }
-
-
-def describe_requests(counts: Mapping[str, Any]) -> Shown:
-    histogram = counts["histogram"]
-    return {
-        "count": counts["requests"],
-        "failed": counts["failed"],
-        "p50": quantile(histogram, 0.50),
-        "p95": quantile(histogram, 0.95),
-    }
-
-
-def quantile(histogram: Sequence[int], share: float) -> float | None:
-    """The seconds within which `share` of the requests were answered; None if there were none.
-
-    Within a bucket they are taken to be spread evenly; beyond the last there is no telling.
-    """
-    wanted, seen, low = share * sum(histogram), 0, 0.0
-    for count, high in zip(histogram, [*BUCKETS, BUCKETS[-1]], strict=True):
-        if count and seen + count >= wanted:
-            return low + (high - low) * (wanted - seen) / count
-        seen, low = seen + count, high
-    return None
 
 
 def describe_model(model: Model, store: Store, deployed: Iterable[Endpoint]) -> Shown:

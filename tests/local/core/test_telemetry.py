@@ -29,10 +29,11 @@ def test_its_memory_is_bounded():
 
 @pytest.mark.parametrize(
     ("histogram", "p50", "p95"),
-    [([0, 0, 0], None, None), ([], None, None), ([1, 0, 0], 0.1, 0.1), ([6, 3, 1], 0.1, 0.2),
-     ([10, 89, 1], 0.2, 0.2)],
+    [([0, 0, 0], None, None), ([], None, None), ([2, 0, 0], 0.05, 0.095), ([6, 3, 1], 0.083, 0.2),
+     ([10, 90, 0], 0.144, 0.194), ([0, 0, 1], 0.2, 0.2)],
 )  # fmt: skip
 def test_a_histogram_tells_about_the_same(histogram, p50, p95):
     counts = {"requests": sum(histogram), "failed": 1, "histogram": histogram}
     summary = summary_of(counts, [0.1, 0.2])
-    assert (summary["p50"], summary["p95"], summary["failed"]) == (p50, p95, 1)
+    assert (summary["p50"], summary["p95"]) == pytest.approx((p50, p95), abs=0.001)
+    assert summary["failed"] == 1

@@ -196,7 +196,7 @@ function showServices() {
 }
 
 function serviceCard(service) {
-  const counts = service.deployments.map((deployment) => deployment.requests);
+  const counts = service.deployments.map((deployment) => deployment.usage);
   const total = (field) => counts.reduce((sum, each) => sum + each[field], 0);
   const only = service.deployments.length === 1 ? counts[0] : {};
   const models = [...new Set(service.deployments.flatMap((deployment) => deployment.models))];
@@ -210,7 +210,7 @@ function serviceCard(service) {
     address(service),
     traffic(service),
     figures([
-      ["requests", total("count").toLocaleString("en")],
+      ["requests", total("requests").toLocaleString("en")],
       ["errors", total("failed").toLocaleString("en"), total("failed") > 0],
       ...(service.deployments.length === 1
         ? [["p50", milliseconds(only.p50)], ["p95", milliseconds(only.p95)]]
@@ -296,10 +296,10 @@ function showOverview(service) {
       : "–",
     `${each.replicas > 1 ? `${each.replicas} × ` : ""}${each.cpu} CPU, ${each.memory} GB`,
     time(each.updated),
-    each.requests.count.toLocaleString("en"),
-    h(each.requests.failed ? "span.bad" : "span", {}, each.requests.failed.toLocaleString("en")),
-    milliseconds(each.requests.p50),
-    milliseconds(each.requests.p95),
+    each.usage.requests.toLocaleString("en"),
+    h(each.usage.failed ? "span.bad" : "span", {}, each.usage.failed.toLocaleString("en")),
+    milliseconds(each.usage.p50),
+    milliseconds(each.usage.p95),
   ]);
   return [
     h("section.card", {},
