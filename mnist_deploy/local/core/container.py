@@ -140,10 +140,6 @@ class Container:
         self._wake, self._waker = socket.socketpair()
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
 
-    @property
-    def log_file(self) -> Path:
-        return self._log.file
-
     def log(self, line: str) -> None:
         self._log.say(line)
 

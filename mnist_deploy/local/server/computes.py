@@ -50,7 +50,6 @@ class Properties(Struct, rename="camel"):
     compute_type: str
     description: str | None = None
     resource_id: str | None = None
-    compute_location: str | None = None
     properties: Settings | None = None
 
 

@@ -64,13 +64,13 @@ class ExceptionData(Struct):
 @telemetry_api.post("/v2.1/track")
 def track() -> Response:
     items = read_items(request.get_data(cache=False))
-    accepted = sum(take_in(item) for item in items)
+    accepted = [take_in(item) for item in items]
     errors = [
         {"index": index, "statusCode": 400, "message": "Invalid instrumentation key"}
-        for index, item in enumerate(items)
-        if find_endpoint(item.key) is None
+        for index, is_accepted in enumerate(accepted)
+        if not is_accepted
     ]
-    answer = jsonify(itemsReceived=len(items), itemsAccepted=accepted, errors=errors)
+    answer = jsonify(itemsReceived=len(items), itemsAccepted=sum(accepted), errors=errors)
     answer.status_code = 400 if errors else 200
     return answer
 

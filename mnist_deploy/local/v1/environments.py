@@ -23,7 +23,6 @@ environment_api = Blueprint("environments", __name__)
 class Python(Struct, rename="camel"):
     conda_dependencies: dict[str, Any] | None = None
     user_managed_dependencies: bool | None = None
-    interpreter_path: str | None = None
 
 
 class Docker(Struct, rename="camel"):

@@ -21,10 +21,7 @@ code_api = Blueprint("codes", __name__)
 
 class Properties(Struct, rename="camel"):
     code_uri: str = ""
-    description: str | None = None
     properties: Labels = {}
-    tags: Labels = {}
-    is_anonymous: bool = False
 
 
 class Asked(Struct):

@@ -243,7 +243,7 @@ def size_of(wanted: Properties) -> tuple[float, float]:
     asked = wanted.container_resource_requirements or ContainerResources()
     given = (asked.container_resource_requests or {}) | (asked.container_resource_limits or {})
     size = KUBERNETES_SIZE | {name: value for name, value in given.items() if value}
-    if size.get("gpu", "0") not in ("0", None):
+    if size.get("gpu", "0") != "0":
         raise NotSupported("a deployment with GPUs")
     return quantity(size["cpu"]), quantity(size["memory"]) / 2**30
 
