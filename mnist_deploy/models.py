@@ -108,9 +108,7 @@ def download_model(model: Model, target_dir: str | os.PathLike[str] = ".") -> Pa
         ``sha256`` it was registered with, or was saved by another scikit-learn than the one
         installed here.
     """
-    from azureml.core import Model
-
-    check_kind("model", model, Model, "fetch_model(ws)")
+    check_kind("model", model, "azureml.core.Model", "fetch_model(ws)")
     _check_version(model, trained_with(model))
     try:
         with passing_folder(target_dir) as folder:

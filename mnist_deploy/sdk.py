@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -117,22 +118,20 @@ def reason(error: BaseException) -> str:
 @contextmanager
 def asking(ws: Workspace, what: str) -> Iterator[None]:
     """Say what was asked of the workspace where that fails."""
-    from azureml.core import Workspace
-
-    check_kind("ws", ws, Workspace, "connect_workspace()")
+    check_kind("ws", ws, "azureml.core.Workspace", "connect_workspace()")
     try:
         yield
     except Exception as error:
         raise WorkspaceError(f"Workspace {ws.name!r} could not {what}: {reason(error)}") from error
 
 
-def check_kind(what: str, value: object, kind: type, source: str) -> None:
+def check_kind(what: str, value: object, kind: str, source: str) -> None:
     """Say where to get what a function takes, to whoever passes something else."""
-    if not isinstance(value, kind):
-        raise TypeError(
-            f"{what} is of type {type(value).__name__}; expected the {kind.__name__} that "
-            f"{source} gives."
-        )
+    module, _, name = kind.rpartition(".")
+    known = getattr(sys.modules.get(module), name, None)  # where it was not imported nothing is one
+    if known is None or not isinstance(value, known):
+        found = type(value).__name__
+        raise TypeError(f"{what} is of type {found}; expected the {name} that {source} gives.")
 
 
 def not_registered(ws: Workspace, what: str, version: object, known: Iterable[str]) -> str:

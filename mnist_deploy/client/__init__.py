@@ -76,9 +76,7 @@ def call_service(
     ValueError, ScoringError
         As `post_images`.
     """
-    from azureml.core import Webservice
-
-    check_kind("service", service, Webservice, "deploy_to_aci(...)")
+    check_kind("service", service, "azureml.core.Webservice", "deploy_to_aci(...)")
     uri = getattr(service, "scoring_uri", None)
     if not uri:
         raise ServiceUnavailable(
@@ -150,12 +148,12 @@ def post_images(
     ScoringError
         Its subclass in `mnist_deploy.errors` says what went wrong in the service.
     """
-    check_kind("scoring_uri", scoring_uri, str, "service.scoring_uri")
+    check_kind("scoring_uri", scoring_uri, "builtins.str", "service.scoring_uri")
     with requests.Session() as session:
         session.headers.update(headers or {})
         endpoint = Endpoint(session, scoring_uri, timeout=timeout, patience=patience)
         if api_key:
-            check_kind("api_key", api_key, str, "service.get_keys()[0]")
+            check_kind("api_key", api_key, "builtins.str", "service.get_keys()[0]")
             endpoint.use_key(api_key)
         return _score(endpoint, images, batch_size, format)[0]
 

@@ -50,11 +50,10 @@ def build_inference_config(
     DeploymentError
         There is no such script, it does not compile, or it lacks init() or run().
     """
-    from azureml.core import Environment
     from azureml.core.model import InferenceConfig
     from azureml.exceptions import AzureMLException
 
-    check_kind("environment", environment, Environment, "fetch_environment(ws)")
+    check_kind("environment", environment, "azureml.core.Environment", "fetch_environment(ws)")
     script, _ = find_script(entry_script, source_directory)
     folder = None if source_directory is None else os.fspath(source_directory)
     try:

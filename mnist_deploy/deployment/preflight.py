@@ -22,15 +22,12 @@ if TYPE_CHECKING:
 
 def check_kinds(ws: object, model: object, inference_config: object) -> list[Model]:
     """Raise a `TypeError` for what is passed in the wrong place; return the models as a list."""
-    from azureml.core import Model, Workspace
-    from azureml.core.model import InferenceConfig
-
     models = list(model) if isinstance(model, (list, tuple)) else [model]
-    check_kind("ws", ws, Workspace, "connect_workspace()")
+    check_kind("ws", ws, "azureml.core.Workspace", "connect_workspace()")
     for each in models:
-        check_kind("model", each, Model, "fetch_model(ws)")
-    source = "build_inference_config(environment)"
-    check_kind("inference_config", inference_config, InferenceConfig, source)
+        check_kind("model", each, "azureml.core.Model", "fetch_model(ws)")
+    kind, source = "azureml.core.model.InferenceConfig", "build_inference_config(environment)"
+    check_kind("inference_config", inference_config, kind, source)
     return models
 
 

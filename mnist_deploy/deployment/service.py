@@ -170,9 +170,7 @@ def delete_service(service: Webservice) -> None:
     DeploymentError
         It could not be deleted, or was not within 300 seconds.
     """
-    from azureml.core import Webservice
-
-    check_kind("service", service, Webservice, "deploy_to_aci(...)")
+    check_kind("service", service, "azureml.core.Webservice", "deploy_to_aci(...)")
     try:
         _delete(service, Deadline(_DELETE_LIMIT))
     except Exception as error:

@@ -30,6 +30,7 @@ INSTANCE_TYPE = "Standard_DS3_v2"  # 4 cores and 14 GB: the smallest that Azure 
 DEPLOYMENT_LIMIT = 1800.0  # seconds
 _DELETE_LIMIT = 600.0  # seconds
 _LOG_LIMIT = 10.0  # seconds
+_ENDPOINT = "azure.ai.ml.entities.OnlineEndpoint"
 _BY_NAME = "azureml-model-deployment"  # the header that names a deployment
 
 
@@ -267,9 +268,7 @@ def call_endpoint(
     ValueError, ScoringError
         As `post_images`.
     """
-    from azure.ai.ml.entities import OnlineEndpoint
-
-    check_kind("endpoint", endpoint, OnlineEndpoint, "client.online_endpoints.get(name)")
+    check_kind("endpoint", endpoint, _ENDPOINT, "client.online_endpoints.get(name)")
     if not endpoint.scoring_uri:
         raise ServiceUnavailable(f"the endpoint {endpoint.name!r} has no scoring URI yet.")
     try:
@@ -303,9 +302,7 @@ def delete_endpoint(client: MLClient, endpoint: ManagedOnlineEndpoint) -> None:
     DeploymentError
         It could not be deleted, or was not within 600 seconds.
     """
-    from azure.ai.ml.entities import OnlineEndpoint
-
-    check_kind("endpoint", endpoint, OnlineEndpoint, "client.online_endpoints.get(name)")
+    check_kind("endpoint", endpoint, _ENDPOINT, "client.online_endpoints.get(name)")
     try:
         finish(Deadline(_DELETE_LIMIT), client.online_endpoints.begin_delete, endpoint.name)
     except Exception as error:

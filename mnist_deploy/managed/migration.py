@@ -144,9 +144,7 @@ def migrate_service(
 
 
 def _check(service: Any) -> None:
-    from azureml.core import Webservice
-
-    check_kind("service", service, Webservice, "ws.webservices[name]")
+    check_kind("service", service, "azureml.core.Webservice", "ws.webservices[name]")
     if getattr(service, "versions", None):
         raise DeploymentError(
             f"{service.name!r} is an AksEndpoint with the versions {', '.join(service.versions)}: "
