@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 
@@ -38,6 +39,14 @@ def test_shows_the_published_figures(name):
     matrix, accuracy = results(printed_by(read(name)))
     assert accuracy == "0.9204"
     assert np.abs(matrix - PUBLISHED).sum() <= 8
+
+
+def test_shows_the_script_that_is_deployed():
+    cells = read("img-classification-part2-deploy").cells
+    pages = [o.data["text/html"] for cell in cells for o in cell.get("outputs", []) if "data" in o
+             and "The whole of score.py" in o.data.get("text/html", "")]  # fmt: skip
+    shown = [html.unescape(re.sub(r"<[^>]+>", "", page)) for page in pages]
+    assert [tutorial_file("score.py").read_text().strip() in text for text in shown] == [True]
 
 
 @pytest.mark.slow
