@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import time
+from http.client import HTTPConnection
 
 import pytest
 import requests
@@ -11,6 +13,8 @@ from azureml.core import Model
 from azureml.core.webservice import AciWebservice, Webservice
 from azureml.exceptions import WebserviceException
 from weights_service import make_inference_config, until
+
+from mnist_deploy.local.server.telemetry import LARGEST, seconds_of
 
 SCRIPT = """
 import json
@@ -105,11 +109,18 @@ def test_strangers_are_refused(endpoint, body, status):
         assert answer.json()["itemsAccepted"] == 0
 
 
+def test_what_is_too_large_is_refused_before_it_is_read(endpoint):
+    connection = HTTPConnection(endpoint.url.removeprefix("https://"), timeout=5)
+    with contextlib.closing(connection):
+        connection.putrequest("POST", "/v2.1/track")
+        connection.putheader("Content-Length", str(LARGEST + 1))
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+
+
 @pytest.mark.parametrize(
     ("duration", "seconds"),
     [("00:00:00.012", 0.012), ("01:02:03.5", 3723.5), ("1.00:00:00", 86400), ("x", 0), ("", 0)],
 )
 def test_durations(duration, seconds):
-    from mnist_deploy.local.server.telemetry import seconds_of
-
     assert seconds_of(duration) == pytest.approx(seconds)
