@@ -85,8 +85,9 @@ class Endpoint:
                     break
                 pause = min(0.1 * 2**attempt, _LONGEST_PAUSE)
                 if isinstance(error, SSLError) or time.monotonic() + pause > give_up_at:
+                    why = getattr(error.args[0], "reason", error) if error.args else error
                     failure = ServiceUnavailable(
-                        f"nobody answered at {self.uri} for {self._patience:g} seconds: {error}. "
+                        f"nobody answered at {self.uri} for {self._patience:g} seconds: {why}. "
                         "Is the service deployed, and its state Healthy?"
                     )
                     break
