@@ -403,7 +403,7 @@ def test_the_log_does_not_grow_for_ever(build, monkeypatch):
     container.start()
     for _ in range(50):
         score(url)
-    until(lambda: container.log_file.stat().st_size <= 100_000)
+    until(lambda: (container.folder / "container.log").stat().st_size <= 100_000)
     score(url)
     assert "POST /score 200" in container.log_tail(10)
     assert len(container.log_tail(2).splitlines()) == 2
