@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import ssl
 import stat
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_a_private_file_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(IsADirectoryError):
         write_private(tmp_path / "secret", b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def test_a_disk_that_is_full_says_where(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with pytest.raises(OSError, match=str(tmp_path / "secret")):
+            write_private(tmp_path / "secret", b"content")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(tmp_path.iterdir()) == []
 
 
 # Python 3.13 sets both for every client.

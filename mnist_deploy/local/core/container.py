@@ -317,13 +317,13 @@ class Container:
             self._become("Healthy" if ready else "Unhealthy", self._failure)
 
     def _become(self, state: str, problem: str | None) -> None:
-        if (state, problem) != (self.state, self.problem):
-            self.state, self.problem = state, problem
-            try:
+        is_news = (state, problem) != (self.state, self.problem)
+        self.state, self.problem = state, problem
+        try:
+            if is_news:
                 self._on_change()
-            finally:
-                self._started.set()
-        self._started.set()
+        finally:
+            self._started.set()
 
 
 def encode(access: Access, number: int) -> bytes:

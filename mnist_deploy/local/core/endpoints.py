@@ -329,11 +329,12 @@ class Endpoints:
         endpoint.operation = self.operations.begin("Service")
         gone = [name for name in endpoint.deployments if name not in spec.deployments]
         ended = [endpoint.deployments.pop(name) for name in gone]
-        changed: Changed = []
-        for name, wanted in spec.deployments.items():
-            if deployments[name].accept(wanted):
-                changed.append((deployments[name], wanted.recipe))
-            endpoint.deployments[name] = deployments[name]
+        changed = [
+            (deployments[name], wanted.recipe)
+            for name, wanted in spec.deployments.items()
+            if deployments[name].accept(wanted)
+        ]
+        endpoint.deployments |= deployments
         return endpoint.operation, changed, ended
 
     def _carry_out(
