@@ -13,7 +13,7 @@ import nbformat
 
 from mnist_deploy.tutorial import tutorial_file
 
-# What every edition is asked: names in `ProbedRun.found`, and the expressions that they stand for.
+# What both editions of SDK v1 are asked: names in `ProbedRun.found`, and what they stand for.
 PROBE = {
     "accuracy": "float(np.mean(y_hat == y_test))",
     "differing": "int(np.sum(y_hat != y_local))",
@@ -57,14 +57,11 @@ def printed_by(notebook: nbformat.NotebookNode) -> str:
     return "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
 
 
-def run_probed(name: str, more: dict, folder: Path, home: Path, *options: str) -> ProbedRun:
-    """Run one of the tutorial's notebooks in a folder, on the workspace under `home`.
-
-    `more` is what this edition is asked besides `PROBE`.
-    """
+def run_probed(name: str, probe: dict, folder: Path, home: Path, *options: str) -> ProbedRun:
+    """Run one of the tutorial's notebooks in a folder, on the workspace under `home`."""
     notebook = read(name)
-    probe = ", ".join(f'"{asked}": {expression}' for asked, expression in (PROBE | more).items())
-    cell = f'import json\nprint("PROBE", json.dumps({{{probe}}}))'
+    asked = ", ".join(f'"{what}": {expression}' for what, expression in probe.items())
+    cell = f'import json\nprint("PROBE", json.dumps({{{asked}}}))'
     notebook.cells.append(nbformat.v4.new_code_cell(cell))
     nbformat.write(notebook, folder / "probed.ipynb")
     # Without the cloud that a client of SDK v2 in another test has named.

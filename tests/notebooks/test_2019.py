@@ -9,20 +9,24 @@ from importlib.metadata import version
 
 import pytest
 import yaml
-from probed_run import read, run_probed
+from probed_run import PROBE, read, run_probed
 
 from mnist_deploy import local
 
 pytestmark = pytest.mark.processes
 
 NAME = "img-classification-part2-deploy-2019"
-PROBE = {"raw_status": "resp.status_code", "raw_answer": "resp.text", "image": "service.image_id"}
+ASKED = PROBE | {
+    "raw_status": "resp.status_code",
+    "raw_answer": "resp.text",
+    "image": "service.image_id",
+}
 
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory, home, sample_dir):
     folder = tmp_path_factory.mktemp("first run")
-    return run_probed(NAME, PROBE, folder, home, "--data-dir", str(sample_dir))
+    return run_probed(NAME, ASKED, folder, home, "--data-dir", str(sample_dir))
 
 
 def test_a_service_from_an_image_agrees_with_the_model_that_was_tested_first(first_run):
@@ -103,7 +107,7 @@ def test_runs_again_and_replaces_what_a_run_that_was_cut_off_has_left(first_run,
         ).wait_for_deployment()
     try:
         folder = first_run.outputs.parent
-        run = run_probed(NAME, PROBE, folder, home, "--data-dir", str(sample_dir))
+        run = run_probed(NAME, ASKED, folder, home, "--data-dir", str(sample_dir))
     finally:
         local.stop(home)
     assert run.found["differing"] == 0

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from probed_run import run_probed
+from probed_run import PROBE, run_probed
 
 from mnist_deploy import (
     build_aci_config,
@@ -20,7 +20,7 @@ from mnist_deploy import (
 pytestmark = pytest.mark.processes
 
 NAME = "img-classification-part2-deploy"
-PROBE = {"raw_answer": "answer.text"}
+ASKED = PROBE | {"raw_answer": "answer.text"}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def run(tmp_path_factory, home, sample_dir):
         model = prepare_workspace(ws, sample_dir)
         config = build_inference_config(fetch_environment(ws))
         deploy_to_aci(ws, model, config, build_aci_config(), "sklearn-mnist-svc3")
-        yield run_probed(NAME, PROBE, folder, home, *options)
+        yield run_probed(NAME, ASKED, folder, home, *options)
     finally:
         local.stop(home)
 
