@@ -50,8 +50,9 @@ class Host(Protocol):
     body_limit: int
     held: int
     is_draining: bool
-    access: Access
 
+    @property
+    def access(self) -> Access: ...
     @property
     def unsent(self) -> int: ...
     @property

@@ -20,7 +20,7 @@ from azureml_inference_server_http.server.entry import app
 
 from .answer import Request, answer, refuse
 from .connection import BODY_LIMIT, Connection
-from .control import Control
+from .control import Access, Control
 
 RUN_LIMIT = 300  # seconds: how long Microsoft's server leaves a worker alone
 STUCK = 5  # seconds beyond the scoring time-out, in which Python code would have been stopped
@@ -59,7 +59,6 @@ class Server:
         buckets: list[float],
         memory: int,
     ) -> None:
-        self.access = control.access
         self.memory = memory
         self.body_limit = min(BODY_LIMIT, memory)
         self.held = 0
@@ -83,6 +82,10 @@ class Server:
         config.scoring_timeout = min(config.scoring_timeout, RUN_LIMIT * 1000)
 
     @property
+    def access(self) -> Access:
+        return self._control.access
+
+    @property
     def unsent(self) -> int:
         """Bytes of answers that clients have not taken yet."""
         return sum(connection.unsent for connection in self._connections)
@@ -98,7 +101,6 @@ class Server:
         signal.signal(signal.SIGTERM, lambda *_: self._soon(self._drain))
         signal.signal(signal.SIGALRM, time_out)
         self._control.on_change = self._access_changed
-        self.access = self._control.access
         for listener in self._listeners():
             listener.setblocking(False)
         self._listen()
@@ -128,7 +130,6 @@ class Server:
 
     def _access_changed(self, number: int) -> None:
         """In another thread: who may come in is looked up anew for each request anyway."""
-        self.access = self._control.access
         if self.access.public:
             self._control.confirm(number)
         self._soon(lambda: self._follow_access(number))
