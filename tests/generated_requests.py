@@ -22,7 +22,7 @@ from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.records import Model, now
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.server.app import create_app
-from mnist_deploy.local.server.leases import Leases
+from mnist_deploy.local.server.client_registrations import ClientRegistrations
 from mnist_deploy.local.tls import derive
 
 ODD = [None, True, 0, -1, 5, 1.5, 10**30, "", "x", "²", "9" * 30, "\0", "a/../b", "é" * 300, [],
@@ -49,7 +49,7 @@ ARM = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServ
 PATCH = [{"op": "replace", "path": "/kvTags/a", "value": "c"}]
 # A valid body for each route that takes one; every other route is sent one of these.
 BODIES: dict[str, Any] = {
-    "/leases": {"pid": 2**30},
+    "/clients": {"pid": 2**30},
     "/subscriptions": {"subscriptionId": "s"},
     "/batch/metadata": {"paths": [{"path": "f"}]},
     "/assets": {"name": "m", "artifacts": [{"prefix": "LocalUpload/c/f"}]},
@@ -121,7 +121,7 @@ def app_to_try(folder: Path) -> Iterator[Flask]:
         store.write(path, [b""])
     store.add(Model("m", 0, ("LocalUpload/c/f",), now()))
     endpoints = Endpoints(store, folder / "containers")
-    yield create_app(store, endpoints, Leases(), "token", "127.0.0.1:1")
+    yield create_app(store, endpoints, ClientRegistrations(), "token", "127.0.0.1:1")
     endpoints.stop_all()
     store.close()
 
@@ -198,8 +198,8 @@ class Sender:
                 self.send(rule, method, json.dumps(draw(list(BODIES.values()))).encode())
             case _:
                 body = copy.deepcopy(body_of(rule))
-                holder, key = draw(list(places(body)))
-                holder[key] = draw(ODD)
+                lock_owner, key = draw(list(places(body)))
+                lock_owner[key] = draw(ODD)
                 self.send(rule, method, json.dumps(body).encode())
 
     def fill(self, rule: Rule, method: str, odd: str) -> str:

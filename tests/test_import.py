@@ -26,7 +26,7 @@ else:
 PACKAGE = Path(mnist_deploy.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# The map: each room, and the rooms that it may import. ``testing`` and what is not named in
+# The map: each package, and the packages that it may import. ``testing`` and what is not named in
 # `WITHOUT_AZURE` may import Azure's SDK too.
 MAP: dict[str, set[str]] = {
     "": set(),
@@ -53,13 +53,13 @@ MAP: dict[str, set[str]] = {
 # and core of none, nor of Flask; scoring processes are started, not imported.
 LOCAL_MAP: dict[str, set[str]] = {
     "tls": set(),
-    "bearer": set(),
-    "family": set(),
+    "authorization": set(),
+    "process_tree": set(),
     "client": {"control_plane", "tls"},
     "control_plane": {"tls"},
     "": {"client", "control_plane", "tls"},
-    "core": {"bearer", "family"},
-    "scoring": {"bearer", "family"},
+    "core": {"authorization", "process_tree"},
+    "scoring": {"authorization", "process_tree"},
     "bodies": {"core"},
     "listener": set(),
     "v1": {"bodies", "core", "tls"},
@@ -69,7 +69,7 @@ LOCAL_MAP: dict[str, set[str]] = {
     "cli": {"", "control_plane", "scoring", "tls"},  # scoring: a file that it copies
     "__main__": {"cli"},
 }
-HOUSES = {"mnist_deploy": MAP, "mnist_deploy.local": LOCAL_MAP}
+PACKAGES = {"mnist_deploy": MAP, "mnist_deploy.local": LOCAL_MAP}
 WITHOUT_AZURE = {"data", "errors", "plots", "tutorial"}
 AZURE = {"azure", "azureml", "msal", "msrest"}
 PRETENDS_TO_BE_AZURE = "open_datasets.py"  # raises an error of the SDK's, and so imports it
@@ -95,19 +95,19 @@ def imports_of(file: Path) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def room_of(name: str, house: str = "mnist_deploy") -> str | None:
+def package_of(name: str, root: str = "mnist_deploy") -> str | None:
     """``local`` for ``mnist_deploy.local.tls``, within ``mnist_deploy.local`` ``tls``; "" for what
-    the house itself holds, None for what is outside.
+    the root itself holds, None for what is outside.
     """
-    if not f"{name}.".startswith(f"{house}."):
+    if not f"{name}.".startswith(f"{root}."):
         return None
-    room = f"{name}..".removeprefix(f"{house}.").split(".")[0]
-    folder = PACKAGE.parent.joinpath(*house.split("."), room)
-    return room if folder.is_dir() or room in HOUSES[house] else ""
+    package = f"{name}..".removeprefix(f"{root}.").split(".")[0]
+    folder = PACKAGE.parent.joinpath(*root.split("."), package)
+    return package if folder.is_dir() or package in PACKAGES[root] else ""
 
 
-def files_in(room: str, house: str = "mnist_deploy") -> list[Path]:
-    return [file for file in MODULES if room_of(name_of(file), house) == room]
+def files_in(package: str, root: str = "mnist_deploy") -> list[Path]:
+    return [file for file in MODULES if package_of(name_of(file), root) == package]
 
 
 def packages_of(file: Path) -> set[str]:
@@ -118,27 +118,30 @@ def packages_of(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("house", "room"), [(house, room) for house, rooms in HOUSES.items() for room in sorted(rooms)]
+    ("root", "package"),
+    [(root, package) for root, packages in PACKAGES.items() for package in sorted(packages)],
 )
-def test_a_room_imports_what_the_map_allows(house, room):
-    files = files_in(room, house)
-    assert files, f"there is no room {room}"
-    found = {room_of(name, house) for file in files for name in imports_of(file)}
-    anyone = {room, None} if house == "mnist_deploy.local" else {room, None, ""}
-    assert found - anyone <= HOUSES[house][room]
+def test_package_imports_only_what_the_import_map_allows(root, package):
+    files = files_in(package, root)
+    assert files, f"there is no package {package}"
+    found = {package_of(name, root) for file in files for name in imports_of(file)}
+    anyone = {package, None} if root == "mnist_deploy.local" else {package, None, ""}
+    assert found - anyone <= PACKAGES[root][package]
 
 
-@pytest.mark.parametrize("house", HOUSES)
-def test_every_room_is_on_the_map_and_the_map_has_no_circle(house):
-    folder = PACKAGE.parent.joinpath(*house.split("."))
-    rooms = {file.relative_to(folder).parts[0].removesuffix(".py")
+@pytest.mark.parametrize("root", PACKAGES)
+def test_every_room_is_on_the_map_and_the_map_has_no_circle(root):
+    folder = PACKAGE.parent.joinpath(*root.split("."))
+    packages = {file.relative_to(folder).parts[0].removesuffix(".py")
              for file in MODULES if file.is_relative_to(folder)}  # fmt: skip
-    assert {"" if room == "__init__" else room for room in rooms} == HOUSES[house].keys()
-    TopologicalSorter(HOUSES[house]).prepare()
+    assert {"" if package == "__init__" else package for package in packages} == PACKAGES[
+        root
+    ].keys()
+    TopologicalSorter(PACKAGES[root]).prepare()
 
 
 def test_rooms_without_azure_and_a_core_without_flask():
-    for file in (file for room in WITHOUT_AZURE for file in files_in(room)):
+    for file in (file for package in WITHOUT_AZURE for file in files_in(package)):
         assert file.name == PRETENDS_TO_BE_AZURE or not packages_of(file) & AZURE, file
     for file in files_in("core", "mnist_deploy.local"):
         assert not packages_of(file) & {"flask", "werkzeug"}, file

@@ -81,7 +81,7 @@ def test_a_name_brings_only_what_it_needs(names, allowed):
 def test_no_sdk_is_loaded_before_it_is_asked_for():
     """By the kit, which pytest loads, none; by what serves both, none of v2."""
     assert "azureml" not in imported_with("import mnist_deploy.testing")
-    v2 = "import mnist_deploy.managed, mnist_deploy.local.server.life"
+    v2 = "import mnist_deploy.managed, mnist_deploy.local.server.process"
     assert "azure" not in imported_with(v2)
 
 

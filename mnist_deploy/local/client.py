@@ -9,7 +9,7 @@ from typing import Any
 from azure.ai.ml import MLClient
 from azure.core.credentials import AccessToken
 
-from .control_plane import LocalWorkspaceError, holder
+from .control_plane import LocalWorkspaceError, lock_owner
 from .tls import CLOUD, Endpoint
 
 
@@ -26,7 +26,7 @@ class OwnToken:
 
     def get_token(self, *scopes: str, **_: Any) -> AccessToken:
         runtime = self._endpoint.folder
-        if holder(runtime) != self._endpoint.pid:
+        if lock_owner(runtime) != self._endpoint.pid:
             raise LocalWorkspaceError(
                 f"The local workspace in {runtime.parent} has ended. What is registered is kept: "
                 "connect again, and deploy again what ran. If nobody stopped it, "

@@ -31,7 +31,7 @@ class LocalWorkspaceError(RuntimeError):
 
 
 def join_or_launch(folder: Path, port: int) -> Endpoint:
-    """Take a lease for this process of the control plane that runs, or start one.
+    """Register this process with the running control plane, or start a control plane.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def join_or_launch(folder: Path, port: int) -> Endpoint:
     runtime = folder / "run"
     give_up_at = time.monotonic() + START_LIMIT
     with locked(runtime / "starting"):
-        while (pid := holder(runtime)) is not None:
+        while (pid := lock_owner(runtime)) is not None:
             endpoint = Endpoint.read(runtime)
             if endpoint is not None and pid in (0, endpoint.pid) and join(endpoint):
                 return endpoint
@@ -58,7 +58,7 @@ def join_or_launch(folder: Path, port: int) -> Endpoint:
         return launch(folder, port)
 
 
-def holder(runtime: Path) -> int | None:
+def lock_owner(runtime: Path) -> int | None:
     """The number of the process that holds the workspace, 0 if it has not said; None if none does.
 
     It holds a lock as long as it lives, also while it starts, ends or is suspended.
@@ -85,9 +85,9 @@ def describe(pid: int) -> str:
 
 
 def join(endpoint: Endpoint) -> bool:
-    """Take a lease for this process; False if it is ending, or nobody answers."""
+    """Register this process as a client; False if the control plane is stopping or unreachable."""
     try:
-        return call(endpoint, "POST", "/leases", {"pid": os.getpid()}).ok
+        return call(endpoint, "POST", "/clients", {"pid": os.getpid()}).ok
     except OSError:  # as all errors of requests are
         return False
 
@@ -97,7 +97,7 @@ def launch(folder: Path, port: int) -> Endpoint:
 
     runtime = folder / "run"
     log_file = runtime / "control_plane.log"
-    command = [sys.executable, "-m", "mnist_deploy.local.server.life"]
+    command = [sys.executable, "-m", "mnist_deploy.local.server.process"]
     with open(log_file, "wb") as log:
         process = subprocess.Popen(
             [*command, str(folder), str(port), str(os.getpid())],
@@ -133,24 +133,24 @@ def end(folder: Path) -> bool:
     from .tls import Endpoint
 
     runtime = folder / "run"
-    if holder(runtime) is None:
+    if lock_owner(runtime) is None:
         return False
     endpoint = Endpoint.read(runtime)
     if endpoint is not None and ask_to_end(endpoint) and is_over(runtime, START_LIMIT):
         return True
     for signals in ((signal.SIGCONT, signal.SIGTERM), (signal.SIGKILL,)):
         for number in signals:
-            send(holder(runtime), number)
+            send(lock_owner(runtime), number)
         if is_over(runtime, GRACE):
             return True
     raise LocalWorkspaceError(
-        f"Process {holder(runtime)} holds the local workspace in {folder} and does not end."
+        f"Process {lock_owner(runtime)} holds the local workspace in {folder} and does not end."
     )
 
 
 def ask_to_end(endpoint: Endpoint) -> bool:
     try:
-        return call(endpoint, "DELETE", "/leases").ok
+        return call(endpoint, "DELETE", "/clients").ok
     except OSError:
         return False
 
@@ -158,7 +158,7 @@ def ask_to_end(endpoint: Endpoint) -> bool:
 def is_over(runtime: Path, seconds: float) -> bool:
     """Whether it ends within `seconds`."""
     give_up_at = time.monotonic() + seconds
-    while holder(runtime) is not None:
+    while lock_owner(runtime) is not None:
         if time.monotonic() > give_up_at:
             return False
         time.sleep(0.05)
@@ -170,7 +170,7 @@ def send(pid: int | None, number: int) -> None:
     import psutil
 
     with contextlib.suppress(psutil.Error, ProcessLookupError):
-        if pid and "mnist_deploy.local.server.life" in psutil.Process(pid).cmdline():
+        if pid and "mnist_deploy.local.server.process" in psutil.Process(pid).cmdline():
             os.kill(pid, number)
 
 

@@ -88,12 +88,17 @@ class Rest:
     def deploy(self, name: str, script: str, models: Sequence[str] = (), **more) -> str:
         """Start the deployment of a service; its operation."""
         artifact = self.upload(script.encode(), "score.py")
-        recipe = {
+        container_spec = {
             "driverProgram": "score.py",
             "assets": [{"id": "score.py", "url": f"aml://artifact/{artifact}"}],
             "modelIds": list(models),
         }
-        asked = {"name": name, "computeType": "ACI", "environmentImageRequest": recipe, **more}
+        asked = {
+            "name": name,
+            "computeType": "ACI",
+            "environmentImageRequest": container_spec,
+            **more,
+        }
         answer = self.call("POST", f"{MMS}/services", json=asked)
         return answer.headers["Operation-Location"].rpartition("/")[2]
 

@@ -89,7 +89,7 @@ class Client:
 
 
 def test_killed_while_it_works(home, account):
-    """Control plane killed at random moments of register, deploy and delete.
+    """ControlChannel plane killed at random moments of register, deploy and delete.
 
     Afterwards the store opens, has what was acknowledged, whole, and nothing of the rest.
     """
@@ -320,7 +320,7 @@ def test_changes_at_the_same_time(home, account):
 
 
 def test_suspended(home, account, monkeypatch):
-    """Control plane suspended, joined by another process meanwhile, resumed or stopped."""
+    """ControlChannel plane suspended, joined by another process meanwhile, resumed or stopped."""
     monkeypatch.setattr(control_plane, "START_LIMIT", 3.0)
     monkeypatch.setattr(control_plane, "ANSWER_LIMIT", 0.5)
     for turn in range(6):

@@ -22,9 +22,9 @@ from rest import ARTIFACTS, MMS, Rest
 from weights_service import WORKSPACE
 
 from mnist_deploy import local
-from mnist_deploy.local.core.deployments import Recipe, Upload
+from mnist_deploy.local.core.container_folder import build_folder
+from mnist_deploy.local.core.deployments import ContainerSpec, Upload
 from mnist_deploy.local.core.faults import Fault
-from mnist_deploy.local.core.folder import build_folder
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.tls import create_server_context, derive
 
@@ -85,7 +85,7 @@ def test_nothing_without_the_token(rest, account):
         "/", "/subscriptions", WORKSPACE, f"{MMS}/models", f"{MMS}/models/{model}",
         f"{MMS}/services", f"{MMS}/services/a/listkeys", f"{MMS}/assets/a", f"{MMS}/images",
         f"{ENVIRONMENTS}/", f"{ENVIRONMENTS}/a", f"{ARTIFACTS}/prefix/contentinfo/LocalUpload/a/b",
-        "/leases", "/discovery/x", "/msi/x", f"/blobs/{blob}", f"/blobs/{blob}?sig=x",
+        "/clients", "/discovery/x", "/msi/x", f"/blobs/{blob}", f"/blobs/{blob}?sig=x",
     ]  # fmt: skip
     read, write = (derive(rest.endpoint.token, f"{right} {blob}") for right in ("read", "write"))
     tokens = [None, "", "Bearer ", "Bearer null", f"Bearer {rest.endpoint.token}x",
@@ -289,12 +289,12 @@ def test_members_of_archives(rest, outside, home, tmp_path, account):
     for name, content in evil_archives(outside).items():
         artifact = f"LocalUpload/c/{account.times}.tar.gz"
         store.write(artifact, [content])
-        recipe = Recipe("score.py", (Upload(artifact, "a", unpack=True),))
+        container_spec = ContainerSpec("score.py", (Upload(artifact, "a", unpack=True),))
         containers = tmp_path / "some" / "containers"
         containers.mkdir(parents=True, exist_ok=True)
         before = set(tmp_path.rglob("*"))
         try:
-            folder = build_folder(containers, store, recipe)
+            folder = build_folder(containers, store, container_spec)
         except Fault:
             refused += 1
         else:

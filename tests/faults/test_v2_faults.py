@@ -166,7 +166,7 @@ def what_is_wrong(home: Path, chain: Chain) -> list[str]:
 
 
 def test_killed_within_the_calls_of_sdk_v2(home, tmp_path, account, asked):
-    """Control plane killed at random moments of SDK v2's chain from a model to an answer."""
+    """ControlChannel plane killed at random moments of SDK v2's chain from a model to an answer."""
     chance = random.Random(13)
     doing: dict[str, list[float]] = {step: [] for step in STEPS}
     for turn in range(5 * len(STEPS)):

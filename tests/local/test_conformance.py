@@ -27,9 +27,9 @@ from mnist_deploy import local
 from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.server.app import create_app
+from mnist_deploy.local.server.client_registrations import ClientRegistrations
 from mnist_deploy.local.server.https import HttpsServer
-from mnist_deploy.local.server.leases import Leases
-from mnist_deploy.local.server.life import hold
+from mnist_deploy.local.server.process import hold
 from mnist_deploy.local.tls import Endpoint, create_token
 
 pytestmark = [
@@ -67,7 +67,7 @@ NOT_DESCRIBED = {
     r"/discovery/[0-9a-f]{64}": "where the APIs are",
     r"/msi/[0-9a-f]{64}": "the managed identity's endpoint, which is another service",
     r"/subscriptions": "in Azure's description of subscriptions, which is not in the folder",
-    r"/leases": "the local workspace's own",
+    r"/clients": "the local workspace's own",
     rf"{WORKSPACE}/computes/[^/]+/operations/last": "asked about as an operation of Azure's",
 }
 
@@ -137,7 +137,9 @@ def recorded(home: Path) -> Iterator[list[Exchange]]:
     endpoints = Endpoints(store, runtime / "containers")
     server = HttpsServer(runtime)
     host, token = f"127.0.0.1:{server.server_port}", create_token()
-    server.app = Recorder(create_app(store, endpoints, Leases(), token, host), exchanges)
+    server.app = Recorder(
+        create_app(store, endpoints, ClientRegistrations(), token, host), exchanges
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
     try:

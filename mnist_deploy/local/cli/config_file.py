@@ -93,7 +93,7 @@ def _share(file: Path) -> int:
         try:
             descriptor = os.open(file, os.O_RDONLY)
         except FileNotFoundError:
-            continue  # its last holder has just removed it
+            continue  # its last lock_owner has just removed it
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(file)):

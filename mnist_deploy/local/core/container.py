@@ -35,7 +35,7 @@ BUCKETS = [0.0005 * 2 ** (step / 2) for step in range(40)]
 
 
 @dataclass(frozen=True)
-class Access:
+class AccessPolicy:
     """Who is let in, and how.
 
     Attributes
@@ -125,7 +125,7 @@ class Container:
             **environment,
         }
         self._on_change = on_change
-        self._access, self._access_number = encode(Access(), 0), 0
+        self._access, self._access_number = encode(AccessPolicy(), 0), 0
         self._past: dict[str, Any] = {
             "requests": 0,
             "failed": 0,
@@ -141,7 +141,7 @@ class Container:
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
 
     def log(self, line: str) -> None:
-        self._log.say(line)
+        self._log.append(line)
 
     def log_tail(self, lines: int) -> str:
         """The last `lines` lines of what the processes printed, and of what happened to them."""
@@ -160,7 +160,7 @@ class Container:
         with self._news:
             return sum_up(self._past, *(process.counts for process in self._processes))
 
-    def configure(self, access: Access) -> None:
+    def configure(self, access: AccessPolicy) -> None:
         """Let in who has the right from now on: that holds when this returns.
 
         Only a process that is stuck is not waited for longer than `CONFIGURE_LIMIT` seconds.
@@ -172,7 +172,7 @@ class Container:
             self._access = encode(access, number)
             told = [process for process in self._processes if process.is_ready]
             for process in self._processes:
-                process.tell(self._access)
+                process.send(self._access)
             self._news.wait_for(
                 lambda: (
                     self._stopped.is_set()
@@ -256,7 +256,7 @@ class Container:
             return
         self._end_process(worker)
         if not process.is_ready:
-            self._retry(worker, process.doom or NOT_READY)
+            self._retry(worker, process.kill_reason or NOT_READY)
             return
         self.log(f"the scoring process ended with status {status}; restarting it")
         worker.ends.append(time.monotonic())
@@ -326,7 +326,7 @@ class Container:
             self._started.set()
 
 
-def encode(access: Access, number: int) -> bytes:
+def encode(access: AccessPolicy, number: int) -> bytes:
     return json.dumps({**asdict(access), "number": number}).encode() + b"\n"
 
 

@@ -1,4 +1,4 @@
-"""Deployments: one or more containers that are made from one recipe."""
+"""Deployments: one or more containers that are made from one container spec."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .container import BUCKETS, GRACE, Access, Container, sum_up
+from .container import BUCKETS, GRACE, AccessPolicy, Container, sum_up
 from .faults import Failed, Fault
 from .records import Model, now
 from .requirements import differences
@@ -37,8 +37,8 @@ class Upload:
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
-    """What a container is made of. Only itself is equal to it: a new recipe, new containers.
+class ContainerSpec:
+    """What a container is made of. Instances compare by identity: a new spec means new containers.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Recipe:
         How many requests may wait or run in one of its processes; the next is answered 429.
     insights : bool
         Its telemetry is kept: requests, failures, durations, what the script prints.
-    notes : tuple of str
+    warnings : tuple of str
         What is another way here than was asked for; told in the operation and in the log.
     """
 
@@ -69,19 +69,19 @@ class Recipe:
     memory_gb: float = 1.0
     max_pending: int | None = None
     insights: bool = False
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @cached_property
-    def all_notes(self) -> list[str]:
-        """`notes`, and what is installed here in other versions than `conda` asks for."""
-        return [*self.notes, *differences(self.conda)]
+    def all_warnings(self) -> list[str]:
+        """`warnings`, and what is installed here in other versions than `conda` asks for."""
+        return [*self.warnings, *differences(self.conda)]
 
 
 @dataclass(frozen=True)
 class DeploymentSpec:
     """What is wanted of a deployment; `other` is what only one client knows of."""
 
-    recipe: Recipe
+    container_spec: ContainerSpec
     replicas: int = 1
     description: str = ""
     tags: dict[str, str] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class Deployment:
     title : str
         What it is called in messages.
     build : callable
-        Makes a container, not yet started, from a recipe.
+        Makes a container, not yet started, from a container spec.
     inner : socket
         Where its containers accept what a router sends; closed with the deployment.
     """
@@ -105,20 +105,20 @@ class Deployment:
     spec: DeploymentSpec
 
     def __init__(
-        self, title: str, build: Callable[[Recipe], Container], inner: socket.socket
+        self, title: str, build: Callable[[ContainerSpec], Container], inner: socket.socket
     ) -> None:
         self.title = title
         self.socket: str = inner.getsockname()
         self.containers: list[Container] = []
         self.error: Fault | None = None
         self.created = self.updated = now()
-        self.told: list[str] = []  # the notes of its last recipe
+        self.reported_warnings: list[str] = []  # the notes of its last container spec
         self._build = build
         self._inner = inner
-        self._access = Access()
-        self._recipe: Recipe | None = None  # that of the containers
-        self._starting: list[tuple[Recipe, Container]] = []
-        self._following: list[Recipe] = []
+        self._access = AccessPolicy()
+        self._container_spec: ContainerSpec | None = None  # that of the containers
+        self._starting: list[tuple[ContainerSpec, Container]] = []
+        self._reconciling: list[ContainerSpec] = []
         self._past = {"requests": 0, "failed": 0, "histogram": [0] * (len(BUCKETS) + 1)}
         self._ended = False
         self._changing = threading.Lock()  # held while containers come and go
@@ -126,7 +126,7 @@ class Deployment:
     @property
     def state(self) -> str:
         """``Transitioning``, ``Healthy``, ``Unhealthy`` or ``Failed``."""
-        if self._following:
+        if self._reconciling:
             return "Transitioning"
         states = [container.state for container in self.containers]
         for state in ("Healthy", "Unhealthy"):
@@ -138,7 +138,7 @@ class Deployment:
     def problem(self) -> str | None:
         """Why nobody answers, in a sentence; None if somebody does, or is about to."""
         containers = list(self.containers)
-        if self._following or any(each.state == "Healthy" for each in containers):
+        if self._reconciling or any(each.state == "Healthy" for each in containers):
             return None
         if self.error is not None:
             return f"{self.title} has failed. {str(self.error).splitlines()[0]} Its log has more."
@@ -163,45 +163,49 @@ class Deployment:
             for number, each in enumerate(containers, 1)
         )
 
-    def let_in(self, access: Access) -> None:
+    def apply_access_policy(self, access: AccessPolicy) -> None:
         """Let in who has the right from now on."""
         self._access = access
-        at_once(self._configure, self.containers)
-        at_once(self._configure_closed, [each for _, each in self._starting])
+        run_concurrently(self._configure, self.containers)
+        run_concurrently(self._configure_closed, [each for _, each in self._starting])
 
     def accept(self, spec: DeploymentSpec) -> bool:
-        """Take what is wanted from now on; True if :meth:`follow` has to be called for it."""
+        """Take what is wanted from now on; True if :meth:`reconcile` has to be called for it."""
         before = getattr(self, "spec", None)
         self.spec, self.updated = spec, now()
-        if before and before.recipe is spec.recipe and before.replicas == spec.replicas:
+        if (
+            before
+            and before.container_spec is spec.container_spec
+            and before.replicas == spec.replicas
+        ):
             return False
-        self._following.append(spec.recipe)
+        self._reconciling.append(spec.container_spec)
         return True
 
-    def follow(self, recipe: Recipe) -> None:
-        """Bring the containers to what is wanted, as long as that is still of this recipe.
+    def reconcile(self, container_spec: ContainerSpec) -> None:
+        """Bring the containers to what is wanted, as long as that is still of this container spec.
 
         Raises
         ------
         Failed
-            If a container did not start, or this recipe is not wanted any more.
+            If a container did not start, or this container spec is not wanted any more.
         NotFound, Invalid
-            If what the recipe names is not there, or not what it should be.
+            If what the container spec names is not there, or not what it should be.
         """
         try:
-            if self._is_wanted(recipe):
-                self._give_up(but=recipe)
+            if self._is_current(container_spec):
+                self._stop_starting(but=container_spec)
             with self._changing:
                 try:
-                    self._check_wanted(recipe)
-                    if self._recipe is recipe and self.error is None:
-                        self._scale(recipe)
+                    self._check_is_current(container_spec)
+                    if self._container_spec is container_spec and self.error is None:
+                        self._scale(container_spec)
                     else:
-                        self._exchange(recipe)
+                        self._replace_containers(container_spec)
                 finally:  # whatever else went wrong: that is why
-                    self._check_wanted(recipe)
+                    self._check_is_current(container_spec)
         finally:
-            self._following.remove(recipe)
+            self._reconciling.remove(container_spec)
 
     def end(self, grace: float = GRACE) -> None:
         """Stop the containers for good, also those that are starting.
@@ -212,26 +216,30 @@ class Deployment:
             Seconds for the requests that have arrived to be answered.
         """
         self._ended = True
-        self._give_up()
+        self._stop_starting()
         with self._changing:
-            at_once(lambda each: each.stop(grace), self.containers)
+            run_concurrently(lambda each: each.stop(grace), self.containers)
             self._inner.close()
             Path(self.socket).unlink(missing_ok=True)
 
-    def _is_wanted(self, recipe: Recipe) -> bool:
-        return not self._ended and self.spec.recipe is recipe
+    def _is_current(self, container_spec: ContainerSpec) -> bool:
+        return not self._ended and self.spec.container_spec is container_spec
 
-    def _check_wanted(self, recipe: Recipe) -> None:
-        if not self._is_wanted(recipe):
+    def _check_is_current(self, container_spec: ContainerSpec) -> None:
+        if not self._is_current(container_spec):
             raise Failed("superseded", f"{self.title} was deleted or deployed anew.")
 
-    def _give_up(self, but: Recipe | None = None) -> None:
+    def _stop_starting(self, but: ContainerSpec | None = None) -> None:
         """Stop what is starting, so that who waits for that goes on at once."""
-        others = [container for recipe, container in list(self._starting) if recipe is not but]
-        at_once(Container.stop, others)
+        others = [
+            container
+            for container_spec, container in list(self._starting)
+            if container_spec is not but
+        ]
+        run_concurrently(Container.stop, others)
 
-    def _exchange(self, recipe: Recipe) -> None:
-        """Put containers of another recipe in the place of those that are there.
+    def _replace_containers(self, container_spec: ContainerSpec) -> None:
+        """Put containers of another container spec in the place of those that are there.
 
         As long as the new ones start, the old ones serve. If they do not start, nobody does.
         """
@@ -239,23 +247,23 @@ class Deployment:
         new: list[Container] = []
         try:
             for _ in range(self.spec.replicas):
-                new.append(self._make(recipe))
-            self._start(recipe, new)
+                new.append(self._make(container_spec))
+            self._start(container_spec, new)
         except Fault as fault:
-            if not self._is_wanted(recipe):
-                at_once(Container.stop, new)
+            if not self._is_current(container_spec):
+                run_concurrently(Container.stop, new)
                 return
             self.error = fault
-            at_once(Container.stop, [each for each in new if each.state != "Failed"])
+            run_concurrently(Container.stop, [each for each in new if each.state != "Failed"])
             new = [each for each in new if each.state == "Failed"]  # kept for their logs
         finally:
             self._starting = []
-        self.containers, self._recipe = new, recipe
+        self.containers, self._container_spec = new, container_spec
         self._stop(before)
         if self.error is not None:
             raise self.error
 
-    def _scale(self, recipe: Recipe) -> None:
+    def _scale(self, container_spec: ContainerSpec) -> None:
         """Start what is missing, or stop what is too many, the youngest first."""
         wanted = self.spec.replicas
         self.containers, surplus = self.containers[:wanted], self.containers[wanted:]
@@ -263,50 +271,50 @@ class Deployment:
         more: list[Container] = []
         try:
             for _ in range(wanted - len(self.containers)):
-                more.append(self._make(recipe))
-            self._start(recipe, more)
+                more.append(self._make(container_spec))
+            self._start(container_spec, more)
         except Fault:
-            at_once(Container.stop, more)
+            run_concurrently(Container.stop, more)
             raise
         finally:
             self._starting = []
         self.containers = [*self.containers, *more]
 
-    def _make(self, recipe: Recipe) -> Container:
+    def _make(self, container_spec: ContainerSpec) -> Container:
         try:
-            return self._build(recipe)
+            return self._build(container_spec)
         except OSError as error:
             raise Failed("deployment", f"Its folder could not be filled: {error}") from error
 
-    def _start(self, recipe: Recipe, containers: list[Container]) -> None:
+    def _start(self, container_spec: ContainerSpec, containers: list[Container]) -> None:
         """Start containers and open them when all have started."""
-        at_once(self._configure_closed, containers)
-        self._starting = [(recipe, container) for container in containers]
-        self._check_wanted(recipe)
-        problems = at_once(Container.start, containers)
+        run_concurrently(self._configure_closed, containers)
+        self._starting = [(container_spec, container) for container in containers]
+        self._check_is_current(container_spec)
+        problems = run_concurrently(Container.start, containers)
         for container, problem in zip(containers, problems, strict=True):
             if problem is not None:
                 raise Failed(
                     "deployment",
                     f"The container of {self.title} did not start: {problem}.\n"
-                    + what_matters(container.log_tail(5000)),
+                    + extract_failure_log(container.log_tail(5000)),
                 )
-        at_once(self._configure, containers)
+        run_concurrently(self._configure, containers)
 
     def _configure(self, container: Container) -> None:
-        container.configure(replace(self._access, max_pending=self.spec.recipe.max_pending))
+        container.configure(replace(self._access, max_pending=self.spec.container_spec.max_pending))
 
     def _configure_closed(self, container: Container) -> None:
         """As long as it starts: others may serve meanwhile, and it may have to go again."""
-        container.configure(Access(public=False))
+        container.configure(AccessPolicy(public=False))
 
     def _stop(self, containers: list[Container]) -> None:
         """End containers when they have answered what has reached them."""
-        at_once(Container.stop, containers)
+        run_concurrently(Container.stop, containers)
         self._past = sum_up(self._past, *(container.requests for container in containers))
 
 
-def at_once(work: Callable[[Container], Any], containers: list[Container]) -> list[Any]:
+def run_concurrently(work: Callable[[Container], Any], containers: list[Container]) -> list[Any]:
     """The outcome for each container, for all of them at the same time."""
     if not containers:
         return []
@@ -314,7 +322,7 @@ def at_once(work: Callable[[Container], Any], containers: list[Container]) -> li
         return list(pool.map(work, containers))
 
 
-def what_matters(log: str) -> str:
+def extract_failure_log(log: str) -> str:
     """The traceback of the script, without that of the server around it; or the last lines."""
     _, found, traceback = log.partition("Traceback (most recent call last):\n")
     around = "\n\nThe above exception was the direct cause of the following exception:\n\n"

@@ -19,24 +19,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from .closed import ClosedSigns
-from .container import BUCKETS, Access, Container, sum_up
-from .deployments import Deployment, DeploymentSpec, Recipe
+from .container import BUCKETS, AccessPolicy, Container, sum_up
+from .container_folder import build_folder, script_environment
+from .deployments import ContainerSpec, Deployment, DeploymentSpec
+from .fallback_responder import FallbackResponder
 from .faults import Failed, Fault, NotFound
-from .folder import build_folder, script_environment
+from .ingress import Backend, Ingress, RoutingTable
 from .operations import Operation, Operations
 from .records import now
-from .route import Route, Routes, Target
 from .store import Store
 from .telemetry import SILENT, Telemetry, summary_of
 
 # Where nobody serves: azure-ai-ml repeats a request four times that got 503.
-CLOSED = {"service": 503, "endpoint": 502}
+UNAVAILABLE_STATUS = {"service": 503, "endpoint": 502}
 MODEL_ERROR = 424  # of an endpoint whose script failed
 LAST_GRACE = 1.0  # seconds for what is in flight when an endpoint is deleted
 
 
-Changed = list[tuple[Deployment, Recipe]]
+Changed = list[tuple[Deployment, ContainerSpec]]
 
 
 def new_key() -> str:
@@ -87,7 +87,7 @@ class Endpoint:
 
     Attributes
     ----------
-    family : str
+    kind : str
         ``service`` (SDK v1) or ``endpoint`` (SDK v2): each has names of its own.
     listener : socket
         Open as long as the endpoint lives, and handed to whatever answers in turn: the port is
@@ -99,17 +99,19 @@ class Endpoint:
     spec: EndpointSpec
     operation: Operation
 
-    def __init__(self, family: str, name: str, signs: ClosedSigns) -> None:
-        self.family, self.name = family, name
+    def __init__(self, kind: str, name: str, fallback: FallbackResponder) -> None:
+        self.kind, self.name = kind, name
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self.deployments: dict[str, Deployment] = {}
         self.created = self.updated = now()
         self.telemetry = Telemetry()
         self._tokens: dict[str, float] = {}
-        self._route = Route(self.listener, signs, CLOSED[family])
-        # Containers call `route`, and others wait for containers: never with `_routing` held.
-        self._letting_in, self._routing, self._switching = (threading.Lock() for _ in range(3))
+        self._ingress = Ingress(self.listener, fallback, UNAVAILABLE_STATUS[kind])
+        # Containers call `route`, and others wait for containers: never with `_routing_lock` held.
+        self._access_lock, self._routing_lock, self._ingress_lock = (
+            threading.Lock() for _ in range(3)
+        )
 
     @property
     def state(self) -> str:
@@ -137,13 +139,13 @@ class Endpoint:
 
         Of its telemetry, where that is kept; else what its containers have counted.
         """
-        if any(each.recipe.insights for each in self.spec.deployments.values()):
+        if any(each.container_spec.insights for each in self.spec.deployments.values()):
             return self.telemetry.summary()
         counts = [deployment.requests for deployment in list(self.deployments.values())]
         return summary_of(sum_up(*counts), BUCKETS)
 
     @property
-    def routes(self) -> Routes:
+    def routes(self) -> RoutingTable:
         """What is wanted, and how the deployments are that are there."""
         spec = self.spec
         keys = {
@@ -152,7 +154,7 @@ class Endpoint:
             "token": (),
         }[spec.authentication]
         targets = {
-            name: Target(
+            name: Backend(
                 deployment.socket,
                 spec.traffic.get(name, 0),
                 spec.mirror.get(name, 0),
@@ -161,7 +163,7 @@ class Endpoint:
             for name, deployment in list(self.deployments.items())
         }
         tokens = dict(self._tokens) if spec.authentication == "token" else {}
-        return Routes(targets, Access(keys, tokens))
+        return RoutingTable(targets, AccessPolicy(keys, tokens))
 
     def issue_token(self, seconds: float) -> tuple[str, float]:
         """A token that opens the endpoint, and when it ends, in seconds since the epoch."""
@@ -169,43 +171,43 @@ class Endpoint:
         token, end = new_key(), now + seconds
         lasting = {each: its_end for each, its_end in self._tokens.items() if its_end > now}
         self._tokens = {**lasting, token: end}
-        self.let_in()
+        self.apply_access_policy()
         self.route()
         return token, end
 
-    def let_in(self) -> None:
+    def apply_access_policy(self) -> None:
         """Have the containers let in who has the right: that holds when this returns."""
-        with self._letting_in:
-            access = replace(self.routes.access, public=not self._route.is_split)
+        with self._access_lock:
+            access = replace(self.routes.access, public=not self._ingress.has_router)
             for name, deployment in list(self.deployments.items()):
-                if self.family == "endpoint":
+                if self.kind == "endpoint":
                     access = replace(access, deployment=name, model_error=MODEL_ERROR)
-                deployment.let_in(access)
+                deployment.apply_access_policy(access)
 
     def route(self) -> None:
         """Have requests go where they should; called whenever something has changed."""
-        with self._routing:
-            self._route.follow(self.routes, self.problem)
+        with self._routing_lock:
+            self._ingress.apply(self.routes, self.problem)
 
     @property
     def has_to_switch(self) -> bool:
         """Whether a router is needed and not there, or the other way round."""
-        return self.routes.are_split != self._route.is_split
+        return self.routes.needs_router != self._ingress.has_router
 
     def switch(self) -> None:
         """Let a router accept, or the containers themselves, as it is needed now."""
-        with self._switching:
+        with self._ingress_lock:
             if not self.has_to_switch:
                 return
-            if self._route.is_split:
-                self._route.join(self.let_in)
+            if self._ingress.has_router:
+                self._ingress.stop_router(self.apply_access_policy)
             else:
-                self._route.split(self.routes)
-                self.let_in()
+                self._ingress.start_router(self.routes)
+                self.apply_access_policy()
         self.route()
 
     def end(self) -> None:
-        self._route.end()
+        self._ingress.end()
         deployments = list(self.deployments.values())
         if deployments:
             with ThreadPoolExecutor(len(deployments)) as pool:
@@ -237,23 +239,23 @@ class Endpoints:
         self._folder = folder
         self._lock = threading.RLock()
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
-        self._signs = ClosedSigns()
+        self._fallback = FallbackResponder()
         # The path of a UNIX socket has room for about 100 bytes.
         parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
         self._sockets = Path(tempfile.mkdtemp(prefix="mnist-deploy-", dir=parent))
-        store.holders.append(self._uploads)
+        store.gc_roots.append(self._uploads)
 
-    def all(self, family: str | None = None) -> list[Endpoint]:
+    def all(self, kind: str | None = None) -> list[Endpoint]:
         found = list(self._endpoints.values())  # without the lock: the store asks, holding its own
-        return [endpoint for endpoint in found if family in (None, endpoint.family)]
+        return [endpoint for endpoint in found if kind in (None, endpoint.kind)]
 
-    def find(self, family: str, name: str) -> Endpoint | None:
-        return self._endpoints.get((family, name))
+    def find(self, kind: str, name: str) -> Endpoint | None:
+        return self._endpoints.get((kind, name))
 
-    def get(self, family: str, name: str) -> Endpoint:
-        endpoint = self.find(family, name)
+    def get(self, kind: str, name: str) -> Endpoint:
+        endpoint = self.find(kind, name)
         if endpoint is None:
-            raise NotFound(family, name)
+            raise NotFound(kind, name)
         return endpoint
 
     def using(self, model_id: str) -> list[str]:
@@ -262,7 +264,7 @@ class Endpoints:
             endpoint.name
             for endpoint in self.all()
             for deployment in endpoint.spec.deployments.values()
-            if model_id in [model.id for model in deployment.recipe.models]
+            if model_id in [model.id for model in deployment.container_spec.models]
         ]
 
     def on(self, compute: str) -> list[str]:
@@ -273,11 +275,13 @@ class Endpoints:
         """What containers may be made of again: the store must keep it."""
         for endpoint in self.all():
             for deployment in endpoint.spec.deployments.values():
-                yield from (upload.artifact for upload in deployment.recipe.uploads)
-                yield from (path for model in deployment.recipe.models for path in model.artifacts)
+                yield from (upload.artifact for upload in deployment.container_spec.uploads)
+                yield from (
+                    path for model in deployment.container_spec.models for path in model.artifacts
+                )
 
     def put(
-        self, family: str, name: str, function: Callable[[EndpointSpec | None], EndpointSpec]
+        self, kind: str, name: str, function: Callable[[EndpointSpec | None], EndpointSpec]
     ) -> Operation:
         """Make or replace an endpoint.
 
@@ -288,33 +292,33 @@ class Endpoints:
             wanted one. No other change comes between. Where it raises, nothing has changed.
         """
         with self._lock:
-            endpoint = self.find(family, name)
+            endpoint = self.find(kind, name)
             spec = function(endpoint.spec if endpoint else None)
-            endpoint = endpoint or Endpoint(family, name, self._signs)
+            endpoint = endpoint or Endpoint(kind, name, self._fallback)
             change = self._accept(endpoint, spec)
-            self._endpoints[family, name] = endpoint
+            self._endpoints[kind, name] = endpoint
         return self._carry_out(endpoint, *change)
 
     def change(
-        self, family: str, name: str, function: Callable[[EndpointSpec], EndpointSpec]
+        self, kind: str, name: str, function: Callable[[EndpointSpec], EndpointSpec]
     ) -> Operation:
         """Change an endpoint, as :meth:`put` does; `NotFound` if it is not there."""
         with self._lock:
-            endpoint = self.get(family, name)
+            endpoint = self.get(kind, name)
             change = self._accept(endpoint, function(endpoint.spec))
         return self._carry_out(endpoint, *change)
 
-    def delete(self, family: str, name: str) -> None:
+    def delete(self, kind: str, name: str) -> None:
         """Delete an endpoint, if it is there; one that is being deployed gives up."""
         with self._lock:
-            endpoint = self._endpoints.pop((family, name), None)
+            endpoint = self._endpoints.pop((kind, name), None)
         if endpoint is not None:
             endpoint.end()
 
     def stop_all(self) -> None:
         for endpoint in self.all():
-            self.delete(endpoint.family, endpoint.name)
-        self._signs.close()
+            self.delete(endpoint.kind, endpoint.name)
+        self._fallback.close()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _accept(
@@ -330,7 +334,7 @@ class Endpoints:
         gone = [name for name in endpoint.deployments if name not in spec.deployments]
         ended = [endpoint.deployments.pop(name) for name in gone]
         changed = [
-            (deployments[name], wanted.recipe)
+            (deployments[name], wanted.container_spec)
             for name, wanted in spec.deployments.items()
             if deployments[name].accept(wanted)
         ]
@@ -344,7 +348,7 @@ class Endpoints:
         changed: Changed,
         ended: list[Deployment],
     ) -> Operation:
-        endpoint.let_in()
+        endpoint.apply_access_policy()
         endpoint.route()
         if changed or ended or endpoint.has_to_switch:
             arguments = (endpoint, operation, changed, ended)
@@ -361,17 +365,17 @@ class Endpoints:
         ended: list[Deployment],
     ) -> None:
         steps: list[Callable[[], Any]] = [deployment.end for deployment in ended]
-        if endpoint.routes.are_split:
+        if endpoint.routes.needs_router:
             steps.insert(0, endpoint.switch)
-        for deployment, recipe in changed:
-            notes = recipe.all_notes
+        for deployment, container_spec in changed:
+            notes = container_spec.all_warnings
             for note in notes:
-                if note not in deployment.told:  # the SDK sleeps before it reads it
-                    operation.say(note)
-            deployment.told = notes
-            steps.append(partial(deployment.follow, recipe))
+                if note not in deployment.reported_warnings:  # the SDK sleeps before it reads it
+                    operation.add_log_line(note)
+            deployment.reported_warnings = notes
+            steps.append(partial(deployment.reconcile, container_spec))
         # Who came meanwhile may have missed a change.
-        steps += [endpoint.let_in, endpoint.switch, endpoint.route]
+        steps += [endpoint.apply_access_policy, endpoint.switch, endpoint.route]
         error: Fault | None = None
         for step in steps:  # each, whatever became of the others
             try:
@@ -388,21 +392,21 @@ class Endpoints:
         inner.bind(str(self._sockets / secrets.token_hex(4)))
         inner.listen(1024)
 
-        def build(recipe: Recipe) -> Container:
-            folder = build_folder(self._folder, self._store, recipe)
-            variables = script_environment(folder, endpoint.name, recipe) | SILENT
-            if recipe.insights:
+        def build(container_spec: ContainerSpec) -> Container:
+            folder = build_folder(self._folder, self._store, container_spec)
+            variables = script_environment(folder, endpoint.name, container_spec) | SILENT
+            if container_spec.insights:
                 variables |= endpoint.telemetry.variables(self.ingestion, folder)
             container = Container(
                 folder,
                 endpoint.listener,
                 inner,
-                cpu_cores=recipe.cpu_cores,
-                memory_gb=recipe.memory_gb,
+                cpu_cores=container_spec.cpu_cores,
+                memory_gb=container_spec.memory_gb,
                 environment=variables,
                 on_change=endpoint.route,
             )
-            for note in recipe.all_notes:
+            for note in container_spec.all_warnings:
                 container.log(note)
             return container
 

@@ -70,10 +70,10 @@ def launch(
         The machine has no process, file descriptor or memory left.
     """
     is_same = read_early(environment) == read_early(variables(threads=1))
-    if may_fork and is_same and (warm := warm_process()) is not None:
+    if may_fork and is_same and (server := fork_server()) is not None:
         message = {"folder": str(folder), "environment": environment, "options": options}
         with contextlib.suppress(OSError):
-            return warm.fork(message, fds)
+            return server.fork(message, fds)
     passed = {name: fd for name, fd in fds.items() if name not in ("line", "log")}
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "mnist_deploy.local.scoring.process",
@@ -135,8 +135,8 @@ class Forked:
         os.close(self._status)
 
 
-class Warm:
-    """The warm process; see ``scoring/warm.py``."""
+class ForkServer:
+    """The warm process; see ``scoring/fork_server.py``."""
 
     def __init__(self) -> None:
         self._asking = threading.Lock()
@@ -144,7 +144,13 @@ class Warm:
         self._control.settimeout(PATIENCE)
         with its:
             self._process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "mnist_deploy.local.scoring.warm", str(its.fileno())],
+                [
+                    sys.executable,
+                    "-u",
+                    "-m",
+                    "mnist_deploy.local.scoring.fork_server",
+                    str(its.fileno()),
+                ],
                 cwd="/",
                 env=variables(threads=1),
                 stdin=subprocess.DEVNULL,
@@ -185,22 +191,22 @@ class Warm:
 
 
 _choosing = threading.Lock()
-_warm: Warm | None = None
+_fork_server: ForkServer | None = None
 
 
-def warm_process() -> Warm | None:
+def fork_server() -> ForkServer | None:
     """The warm process, started if it does not run; None where there can be none.
 
     It takes a second before it can fork, in which nobody needs to wait.
     """
-    global _warm
+    global _fork_server
     with _choosing:
-        ended_with = _warm.status() if _warm else None
+        ended_with = _fork_server.status() if _fork_server else None
         if sys.platform != "linux" or ended_with == CANNOT_FORK:
             return None
-        if _warm is None or ended_with is not None:
-            _warm = Warm()
-        return _warm
+        if _fork_server is None or ended_with is not None:
+            _fork_server = ForkServer()
+        return _fork_server
 
 
 def read_early(environment: Variables) -> dict[str, str]:

@@ -16,7 +16,7 @@ class Log:
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def say(self, line: str) -> None:
+    def append(self, line: str) -> None:
         stamp = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
         # A full disk, or a folder that is being removed, must not end who watches a process.
         with contextlib.suppress(OSError), open(self.file, "a", encoding="utf-8") as file:

@@ -39,7 +39,7 @@ class Operation:
         self.created, self.ended = now(), ""
         self._done = threading.Event()
 
-    def say(self, line: str) -> None:
+    def add_log_line(self, line: str) -> None:
         self.log.append((datetime.now(timezone.utc), line))
 
     def finish(self, error: Fault | None = None) -> None:

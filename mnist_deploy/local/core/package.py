@@ -1,4 +1,4 @@
-"""A recipe as a Docker build context: an image built of it runs the same script and models."""
+"""A container spec as a Docker build context: its image runs the same script and models."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
-from .deployments import Recipe, Upload
+from .container_folder import MODELS
+from .deployments import ContainerSpec, Upload
 from .faults import Invalid, NotSupported
-from .folder import MODELS
 from .requirements import conda_to_pip, requirements
 
 APP = "azureml-app"  # in the context; in the container below /var, as on Azure
@@ -37,7 +37,7 @@ CMD {command}
 """
 
 
-def context_texts(recipe: Recipe) -> dict[str, str]:
+def context_texts(container_spec: ContainerSpec) -> dict[str, str]:
     """The files of the context that are written here, by their names.
 
     Raises
@@ -47,45 +47,48 @@ def context_texts(recipe: Recipe) -> dict[str, str]:
     Invalid
         If an environment variable cannot be written in a Dockerfile.
     """
-    if recipe.conda is None:
+    if container_spec.conda is None:
         raise NotSupported(
             "packages of an environment that does not list its packages "
             "(user_managed_dependencies): nothing says what the image must install"
         )
-    return {"Dockerfile": dockerfile(recipe), "requirements.txt": requirements_file(recipe.conda)}
+    return {
+        "Dockerfile": dockerfile(container_spec),
+        "requirements.txt": requirements_file(container_spec.conda),
+    }
 
 
-def context_uploads(recipe: Recipe) -> Iterator[Upload]:
+def context_uploads(container_spec: ContainerSpec) -> Iterator[Upload]:
     """What was uploaded and belongs into the context; `path` is the folder it goes to."""
-    for upload in recipe.uploads:
-        if upload.path == recipe.script != entry_script(recipe):
+    for upload in container_spec.uploads:
+        if upload.path == container_spec.script != entry_script(container_spec):
             continue  # a driver of the SDK's, of which Microsoft's server has no need any more
         yield replace(upload, path=str(PurePosixPath(APP, upload.path).parent))
-    for model in recipe.models:
+    for model in container_spec.models:
         for artifact in model.artifacts:
             yield Upload(artifact, f"{APP}/{MODELS}/{model.name}/{model.version}")
 
 
-def entry_script(recipe: Recipe) -> str:
-    return recipe.variables.get("AZUREML_ENTRY_SCRIPT", recipe.script)
+def entry_script(container_spec: ContainerSpec) -> str:
+    return container_spec.variables.get("AZUREML_ENTRY_SCRIPT", container_spec.script)
 
 
-def dockerfile(recipe: Recipe) -> str:
+def dockerfile(container_spec: ContainerSpec) -> str:
     folder = f"/var/{APP}/{MODELS}"
-    if len(recipe.models) == 1:
-        folder += f"/{recipe.models[0].name}/{recipe.models[0].version}"
+    if len(container_spec.models) == 1:
+        folder += f"/{container_spec.models[0].name}/{container_spec.models[0].version}"
     variables = {
         "PYTHONUNBUFFERED": "1",
         "AML_APP_ROOT": f"/var/{APP}",
-        "AZUREML_ENTRY_SCRIPT": entry_script(recipe),
-        **recipe.variables,
+        "AZUREML_ENTRY_SCRIPT": entry_script(container_spec),
+        **container_spec.variables,
         "AZUREML_MODEL_DIR": folder,
     }
     return DOCKERFILE.format(
-        python=python_version(recipe.conda),
+        python=python_version(container_spec.conda),
         app=APP,
         variables=" \\\n    ".join(f"{name}={quoted(name, variables[name])}" for name in variables),
-        command=json.dumps(["azmlinfsrv", "--entry_script", entry_script(recipe)]),
+        command=json.dumps(["azmlinfsrv", "--entry_script", entry_script(container_spec)]),
     )
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 
-from ..family import MARK, descendants, end_family
+from ..process_tree import PROCESS_TAG, descendants, kill_process_tree
 from .launch import launch
 
-DEAF = 10.0  # seconds in which it reads nothing of what it is told
+CONTROL_WRITE_TIMEOUT = 10.0  # seconds in which it reads nothing of what it is told
 
 
 class ScoringProcess:
@@ -56,7 +56,7 @@ class ScoringProcess:
         ``requests``, ``failed`` and ``histogram``, as it told them last.
     is_open : bool
         It may report more.
-    doom : str or None
+    kill_reason : str or None
         Why it was killed by us.
     """
 
@@ -75,7 +75,7 @@ class ScoringProcess:
         self.configured = 0
         self.counts: dict[str, Any] = {}
         self.is_open = True
-        self.doom: str | None = None
+        self.kill_reason: str | None = None
         self.began = time.monotonic()
         self._mark = secrets.token_hex(8)
         self._unread = b""
@@ -89,7 +89,7 @@ class ScoringProcess:
             with open(log_file, "ab") as log:
                 self._process = launch(
                     folder,
-                    {**environment, MARK: self._mark},
+                    {**environment, PROCESS_TAG: self._mark},
                     {**fds, "log": log.fileno()},
                     {**options, "mark": self._mark},
                     may_fork=may_fork,
@@ -104,7 +104,7 @@ class ScoringProcess:
         self._reports = open(reports, "rb", buffering=0)  # noqa: SIM115 - see end
         for fd in (reports, self._line):
             os.set_blocking(fd, False)
-        self.tell(access)
+        self.send(access)
 
     @property
     def pid(self) -> int:
@@ -114,9 +114,9 @@ class ScoringProcess:
         """Readable when it has reported something, or has ended."""
         return self._reports.fileno()
 
-    def tell(self, access: bytes) -> None:
+    def send(self, access: bytes) -> None:
         """Tell it who is let in; one that does not listen is killed."""
-        give_up_at = time.monotonic() + DEAF
+        give_up_at = time.monotonic() + CONTROL_WRITE_TIMEOUT
         while access:
             try:
                 access = access[os.write(self._line, access) :]
@@ -163,17 +163,17 @@ class ScoringProcess:
         self._process.terminate()
 
     def kill(self, why: str) -> None:
-        self.doom = why
+        self.kill_reason = why
         self._process.kill()
 
     def end(self) -> None:
         """End it and all that it started."""
         if self._process.poll() is None:
-            end_family(self._mark, self.pid)
+            kill_process_tree(self._mark, self.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.kill()  # a fork that was made just now leads no group yet
         self._process.wait()
-        end_family(self._mark, self.pid)
+        kill_process_tree(self._mark, self.pid)
         os.close(self._line)
         self._reports.close()

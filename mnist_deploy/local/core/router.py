@@ -1,8 +1,8 @@
 """The process that splits the requests of an endpoint among its deployments.
 
-Run as ``python -m mnist_deploy.local.core.router FD`` with the endpoint's listening socket. What
-it has to know comes in lines of JSON on standard input, as `Routes` says; each is acknowledged on
-standard output as soon as it counts. The end of standard input is the end of the process.
+Run as ``python -m mnist_deploy.local.core.router FD`` with the endpoint's listening socket. The
+routing table arrives as lines of JSON on standard input (see `RoutingTable`); each line is
+acknowledged on standard output as soon as it is applied. The process ends with its standard input.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
 from yarl import URL
 
-from ..bearer import admits
+from ..authorization import is_authorized
 
 DEPLOYMENT = "azureml-model-deployment"  # header: asks for a deployment by its name
 BODY_LIMIT = 256 << 20  # bytes
@@ -39,7 +39,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "
 
 
 @dataclass
-class Target:
+class Backend:
     """One deployment.
 
     Attributes
@@ -60,7 +60,7 @@ class Target:
 
 
 @dataclass
-class Routes:
+class RoutingTable:
     """A line of standard input.
 
     Attributes
@@ -76,15 +76,15 @@ class Routes:
     """
 
     number: int
-    targets: dict[str, Target]
+    targets: dict[str, Backend]
     keys: list[str] | None = None
     tokens: dict[str, float] = field(default_factory=dict)
     closed: int = 503
 
     @classmethod
-    def parse(cls, line: bytes) -> Routes:
+    def parse(cls, line: bytes) -> RoutingTable:
         fields = json.loads(line)
-        targets = {name: Target(**target) for name, target in fields.pop("targets").items()}
+        targets = {name: Backend(**target) for name, target in fields.pop("targets").items()}
         return cls(targets=targets, **fields)
 
 
@@ -100,13 +100,13 @@ class Router:
     """Answers requests by passing them on, as its routes say."""
 
     def __init__(self) -> None:
-        self.routes = Routes(0, {})
+        self.routes = RoutingTable(0, {})
         self.ending = False  # no connection is kept any more
         self.heard = 0.0  # when the last request came, by the monotonic clock
         self._sessions: dict[str, ClientSession] = {}
         self._mirrors: set[asyncio.Task] = set()
 
-    def follow(self, routes: Routes) -> None:
+    def apply(self, routes: RoutingTable) -> None:
         """Take new routes; who waits at a deployment that has closed by them is told at once."""
         before, self.routes = self.routes.targets, routes
         for name, target in routes.targets.items():
@@ -123,7 +123,7 @@ class Router:
         self.heard = time.monotonic()
         try:
             routes, authorization = self.routes, request.headers.get("Authorization", "")
-            if request.path != "/" and not admits(authorization, routes.keys, routes.tokens):
+            if request.path != "/" and not is_authorized(authorization, routes.keys, routes.tokens):
                 raise Refusal(
                     401,
                     "This endpoint asks for a key or a token: send the header 'Authorization: "
@@ -140,7 +140,7 @@ class Router:
             answer.force_close()  # whatever is left of its body
             return answer
 
-    def _choose(self, asked: str | None) -> tuple[str, Target]:
+    def _choose(self, asked: str | None) -> tuple[str, Backend]:
         targets = self.routes.targets
         if asked is not None:
             if asked not in targets:
@@ -154,7 +154,7 @@ class Router:
         return name, targets[name]
 
     async def _pass_on(
-        self, request: web.BaseRequest, name: str, target: Target
+        self, request: web.BaseRequest, name: str, target: Backend
     ) -> web.StreamResponse:
         if target.problem is not None:
             raise Refusal(self.routes.closed, target.problem)
@@ -192,7 +192,7 @@ class Router:
         target = self.routes.targets.get(name)
         return (target and target.problem) or f"{name} was deleted."
 
-    async def _send(self, request: web.BaseRequest, target: Target, body: Any) -> Any:
+    async def _send(self, request: web.BaseRequest, target: Backend, body: Any) -> Any:
         return await self._session(target.socket).request(
             request.method,
             URL(f"http://deployment{request.raw_path}", encoded=True),
@@ -229,7 +229,7 @@ class Router:
         return queues
 
     async def _send_copy(
-        self, request: web.BaseRequest, target: Target, queue: asyncio.Queue[bytes]
+        self, request: web.BaseRequest, target: Backend, queue: asyncio.Queue[bytes]
     ) -> None:
         async def body() -> AsyncIterator[bytes]:
             while chunk := await asyncio.wait_for(queue.get(), SILENCE_LIMIT):
@@ -286,7 +286,7 @@ def passed_on(headers: Any) -> Any:
 
 
 async def serve(listener: socket.socket) -> None:
-    """Route until standard input ends; or, after SIGTERM, until what was begun is answered."""
+    """Ingress until standard input ends; or, after SIGTERM, until what was begun is answered."""
     loop, router, ended = asyncio.get_running_loop(), Router(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     lines = asyncio.StreamReader(limit=LONGEST_LINE)
@@ -299,8 +299,8 @@ async def serve(listener: socket.socket) -> None:
 
     async def listen() -> None:
         while line := await lines.readline():
-            routes = Routes.parse(line)
-            router.follow(routes)
+            routes = RoutingTable.parse(line)
+            router.apply(routes)
             if not runner.sites:
                 await web.SockSite(runner, listener, backlog=1024).start()
             print(routes.number, flush=True)

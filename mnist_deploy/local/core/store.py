@@ -76,7 +76,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.holders: list[Callable[[], Iterable[str]]] = []
+        self.gc_roots: list[Callable[[], Iterable[str]]] = []
         self._blobs = Blobs(folder)
         self._lock = threading.RLock()
         self._touched: dict[str, float] = {}  # by upload, on a clock that stops in standby
@@ -379,7 +379,7 @@ class Store:
         """The paths and prefixes that something refers to."""
         prefixes = [prefix for model in self.all(Model) for prefix in model.artifacts]
         prefixes += [prefix for code in self.all(Code) for prefix in code.artifacts]
-        prefixes += [prefix for holder in self.holders for prefix in holder()]
+        prefixes += [prefix for lock_owner in self.gc_roots for prefix in lock_owner()]
         return {prefix.rstrip("/") for prefix in prefixes}
 
 

@@ -19,7 +19,7 @@ from ..core.endpoints import Endpoints
 from ..core.faults import Invalid
 from ..core.store import Store
 from ..listener import Listener, QuietHandler
-from .admission import Codes, Tokens
+from .authentication import Codes, Tokens
 from .page import HANDED_TYPES, create_app
 
 portal_api = Blueprint("portal", __name__)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..core.container import BUCKETS
-from ..core.deployments import Deployment, Recipe
+from ..core.deployments import ContainerSpec, Deployment
 from ..core.endpoints import Endpoint, Endpoints
 from ..core.records import Environment, Model
 from ..core.store import Store
@@ -33,7 +33,7 @@ def describe_workspace(store: Store, endpoints: Endpoints) -> Shown:
 def describe_endpoint(endpoint: Endpoint) -> Shown:
     spec = endpoint.spec
     return {
-        "family": endpoint.family,
+        "kind": endpoint.kind,
         "name": endpoint.name,
         "state": endpoint.state,
         "uri": f"{endpoint.url}/score",
@@ -57,13 +57,13 @@ def describe_deployment(name: str, deployment: Deployment, endpoint: Endpoint) -
         "name": name,
         "state": deployment.state,
         "error": str(deployment.error or deployment.problem or ""),
-        "notes": spec.recipe.all_notes,
+        "notes": spec.container_spec.all_warnings,
         "traffic": endpoint.spec.traffic.get(name, 0),
         "mirror": endpoint.spec.mirror.get(name, 0),
-        "models": [model.id for model in spec.recipe.models],
+        "models": [model.id for model in spec.container_spec.models],
         "replicas": spec.replicas,
-        "cpu": spec.recipe.cpu_cores,
-        "memory": spec.recipe.memory_gb,
+        "cpu": spec.container_spec.cpu_cores,
+        "memory": spec.container_spec.memory_gb,
         "created": deployment.created,
         "updated": deployment.updated,
         "usage": summary_of(deployment.requests, BUCKETS),
@@ -82,7 +82,9 @@ def describe_model(model: Model, store: Store, deployed: Iterable[Endpoint]) -> 
         "archived": model.archived,
         "size": sum(sizes),
         "files": len(sizes),
-        "used_by": users(deployed, lambda recipe: model.id in [m.id for m in recipe.models]),
+        "used_by": users(
+            deployed, lambda container_spec: model.id in [m.id for m in container_spec.models]
+        ),
     }
 
 
@@ -97,13 +99,15 @@ def describe_environment(environment: Environment, deployed: Iterable[Endpoint])
         "archived": environment.archived,
         "image": environment.image,
         "conda": definition(environment),
-        "used_by": users(deployed, lambda recipe: recipe.environment == environment.id),
+        "used_by": users(
+            deployed, lambda container_spec: container_spec.environment == environment.id
+        ),
     }
 
 
-def users(deployed: Iterable[Endpoint], is_used: Callable[[Recipe], bool]) -> list[Shown]:
+def users(deployed: Iterable[Endpoint], is_used: Callable[[ContainerSpec], bool]) -> list[Shown]:
     return [
-        {"family": endpoint.family, "name": endpoint.name}
+        {"kind": endpoint.kind, "name": endpoint.name}
         for endpoint in deployed
-        if any(is_used(each.spec.recipe) for each in list(endpoint.deployments.values()))
+        if any(is_used(each.spec.container_spec) for each in list(endpoint.deployments.values()))
     ]

@@ -15,7 +15,7 @@ from ..core.endpoints import Endpoint
 from ..core.faults import Fault, NotFound
 from .downloads import find, pack
 from .listing import describe_workspace
-from .relay import read_sample, score
+from .proxy import read_sample, score
 
 STATIC = Path(__file__).parent / "static"
 BODY_LIMIT = 16 << 20  # bytes of a request
@@ -36,7 +36,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
+    "Cache-ControlChannel": "no-store",
 }
 
 page = Blueprint("page", __name__)
@@ -142,12 +142,12 @@ def show_workspace() -> Response:
 
 
 class Service(Struct):
-    family: str
+    kind: str
     name: str
     deployment: str = ""
 
     def endpoint(self) -> Endpoint:
-        return shared("endpoints").get(self.family, self.name)
+        return shared("endpoints").get(self.kind, self.name)
 
 
 @page.get("/api/log")

@@ -8,11 +8,11 @@ from typing import Protocol
 
 import httptools
 
-from .answer import DEPLOYMENT, Request
-from .control import Access
+from .control_channel import AccessPolicy
+from .response import DEPLOYMENT, Request
 
 HEAD_LIMIT = 64 << 10  # bytes
-BODY_LIMIT = 256 << 20  # bytes, where memory_gb admits that
+BODY_LIMIT = 256 << 20  # bytes, where memory_gb is_authorized that
 DROPPED_LIMIT = 1 << 30  # bytes of a body that is refused: a client listens when all is sent
 SMALL = 64 << 10  # bytes of a body that find room whatever others send
 
@@ -52,7 +52,7 @@ class Host(Protocol):
     is_draining: bool
 
     @property
-    def access(self) -> Access: ...
+    def access(self) -> AccessPolicy: ...
     @property
     def unsent(self) -> int: ...
     @property
@@ -89,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         self._upgrade: Request | None = None
         self.waiting: deque[Request] = deque()  # read or refused, and not yet answered
         self.is_congested = False  # the client does not read its answers
-        self._is_deaf = False  # nothing that still comes is looked at
+        self._is_discarding_input = False  # nothing that still comes is looked at
         self._has_ended = False  # the client sends nothing more
         self._is_leaving = False  # the last answer was sent
         self.seconds = 0  # that count against the client
@@ -112,7 +112,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._host.buffer
 
     def buffer_updated(self, size: int) -> None:
-        if not self._is_deaf:
+        if not self._is_discarding_input:
             self._feed(self._host.buffer[:size])
             self._pace()
             self._host.serve()
@@ -130,7 +130,7 @@ class Connection(asyncio.BufferedProtocol):
         for request in (*self.waiting, *filter(None, [self._reading])):
             self._host.release(request)
         self.waiting.clear()
-        self._is_deaf = True
+        self._is_discarding_input = True
         self._host.lost(self)
 
     def pause_writing(self) -> None:
@@ -160,13 +160,13 @@ class Connection(asyncio.BufferedProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(bytes(data[upgrade.args[0] :]))
         except httptools.HttpParserError as error:
-            if not self._is_deaf:
+            if not self._is_discarding_input:
                 self._refuse_the_rest(400, f"{NOT_READ}: {error}")
         if request and not request.has_head and request.head_size > HEAD_LIMIT:
             self._refuse_the_rest(431, HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
-        if not self._is_deaf:
+        if not self._is_discarding_input:
             self._reading, self.seconds = Request(), 0
 
     def on_url(self, part: bytes) -> None:
@@ -179,7 +179,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         request, self.seconds = self._reading, 0
-        if request is None or self._is_deaf:
+        if request is None or self._is_discarding_input:
             return
         request.has_head = True
         request.method = self._parser.get_method().decode()
@@ -188,7 +188,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._parser.should_upgrade() and request.method != "CONNECT":
             self._upgrade = request
             return
-        self._admit(request)
+        self._check_head(request)
 
     def on_body(self, data: bytes) -> None:
         request = self._reading
@@ -211,10 +211,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         request = self._reading
-        if request is None or self._upgrade or self._is_deaf:
+        if request is None or self._upgrade or self._is_discarding_input:
             return
         self._reading, self.seconds = None, 0
-        self._is_deaf = not request.keeps_alive
+        self._is_discarding_input = not request.keeps_alive
         if request.refusal:
             return  # that was answered, or waits for its turn
         if self._host.is_full and request.path != "/":
@@ -225,7 +225,7 @@ class Connection(asyncio.BufferedProtocol):
 
     # What becomes of a request
 
-    def _admit(self, request: Request) -> None:
+    def _check_head(self, request: Request) -> None:
         """Look at the head: is the body worth reading?"""
         if request.head_size > HEAD_LIMIT:
             return self._refuse_the_rest(431, HEAD_TOO_LARGE)
@@ -238,7 +238,9 @@ class Connection(asyncio.BufferedProtocol):
         request.path = (url.path or b"/").decode("latin-1")
         request.query = (url.query or b"").decode("latin-1")
         is_open = self.is_inner or request.path == "/"
-        if not is_open and not self._host.access.admits(request.headers.get("authorization", "")):
+        if not is_open and not self._host.access.is_authorized(
+            request.headers.get("authorization", "")
+        ):
             return self._refuse(request, 401, KEY_WANTED)
         here, asked = self._host.access.deployment, request.headers.get(DEPLOYMENT)
         if not self.is_inner and here and asked not in (None, here):
@@ -273,7 +275,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _refuse_the_rest(self, status: int, message: str) -> None:
         """Answer what is being read by a refusal, and look at nothing that follows it."""
-        self._is_deaf = True
+        self._is_discarding_input = True
         request, self._reading = self._reading or Request(), None
         request.keeps_alive = False
         if request.refusal is None:
@@ -329,7 +331,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _leave(self) -> None:
         """Close, but not before a client that is still sending could read the last answer."""
-        self._is_deaf = self._is_leaving = True
+        self._is_discarding_input = self._is_leaving = True
         self.seconds = 0
         if self._has_ended:
             self.transport.close()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import aliases, no_pandas
-from .control import Control
+from .control_channel import ControlChannel
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Options:
 
 
 def run(options: Options) -> None:
-    control = Control(options.report, options.mark)
+    control = ControlChannel(options.report, options.mark)
     # As on Azure, the folder of scripts comes last: Microsoft's server appends it.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path.cwd()]
     os.chdir(os.environ["AML_APP_ROOT"])

@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 from azureml_inference_server_http.server.config import config
 from azureml_inference_server_http.server.entry import app
 
-from .answer import Request, answer, refuse
 from .connection import BODY_LIMIT, Connection
-from .control import Access, Control
+from .control_channel import AccessPolicy, ControlChannel
+from .response import Request, answer, refuse
 
 RUN_LIMIT = 300  # seconds: how long Microsoft's server leaves a worker alone
 STUCK = 5  # seconds beyond the scoring time-out, in which Python code would have been stopped
@@ -41,7 +41,7 @@ class Server:
 
     Parameters
     ----------
-    control : Control
+    control : ControlChannel
     public, inner : socket
         What to listen on; the public one as long as `control` says so.
     buckets : list of float
@@ -52,7 +52,7 @@ class Server:
 
     def __init__(
         self,
-        control: Control,
+        control: ControlChannel,
         public: socket.socket,
         inner: socket.socket | None = None,
         *,
@@ -82,7 +82,7 @@ class Server:
         config.scoring_timeout = min(config.scoring_timeout, RUN_LIMIT * 1000)
 
     @property
-    def access(self) -> Access:
+    def access(self) -> AccessPolicy:
         return self._control.access
 
     @property
@@ -105,10 +105,10 @@ class Server:
             listener.setblocking(False)
         self._listen()
         self._tick()
-        self._control.tell(ready=True)
+        self._control.send(ready=True)
         self._loop.run_forever()
         faulthandler.cancel_dump_traceback_later()
-        self._counts.tell(self._control)
+        self._counts.send(self._control)
 
     def _soon(self, work: Callable[[], None]) -> None:
         """Do it when the loop has its turn: for a signal's handler, or another thread."""
@@ -213,7 +213,7 @@ class Server:
             connection.tick()
         self._listen()  # perhaps there is room again
         self._end_if_drained()
-        self._counts.tell(self._control)
+        self._counts.send(self._control)
 
     def _drain(self) -> None:
         """Accept who has come, nobody else, and end when nothing is left to be answered."""
@@ -373,7 +373,7 @@ class Counts:
         self._failed += status >= 400
         self._histogram[bisect.bisect_left(self._buckets, seconds)] += 1
 
-    def tell(self, control: Control) -> None:
+    def send(self, control: ControlChannel) -> None:
         if self._requests != self._told:
             self._told = self._requests
-            control.tell(requests=self._requests, failed=self._failed, histogram=self._histogram)
+            control.send(requests=self._requests, failed=self._failed, histogram=self._histogram)

@@ -11,8 +11,8 @@ from ..core.endpoints import Endpoints
 from ..core.store import Store
 from .authentication import authentication_api, check_token
 from .blobs import blob_api
+from .client_registrations import ClientRegistrations, client_registration_api
 from .computes import compute_api
-from .leases import Leases, lease_api
 from .telemetry import telemetry_api
 from .workspace import workspace_api
 
@@ -27,7 +27,9 @@ STATUS = {
 }
 
 
-def create_app(store: Store, endpoints: Endpoints, leases: Leases, token: str, host: str) -> Flask:
+def create_app(
+    store: Store, endpoints: Endpoints, registrations: ClientRegistrations, token: str, host: str
+) -> Flask:
     """Everything that the control plane answers.
 
     Parameters
@@ -41,10 +43,17 @@ def create_app(store: Store, endpoints: Endpoints, leases: Leases, token: str, h
     app.config.update(
         TOKEN=token, HOST=host, PREFERRED_URL_SCHEME="https", PROVIDE_AUTOMATIC_OPTIONS=False
     )
-    app.extensions.update(store=store, endpoints=endpoints, leases=leases)
+    app.extensions.update(store=store, endpoints=endpoints, registrations=registrations)
     endpoints.ingestion = f"http://{host}"
     app.before_request(check_token)
-    for api in (authentication_api, lease_api, workspace_api, blob_api, compute_api, telemetry_api):
+    for api in (
+        authentication_api,
+        client_registration_api,
+        workspace_api,
+        blob_api,
+        compute_api,
+        telemetry_api,
+    ):
         app.register_blueprint(api)
     for rest in (v1, v2, portal):
         rest.register(app)

@@ -14,7 +14,7 @@ from email.utils import formatdate
 from flask import Blueprint, Response, current_app, request, send_file
 
 from ..core.faults import Denied, Fault, Full, Invalid, NotFound, NotSupported
-from ..core.launch import warm_process
+from ..core.launch import fork_server
 from ..core.store import Artifact, Store, upload_of
 from ..tls import derive
 
@@ -92,7 +92,7 @@ def read(path: str) -> Response:
 
 
 def write(path: str) -> Response:
-    warm_process()  # what is uploaded may soon be deployed
+    fork_server()  # what is uploaded may soon be deployed
     kind = request.args.get("comp")
     notes = {
         name[len(NOTE) :].lower(): value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Flask, Response, request
 
 from ..core.faults import NotSupported
-from . import refusal
+from . import errors
 from .artifacts import artifact_api
 from .environments import environment_api
 from .images import Images, image_api
@@ -23,12 +23,12 @@ def register(app: Flask) -> None:
         v1.register_blueprint(api)
     every = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     v1.add_url_rule("/modelmanagement/<path:_>", view_func=not_known, methods=every)
-    refusal.install(v1)
+    errors.install(v1)
     app.register_blueprint(v1)
     images = app.extensions["images"] = Images()
     packages: list[str] = []
     app.extensions["packages"] = packages
-    app.extensions["store"].holders += [images.artifacts, lambda: list(packages)]
+    app.extensions["store"].gc_roots += [images.artifacts, lambda: list(packages)]
 
 
 def not_known(**_: str) -> Response:

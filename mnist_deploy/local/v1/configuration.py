@@ -9,16 +9,19 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field, structs, to_builtins
 
 from ..bodies import Document, Labels, convert, texts
-from ..core.deployments import DeploymentSpec, Recipe
+from ..core.deployments import ContainerSpec, DeploymentSpec
 from ..core.endpoints import EndpointSpec, new_key
 from ..core.faults import Invalid
 from . import no_code
+from .container_specs import find_container_spec
 from .models import Change
-from .recipes import find_recipe
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
 KEY = re.compile("[!-~]+")
-RECIPES = ("environmentImageRequest", "imageId")  # what a service is made of: one of the two
+CONTAINER_SPECS = (
+    "environmentImageRequest",
+    "imageId",
+)  # what a service is made of: one of the two
 
 
 Positive = Annotated[int, Meta(gt=0)]
@@ -120,7 +123,7 @@ def check_name(name: str) -> None:
 def check_key(key: str | None) -> None:
     if key and not KEY.fullmatch(key):
         raise Invalid(
-            "key", "A key consists of letters, digits and other signs of ASCII, without spaces."
+            "key", "A key consists of letters, digits and other fallback of ASCII, without spaces."
         )
 
 
@@ -149,17 +152,18 @@ def resources_of(asked: Service, most_cores: float, most_memory: float) -> Resou
     return resources
 
 
-def build_recipe(asked: Service, notes: tuple[str, ...]) -> Recipe:
-    recipe = find_recipe(asked.image_id, asked.environment_image_request)
+def build_container_spec(asked: Service, notes: tuple[str, ...]) -> ContainerSpec:
+    container_spec = find_container_spec(asked.image_id, asked.environment_image_request)
     resources = asked.container_resource_requirements or Resources()
     timeout = asked.scoring_timeout_ms
     return replace(
-        recipe,
+        container_spec,
         cpu_cores=resources.cpu_limit or resources.cpu or 0,
         memory_gb=resources.memory_limit or resources.memory or 0,
-        variables=recipe.variables | ({"SCORING_TIMEOUT_MS": str(timeout)} if timeout else {}),
+        variables=container_spec.variables
+        | ({"SCORING_TIMEOUT_MS": str(timeout)} if timeout else {}),
         insights=bool(asked.app_insights_enabled),
-        notes=(*notes, *recipe.notes),
+        warnings=(*notes, *container_spec.warnings),
     )
 
 
@@ -168,11 +172,11 @@ def deployment(
 ) -> DeploymentSpec:
     """What is wanted of the containers; with those of `present`, if they can stay."""
     if present is not None and present.other.made_of == asked.made_of:
-        recipe = present.recipe
+        container_spec = present.container_spec
     else:
-        recipe = build_recipe(asked, notes)
+        container_spec = build_container_spec(asked, notes)
     return DeploymentSpec(
-        recipe,
+        container_spec,
         replicas,
         asked.description or "",
         texts(asked.kv_tags),
@@ -233,8 +237,8 @@ def changed(present: Service, changes: list[Change]) -> Service:
                 del place[name]
             case _:
                 raise Invalid("patch", f"{change.op} {change.path} cannot be done.")
-        if name in RECIPES:
-            place |= {other: None for other in RECIPES if other != name}
+        if name in CONTAINER_SPECS:
+            place |= {other: None for other in CONTAINER_SPECS if other != name}
         if name == "numReplicas":
             place["autoScaler"] = {**(place.get("autoScaler") or {}), "autoscaleEnabled": False}
     after = convert(document, Service)

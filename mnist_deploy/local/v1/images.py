@@ -16,8 +16,8 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from msgspec import Meta, Struct
 
 from ..bodies import Document, Labels, body, convert, query, texts
+from ..core.container_folder import uploaded_files
 from ..core.faults import Invalid, NotFound, NotSupported
-from ..core.folder import uploaded_files
 from ..core.records import now
 from .artifacts import store
 from .models import CREATOR, MMS, NAME, Change, answer, apply_patch, details, find_model, has_all
@@ -169,7 +169,7 @@ def read_conda_file(url: str | None) -> dict[str, Any]:
     return content
 
 
-def image_recipe(image: Document) -> Document:
+def image_container_spec(image: Document) -> Document:
     """What the image's container is made of, in the words of the later Environment API."""
     driver = image.get("driverProgram")
     conda = read_conda_file(image["targetRuntime"]["properties"].get("condaEnvFile"))

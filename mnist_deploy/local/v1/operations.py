@@ -11,8 +11,8 @@ from ..bodies import Document, query
 from ..core.endpoints import Endpoints
 from ..core.operations import Operation
 from .artifacts import content_uri
+from .errors import describe
 from .models import MMS
-from .refusal import describe
 
 PACKAGE = "PackageDockerBuildContext"
 HOLD = 10.0  # seconds that the answer about a running operation is held back

@@ -17,9 +17,9 @@ from ..bodies import body
 from ..core.faults import NotSupported
 from ..core.package import context_texts, context_uploads
 from .artifacts import content_uri, store
+from .container_specs import container_spec_of_image
 from .models import MMS
 from .operations import PACKAGE, accepted, endpoints, package_file
-from .recipes import recipe_of_image
 
 package_api = Blueprint("packages", __name__)
 
@@ -37,8 +37,8 @@ def create_package(**_: str) -> Response:
             "packages that are images, which would need a Docker engine: pass "
             "generate_dockerfile=True, save() the package, and let 'docker build' do the rest"
         )
-    recipe = recipe_of_image(asked.image_request)
-    texts, uploads = context_texts(recipe), list(context_uploads(recipe))
+    container_spec = container_spec_of_image(asked.image_request)
+    texts, uploads = context_texts(container_spec), list(context_uploads(container_spec))
     for upload in uploads:
         store().check_uploaded(upload.artifact)
     environment = asked.image_request.get("environment") or {}

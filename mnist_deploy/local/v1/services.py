@@ -14,10 +14,10 @@ from ..core.endpoints import Endpoint, EndpointSpec, new_key
 from ..core.faults import Conflict, Invalid, NotSupported
 from ..core.records import Model
 from . import aci, aks
-from .configuration import RECIPES, Service, changed, check_key
+from .configuration import CONTAINER_SPECS, Service, changed, check_key
+from .errors import describe as describe_fault
 from .models import CREATOR, MMS, Change, answer, details, has_all
 from .operations import accepted, endpoints
-from .refusal import describe as describe_fault
 
 REFRESH_TOKENS_AFTER = 3600  # seconds
 TOKEN_LIFE = 13 * 3600  # seconds
@@ -109,7 +109,7 @@ def is_wanted(service: Endpoint, asked: ServiceQuery) -> bool:
 
 def models_of(service: Endpoint) -> list[Model]:
     deployments = service.spec.deployments.values()
-    return [model for each in deployments for model in each.recipe.models]
+    return [model for each in deployments for model in each.container_spec.models]
 
 
 @service_api.get(f"{MMS}/services/<name>")
@@ -161,9 +161,9 @@ def describe_deployment(service: Endpoint, name: str) -> Document:
         "properties": spec.properties,
         "state": running.state,
         "appInsightsEnabled": bool(spec.other.app_insights_enabled),
-        "models": [details(answer(model)) for model in spec.recipe.models],
+        "models": [details(answer(model)) for model in spec.container_spec.models],
         **({"error": describe_fault(running.error)} if running.error else {}),
-        **{name: asked[name] for name in RECIPES if asked[name]},
+        **{name: asked[name] for name in CONTAINER_SPECS if asked[name]},
     }
 
 

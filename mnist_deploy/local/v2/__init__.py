@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
-from . import refusals
+from . import errors
 from .codes import code_api
 from .datastores import datastore_api
 from .deployments import deployment_api
@@ -21,5 +21,5 @@ def register(app: Flask) -> None:
     for api in (model_api, environment_api, code_api, datastore_api,
                 endpoint_api, deployment_api, operation_api, unsupported_api):  # fmt: skip
         v2.register_blueprint(api)
-    refusals.install(v2)
+    errors.install(v2)
     app.register_blueprint(v2)

@@ -11,11 +11,11 @@ from flask import Blueprint, Response, jsonify
 from msgspec import Meta, Struct, to_builtins
 
 from ..bodies import Document, Labels, body, texts
-from ..core.deployments import Deployment, DeploymentSpec, Recipe, Upload
+from ..core.deployments import ContainerSpec, Deployment, DeploymentSpec, Upload
 from ..core.endpoints import Endpoint, EndpointSpec
 from ..core.faults import Conflict, Invalid, NotFound, NotSupported
 from ..core.records import Code, Environment, Model
-from .endpoints import CHANGE_LIMIT, ENDPOINTS, FAMILY, NAME, NAME_RULE, find_endpoint
+from .endpoints import CHANGE_LIMIT, ENDPOINTS, KIND, NAME, NAME_RULE, find_endpoint
 from .instances import instance_size, quantity
 from .operations import location
 from .resources import IDENTITY, LOCATION, endpoints, page, parse_asset_id, resource, store
@@ -135,7 +135,7 @@ def put_deployment(endpoint: str, deployment: str, **_: str) -> Response:
         wanted = specify(asked, before)
         return dataclasses.replace(spec, deployments=spec.deployments | {deployment: wanted})
 
-    operation = endpoints().change(FAMILY, endpoint, change)
+    operation = endpoints().change(KIND, endpoint, change)
     answer = show_deployment(endpoint, deployment)  # unless it was deleted meanwhile
     answer.status_code = 201
     answer.headers |= location(operation)
@@ -157,14 +157,14 @@ def specify(asked: Asked, before: DeploymentSpec | None) -> DeploymentSpec:
     Raises
     ------
     Fault
-        As `make_recipe`.
+        As `make_container_spec`.
     """
     wanted = asked.properties
-    recipe = make_recipe(wanted)
-    if before is not None and are_alike(before.recipe, recipe):
-        recipe = before.recipe
+    container_spec = make_container_spec(wanted)
+    if before is not None and are_alike(before.container_spec, container_spec):
+        container_spec = before.container_spec
     return DeploymentSpec(
-        recipe,
+        container_spec,
         instance_count(asked),
         wanted.description or "",
         texts(asked.tags or {}),
@@ -181,12 +181,12 @@ def instance_count(asked: Asked) -> int:
     return (asked.sku and asked.sku.capacity) or 1
 
 
-def are_alike(one: Recipe, other: Recipe) -> bool:
-    names = [each.name for each in dataclasses.fields(Recipe)]
+def are_alike(one: ContainerSpec, other: ContainerSpec) -> bool:
+    names = [each.name for each in dataclasses.fields(ContainerSpec)]
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def make_recipe(wanted: Properties) -> Recipe:
+def make_container_spec(wanted: Properties) -> ContainerSpec:
     """What the containers are made of.
 
     Raises
@@ -208,7 +208,7 @@ def make_recipe(wanted: Properties) -> Recipe:
     settings = wanted.request_settings or RequestSettings()
     milliseconds = (settings.request_timeout or REQUEST_TIMEOUT) / timedelta(milliseconds=1)
     cpu_cores, memory_gb = size_of(wanted)
-    return Recipe(
+    return ContainerSpec(
         script=code.scoring_script,
         uploads=tuple(Upload(path) for path in source.artifacts) if source else (),
         models=(model,) if model else (),
@@ -223,7 +223,7 @@ def make_recipe(wanted: Properties) -> Recipe:
         memory_gb=memory_gb,
         insights=bool(wanted.app_insights_enabled),
         max_pending=settings.max_pending,
-        notes=tuple(notes(wanted)),
+        warnings=tuple(notes(wanted)),
     )
 
 
@@ -269,7 +269,7 @@ def delete_deployment(endpoint: str, deployment: str, **_: str) -> Response:
 
     if deployment not in find_endpoint(endpoint).deployments:
         return Response(status=204)
-    endpoints().change(FAMILY, endpoint, change).wait(CHANGE_LIMIT)
+    endpoints().change(KIND, endpoint, change).wait(CHANGE_LIMIT)
     return Response(status=200)
 
 

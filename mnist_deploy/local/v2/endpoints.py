@@ -14,7 +14,7 @@ from ..core.endpoints import Endpoint, EndpointSpec, new_key
 from ..core.faults import Conflict, Invalid, NotSupported
 from .resources import IDENTITY, LOCATION, WORKSPACE, endpoints, page, resource
 
-FAMILY = "endpoint"
+KIND = "endpoint"
 ENDPOINTS = f"{WORKSPACE}/onlineEndpoints"
 NAME = re.compile("[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 NAME_RULE = "3 to 32 letters, digits and '-', a letter first and no '-' last"
@@ -56,12 +56,12 @@ class Regeneration(Struct, rename="camel"):
 
 
 def find_endpoint(name: str) -> Endpoint:
-    return endpoints().get(FAMILY, name)
+    return endpoints().get(KIND, name)
 
 
 @endpoint_api.get(ENDPOINTS)
 def list_endpoints(**_: str) -> Response:
-    return jsonify(page(endpoints().all(FAMILY), describe))
+    return jsonify(page(endpoints().all(KIND), describe))
 
 
 @endpoint_api.get(f"{ENDPOINTS}/<endpoint>")
@@ -75,8 +75,8 @@ def put_endpoint(endpoint: str, **_: str) -> Response:
     asked = body(Asked)
     if not NAME.fullmatch(endpoint):
         raise Invalid("endpoint", f"{endpoint!r} is no name for an endpoint: {NAME_RULE}.")
-    is_new = endpoints().find(FAMILY, endpoint) is None
-    operation = endpoints().put(FAMILY, endpoint, lambda spec: changed(spec, asked))
+    is_new = endpoints().find(KIND, endpoint) is None
+    operation = endpoints().put(KIND, endpoint, lambda spec: changed(spec, asked))
     operation.wait(CHANGE_LIMIT)
     if operation.error is not None:
         raise operation.error
@@ -140,9 +140,9 @@ def check_traffic(spec: EndpointSpec) -> None:
 
 @endpoint_api.delete(f"{ENDPOINTS}/<endpoint>")
 def delete_endpoint(endpoint: str, **_: str) -> Response:
-    if endpoints().find(FAMILY, endpoint) is None:
+    if endpoints().find(KIND, endpoint) is None:
         return Response(status=204)
-    endpoints().delete(FAMILY, endpoint)
+    endpoints().delete(KIND, endpoint)
     return Response(status=200)
 
 
@@ -161,7 +161,7 @@ def regenerate_keys(endpoint: str, **_: str) -> Response:
         check_mode(endpoint, spec, "key")
         return spec.with_key(asked.key_type, fresh)
 
-    endpoints().change(FAMILY, endpoint, change).wait(CHANGE_LIMIT)
+    endpoints().change(KIND, endpoint, change).wait(CHANGE_LIMIT)
     return Response(status=200)
 
 

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, jsonify, url_for
 
 from ..bodies import Document
 from ..core.operations import Operation
-from . import refusals
+from . import errors
 from .resources import WORKSPACE, endpoints, resource_id, service_url, workspace_names
 
 OPERATIONS = f"{WORKSPACE}/operations"
@@ -42,5 +42,5 @@ def show_operation(operation_id: str, **_: str) -> Response:
     if operation.ended:
         answer["endTime"] = operation.ended
     if operation.error is not None:
-        answer["error"] = refusals.describe(operation.error)
+        answer["error"] = errors.describe(operation.error)
     return jsonify(answer)

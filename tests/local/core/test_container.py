@@ -20,7 +20,7 @@ from weights_service import until
 
 from mnist_deploy.local.core import container as container_module
 from mnist_deploy.local.core import log as log_module
-from mnist_deploy.local.core.container import BUCKETS, Access, Container
+from mnist_deploy.local.core.container import BUCKETS, AccessPolicy, Container
 from mnist_deploy.local.core.process import ScoringProcess
 
 SCRIPT = """
@@ -227,7 +227,9 @@ def run(raw): return os.getpid()
 
 def test_who_is_let_in_can_change_while_it_runs(build):
     container, url = build()
-    container.configure(Access(keys=("one", "two"), tokens={"old": 1.0, "new": time.time() + 99}))
+    container.configure(
+        AccessPolicy(keys=("one", "two"), tokens={"old": 1.0, "new": time.time() + 99})
+    )
     container.start()
 
     def status(authorization: str) -> int:
@@ -241,14 +243,14 @@ def test_who_is_let_in_can_change_while_it_runs(build):
         assert (bad, status(bad)) == (bad, 401)
     assert requests.get(url, timeout=10).status_code == 200  # the health route
     for round_ in range(50):
-        container.configure(Access(keys=(f"key{round_}",)))
+        container.configure(AccessPolicy(keys=(f"key{round_}",)))
         assert status(f"Bearer key{round_}") == 200
         assert status(f"Bearer key{round_ - 1}") == 401
-    container.configure(Access(keys=()))
+    container.configure(AccessPolicy(keys=()))
     assert status("Bearer ") == 401
-    container.configure(Access())
+    container.configure(AccessPolicy())
     assert status("") == 200
-    assert "key49" not in container.log_tail(1000) + repr(Access(keys=("key49",)))
+    assert "key49" not in container.log_tail(1000) + repr(AccessPolicy(keys=("key49",)))
 
 
 def test_it_is_told_who_is_let_in_until_it_has_stopped(build):
@@ -260,17 +262,17 @@ def test_it_is_told_who_is_let_in_until_it_has_stopped(build):
         told = 0
         while not stopping.done():
             began = time.monotonic()
-            pool.submit(container.configure, Access(keys=(f"key{told}",))).result()
+            pool.submit(container.configure, AccessPolicy(keys=(f"key{told}",))).result()
             assert time.monotonic() - began < 2
             told += 1
         stopping.result()
     assert told > 1
-    container.configure(Access())
+    container.configure(AccessPolicy())
 
 
 def test_it_answers_for_one_deployment(build):
     container, url = build()
-    container.configure(Access(deployment="blue"))
+    container.configure(AccessPolicy(deployment="blue"))
     container.start()
 
     def ask(**headers: str) -> tuple[int, str | None]:
@@ -287,7 +289,9 @@ def test_a_router_may_stand_before_it(build, tmp_path):
         inner.bind(str(tmp_path / "inner"))
         inner.listen()
         container, url = build(inner=inner)
-        container.configure(Access(keys=("key",), public=False, model_error=424, max_pending=0))
+        container.configure(
+            AccessPolicy(keys=("key",), public=False, model_error=424, max_pending=0)
+        )
         container.start()
 
         def ask(path: str) -> bytes:
@@ -297,13 +301,13 @@ def test_a_router_may_stand_before_it(build, tmp_path):
                 return client.makefile("rb").read()
 
         assert ask("/score").startswith(b"HTTP/1.1 429 ")
-        container.configure(Access(keys=("key",), public=False, model_error=424))
+        container.configure(AccessPolicy(keys=("key",), public=False, model_error=424))
         refused = ask("/score")  # no key is asked for, and PUT is not allowed
         assert refused.startswith(b"HTTP/1.1 424 ")
         assert b"azureml-model-error-statuscode: 405" in refused
         with pytest.raises(requests.ReadTimeout):
             requests.get(url, timeout=0.5)
-        container.configure(Access())
+        container.configure(AccessPolicy())
         assert requests.get(url, timeout=5).status_code == 200
 
 
@@ -367,7 +371,7 @@ def test_one_that_does_not_end_is_killed_after_the_grace(build):
 
 def test_one_connection_serves_many_requests_refused_ones_between(build):
     container, url = build()
-    container.configure(Access(keys=("key",)))
+    container.configure(AccessPolicy(keys=("key",)))
     container.start()
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
     connection.connect()
@@ -413,7 +417,7 @@ def test_the_log_does_not_grow_for_ever(build, monkeypatch):
 CONTROLLER = """
 import socket, sys
 from pathlib import Path
-from mnist_deploy.local.core.container import BUCKETS, Access, Container
+from mnist_deploy.local.core.container import BUCKETS, AccessPolicy, Container
 container = Container(Path(sys.argv[1]), socket.create_server(("127.0.0.1", 0)), cpu_cores=1,
                       memory_gb=1,
                       environment={"AZUREML_ENTRY_SCRIPT": "score.py", "WORKER_COUNT": "2"})

@@ -11,16 +11,16 @@ import pytest
 from weights_service import until
 
 from mnist_deploy.local.core import deployments
-from mnist_deploy.local.core.container import BUCKETS, Access
-from mnist_deploy.local.core.deployments import Deployment, DeploymentSpec, Recipe
+from mnist_deploy.local.core.container import BUCKETS, AccessPolicy
+from mnist_deploy.local.core.deployments import ContainerSpec, Deployment, DeploymentSpec
 from mnist_deploy.local.core.faults import Failed, NotFound
 
 
 class Container:
     """Starts at once, or when `gate` opens; fails where the script is ``broken``."""
 
-    def __init__(self, recipe: Recipe, gate: threading.Event | None) -> None:
-        self.script, self.gate = recipe.script, gate
+    def __init__(self, container_spec: ContainerSpec, gate: threading.Event | None) -> None:
+        self.script, self.gate = container_spec.script, gate
         self.state = "Transitioning"
         self.stopped = threading.Event()
 
@@ -35,7 +35,7 @@ class Container:
     def stop(self, grace: float = 0) -> None:
         self.stopped.set()
 
-    def configure(self, access: Access) -> None:
+    def configure(self, access: AccessPolicy) -> None:
         self.access = access
 
     @property
@@ -55,12 +55,12 @@ def made(monkeypatch) -> list[Container]:
 
 @pytest.fixture
 def deployment(made):
-    def build(recipe: Recipe) -> Container:
-        if recipe.script == "missing":
+    def build(container_spec: ContainerSpec) -> Container:
+        if container_spec.script == "missing":
             raise NotFound("model", "digits:1")
-        if recipe.script == "full disk":
+        if container_spec.script == "full disk":
             raise OSError("no space left")
-        made.append(Container(recipe, gates.get(recipe.script)))
+        made.append(Container(container_spec, gates.get(container_spec.script)))
         return made[-1]
 
     gates: dict[str, threading.Event] = {}
@@ -73,19 +73,19 @@ def deployment(made):
     assert not Path(built.socket).exists()
 
 
-def follow(deployment: Deployment, recipe: Recipe, replicas: int = 1) -> None:
-    assert deployment.accept(DeploymentSpec(recipe, replicas))
-    deployment.follow(recipe)
+def follow(deployment: Deployment, container_spec: ContainerSpec, replicas: int = 1) -> None:
+    assert deployment.accept(DeploymentSpec(container_spec, replicas))
+    deployment.reconcile(container_spec)
 
 
-def in_background(deployment: Deployment, recipe: Recipe) -> list[str]:
+def in_background(deployment: Deployment, container_spec: ContainerSpec) -> list[str]:
     """Follow in a thread; what became of it, once it has ended."""
     outcome: list[str] = []
-    assert deployment.accept(DeploymentSpec(recipe))
+    assert deployment.accept(DeploymentSpec(container_spec))
 
     def work() -> None:
         try:
-            deployment.follow(recipe)
+            deployment.reconcile(container_spec)
             outcome.append("Succeeded")
         except Failed as failed:
             outcome.append(failed.kind)
@@ -99,48 +99,48 @@ def running(made: list[Container]) -> list[str]:
 
 
 def test_new_containers_take_the_place_of_old_ones(deployment, made):
-    follow(deployment, Recipe("one", ()), replicas=2)
+    follow(deployment, ContainerSpec("one", ()), replicas=2)
     assert (deployment.state, running(made)) == ("Healthy", ["one", "one"])
-    follow(deployment, Recipe("two", ()))
+    follow(deployment, ContainerSpec("two", ()))
     assert (deployment.state, running(made)) == ("Healthy", ["two"])
     assert (deployment.requests["requests"], deployment.requests["failed"]) == (6, 3)
 
 
 def test_the_old_ones_serve_until_the_new_ones_can(deployment, made):
-    deployment.let_in(Access(("key",)))
-    follow(deployment, Recipe("one", ()))
-    assert made[0].access == Access(("key",))
+    deployment.apply_access_policy(AccessPolicy(("key",)))
+    follow(deployment, ContainerSpec("one", ()))
+    assert made[0].access == AccessPolicy(("key",))
     deployment.gates["slow"] = threading.Event()
-    outcome = in_background(deployment, Recipe("slow", (), max_pending=2))
+    outcome = in_background(deployment, ContainerSpec("slow", (), max_pending=2))
     until(lambda: len(made) == 2)
-    deployment.let_in(Access(("other",)))
+    deployment.apply_access_policy(AccessPolicy(("other",)))
     assert (running(made), deployment.state) == (["one"], "Transitioning")
     assert (made[0].access.keys, made[1].access.public) == (("other",), False)
     deployment.gates["slow"].set()
     until(lambda: outcome)
     assert (outcome, running(made)) == (["Succeeded"], ["slow"])
-    assert made[1].access == Access(("other",), max_pending=2)
+    assert made[1].access == AccessPolicy(("other",), max_pending=2)
 
 
 def test_replicas_come_and_go_and_are_told_apart_in_the_log(deployment, made):
-    recipe = Recipe("one", ())
-    follow(deployment, recipe)
+    container_spec = ContainerSpec("one", ())
+    follow(deployment, container_spec)
     first = made[0]
-    follow(deployment, recipe, replicas=3)
+    follow(deployment, container_spec, replicas=3)
     assert deployment.containers == made == [first, *made[1:]]
     log = deployment.log_tail(100).splitlines()
     assert log[::2] == [f"--- replica {number} of 3, Healthy ---" for number in (1, 2, 3)]
-    follow(deployment, recipe, replicas=1)
+    follow(deployment, container_spec, replicas=1)
     assert deployment.containers == [first]
     assert running(made) == ["one"]
     assert deployment.log_tail(100) == "log of one"
 
 
 def test_what_changes_no_container_needs_no_following(deployment):
-    recipe = Recipe("one", ())
-    follow(deployment, recipe)
-    assert not deployment.accept(DeploymentSpec(recipe, tags={"a": "b"}))
-    assert deployment.accept(DeploymentSpec(Recipe("one", ())))
+    container_spec = ContainerSpec("one", ())
+    follow(deployment, container_spec)
+    assert not deployment.accept(DeploymentSpec(container_spec, tags={"a": "b"}))
+    assert deployment.accept(DeploymentSpec(ContainerSpec("one", ())))
 
 
 @pytest.mark.parametrize(
@@ -148,35 +148,37 @@ def test_what_changes_no_container_needs_no_following(deployment):
     [("broken", "svc did not start: init"), ("missing", "digits:1"), ("full disk", "no space")],
 )
 def test_one_that_cannot_start_has_failed_and_says_why(deployment, made, script, told):
-    follow(deployment, Recipe("one", ()))
+    follow(deployment, ContainerSpec("one", ()))
     with pytest.raises((Failed, NotFound), match=told):
-        follow(deployment, Recipe(script, ()), replicas=2)
+        follow(deployment, ContainerSpec(script, ()), replicas=2)
     assert (deployment.state, running(made)) == ("Failed", [])
     assert told in str(deployment.error)
-    follow(deployment, Recipe("two", ()))
+    follow(deployment, ContainerSpec("two", ()))
     assert (deployment.state, deployment.error) == ("Healthy", None)
 
 
 def test_replicas_that_cannot_start_leave_the_others_alone(deployment, made):
-    recipe = Recipe("one", ())
-    follow(deployment, recipe)
-    made[0].script, recipe_script = "one", recipe.script
-    object.__setattr__(recipe, "script", "broken")  # as a script that needs what is gone by now
+    container_spec = ContainerSpec("one", ())
+    follow(deployment, container_spec)
+    made[0].script, container_spec_script = "one", container_spec.script
+    object.__setattr__(
+        container_spec, "script", "broken"
+    )  # as a script that needs what is gone by now
     with pytest.raises(Failed):
-        follow(deployment, recipe, replicas=3)
-    object.__setattr__(recipe, "script", recipe_script)
+        follow(deployment, container_spec, replicas=3)
+    object.__setattr__(container_spec, "script", container_spec_script)
     assert (deployment.state, running(made)) == ("Healthy", ["one"])
 
 
-def test_a_later_recipe_ends_what_an_earlier_one_has_begun(deployment, made):
+def test_a_later_container_spec_ends_what_an_earlier_one_has_begun(deployment, made):
     for script in ("slow", "slower"):
         deployment.gates[script] = threading.Event()
-    first = in_background(deployment, Recipe("slow", ()))
+    first = in_background(deployment, ContainerSpec("slow", ()))
     until(lambda: made)
-    second = in_background(deployment, Recipe("slower", ()))
+    second = in_background(deployment, ContainerSpec("slower", ()))
     until(lambda: first)
     assert (first, second, deployment.state) == (["superseded"], [], "Transitioning")
-    third = in_background(deployment, Recipe("one", ()))
+    third = in_background(deployment, ContainerSpec("one", ()))
     until(lambda: second and third)
     assert (second, third, running(made)) == (["superseded"], ["Succeeded"], ["one"])
     assert (deployment.state, deployment.error) == ("Healthy", None)
@@ -184,11 +186,11 @@ def test_a_later_recipe_ends_what_an_earlier_one_has_begun(deployment, made):
 
 def test_what_starts_while_it_is_deleted_gives_up_and_nothing_stays(deployment, made):
     deployment.gates["slow"] = threading.Event()
-    outcome = in_background(deployment, Recipe("slow", ()))
+    outcome = in_background(deployment, ContainerSpec("slow", ()))
     until(lambda: made)
     deployment.end()
     until(lambda: outcome)
     assert outcome == ["superseded"]
     with pytest.raises(Failed, match="deleted"):
-        follow(deployment, Recipe("one", ()))
+        follow(deployment, ContainerSpec("one", ()))
     assert running(made) == []

@@ -13,7 +13,7 @@ import pytest
 import requests
 from weights_service import until
 
-from mnist_deploy.local.core.deployments import DeploymentSpec, Recipe, Upload
+from mnist_deploy.local.core.deployments import ContainerSpec, DeploymentSpec, Upload
 from mnist_deploy.local.core.endpoints import Endpoint, Endpoints, EndpointSpec
 from mnist_deploy.local.core.faults import Conflict, Fault, NotFound
 from mnist_deploy.local.core.records import Model
@@ -39,16 +39,18 @@ def endpoints(tmp_path):
     assert not list(tmp_path.glob("containers/*"))
 
 
-def recipe(endpoints, answer: object, init: str = "pass", run: str = "", **more) -> Recipe:
+def container_spec(
+    endpoints, answer: object, init: str = "pass", run: str = "", **more
+) -> ContainerSpec:
     store, path = endpoints.tests_store, f"o/c{id(answer)}-{answer}/score.py"
     run = run or f"return {answer!r}"
     script = f"import os, time\ndef init(): {init}\ndef run(raw): {run}\n"
     store.write(path, [script.encode()])
-    return Recipe("score.py", (Upload(path, "score.py"),), **more)
+    return ContainerSpec("score.py", (Upload(path, "score.py"),), **more)
 
 
 def deploy(endpoints: Endpoints, name: str, answer: object, init="pass", overwrite=False, **more):
-    wanted = DeploymentSpec(recipe(endpoints, answer, init, **more))
+    wanted = DeploymentSpec(container_spec(endpoints, answer, init, **more))
 
     def create(present: EndpointSpec | None) -> EndpointSpec:
         if present and not overwrite:
@@ -130,9 +132,9 @@ def test_what_is_another_way_here_is_told_once(endpoints):
         assert ended(operation) == "Succeeded"
         return [line for _, line in operation.log]
 
-    assert told(notes=("no network",)) == ["no network"]
-    assert told(notes=("no network",)) == []
-    assert told(notes=("no network", "no disk")) == ["no disk"]
+    assert told(warnings=("no network",)) == ["no network"]
+    assert told(warnings=("no network",)) == []
+    assert told(warnings=("no network", "no disk")) == ["no disk"]
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")  # which closes it
@@ -152,8 +154,8 @@ def test_an_operation_ends_whatever_goes_wrong(endpoints, monkeypatch):
     def fail(listener: object) -> None:
         raise OSError("no process is left")
 
-    monkeypatch.setattr("mnist_deploy.local.core.route.RouterProcess", fail)
-    made = {name: DeploymentSpec(recipe(endpoints, name)) for name in ("blue", "green")}
+    monkeypatch.setattr("mnist_deploy.local.core.ingress.RouterProcess", fail)
+    made = {name: DeploymentSpec(container_spec(endpoints, name)) for name in ("blue", "green")}
     spec = EndpointSpec(deployments=made, traffic={"blue": 50, "green": 50})
     operation = endpoints.put("endpoint", "a", lambda present: spec)
     assert ended(operation, 20) == "Failed"
@@ -248,7 +250,7 @@ def more(answers: Counter, count: int = 50) -> None:
 
 @pytest.mark.processes
 def test_replicas_come_and_go_under_load_and_no_request_is_lost(endpoints):
-    wanted = DeploymentSpec(recipe(endpoints, 1, run="return os.getpid()"))
+    wanted = DeploymentSpec(container_spec(endpoints, 1, run="return os.getpid()"))
     scale = {n: dataclasses.replace(wanted, replicas=n) for n in (1, 2, 3)}
     created = EndpointSpec({"a": wanted}, {"a": 100})
     assert ended(endpoints.put("service", "a", lambda present: created)) == "Succeeded"
@@ -269,7 +271,7 @@ def test_replicas_come_and_go_under_load_and_no_request_is_lost(endpoints):
 
 @pytest.mark.processes
 def test_a_replica_that_is_killed_loses_what_is_in_flight_and_nothing_else(endpoints):
-    wanted = DeploymentSpec(recipe(endpoints, 1, run="return os.getpid()"), 2)
+    wanted = DeploymentSpec(container_spec(endpoints, 1, run="return os.getpid()"), 2)
     created = EndpointSpec({"a": wanted}, {"a": 100})
     assert ended(endpoints.put("service", "a", lambda present: created)) == "Succeeded"
     endpoint = endpoints.get("service", "a")
@@ -282,8 +284,8 @@ def test_a_replica_that_is_killed_loses_what_is_in_flight_and_nothing_else(endpo
 
 @pytest.mark.processes
 def test_traffic_is_split_and_joined_under_load_and_no_request_is_lost(endpoints):
-    blue = DeploymentSpec(recipe(endpoints, "blue"))
-    green = DeploymentSpec(recipe(endpoints, "green"))
+    blue = DeploymentSpec(container_spec(endpoints, "blue"))
+    green = DeploymentSpec(container_spec(endpoints, "green"))
     created = EndpointSpec({"blue": blue}, {"blue": 100}, authentication="none")
     assert ended(endpoints.put("endpoint", "a", lambda present: created)) == "Succeeded"
     endpoint = endpoints.get("endpoint", "a")
@@ -316,7 +318,7 @@ def test_traffic_is_split_and_joined_under_load_and_no_request_is_lost(endpoints
 
 @pytest.mark.processes
 def test_a_connection_that_was_kept_leads_to_the_router_once_the_change_is_done(endpoints):
-    blue, green = (DeploymentSpec(recipe(endpoints, name)) for name in ("blue", "green"))
+    blue, green = (DeploymentSpec(container_spec(endpoints, name)) for name in ("blue", "green"))
     created = EndpointSpec({"blue": blue}, {"blue": 100})
     assert ended(endpoints.put("endpoint", "a", lambda present: created)) == "Succeeded"
     url = f"{endpoints.get('endpoint', 'a').url}/score"
@@ -330,8 +332,8 @@ def test_a_connection_that_was_kept_leads_to_the_router_once_the_change_is_done(
 
 @pytest.mark.processes
 def test_a_router_that_is_killed_comes_back_and_deployments_that_fail_say_why(endpoints):
-    good = DeploymentSpec(recipe(endpoints, "good"))
-    bad = DeploymentSpec(recipe(endpoints, "bad", init="1 / 0"))
+    good = DeploymentSpec(container_spec(endpoints, "good"))
+    bad = DeploymentSpec(container_spec(endpoints, "bad", init="1 / 0"))
     created = EndpointSpec({"good": good, "bad": bad}, {"good": 100})
     assert ended(endpoints.put("endpoint", "a", lambda present: created)) == "Failed"
     endpoint = endpoints.get("endpoint", "a")

@@ -110,7 +110,7 @@ def test_without_the_warm_process_they_go_on(serve, monkeypatch):
     until(lambda: not psutil.pid_exists(first["pid"]))
     second = ask()
     assert second["parent"] not in (first["parent"], os.getpid())  # there is another
-    monkeypatch.setattr(launch, "warm_process", lambda: None)
+    monkeypatch.setattr(launch, "fork_server", lambda: None)
     os.kill(second["pid"], 9)
     assert ask()["parent"] == os.getpid()
     until(lambda: container.state == "Healthy")

@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from mnist_deploy.local.core.deployments import Recipe, Upload
+from mnist_deploy.local.core.deployments import ContainerSpec, Upload
 from mnist_deploy.local.core.faults import Invalid, NotSupported
 from mnist_deploy.local.core.package import (
     context_texts,
@@ -20,16 +20,16 @@ FOLDER = Model("forest", 2, ("LocalUpload/a/forest",), created="")
 FILE = Model("digits", 1, ("LocalUpload/b/digits.pkl",), created="")
 
 
-def recipe(**more) -> Recipe:
+def container_spec(**more) -> ContainerSpec:
     conda = {"dependencies": ["python=3.9", {"pip": ["azureml-defaults"]}]}
-    return Recipe(**{"script": "score.py", "uploads": (), "conda": conda, **more})
+    return ContainerSpec(**{"script": "score.py", "uploads": (), "conda": conda, **more})
 
 
 def dockerfile(**more) -> str:
-    return context_texts(recipe(**more))["Dockerfile"]
+    return context_texts(container_spec(**more))["Dockerfile"]
 
 
-def test_the_dockerfile_of_a_recipe():
+def test_the_dockerfile_of_a_container_spec():
     text = dockerfile(models=(FILE,), variables={"GREETING": 'a "b" $c \\'})
     assert "FROM python:3.9-slim\n" in text
     assert r'GREETING="a \"b\" \$c \\"' in text
@@ -62,7 +62,7 @@ def test_where_uploads_and_models_go():
         Upload("d/s.tar", "s.tar", True),
         Upload("d/driver.py", "driver.py"),
     )
-    asked = recipe(
+    asked = container_spec(
         script="driver.py",
         uploads=uploads,
         variables={"AZUREML_ENTRY_SCRIPT": "score.py"},

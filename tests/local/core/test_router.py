@@ -77,7 +77,7 @@ class Router:
         self.listener = listener
         self.number = 0
 
-    def tell(self, **routes) -> None:
+    def send(self, **routes) -> None:
         self.number += 1
         line = json.dumps({"number": self.number, **routes})
         self.process.stdin.write(line.encode() + b"\n")
@@ -107,7 +107,7 @@ def shared():
 @pytest.fixture
 def router(shared, deployments):
     """With blue alone, and nothing that an earlier test has left."""
-    shared.tell(targets=deployments.targets(blue={"share": 100}))
+    shared.send(targets=deployments.targets(blue={"share": 100}))
     deployments.gate.clear()
     for lists in (deployments.seen, deployments.bodies):
         for each in lists.values():
@@ -116,7 +116,7 @@ def router(shared, deployments):
 
 
 def test_shares_are_kept(router, deployments):
-    router.tell(targets=deployments.targets(blue={"share": 70}, green={"share": 30}))
+    router.send(targets=deployments.targets(blue={"share": 70}, green={"share": 30}))
     connection, counts = http.client.HTTPConnection(*router.listener.getsockname()), Counter()
     for _ in range(1000):
         connection.request("POST", "/score", b"{}")
@@ -126,14 +126,14 @@ def test_shares_are_kept(router, deployments):
 
 
 def test_a_deployment_can_be_asked_for_by_name(router, deployments):
-    router.tell(targets=deployments.targets(blue={"share": 100}, green={}))
+    router.send(targets=deployments.targets(blue={"share": 100}, green={}))
     answer = router.ask(azureml_model_deployment="green")
     assert (answer.status_code, answer.json()["name"]) == (207, "green")
     assert answer.headers["azureml-model-deployment"] == "green"
     assert router.ask().json()["name"] == "blue"
     missing = router.ask(azureml_model_deployment="red")
     assert (missing.status_code, "There is: blue, green." in missing.text) == (404, True)
-    router.tell(targets=deployments.targets(green={}))
+    router.send(targets=deployments.targets(green={}))
     assert (router.ask().status_code, "traffic" in router.ask().text) == (404, True)
 
 
@@ -151,7 +151,7 @@ def test_what_is_passed_on(router, deployments):
 
 def test_keys_and_tokens_are_asked_for_before_the_body_is_read(router, deployments):
     later, earlier = time.time() + 100, time.time() - 1
-    router.tell(
+    router.send(
         targets=deployments.targets(blue={"share": 100}),
         keys=["one", "two"],
         tokens={"lasting": later, "ended": earlier},
@@ -188,7 +188,7 @@ def test_where_nobody_answers_it_says_why_and_who_waits_is_told_too(router, depl
         waiting = [pool.submit(router.ask, "/slow") for _ in range(4)]
         until(lambda: len(deployments.seen["blue"]) == 4)
         closed = {"share": 100, "problem": "init() raised"}
-        router.tell(targets=deployments.targets(blue=closed), closed=502)
+        router.send(targets=deployments.targets(blue=closed), closed=502)
         answers = [each.result() for each in waiting] + [router.ask()]
     assert {(each.status_code, each.json()["message"]) for each in answers} == {
         (502, "init() raised")
@@ -198,20 +198,20 @@ def test_where_nobody_answers_it_says_why_and_who_waits_is_told_too(router, depl
 def test_a_deployment_whose_process_dies_meanwhile(router, deployments):
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         router.ask("/cut-off")  # half an answer is not taken for a whole one
-    router.tell(targets={"blue": {"socket": "/no/such/socket", "share": 100}})
+    router.send(targets={"blue": {"socket": "/no/such/socket", "share": 100}})
     assert (router.ask().status_code, "blue did not answer" in router.ask().text) == (502, True)
 
 
 def test_copies_are_sent_and_delay_nothing(router, deployments):
     both = deployments.targets(blue={"share": 100}, green={"mirror": 100})
-    router.tell(targets=both)
+    router.send(targets=both)
     for body in (b"x" * 1_000_000, b"", iter([b"a", b"b"])):
         assert router.ask(body=body).json()["name"] == "blue"
     router.ask(azureml_model_deployment="blue")  # who asks for one by name is not copied
     until(lambda: sorted(deployments.bodies["green"]) == [2, 1_000_000])
     answers = [router.ask("/slow-copy" if n else "/score", b"y") for n in range(3)]
     assert all(each.json()["name"] == "blue" for each in answers)
-    router.tell(targets=both | {"green": {"socket": "/no/such/socket", "mirror": 100}})
+    router.send(targets=both | {"green": {"socket": "/no/such/socket", "mirror": 100}})
     assert router.ask().json()["name"] == "blue"
 
 
@@ -229,7 +229,7 @@ def test_who_sends_nothing_or_little_keeps_nobody_waiting(router):
 
 def test_at_its_end_it_answers_what_was_begun(deployments):
     router = Router()
-    router.tell(targets=deployments.targets(blue={"share": 100}))
+    router.send(targets=deployments.targets(blue={"share": 100}))
     deployments.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         begun = len(deployments.seen["blue"])

@@ -230,7 +230,7 @@ def test_what_nothing_refers_to_goes_but_no_upload_in_progress(store):
     for folder in ("held", "lonely"):
         store.write(f"o/{folder}/f", [b"uploaded, but never registered"])
     store.stage("o/lonely/large", "1", [b"half"])
-    store.holders.append(lambda: ["o/held/f"])
+    store.gc_roots.append(lambda: ["o/held/f"])
     store.sweep(idle=3600)
     assert blobs(store) == 3
     store.sweep(idle=0)

@@ -17,8 +17,8 @@ from generated_requests import ODD_BODIES, ODD_TEXTS
 from weights_service import WORKSPACE, make_inference_config, until
 
 from mnist_deploy import local
-from mnist_deploy.local.portal import admission
-from mnist_deploy.local.portal.admission import Codes
+from mnist_deploy.local.portal import authentication
+from mnist_deploy.local.portal.authentication import Codes
 
 
 class Tab:
@@ -68,7 +68,7 @@ def tab(local_ws, local_home, pad):
     return Tab(local.portal_link(local_home, files=pad))
 
 
-SHARED = "family=service&name=shared"
+SHARED = "kind=service&name=shared"
 WORKSPACE_PATH = "/api/workspace"
 
 
@@ -83,7 +83,7 @@ def test_a_link_works_once_and_for_a_minute(tab, monkeypatch):
     later = time.monotonic() + 61
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert codes.redeem(code) is None
-    assert admission.CODE_LIFETIME == 60
+    assert authentication.CODE_LIFETIME == 60
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_the_page_may_be_linked_to_and_not_framed(tab):
             assert directive in policy
         assert "unsafe" not in policy
         assert headers["X-Content-Type-Options"] == "nosniff"
-        assert not {"Access-Control-Allow-Origin", "Set-Cookie"} & set(headers)
+        assert not {"AccessPolicy-ControlChannel-Allow-Origin", "Set-Cookie"} & set(headers)
 
 
 def test_a_token_opens_nothing_else(tab, endpoint, service, mms):
@@ -143,7 +143,7 @@ def test_a_token_opens_nothing_else(tab, endpoint, service, mms):
         ("POST", f"{mms}/services/shared/listkeys"),
         ("GET", f"{mms}/models/weights:1"),
         ("POST", "/portal"),
-        ("DELETE", "/leases"),
+        ("DELETE", "/clients"),
     ):
         assert tab.send(method, path).status == 404
         assert requests.request(method, endpoint.url + path, **known).status_code == 401
@@ -176,12 +176,12 @@ def test_a_link_that_cannot_be_made(local_home, tmp_path):
 
 
 def test_odd_requests_are_answered(tab):
-    posted = ("/api/token", "/api/download", "/api/score?family=a&name=b")
+    posted = ("/api/token", "/api/download", "/api/score?kind=a&name=b")
     for path, body in itertools.product(posted, ODD_BODIES):
         assert 400 <= tab.send("POST", path, body=body).status < 500
     asked = ("/api/log", "/api/sample", "/api/score")
     for path, odd in itertools.product(asked, map(quote, ODD_TEXTS)):
-        for query in (f"family={odd}&name={odd}", f"{SHARED}&deployment={odd}", odd):
+        for query in (f"kind={odd}&name={odd}", f"{SHARED}&deployment={odd}", odd):
             assert tab.send("GET", f"{path}?{query}").status in (200, 400, 404, 405)
     for odd in map(quote, ODD_TEXTS):
         for path in ("/download/", "/handed/", "/"):
@@ -207,7 +207,7 @@ def test_what_is_deployed_and_registered(tab, service, registered):
     assert shown["modules"] == ["/handed/pad.js"]
     [model] = [each for each in shown["models"] if each["name"] == registered.name]
     assert (model["version"], model["size"], model["files"]) == ("1", 8, 1)
-    assert {"family": "service", "name": "shared"} in model["used_by"]
+    assert {"kind": "service", "name": "shared"} in model["used_by"]
 
 
 def test_a_service_is_scored_without_its_key_and_its_requests_are_counted(tab, service):
@@ -222,7 +222,7 @@ def test_a_service_is_scored_without_its_key_and_its_requests_are_counted(tab, s
     after = counts()
     assert after["failed"] > before["failed"]
     assert 0 < after["p50"] <= after["p95"] < 10
-    assert tab.send("POST", "/api/score?family=service&name=nowhere", body=b"").status == 404
+    assert tab.send("POST", "/api/score?kind=service&name=nowhere", body=b"").status == 404
     assert tab.send("POST", "/api/score", body=b"").status == 400
     assert tab.send("GET", f"/api/sample?{SHARED}").json["sample"] is None
 
@@ -308,7 +308,7 @@ def test_the_sample_of_a_script_s_swagger(tab, local_ws, registered, tmp_path):
         AciWebservice.deploy_configuration(1, 1),
     )
     service.wait_for_deployment()
-    sampled = "family=service&name=sampled"
+    sampled = "kind=service&name=sampled"
     sample = tab.send("GET", f"/api/sample?{sampled}").json["sample"]
     assert json.loads(sample) == {"data": [{"length": 5.1, "width": 3.5}]}
     answer = tab.send("POST", f"/api/score?{sampled}", body=sample.encode()).json

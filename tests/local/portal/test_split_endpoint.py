@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mnist_deploy.local.core.deployments import DeploymentSpec, Recipe, Upload
+from mnist_deploy.local.core.deployments import ContainerSpec, DeploymentSpec, Upload
 from mnist_deploy.local.core.endpoints import Endpoints, EndpointSpec
 from mnist_deploy.local.core.records import Environment, now
 from mnist_deploy.local.core.store import Store
-from mnist_deploy.local.portal.admission import Codes, Tokens
+from mnist_deploy.local.portal.authentication import Codes, Tokens
 from mnist_deploy.local.portal.page import create_app
 
 pytestmark = pytest.mark.processes
@@ -26,8 +26,10 @@ def endpoints(tmp_path):
         store.write(
             path := f"o/c/{name}.py", [f"def init(): 0\ndef run(_): return {answer}".encode()]
         )
-        recipe = Recipe("score.py", (Upload(path, "score.py"),), environment=environment)
-        deployments[name] = DeploymentSpec(recipe, replicas=answer)
+        container_spec = ContainerSpec(
+            "score.py", (Upload(path, "score.py"),), environment=environment
+        )
+        deployments[name] = DeploymentSpec(container_spec, replicas=answer)
     spec = EndpointSpec(deployments, {"blue": 90, "green": 10}, authentication="token")
     operation = endpoints.put("endpoint", "both", lambda _: spec)
     operation.wait(60)
@@ -62,10 +64,10 @@ def test_shares_users_and_tokens(page):
         for each in both["deployments"]
     ] == [("blue", 90, 1, "Healthy"), ("green", 10, 2, "Healthy")]
     [environment] = shown["environments"]
-    assert environment["used_by"] == [{"family": "endpoint", "name": "both"}]
+    assert environment["used_by"] == [{"kind": "endpoint", "name": "both"}]
 
     def score(deployment: str) -> dict:
-        asked = {"family": "endpoint", "name": "both", "deployment": deployment}
+        asked = {"kind": "endpoint", "name": "both", "deployment": deployment}
         return page.post("/api/score", base_url=f"http://{HOST}", query_string=asked).json
 
     assert [score(name)["body"] for name in ("blue", "green", "green")] == ["1", "2", "2"]

@@ -9,7 +9,7 @@ import pytest
 
 from mnist_deploy.local.scoring import connection as room
 from mnist_deploy.local.scoring.connection import Connection
-from mnist_deploy.local.scoring.control import Access
+from mnist_deploy.local.scoring.control_channel import AccessPolicy
 
 HEAD = b"POST /score HTTP/1.1\r\nContent-Length: 20000000\r\n"
 
@@ -44,7 +44,7 @@ class Host:
 
     memory, body_limit, held, unsent = 20_000_000, 20_000_000, 0, 0
     is_full = is_draining = False
-    access = Access(keys=None, tokens={}, public=True, model_error=None, max_pending=None,
+    access = AccessPolicy(keys=None, tokens={}, public=True, model_error=None, max_pending=None,
                     deployment=None)  # fmt: skip
 
     def __init__(self) -> None:

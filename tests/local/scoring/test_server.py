@@ -91,7 +91,7 @@ SAME = {
     "swagger 9": "GET /swagger.json?version=9 HTTP/1.1\r\nHost: a\r\n\r\n",
     "CORS": POST + "Origin: https://page.example\r\nContent-Length: 2\r\n\r\nhi",
     "CORS before a request": "OPTIONS /score HTTP/1.1\r\nHost: a\r\nOrigin: https://page.example\r\n"
-    "Access-Control-Request-Method: POST\r\n\r\n",
+    "AccessPolicy-ControlChannel-Request-Method: POST\r\n\r\n",
     **{f"run: {what}": GET.format(what) for what in
        ("fail", "sleep", "loop", "stream", "known", "empty", "bytes", "204", "304", "418", "503")},
     "run: stream, HTTP/1.0": "GET /score?do=stream HTTP/1.0\r\n\r\n",

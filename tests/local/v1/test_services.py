@@ -18,7 +18,7 @@ from azureml.exceptions import WebserviceException
 from weights_service import SCRIPT, make_inference_config
 
 from mnist_deploy.local.v1.environments import Definition
-from mnist_deploy.local.v1.notes import notes_on_environment
+from mnist_deploy.local.v1.option_warnings import environment_warnings
 
 ROWS = json.dumps({"data": [[1, 2, 3], [0, 0, 1]]})
 SUMS = [321.0, 100.0]
@@ -223,7 +223,7 @@ def run(raw): return [os.environ["OMP_NUM_THREADS"], os.getppid()]
     two = deploy("two-cores", script, config=AciWebservice.deploy_configuration(1.5, 1))
     assert (threads, two.run("{}")[0]) == ("1", "2")
     if sys.platform == "linux":  # nothing in its variables keeps it from being a fork
-        assert "mnist_deploy.local.scoring.warm" in psutil.Process(parent).cmdline()
+        assert "mnist_deploy.local.scoring.fork_server" in psutil.Process(parent).cmdline()
 
 
 def test_keys_of_one_s_own_count_and_so_does_a_regenerated_one_at_once(deploy, call, mms):
@@ -302,7 +302,7 @@ def test_what_a_container_cannot_do_here_is_named(deploy, tmp_path, more):
     ],
 )  # fmt: skip
 def test_notes_on_an_environment(definition, note):
-    notes = list(notes_on_environment(msgspec.convert(definition, Definition)))
+    notes = list(environment_warnings(msgspec.convert(definition, Definition)))
     assert len(notes) == (note is not None)
     assert all(note in each for each in notes)
 

@@ -148,17 +148,17 @@ function table(caption, columns, rows) {
 
 const nothing = (title, ...text) => h("section.card.empty", {}, h("h2", {}, title), h("p", {}, text));
 
-// Where we are: #/services, #/services/FAMILY/NAME/TAB, #/models, #/environments
+// Where we are: #/services, #/services/KIND/NAME/TAB, #/models, #/environments
 
 const TABS = [["", "Overview"], ["try", "Try it"], ["log", "Log"]];
 
 function route() {
-  const [place = "services", family, name, tab = ""] = location.hash
+  const [place = "services", kind, name, tab = ""] = location.hash
     .replace(/^#\/?/, "")
     .split("/")
     .filter((part, i) => part || i > 0)
     .map(decoded);
-  return { place, family, name, tab };
+  return { place, kind, name, tab };
 }
 
 function decoded(part) {
@@ -172,10 +172,10 @@ function decoded(part) {
 const href = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
 
 /** What is in it is looked after elsewhere, as long as it is about this service. */
-const keptFor = ({ family, name }) => ({ "data-kept": true, "data-key": `${family}/${name}` });
+const keptFor = ({ kind, name }) => ({ "data-kept": true, "data-key": `${kind}/${name}` });
 
-const findService = ({ family, name }) =>
-  workspace.services.find((service) => service.family === family && service.name === name);
+const findService = ({ kind, name }) =>
+  workspace.services.find((service) => service.kind === kind && service.name === name);
 
 // Views
 
@@ -202,11 +202,11 @@ function serviceCard(service) {
   const models = [...new Set(service.deployments.flatMap((deployment) => deployment.models))];
   return h(
     "article.card.service",
-    { "data-key": `${service.family}/${service.name}` },
+    { "data-key": `${service.kind}/${service.name}` },
     h("header", {},
-      h("h2", {}, h("a", { href: href("services", service.family, service.name) }, service.name)),
+      h("h2", {}, h("a", { href: href("services", service.kind, service.name) }, service.name)),
       state(service.state)),
-    h("p.quiet", {}, joined([KINDS[service.family], models.join(", ") || "no model"], " · ")),
+    h("p.quiet", {}, joined([KINDS[service.kind], models.join(", ") || "no model"], " · ")),
     address(service),
     traffic(service),
     figures([
@@ -217,9 +217,9 @@ function serviceCard(service) {
         : []),
     ]),
     h("p.actions", {},
-      h("a.button", { href: href("services", service.family, service.name, "try") }, "Try it",
+      h("a.button", { href: href("services", service.kind, service.name, "try") }, "Try it",
         h("span.visually-hidden", {}, `: ${service.name}`)),
-      h("a.button.plain", { href: href("services", service.family, service.name, "log") }, "Log",
+      h("a.button.plain", { href: href("services", service.kind, service.name, "log") }, "Log",
         h("span.visually-hidden", {}, ` of ${service.name}`))),
   );
 }
@@ -256,13 +256,13 @@ function showService(at) {
     ];
   }
   const tabs = TABS.map(([tab, title]) =>
-    h("a", { href: href("services", at.family, at.name, ...(tab ? [tab] : [])),
+    h("a", { href: href("services", at.kind, at.name, ...(tab ? [tab] : [])),
              "aria-current": at.tab === tab ? "page" : null }, title));
   const content = { try: showTry, log: showLog }[at.tab] ?? showOverview;
   return [
     back,
     h("div.title", {}, h("h1", { tabindex: "-1" }, service.name), state(service.state)),
-    h("p.quiet", {}, KINDS[service.family]),
+    h("p.quiet", {}, KINDS[service.kind]),
     h("nav.tabs", { "aria-label": `Parts of ${service.name}` }, tabs),
     service.deployments.map(failure),
     content(service),
@@ -337,12 +337,12 @@ function deploymentChoice(service, byTraffic) {
     h("select#deployment", {}, byTraffic ? h("option", { value: "" }, "by traffic") : null, names));
 }
 
-function showModels({ family: wanted }) {
+function showModels({ kind: wanted }) {
   return showRegistered("Models", "model", workspace.models, wanted, ["tags", "properties"],
     "Model.register and ml_client.models.create_or_update put models here.");
 }
 
-function showEnvironments({ family: wanted }) {
+function showEnvironments({ kind: wanted }) {
   return showRegistered("Environments", "environment", workspace.environments, wanted,
     ["tags", "variables"],
     "Environment.register and ml_client.environments.create_or_update put environments here.");
@@ -365,8 +365,8 @@ function showRegistered(title, kind, records, wanted, extras, advice) {
 }
 
 function version(kind, record, extras) {
-  const users = record.used_by.map(({ family, name }) =>
-    h("a", { href: href("services", family, name) }, name));
+  const users = record.used_by.map(({ kind, name }) =>
+    h("a", { href: href("services", kind, name) }, name));
   return h("article.version", { "data-key": record.version },
     h("header", {},
       h("h3", {}, `Version ${record.version}`, record.archived ? " (archived)" : ""),
@@ -430,9 +430,9 @@ function mountTry(service) {
   const suiting = modules.find((module) => module.suits(service))?.modes[0] ?? jsonMode;
   const radios = [...main.querySelectorAll("input[name=mode]")];
   let chosen = radios.find((radio) => radio.checked)?.value;
-  if (!chosen || !trying?.key.startsWith(`${service.family}/${service.name}/`)) chosen = suiting.id;
+  if (!chosen || !trying?.key.startsWith(`${service.kind}/${service.name}/`)) chosen = suiting.id;
   radios.forEach((radio) => { radio.checked = radio.value === chosen; });
-  const key = `${service.family}/${service.name}/${chosen}`;
+  const key = `${service.kind}/${service.name}/${chosen}`;
   if (trying?.key === key) return;
   unmountTry();
   const panel = document.getElementById("try-panel");
@@ -458,7 +458,7 @@ const jsonMode = {
   id: "json",
   title: "JSON",
   async mount(panel, page) {
-    const { family, name } = page.service;
+    const { kind, name } = page.service;
     const box = h("textarea#json", { rows: "12", spellcheck: "false", autocomplete: "off" });
     const send = h("button.primary", { type: "button" }, "Send");
     send.onclick = () => page.score(box.value);
@@ -472,7 +472,7 @@ const jsonMode = {
       h("p.hint", {}, "Ctrl-Enter sends it as well. The box is filled with the sample of the " +
         "service's swagger.json, if its script declares one."),
     );
-    const { sample } = JSON.parse(await ask("/api/sample", { query: { family, name } }));
+    const { sample } = JSON.parse(await ask("/api/sample", { query: { kind, name } }));
     if (!box.value) box.value = sample ?? '{"data": [[0, 0, 0, 0]]}';
   },
 };
@@ -480,11 +480,11 @@ const jsonMode = {
 /** Send a body to a service by way of the page's own server; null if it could not be sent. */
 async function score(service, body) {
   const deployment = document.getElementById("deployment")?.value ?? "";
-  const { family, name } = service;
+  const { kind, name } = service;
   showRequest(service, body, deployment);
   let answer;
   try {
-    const query = { family, name, deployment };
+    const query = { kind, name, deployment };
     answer = JSON.parse(await ask("/api/score", { method: "POST", body, query, patience: PATIENCE_SCORING }));
   } catch (error) {
     noteAnswer(`It could not be sent: ${error.message}`);
@@ -606,10 +606,10 @@ function updateLog(pre, text) {
 async function pollLog() {
   const pre = document.getElementById("log");
   const service = pre && findService(route());
-  const { family, name } = service ?? {};
+  const { kind, name } = service ?? {};
   const deployment = document.getElementById("deployment")?.value ?? service?.deployments[0]?.name;
   if (!deployment) return;
-  const query = { family, name, deployment };
+  const query = { kind, name, deployment };
   const { log } = JSON.parse(await ask("/api/log", { query }));
   if (pre.isConnected) updateLog(pre, log || "Nothing was printed yet.");
 }
@@ -644,7 +644,7 @@ function render() {
   else unmountTry();
 }
 
-const count = (place) => new Set(workspace?.[place].map(({ family, name }) => `${family}/${name}`)).size;
+const count = (place) => new Set(workspace?.[place].map(({ kind, name }) => `${kind}/${name}`)).size;
 
 /** Show another place, and tell a screen reader by moving to its heading. */
 function go() {

@@ -5,12 +5,12 @@ from __future__ import annotations
 from msgspec import Struct
 
 from ..bodies import Document, convert, texts
-from ..core.deployments import Recipe, Upload
+from ..core.deployments import ContainerSpec, Upload
 from . import no_code
 from .environments import Definition, Python
-from .images import image_recipe, images
+from .images import image_container_spec, images
 from .models import find_model
-from .notes import notes_on_environment
+from .option_warnings import environment_warnings
 
 
 class Asset(Struct):
@@ -31,12 +31,14 @@ class ImageRequest(Struct, rename="camel"):
     environment: Environment | None = None
 
 
-def find_recipe(image_id: str | None, document: Document | None) -> Recipe:
+def find_container_spec(image_id: str | None, document: Document | None) -> ContainerSpec:
     """What is asked for, in a container of no particular size."""
-    return recipe_of_image(image_recipe(images().get(image_id)) if image_id else document)
+    return container_spec_of_image(
+        image_container_spec(images().get(image_id)) if image_id else document
+    )
 
 
-def recipe_of_image(document: Document | None) -> Recipe:
+def container_spec_of_image(document: Document | None) -> ContainerSpec:
     """What an environmentImageRequest asks for, in a container of no particular size."""
     if document and no_code.lacks_script(document):
         document = no_code.add_script(document)
@@ -44,7 +46,7 @@ def recipe_of_image(document: Document | None) -> Recipe:
     environment = image.environment or Environment()
     python = environment.python or Python()
     models = {model.id: model for model in map(find_model, image.model_ids or [])}
-    return Recipe(
+    return ContainerSpec(
         script=image.driver_program,
         uploads=tuple(
             Upload(asset.url.removeprefix("aml://artifact/"), asset.id, bool(asset.unpack))
@@ -54,5 +56,5 @@ def recipe_of_image(document: Document | None) -> Recipe:
         conda=None if python.user_managed_dependencies else python.conda_dependencies,
         environment=f"{environment.name}:{environment.version}" if environment.version else "",
         variables=texts(environment.environment_variables),
-        notes=tuple(notes_on_environment(environment)),
+        warnings=tuple(environment_warnings(environment)),
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mnist_deploy.local.core import folder as container_folder
-from mnist_deploy.local.core.deployments import Recipe, Upload
+from mnist_deploy.local.core import container_folder as container_folder
+from mnist_deploy.local.core.container_folder import below, build_folder, script_environment, unpack
+from mnist_deploy.local.core.deployments import ContainerSpec, Upload
 from mnist_deploy.local.core.faults import Invalid, NotFound
-from mnist_deploy.local.core.folder import below, build_folder, script_environment, unpack
 from mnist_deploy.local.core.records import Model
 from mnist_deploy.local.core.store import Store
 
@@ -60,7 +60,7 @@ def test_scripts_and_models_lie_where_azure_puts_them(store, tmp_path):
     scripts = archive({"src/score.py": b"score"})
     for path in ("code/a.py", "code/sub/b.py"):
         upload(store, f"o/c/{path}", path.encode())
-    recipe = Recipe(
+    container_spec = ContainerSpec(
         "src/score.py",
         (
             Upload(upload(store, "o/c/main.py", b"main"), "main.py"),
@@ -73,7 +73,7 @@ def test_scripts_and_models_lie_where_azure_puts_them(store, tmp_path):
         ),
         variables={"A": "1", "AZUREML_MODEL_DIR": "/elsewhere"},
     )
-    folder = build_folder(tmp_path / "containers", store, recipe)
+    folder = build_folder(tmp_path / "containers", store, container_spec)
     assert files(folder / "app") == {
         "main.py": b"main",
         "score.py": b"score",
@@ -84,9 +84,11 @@ def test_scripts_and_models_lie_where_azure_puts_them(store, tmp_path):
         "azureml-models/folder/3/top/sub/b": b"b",
     }
     models = str(folder / "app" / "azureml-models")
-    both = recipe.models
+    both = container_spec.models
     for those, model_dir in ((both[:1], f"{models}/digits/3"), (both, models), ((), models)):
-        variables = script_environment(folder, "svc", dataclasses.replace(recipe, models=those))
+        variables = script_environment(
+            folder, "svc", dataclasses.replace(container_spec, models=those)
+        )
         assert variables["AZUREML_MODEL_DIR"] == model_dir
         assert variables["AZUREML_ENTRY_SCRIPT"] == "src/score.py"
         assert (variables["A"], variables["SERVICE_NAME"]) == ("1", "svc")
@@ -96,9 +98,9 @@ def test_scripts_and_models_lie_where_azure_puts_them(store, tmp_path):
 def test_what_is_missing_is_told_and_leaves_no_folder(store, tmp_path, gone):
     there = Upload(upload(store, "o/c/s", b""), "s")
     missing = Upload("o/c/never", "s") if gone.startswith("upload") else there
-    recipe = Recipe("s", (missing,), (Model("digits", 3, ("o/c/no-model",), ""),))
+    container_spec = ContainerSpec("s", (missing,), (Model("digits", 3, ("o/c/no-model",), ""),))
     with pytest.raises(NotFound, match=gone):
-        build_folder(tmp_path / "containers", store, recipe)
+        build_folder(tmp_path / "containers", store, container_spec)
     assert not list((tmp_path / "containers").iterdir())
 
 

@@ -1,7 +1,7 @@
 """The process that the SDK takes for Azure: its beginning, its watch and its end.
 
-Run as ``python -m mnist_deploy.local.server.life FOLDER PORT PID``, which gives the process PID
-the first lease; it ends when the last process that holds one has ended.
+Run as ``python -m mnist_deploy.local.server.process FOLDER PORT PID``, which gives the process PID
+as the first registered client; the control plane stops when the last registered process has ended.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..core.faults import Full
 from ..core.store import Store, UnreadableStore
 from ..tls import Endpoint, create_token
 from .app import create_app
+from .client_registrations import ClientRegistrations
 from .https import HttpsServer
-from .leases import Leases
 
-LEASE_INTERVAL = 0.5  # seconds between two looks at who is still there
+REGISTRATION_CHECK_INTERVAL = 0.5  # seconds between two looks at who is still there
 SWEEP_INTERVAL = 60.0  # seconds between two looks for uploads that nobody needs
 DESCRIPTORS = 4096  # of files: a service takes eight, and macOS gives a process 256
 UPLOAD_PATIENCE = 3600.0  # seconds that an upload may wait for what refers to it
@@ -43,8 +43,8 @@ def run(home: Path, port: int, first_user: int) -> None:
     """
     runtime = home / "run"
     alive = hold(runtime)  # noqa: F841 - open, and so locked, while we live
-    leases = Leases()
-    if not leases.add(first_user):
+    registrations = ClientRegistrations()
+    if not registrations.add(first_user):
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(DESCRIPTORS, hard)), hard))
@@ -54,12 +54,12 @@ def run(home: Path, port: int, first_user: int) -> None:
     endpoints = Endpoints(store, runtime / "containers")
     server = HttpsServer(runtime, port)
     host, token = f"127.0.0.1:{server.server_port}", create_token()
-    server.app = create_app(store, endpoints, leases, token, host)
-    signal.signal(signal.SIGTERM, lambda *_: leases.close())
+    server.app = create_app(store, endpoints, registrations, token, host)
+    signal.signal(signal.SIGTERM, lambda *_: registrations.close())
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
     try:
-        watch(store, leases)
+        watch(store, registrations)
     finally:
         (runtime / "endpoint.json").unlink(missing_ok=True)
         endpoints.stop_all()
@@ -75,11 +75,11 @@ def hold(runtime: Path) -> TextIO:
     return alive
 
 
-def watch(store: Store, leases: Leases) -> None:
+def watch(store: Store, registrations: ClientRegistrations) -> None:
     """Wait until nobody uses it any more, and tidy up meanwhile."""
     swept = time.monotonic()
-    while not leases.close_if_unused():
-        time.sleep(LEASE_INTERVAL)
+    while not registrations.close_if_unused():
+        time.sleep(REGISTRATION_CHECK_INTERVAL)
         if time.monotonic() - swept > SWEEP_INTERVAL:
             try:
                 store.sweep(UPLOAD_PATIENCE)

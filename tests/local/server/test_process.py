@@ -11,38 +11,38 @@ from weights_service import until
 
 from mnist_deploy.local.core.faults import Full
 from mnist_deploy.local.core.store import Store
-from mnist_deploy.local.server import life
-from mnist_deploy.local.server.leases import Leases
+from mnist_deploy.local.server import process
+from mnist_deploy.local.server.client_registrations import ClientRegistrations
 
 
 def test_a_full_disk_ends_nothing_but_the_tidying_up(tmp_path, monkeypatch):
-    for name in ("LEASE_INTERVAL", "SWEEP_INTERVAL"):
-        monkeypatch.setattr(life, name, 0.01)
-    store, leases = Store(tmp_path), Leases()
-    leases.add(os.getpid())
+    for name in ("REGISTRATION_CHECK_INTERVAL", "SWEEP_INTERVAL"):
+        monkeypatch.setattr(process, name, 0.01)
+    store, registrations = Store(tmp_path), ClientRegistrations()
+    registrations.add(os.getpid())
     attempts = iter([Full(), OSError(errno.EMFILE, "too many"), sqlite3.OperationalError("disk")])
 
     def sweep(idle: float) -> None:
         for error in attempts:
             raise error
-        leases.close()
+        registrations.close()
 
     monkeypatch.setattr(store, "sweep", sweep)
-    life.watch(store, leases)
+    process.watch(store, registrations)
     store.close()
 
 
 def test_uploads_that_nobody_needs_go_while_it_runs(tmp_path, monkeypatch):
-    for name in ("LEASE_INTERVAL", "SWEEP_INTERVAL", "UPLOAD_PATIENCE"):
-        monkeypatch.setattr(life, name, 0.01)
-    store, leases = Store(tmp_path), Leases()
-    leases.add(os.getpid())
+    for name in ("REGISTRATION_CHECK_INTERVAL", "SWEEP_INTERVAL", "UPLOAD_PATIENCE"):
+        monkeypatch.setattr(process, name, 0.01)
+    store, registrations = Store(tmp_path), ClientRegistrations()
+    registrations.add(os.getpid())
     store.write("LocalUpload/c/f", [b"uploaded, but never registered"])
-    watching = threading.Thread(target=life.watch, args=(store, leases))
+    watching = threading.Thread(target=process.watch, args=(store, registrations))
     watching.start()
     until(lambda: store.artifact("LocalUpload/c/f") is None, 5)
     assert not list((tmp_path / "blobs").iterdir())
-    leases.close()
+    registrations.close()
     watching.join(5)
     assert not watching.is_alive()
     store.close()

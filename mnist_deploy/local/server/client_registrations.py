@@ -1,4 +1,4 @@
-"""Who uses this workspace: the control plane lives as long as somebody holds a lease."""
+"""Client registrations: the control plane stops when its last registered client has ended."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from msgspec import Meta, Struct
 from ..bodies import body
 from ..core.faults import Conflict
 
-lease_api = Blueprint("leases", __name__)
+client_registration_api = Blueprint("client_registrations", __name__)
 
 
-class Leases:
-    """The processes that use this workspace: a lease ends with its process, however that ends."""
+class ClientRegistrations:
+    """The processes that use this workspace; a registration ends with its process."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal may come while the main thread holds it
-        self._holders: set[psutil.Process] = set()
-        self._closed = False
+        self._clients: set[psutil.Process] = set()
+        self._is_closed = False
 
     def add(self, pid: int) -> bool:
         """False if the control plane is ending already, or there is no such process."""
         with self._lock, contextlib.suppress(psutil.NoSuchProcess):
-            if not self._closed:
-                self._holders.add(psutil.Process(pid))
+            if not self._is_closed:
+                self._clients.add(psutil.Process(pid))
                 return True
         return False
 
     def close_if_unused(self) -> bool:
-        """Whether it is over: no holder of a lease is left, or :meth:`close` was called."""
+        """Return whether the control plane must stop: no client is left, or `close` was called."""
         with self._lock:
-            self._holders = {holder for holder in self._holders if is_alive(holder)}
-            self._closed = self._closed or not self._holders
-            return self._closed
+            self._clients = {client for client in self._clients if is_alive(client)}
+            self._is_closed = self._is_closed or not self._clients
+            return self._is_closed
 
     def close(self) -> None:
         with self._lock:
-            self._closed = True
+            self._is_closed = True
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -54,18 +54,20 @@ def is_alive(process: psutil.Process) -> bool:
         return True
 
 
-class AskedLease(Struct):
+class RegistrationRequest(Struct):
     pid: Annotated[int, Meta(ge=2, lt=2**31)]  # process 1 never ends
 
 
-@lease_api.post("/leases")
-def add_lease() -> Response:
-    if not current_app.extensions["leases"].add(body(AskedLease).pid):
-        raise Conflict("lease", "This control plane is ending, or there is no such process.")
+@client_registration_api.post("/clients")
+def register_client() -> Response:
+    if not current_app.extensions["registrations"].add(body(RegistrationRequest).pid):
+        raise Conflict(
+            "client registration", "This control plane is ending, or there is no such process."
+        )
     return jsonify({})
 
 
-@lease_api.delete("/leases")
-def end_leases() -> Response:
-    current_app.extensions["leases"].close()
+@client_registration_api.delete("/clients")
+def end_registrations() -> Response:
+    current_app.extensions["registrations"].close()
     return jsonify({})

@@ -6,16 +6,18 @@ import contextlib
 
 import psutil
 
-MARK = "MNIST_DEPLOY_PROCESS"  # environment variable: of one scoring process and its children
+PROCESS_TAG = (
+    "MNIST_DEPLOY_PROCESS"  # environment variable: of one scoring process and its children
+)
 
 
-def end_family(mark: str, pid: int) -> None:
+def kill_process_tree(mark: str, pid: int) -> None:
     """Kill all that the scoring process `pid` has started, but not itself.
 
     Its descendants, and whatever has `mark` in its environment: nothing else tells of a child
     in a session of its own whose parent has ended.
     """
-    while family := descendants(pid) | marked(mark, but=pid):
+    while family := descendants(pid) | find_tagged_processes(mark, but=pid):
         for process in family:
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -31,11 +33,11 @@ def descendants(pid: int) -> set[psutil.Process]:
     return {child for child in children if not is_zombie(child)}
 
 
-def marked(mark: str, but: int) -> set[psutil.Process]:
+def find_tagged_processes(mark: str, but: int) -> set[psutil.Process]:
     found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != but and process.environ().get(MARK) == mark:
+            if process.pid != but and process.environ().get(PROCESS_TAG) == mark:
                 found.add(process)
     return found
 

@@ -15,7 +15,7 @@ LINGER = 2.0  # seconds in which a sender may come to the end of its body
 MOST = 200  # connections at once; of more, the oldest is dropped
 
 
-class ClosedSigns:
+class FallbackResponder:
     """Signs at any number of listening sockets; one thread for all of them.
 
     A connection costs a socket and nothing else: half-sent requests keep nobody waiting.
@@ -26,11 +26,11 @@ class ClosedSigns:
         self._connections: dict[asyncio.Transport, None] = {}  # the oldest first
         self._servers: set[asyncio.Server] = set()
         self._thread = threading.Thread(
-            target=self._loop.run_forever, daemon=True, name="closed signs"
+            target=self._loop.run_forever, daemon=True, name="closed fallback"
         )
         self._thread.start()
 
-    def hang(self, listener: socket.socket, status: int, message: str) -> Callable[[], None]:
+    def install(self, listener: socket.socket, status: int, message: str) -> Callable[[], None]:
         """Answer whoever connects to `listener`, until the returned function is called.
 
         Parameters
@@ -48,17 +48,17 @@ class ClosedSigns:
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         ).encode() + body
         opening = self._loop.create_server(
-            lambda: _Visitor(answer, self._connections), sock=listener.dup(), backlog=1024
+            lambda: _Connection(answer, self._connections), sock=listener.dup(), backlog=1024
         )
         server = asyncio.run_coroutine_threadsafe(opening, self._loop).result()
         self._servers.add(server)
 
-        def take_down() -> None:
+        def remove() -> None:
             if server in self._servers:  # not closed as a whole meanwhile
                 self._servers.discard(server)
                 self._in_the_loop(server.close)
 
-        return take_down
+        return remove
 
     def close(self) -> None:
         """Take down every sign, and drop who is connected."""
@@ -78,7 +78,7 @@ class ClosedSigns:
         asyncio.run_coroutine_threadsafe(call(), self._loop).result()
 
 
-class _Visitor(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """One connection: its head is awaited, the answer sent, the rest of the request thrown away."""
 
     def __init__(self, answer: bytes, connections: dict[asyncio.Transport, None]) -> None:

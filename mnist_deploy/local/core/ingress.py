@@ -15,15 +15,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import wait
 
-from .closed import ClosedSigns
-from .container import Access
+from .container import AccessPolicy
+from .fallback_responder import FallbackResponder
 
 TELL_LIMIT = 20.0  # seconds until new routes count; it may only just have been started
 PAUSE = 1.0  # seconds before a router that has ended is started again
 
 
 @dataclass(frozen=True)
-class Target:
+class Backend:
     """What is to be known of a deployment; the fields are those of ``router.py``."""
 
     socket: str
@@ -33,21 +33,21 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Routes:
+class RoutingTable:
     """Where the requests of an endpoint go, and who may send them."""
 
-    targets: dict[str, Target] = field(default_factory=dict)
-    access: Access = field(default_factory=Access)
+    targets: dict[str, Backend] = field(default_factory=dict)
+    access: AccessPolicy = field(default_factory=AccessPolicy)
 
     @property
-    def are_split(self) -> bool:
+    def needs_router(self) -> bool:
         """Whether that takes a router: containers know nothing of other deployments."""
         shares = [target.share for target in self.targets.values()]
         mirrors = any(target.mirror for target in self.targets.values())
         return bool(shares) and (mirrors or shares != [100])
 
 
-class Route:
+class Ingress:
     """What accepts on the listening socket of an endpoint.
 
     Parameters
@@ -56,38 +56,38 @@ class Route:
         The status of an answer where nobody serves.
     """
 
-    def __init__(self, listener: socket.socket, signs: ClosedSigns, closed: int) -> None:
+    def __init__(self, listener: socket.socket, fallback: FallbackResponder, closed: int) -> None:
         self._listener = listener
-        self._signs = signs
-        self._closed = closed
+        self._fallback = fallback
+        self._unavailable_status = closed
         self._lock = threading.Lock()
         self._router: RouterProcess | None = None
         self._sign: tuple[int, str] | None = None
-        self._take_down: Callable[[], None] = lambda: None
+        self._remove: Callable[[], None] = lambda: None
         self._ended = False
 
     @property
-    def is_split(self) -> bool:
+    def has_router(self) -> bool:
         return self._router is not None
 
-    def follow(self, routes: Routes, problem: str | None) -> None:
+    def apply(self, routes: RoutingTable, problem: str | None) -> None:
         """Have it known where requests go, or why they go nowhere."""
         with self._lock:
             if self._router is not None:
-                self._router.tell(routes, self._closed)
+                self._router.send(routes, self._unavailable_status)
             elif not self._ended:
-                status = self._closed if routes.targets else 404
+                status = self._unavailable_status if routes.targets else 404
                 self._show(None if problem is None else (status, problem))
 
-    def split(self, routes: Routes) -> None:
+    def start_router(self, routes: RoutingTable) -> None:
         """Put a router in the place of containers that accept themselves."""
         with self._lock:
             if not self._ended:
                 self._router = RouterProcess(self._listener)
-                self._router.tell(routes, self._closed)
+                self._router.send(routes, self._unavailable_status)
                 self._show(None)
 
-    def join(self, open_containers: Callable[[], None]) -> None:
+    def stop_router(self, open_containers: Callable[[], None]) -> None:
         """Let containers accept themselves again."""
         with self._lock:
             router, self._router = self._router, None
@@ -105,8 +105,8 @@ class Route:
 
     def _show(self, sign: tuple[int, str] | None) -> None:
         if sign != self._sign:
-            self._take_down()
-            self._take_down = self._signs.hang(self._listener, *sign) if sign else lambda: None
+            self._remove()
+            self._remove = self._fallback.install(self._listener, *sign) if sign else lambda: None
             self._sign = sign
 
 
@@ -122,7 +122,7 @@ class RouterProcess:
         self._process = self._start()
         threading.Thread(target=self._watch, daemon=True, name="router").start()
 
-    def tell(self, routes: Routes, closed: int) -> None:
+    def send(self, routes: RoutingTable, closed: int) -> None:
         """Give it routes, which count when this returns."""
         targets = {name: asdict(target) for name, target in routes.targets.items()}
         access = {"keys": routes.access.keys, "tokens": dict(routes.access.tokens)}

@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 
-def admits(authorization: str, keys: Sequence[str] | None, tokens: Mapping[str, float]) -> bool:
+def is_authorized(
+    authorization: str, keys: Sequence[str] | None, tokens: Mapping[str, float]
+) -> bool:
     """Whether a header has a key, or a token that has not ended; or none is asked for.
 
     Parameters

@@ -11,8 +11,8 @@ import pytest
 import requests
 from weights_service import until
 
-from mnist_deploy.local.core import closed
-from mnist_deploy.local.core.closed import ClosedSigns
+from mnist_deploy.local.core import fallback_responder
+from mnist_deploy.local.core.fallback_responder import FallbackResponder
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def listener():
 
 
 @pytest.fixture
-def signs():
-    made = ClosedSigns()
+def fallback():
+    made = FallbackResponder()
     yield made
     made.close()
 
@@ -33,17 +33,20 @@ def url(listener: socket.socket) -> str:
 
 
 @pytest.mark.parametrize("size", [0, 100, 20_000_000])
-def test_everybody_is_told_why(signs, listener, size):
-    signs.hang(listener, 503, "init() raised")
+def test_everybody_is_told_why(fallback, listener, size):
+    fallback.install(listener, 503, "init() raised")
     answer = requests.post(url(listener), b"x" * size, timeout=5)
     assert (answer.status_code, answer.json()) == (503, {"message": "init() raised"})
     assert answer.headers["Connection"] == "close"
 
 
-def test_half_sent_requests_keep_nobody_waiting(signs, listener, monkeypatch):
-    monkeypatch.setattr(closed, "PATIENCE", 0.5)
-    signs.hang(listener, 502, "later")
-    silent = [socket.create_connection(listener.getsockname()) for _ in range(closed.MOST + 20)]
+def test_half_sent_requests_keep_nobody_waiting(fallback, listener, monkeypatch):
+    monkeypatch.setattr(fallback_responder, "PATIENCE", 0.5)
+    fallback.install(listener, 502, "later")
+    silent = [
+        socket.create_connection(listener.getsockname())
+        for _ in range(fallback_responder.MOST + 20)
+    ]
     for connection in silent[::2]:
         connection.sendall(b"POST /score HTTP/1.1\r\nHost:")
     began = time.monotonic()
@@ -57,29 +60,29 @@ def test_half_sent_requests_keep_nobody_waiting(signs, listener, monkeypatch):
             continue
         finally:
             connection.close()
-    until(lambda: not signs._connections)
+    until(lambda: not fallback._connections)
 
 
-def test_a_sign_that_was_taken_down_answers_nobody(signs, listener):
-    take_down = signs.hang(listener, 503, "first")
-    take_down()
+def test_a_sign_that_was_taken_down_answers_nobody(fallback, listener):
+    remove = fallback.install(listener, 503, "first")
+    remove()
     with pytest.raises(requests.Timeout):
         requests.get(url(listener), timeout=0.3)  # waits, for whoever serves next
-    signs.hang(listener, 503, "second")
+    fallback.install(listener, 503, "second")
     assert requests.get(url(listener), timeout=5).json() == {"message": "second"}
 
 
 @pytest.mark.filterwarnings("error")  # what nobody has closed
 def test_closed_as_a_whole_nothing_is_left(listener):
     def hang_and_close() -> None:
-        signs = ClosedSigns()
-        take_down = signs.hang(listener, 503, "first")
+        fallback = FallbackResponder()
+        remove = fallback.install(listener, 503, "first")
         with socket.create_connection(listener.getsockname(), timeout=5) as silent:
-            until(lambda: signs._connections)
-            signs.close()
+            until(lambda: fallback._connections)
+            fallback.close()
             with contextlib.suppress(ConnectionResetError):
                 assert silent.recv(1) == b""
-        take_down()
+        remove()
 
     hang_and_close()
     gc.collect()

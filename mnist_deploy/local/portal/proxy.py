@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from ..core.endpoints import Endpoint
 
-PATIENCE = 120  # seconds between two signs of life of a service
+PATIENCE = 120  # seconds between two fallback of life of a service
 ANSWER_LIMIT = 1 << 20  # bytes of an answer that are shown
 
 tokens: WeakKeyDictionary[Endpoint, tuple[str, float]] = WeakKeyDictionary()  # and their ends

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from weights_service import until
 
-from mnist_deploy.local.server.leases import Leases, is_alive
+from mnist_deploy.local.server.client_registrations import ClientRegistrations, is_alive
 
 
 @pytest.fixture
@@ -21,24 +21,24 @@ def sleeper():
 
 
 def test_a_lease_ends_with_its_process_even_as_a_zombie_and_who_is_gone_gets_none(sleeper):
-    leases, process = Leases(), psutil.Process(sleeper.pid)
-    assert leases.add(sleeper.pid)
-    assert not leases.close_if_unused()
+    registrations, process = ClientRegistrations(), psutil.Process(sleeper.pid)
+    assert registrations.add(sleeper.pid)
+    assert not registrations.close_if_unused()
     sleeper.kill()
     until(lambda: process.status() == psutil.STATUS_ZOMBIE)
     assert not is_alive(process)
-    assert leases.close_if_unused()
+    assert registrations.close_if_unused()
     sleeper.wait()
-    assert not Leases().add(sleeper.pid)
+    assert not ClientRegistrations().add(sleeper.pid)
 
 
 def test_leases_may_be_closed_while_they_are_looked_at_and_then_nobody_joins():
-    leases = Leases()
-    leases.add(psutil.Process().pid)
-    with leases._lock:  # as a signal may arrive
-        leases.close()
-    assert leases.close_if_unused()
-    assert not leases.add(psutil.Process().pid)
+    registrations = ClientRegistrations()
+    registrations.add(psutil.Process().pid)
+    with registrations._lock:  # as a signal may arrive
+        registrations.close()
+    assert registrations.close_if_unused()
+    assert not registrations.add(psutil.Process().pid)
 
 
 def test_a_number_that_was_given_to_another_process_is_not_the_holder():
@@ -51,12 +51,12 @@ def test_a_number_that_was_given_to_another_process_is_not_the_holder():
 
 
 def test_a_lease_lasts_while_there_is_no_file_descriptor_to_look_with():
-    leases = Leases()
-    leases.add(psutil.Process().pid)
+    registrations = ClientRegistrations()
+    registrations.add(psutil.Process().pid)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limit[1]))
     try:
-        is_over = leases.close_if_unused()
+        is_over = registrations.close_if_unused()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
     assert not is_over
@@ -64,5 +64,5 @@ def test_a_lease_lasts_while_there_is_no_file_descriptor_to_look_with():
 
 @pytest.mark.parametrize("pid", [True, 1, 0, -1, 2**31, "2", None, 1.5])
 def test_a_lease_is_for_a_process(call, pid):
-    answer = call("POST", "/leases", json={"pid": pid})
+    answer = call("POST", "/clients", json={"pid": pid})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "BadRequest")

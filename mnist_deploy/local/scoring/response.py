@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
-from .control import Access
+from .control_channel import AccessPolicy
 
 DEPLOYMENT = "azureml-model-deployment"  # header: of an answer; of a request that asks for one
 
@@ -133,13 +133,13 @@ class Pieces:
 
 
 def answer(
-    app: WsgiApp, request: Request, environ: Environ, timeout_ms: float, access: Access
+    app: WsgiApp, request: Request, environ: Environ, timeout_ms: float, access: AccessPolicy
 ) -> Generator[bytes, None, bytes]:
     """The bytes of the answer of `app`: the last are returned, what comes before is yielded.
 
     Parameters
     ----------
-    access : Access
+    access : AccessPolicy
         Which deployment answers, and what an online endpoint of Azure makes of its errors.
 
     Raises

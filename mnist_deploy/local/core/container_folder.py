@@ -8,7 +8,7 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from .deployments import Recipe
+from .deployments import ContainerSpec
 from .faults import Invalid, NotFound
 from .store import Store
 
@@ -16,8 +16,8 @@ UNPACKED_LIMIT = 4 << 30  # bytes
 MODELS = "azureml-models"
 
 
-def build_folder(parent: Path, store: Store, recipe: Recipe) -> Path:
-    """A new folder under `parent` with the uploads and the models of `recipe`.
+def build_folder(parent: Path, store: Store, container_spec: ContainerSpec) -> Path:
+    """A new folder under `parent` with the uploads and the models of `container_spec`.
 
     Raises
     ------
@@ -28,22 +28,22 @@ def build_folder(parent: Path, store: Store, recipe: Recipe) -> Path:
     """
     folder = parent / secrets.token_hex(8)
     try:
-        _fill(folder / "app", store, recipe)
+        _fill(folder / "app", store, container_spec)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
 
 
-def _fill(app: Path, store: Store, recipe: Recipe) -> None:
+def _fill(app: Path, store: Store, container_spec: ContainerSpec) -> None:
     (app / MODELS).mkdir(parents=True)
-    for upload in recipe.uploads:
+    for upload in container_spec.uploads:
         for path, file in uploaded_files(store, upload.artifact):
             if upload.unpack:
                 unpack(file, app)
             else:
                 copy_below(app, str(PurePosixPath(upload.path, path)), file)
-    for model in recipe.models:
+    for model in container_spec.models:
         target = app / MODELS / model.name / str(model.version)
         target.mkdir(parents=True)
         for artifact in model.artifacts:
@@ -65,14 +65,16 @@ def uploaded_files(store: Store, artifact: str, what: str = "") -> list[tuple[st
     return [("" if path == "." else path, file) for path, file in paths]
 
 
-def script_environment(folder: Path, endpoint: str, recipe: Recipe) -> dict[str, str]:
+def script_environment(
+    folder: Path, endpoint: str, container_spec: ContainerSpec
+) -> dict[str, str]:
     """The environment variables that tell Microsoft's server what to run and where models are."""
     model_dir = folder / "app" / MODELS
-    if len(recipe.models) == 1:
-        model_dir /= f"{recipe.models[0].name}/{recipe.models[0].version}"
+    if len(container_spec.models) == 1:
+        model_dir /= f"{container_spec.models[0].name}/{container_spec.models[0].version}"
     return {
-        "AZUREML_ENTRY_SCRIPT": recipe.script,
-        **recipe.variables,
+        "AZUREML_ENTRY_SCRIPT": container_spec.script,
+        **container_spec.variables,
         "AZUREML_MODEL_DIR": str(model_dir),
         "SERVICE_NAME": endpoint,
     }

@@ -14,7 +14,7 @@ from .environments import Definition, Docker, Python
 DEFAULT_IMAGES = "mcr.microsoft.com/azureml/"
 
 
-def notes_on_environment(environment: Definition) -> Iterator[str]:
+def environment_warnings(environment: Definition) -> Iterator[str]:
     docker, python = environment.docker or Docker(), environment.python or Python()
     image = docker.base_image or ""
     if docker.base_dockerfile:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..bearer import admits
+from ..authorization import is_authorized
 
 
 @dataclass(frozen=True)
-class Access:
+class AccessPolicy:
     """Who is let in, and how; described where it is sent from, in ``core/container.py``."""
 
     keys: list[str] | None
@@ -25,11 +25,11 @@ class Access:
     max_pending: int | None
     deployment: str | None
 
-    def admits(self, authorization: str) -> bool:
-        return admits(authorization, self.keys, self.tokens)
+    def is_authorized(self, authorization: str) -> bool:
+        return is_authorized(authorization, self.keys, self.tokens)
 
 
-class Control:
+class ControlChannel:
     """Reads standard input in a thread, and ends the process and its family at its end.
 
     However busy the script may be: the thread waits, and no signal can be held back.
@@ -43,13 +43,13 @@ class Control:
 
     Attributes
     ----------
-    access : Access
+    access : AccessPolicy
         What the last line said.
     on_change : callable
         Called in the thread, with the line's number, when `access` has changed: it confirms.
     """
 
-    access: Access
+    access: AccessPolicy
 
     def __init__(self, report: int, mark: str) -> None:
         self.on_change: Callable[[int], Any] = self.confirm
@@ -62,14 +62,14 @@ class Control:
         self._follow(self._lines.readline())
         threading.Thread(target=self._listen, daemon=True, name="control").start()
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Send the container a line; dropped if it reads none any more."""
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._report, json.dumps(message).encode() + b"\n")
 
     def confirm(self, number: int) -> None:
         """Tell the container that what its line said holds from now on."""
-        self.tell(configured=number)
+        self.send(configured=number)
 
     def _listen(self) -> None:
         # Signals are for the main thread: that of the scoring time-out must wake it, not us.
@@ -79,11 +79,11 @@ class Control:
 
     def _follow(self, line: bytes) -> None:
         if not line:
-            from ..family import end_family  # psutil, which is needed only now
+            from ..process_tree import kill_process_tree  # psutil, which is needed only now
 
-            end_family(self._mark, os.getpid())
+            kill_process_tree(self._mark, os.getpid())
             os.killpg(0, signal.SIGKILL)
         message = json.loads(line)
         number = message.pop("number")
-        self.access = Access(**message)
+        self.access = AccessPolicy(**message)
         self.on_change(number)

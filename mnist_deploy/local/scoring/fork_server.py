@@ -1,6 +1,6 @@
 """A process that has imported what scoring processes need, and forks into them.
 
-``python -m mnist_deploy.local.scoring.warm FD``, with a socket to the control plane on which
+``python -m mnist_deploy.local.scoring.fork_server FD``, with a socket to the control plane on which
 each message asks for one fork (``core/warm.py``). It has imported third-party modules only,
 none that reads the environment of a service, and has a single thread: what a fork copies is
 what a start of its own would have come to.
