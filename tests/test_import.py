@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -17,11 +18,6 @@ from packaging.utils import canonicalize_name
 
 import mnist_deploy
 from mnist_deploy.tutorial import tutorial_file
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PACKAGE = Path(mnist_deploy.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -16,11 +17,6 @@ from packaging.version import InvalidVersion, Version
 
 import mnist_deploy
 from mnist_deploy.tutorial import tutorial_file
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(mnist_deploy.__file__).parents[1]
 FILES = [

@@ -59,7 +59,7 @@ def write_private(path: Path, content: bytes) -> Path:
 
 def create_token() -> str:
     """A JWT that the SDK can decode; the signing key, thrown away, makes it unguessable."""
-    now = dt.datetime.now(dt.timezone.utc)
+    now = dt.datetime.now(dt.UTC)
     claims = {"iat": now, "exp": now + LIFETIME, "tid": TENANT, "oid": TENANT, "name": "local user"}
     return jwt.encode(claims, secrets.token_bytes(32), algorithm="HS256")
 
@@ -73,7 +73,7 @@ def create_server_context(folder: Path) -> ssl.SSLContext:
     # A name that no other has: of two roots of one name, OpenSSL looks at the first only.
     common_name = f"mnist_deploy local workspace {secrets.token_hex(8)}"
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    now = dt.datetime.now(dt.timezone.utc)
+    now = dt.datetime.now(dt.UTC)
     public = key.public_key()
     certificate = (
         x509.CertificateBuilder()

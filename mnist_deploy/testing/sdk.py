@@ -11,7 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -196,7 +196,7 @@ def not_simulated(what: str) -> NotImplementedError:
 
 def model_document(name: str, url: str, mime_type: str, **fields: Any) -> ModelDocument:
     """A registered model, as the REST client hands it to `Model`."""
-    return ModelDocument(name, url, mime_type, created_time=datetime.now(timezone.utc), **fields)
+    return ModelDocument(name, url, mime_type, created_time=datetime.now(UTC), **fields)
 
 
 def asset(name: str, asset_id: str, prefixes: list[str]) -> Asset:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import closing, redirect_stdout
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +42,7 @@ def main() -> None:
     os.environ["TQDM_DISABLE"] = "1"  # read when mnist_deploy imports tqdm, which is later
     if not load.is_installed():
         print(load.MISSING, file=sys.stderr)
-    began = datetime.now(timezone.utc), os.getloadavg()
+    began = datetime.now(UTC), os.getloadavg()
     # Standard output is the report's.
     with tempfile.TemporaryDirectory(prefix="scoring-") as scratch, redirect_stdout(sys.stderr):
         figures = measure(options, Path(scratch))

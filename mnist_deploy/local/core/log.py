@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 LIMIT = 16 << 20  # bytes
@@ -17,7 +17,7 @@ class Log:
         self.file = file
 
     def append(self, line: str) -> None:
-        stamp = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+        stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
         # A full disk, or a folder that is being removed, must not end who watches a process.
         with contextlib.suppress(OSError), open(self.file, "a", encoding="utf-8") as file:
             file.write(f"{stamp} container - {line}\n")

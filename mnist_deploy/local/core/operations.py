@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from .faults import Fault, NotFound
 from .records import now
@@ -40,7 +40,7 @@ class Operation:
         self._done = threading.Event()
 
     def add_log_line(self, line: str) -> None:
-        self.log.append((datetime.now(timezone.utc), line))
+        self.log.append((datetime.now(UTC), line))
 
     def finish(self, error: Fault | None = None) -> None:
         self.error, self.ended = error, now()

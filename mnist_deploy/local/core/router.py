@@ -253,7 +253,7 @@ class Body:
         while True:
             try:
                 chunk = await asyncio.wait_for(self._content.readany(), SILENCE_LIMIT)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 self.refusal = Refusal(408, "The rest of the body did not come in time.")
                 raise self.refusal from None
             left -= len(chunk)
