@@ -37,9 +37,20 @@ def test_links_lead_somewhere():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_the_two_commands_stand_in_it():
+def test_ci_runs_the_readmes_test_command_in_an_environment_of_its_own():
+    [command] = re.findall(r"(?m)^    (python3 -m venv .*\[test\].*)$", README)
+    steps = command.replace(".venv/bin/pytest", "run_tests").split(" && ")
+    ci = (
+        (ROOT / ".ci" / "run")
+        .read_text(encoding="utf-8")
+        .replace('"$venv/bin/pip"', ".venv/bin/pip")
+    )
+    lines = ci.replace('"$venv"', ".venv").splitlines()
+    assert [step for step in steps if step not in lines] == []
+
+
+def test_readme_command_runs_the_notebook():
     assert "pip install -e . && .venv/bin/python -m mnist_deploy\n" in README
-    assert "pip install -e '.[test]' && .venv/bin/pytest\n" in README
 
 
 # The command lines
