@@ -23,7 +23,7 @@ from mnist_deploy.local.core.records import Model, now
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.server.app import create_app
 from mnist_deploy.local.server.client_registrations import ClientRegistrations
-from mnist_deploy.local.tls import derive
+from mnist_deploy.local.tokens import derive
 
 ODD = [None, True, 0, -1, 5, 1.5, 10**30, "", "x", "²", "9" * 30, "\0", "a/../b", "é" * 300, [],
        [5], [None], {}, {"a": 5}, {"a": {"b": [1]}}, [[]], "name:1", "LocalUpload/c/f"]  # fmt: skip

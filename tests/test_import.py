@@ -48,21 +48,26 @@ MAP: dict[str, set[str]] = {
 # The same within the local workspace; "" is its ``__init__``. No SDK's REST knows of another's,
 # and core of none, nor of Flask; scoring processes are started, not imported.
 LOCAL_MAP: dict[str, set[str]] = {
-    "tls": set(),
+    "private_files": set(),
+    "tokens": set(),
+    "tls": {"private_files"},
+    "discovery": {"private_files", "tokens"},
     "authorization": set(),
     "process_tree": set(),
-    "client": {"control_plane", "tls"},
-    "control_plane": {"tls"},
-    "": {"client", "control_plane", "tls"},
+    "client": {"control_plane", "discovery"},
+    "control_plane": {"discovery"},
+    "": {"client", "control_plane", "discovery"},
     "core": {"authorization", "process_tree"},
     "scoring": {"authorization", "process_tree"},
     "bodies": {"core"},
     "listener": set(),
-    "v1": {"bodies", "core", "tls"},
-    "v2": {"bodies", "core", "tls"},
+    "v1": {"bodies", "core", "tokens"},
+    "v2": {"bodies", "core", "tokens"},
     "portal": {"bodies", "core", "listener"},
-    "server": {"", "bodies", "core", "listener", "portal", "tls", "v1", "v2"},
-    "cli": {"", "control_plane", "scoring", "tls"},  # scoring: a file that it copies
+    "server": {
+        *("", "bodies", "core", "discovery", "listener", "portal", "tls", "tokens", "v1", "v2"),
+    },
+    "cli": {"", "control_plane", "discovery", "scoring"},  # scoring: a file that it copies
     "__main__": {"cli"},
 }
 PACKAGES = {"mnist_deploy": MAP, "mnist_deploy.local": LOCAL_MAP}

@@ -24,7 +24,7 @@ import mnist_deploy
 from mnist_deploy import connect_workspace, sdk
 from mnist_deploy import workspace as workspace_room
 from mnist_deploy.errors import ConfigError, WorkspaceError
-from mnist_deploy.local.tls import CLOUD
+from mnist_deploy.local.discovery import CLOUD
 from mnist_deploy.workspace import find_config, read_config
 
 FIELDS = {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from azureml.core import Workspace
     from azureml.core.authentication import TokenAuthentication
 
-    from .tls import Endpoint
+    from .discovery import Endpoint
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
 RESOURCE_GROUP = "local"
@@ -105,7 +105,7 @@ def _authentication(endpoint: Endpoint) -> TokenAuthentication:
     """
     from azureml.core.authentication import TokenAuthentication
 
-    from .tls import CLOUD
+    from .discovery import CLOUD
 
     known = os.environ.get("AZUREML_CURRENT_CLOUD", "AzureCloud")
     if known.startswith(f"{CLOUD}-"):  # a name that SDK v2 has set, and alone knows

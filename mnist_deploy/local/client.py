@@ -10,7 +10,7 @@ from azure.ai.ml import MLClient
 from azure.core.credentials import AccessToken
 
 from .control_plane import LocalWorkspaceError, lock_owner
-from .tls import CLOUD, Endpoint
+from .discovery import CLOUD, Endpoint
 
 
 class OwnToken:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import requests
 
-    from .tls import Endpoint
+    from .discovery import Endpoint
 
 START_LIMIT = 30.0  # seconds to start, or to answer at all
 ANSWER_LIMIT = 5.0  # seconds for one answer
@@ -39,7 +39,7 @@ def join_or_launch(folder: Path, port: int) -> Endpoint:
         If it does not start, with the last lines of its log; or if one runs that does not
         answer, with its number.
     """
-    from .tls import Endpoint
+    from .discovery import Endpoint
 
     runtime = folder / "run"
     give_up_at = time.monotonic() + START_LIMIT
@@ -93,7 +93,7 @@ def join(endpoint: Endpoint) -> bool:
 
 
 def launch(folder: Path, port: int) -> Endpoint:
-    from .tls import Endpoint
+    from .discovery import Endpoint
 
     runtime = folder / "run"
     log_file = runtime / "control_plane.log"
@@ -130,7 +130,7 @@ def end(folder: Path) -> bool:
     LocalWorkspaceError
         If it does not end even so.
     """
-    from .tls import Endpoint
+    from .discovery import Endpoint
 
     runtime = folder / "run"
     if lock_owner(runtime) is None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import requests
 from weights_service import WORKSPACE
 
-from mnist_deploy.local.tls import Endpoint
+from mnist_deploy.local.discovery import Endpoint
 
 MMS = f"/modelmanagement/v1.0{WORKSPACE}"
 ARTIFACTS = f"/artifact/v2.0{WORKSPACE}/artifacts"

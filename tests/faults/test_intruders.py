@@ -26,7 +26,8 @@ from mnist_deploy.local.core.container_folder import build_folder
 from mnist_deploy.local.core.deployments import ContainerSpec, Upload
 from mnist_deploy.local.core.faults import Fault
 from mnist_deploy.local.core.store import Store
-from mnist_deploy.local.tls import create_server_context, derive
+from mnist_deploy.local.tls import create_server_context
+from mnist_deploy.local.tokens import derive
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
 SECRET = b"the secret of a file outside the store"

@@ -24,7 +24,7 @@ from weights_service import until
 from mnist_deploy import local
 from mnist_deploy.client import post_images
 from mnist_deploy.errors import ScoringError
-from mnist_deploy.local.tls import Endpoint
+from mnist_deploy.local.discovery import Endpoint
 from mnist_deploy.part_one import fit_model
 
 SCORE = Path(__file__).resolve().parents[2] / "score.py"

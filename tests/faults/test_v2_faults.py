@@ -20,7 +20,7 @@ from weights_service import until
 from mnist_deploy import local
 from mnist_deploy.local.core.records import Code, Environment, Model
 from mnist_deploy.local.core.store import Store
-from mnist_deploy.local.tls import OTHER_IDENTITIES
+from mnist_deploy.local.discovery import OTHER_IDENTITIES
 
 entities = pytest.importorskip("azure.ai.ml.entities")
 from azure.ai.ml._artifacts import _blob_storage_helper  # noqa: E402

@@ -26,11 +26,12 @@ from weights_service import make_inference_config
 from mnist_deploy import local
 from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.store import Store
+from mnist_deploy.local.discovery import Endpoint
 from mnist_deploy.local.server.app import create_app
 from mnist_deploy.local.server.client_registrations import ClientRegistrations
 from mnist_deploy.local.server.https import HttpsServer
 from mnist_deploy.local.server.process import hold
-from mnist_deploy.local.tls import Endpoint, create_token
+from mnist_deploy.local.tokens import create_token
 
 pytestmark = [
     pytest.mark.processes,

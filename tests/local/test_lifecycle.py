@@ -23,7 +23,8 @@ from weights_service import until
 
 from mnist_deploy import local
 from mnist_deploy.local import LocalWorkspaceError, control_plane
-from mnist_deploy.local.tls import Endpoint, create_server_context
+from mnist_deploy.local.discovery import Endpoint
+from mnist_deploy.local.tls import create_server_context
 
 CLIENT = """
 import sys

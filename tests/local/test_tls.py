@@ -14,14 +14,10 @@ import pytest
 import requests
 from forgery import forge, is_believed
 
-from mnist_deploy.local.tls import (
-    OTHER_IDENTITIES,
-    Endpoint,
-    create_server_context,
-    create_token,
-    derive,
-    write_private,
-)
+from mnist_deploy.local.discovery import OTHER_IDENTITIES, Endpoint
+from mnist_deploy.local.private_files import write_private
+from mnist_deploy.local.tls import create_server_context
+from mnist_deploy.local.tokens import create_token, derive
 
 
 def mode(path: Path) -> int:

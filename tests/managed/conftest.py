@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from mnist_deploy.local.tls import OTHER_IDENTITIES
+from mnist_deploy.local.discovery import OTHER_IDENTITIES
 
 pytest.importorskip("azure.ai.ml")
 

@@ -18,8 +18,8 @@ import requests
 
 from .. import LocalWorkspaceError, home_folder, start
 from ..control_plane import call
+from ..discovery import OTHER_IDENTITIES, Endpoint
 from ..scoring import aliases
-from ..tls import OTHER_IDENTITIES, Endpoint
 from .config_file import find_config, lend_config, read_subscription
 from .kernels import AZURE_KERNELS, find_notebooks, kernel_of, write_kernels
 from .tutorial import Tutorial, find_tutorial

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import home_folder, start
 from ..control_plane import call
-from ..tls import Endpoint
+from ..discovery import Endpoint
 from .tutorial import find_tutorial
 
 

@@ -8,7 +8,7 @@ import time
 from flask import Blueprint, Response, current_app, jsonify, request
 
 from ..core.faults import Denied
-from ..tls import derive
+from ..tokens import derive
 
 # Addresses that hold a secret of their own, which is checked where they are answered.
 OPEN = ("/blobs", "/discovery/", "/msi/")

@@ -16,7 +16,7 @@ from flask import Blueprint, Response, current_app, request, send_file
 from ..core.faults import Denied, Fault, Full, Invalid, NotFound, NotSupported
 from ..core.launch import fork_server
 from ..core.store import Artifact, Store, upload_of
-from ..tls import derive
+from ..tokens import derive
 
 NOTE = "x-ms-meta-"  # begins the names of headers that hold metadata
 REFUSALS: dict[type[Fault], tuple[int, str]] = {

@@ -22,7 +22,8 @@ from typing import TextIO
 from ..core.endpoints import Endpoints
 from ..core.faults import Full
 from ..core.store import Store, UnreadableStore
-from ..tls import Endpoint, create_token
+from ..discovery import Endpoint
+from ..tokens import create_token
 from .app import create_app
 from .client_registrations import ClientRegistrations
 from .https import HttpsServer

@@ -8,8 +8,9 @@ from msgspec import Struct
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
 from ..bodies import body
 from ..core.faults import NotFound
+from ..discovery import CLOUD
 from ..portal.listing import describe_workspace
-from ..tls import CLOUD, TENANT, derive
+from ..tokens import TENANT, derive
 from .authentication import check_secret
 
 WORKSPACE = (

@@ -10,7 +10,7 @@ from msgspec import Struct
 from ..bodies import body
 from ..core.faults import NotFound, NotSupported
 from ..core.store import Store, check_path
-from ..tls import derive
+from ..tokens import derive
 
 WORKSPACE = (
     "/subscriptions/<subscription>/resourceGroups/<group>"

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, current_app, jsonify
 
 from ..bodies import Document
 from ..core.faults import NotFound
-from ..tls import derive
+from ..tokens import derive
 from .resources import WORKSPACE, page, resource, workspace_names
 
 DATASTORES = f"{WORKSPACE}/datastores"

@@ -14,7 +14,7 @@ from ..bodies import Document, query
 from ..core.endpoints import Endpoints
 from ..core.faults import Invalid
 from ..core.store import Store
-from ..tls import TENANT
+from ..tokens import TENANT
 
 Item = TypeVar("Item")
 

@@ -19,7 +19,7 @@ from weights_service import until
 
 from mnist_deploy.local import SUBSCRIPTION, cli
 from mnist_deploy.local.cli import session, tutorial
-from mnist_deploy.local.tls import Endpoint
+from mnist_deploy.local.discovery import Endpoint
 from mnist_deploy.tutorial import LOCAL_WORKSPACE
 
 SHOW_WORKSPACE = (

@@ -19,7 +19,7 @@ from generated_requests import app_to_try
 from weights_service import WORKSPACE, until
 
 from mnist_deploy.local.core.faults import Full
-from mnist_deploy.local.tls import derive
+from mnist_deploy.local.tokens import derive
 
 
 def test_workspace_and_authentication_are_the_sdk_s_own_and_azure_s_clouds_stay(local_ws, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from weights_service import SCRIPT
 
 from mnist_deploy import local
-from mnist_deploy.local.tls import OTHER_IDENTITIES
+from mnist_deploy.local.discovery import OTHER_IDENTITIES
 
 pytest.importorskip("azure.ai.ml")
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mnist_deploy.local.tls import OTHER_IDENTITIES
+from mnist_deploy.local.discovery import OTHER_IDENTITIES
 
 pytestmark = pytest.mark.processes
 

@@ -1,0 +1,108 @@
+"""Where a running control plane is found, and the variables that lead both SDKs there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.request import getproxies_environment
+
+import certifi
+
+from .private_files import write_private
+from .tokens import derive
+
+CLOUD = "MnistDeployLocal"
+OWN_CERTIFICATE = b"\n# mnist_deploy local workspace\n"
+# Variables by which SDK v2 would log in elsewhere, before it asks here.
+OTHER_IDENTITIES = (
+    "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID", "AZURE_USERNAME",
+    "AZURE_FEDERATED_TOKEN_FILE", "IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_SECRET",
+)  # fmt: skip
+NO_TELEMETRY = {
+    "OTEL_LOGS_EXPORTER": "none",
+    "OTEL_TRACES_EXPORTER": "none",
+    "OTEL_METRICS_EXPORTER": "none",
+    "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a running control plane is found, as it wrote it into ``endpoint.json``."""
+
+    url: str
+    pid: int
+    token: str
+    folder: Path
+
+    def __repr__(self) -> str:
+        return f"Endpoint(url={self.url!r}, pid={self.pid})"
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "certificate.pem"
+
+    @property
+    def metadata_url(self) -> str:
+        """Where the cloud describes itself: over http, the only way that both SDKs can read."""
+        return self.url.replace("https", "http", 1) + "/metadata/endpoints"
+
+    def write(self) -> None:
+        document = {"url": self.url, "pid": self.pid, "token": self.token}
+        write_private(self.folder / "endpoint.json", json.dumps(document).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> Endpoint | None:
+        try:
+            return cls(folder=folder, **json.loads((folder / "endpoint.json").read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def https_environment(self) -> dict[str, str]:
+        """The variables that make https to this endpoint work, and leave all other https alone.
+
+        Writes the file of trusted roots that they name, if need be anew.
+        """
+        trusted = self._trusted_roots()
+        digest = hashlib.sha256(trusted).hexdigest()[:8]
+        bundle = self.folder / f"roots-{digest}.pem"
+        write_private(bundle, trusted + OWN_CERTIFICATE + self.certificate.read_bytes())
+        variables = {"REQUESTS_CA_BUNDLE": str(bundle)}
+        if set(getproxies_environment()) - {"no"}:
+            direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+            if "127.0.0.1" not in direct.split(","):
+                direct = f"{direct},127.0.0.1".lstrip(",")
+            variables |= {"no_proxy": direct, "NO_PROXY": direct}
+        return variables
+
+    def _trusted_roots(self) -> bytes:
+        """What requests trusts in this process, without what was added for this endpoint."""
+        chosen = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        trusted = Path(chosen or certifi.where())
+        if trusted.is_dir():
+            return b"\n".join(file.read_bytes() for file in sorted(trusted.glob("*.[0-9]")))
+        if not trusted.is_file():
+            trusted = Path(certifi.where())
+        content = trusted.read_bytes()
+        return content.rpartition(OWN_CERTIFICATE)[0] if trusted.parent == self.folder else content
+
+    def environment(self) -> dict[str, str]:
+        """The variables that lead a bare SDK, v1 or v2, to this endpoint and nowhere else.
+
+        For a process that is yet to start: the SDKs read them once. It must not have those of
+        `OTHER_IDENTITIES`.
+        """
+        return self.https_environment() | {
+            "ARM_CLOUD_METADATA_URL": self.metadata_url,
+            "AZUREML_CURRENT_CLOUD": CLOUD,
+            # Else the SDK keeps this cloud, with its port of today, in the user's ~/.azure.
+            "AZURE_CONFIG_DIR": str(self.folder / "azure"),
+            "MSI_ENDPOINT": f"{self.url}/msi/{derive(self.token, 'msi')}",
+            # DefaultAzureCredential tries one after the other: it must end with this one.
+            "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
+            "REGISTRY_DISCOVERY_ENDPOINT_URL": self.url,
+            **NO_TELEMETRY,
+        }
