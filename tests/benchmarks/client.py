@@ -1,7 +1,7 @@
-"""One client in a process of its own, so that its memory is nobody else's.
+"""One benchmark client in a separate process, so that its memory can be measured alone.
 
-Run by `Client`, in the client's own environment: scores each time that it is asked to on
-standard input, and answers with a line of JSON.
+`Client` starts this module in the client's own environment. The process scores images for each
+line on standard input and prints one line of JSON with the result.
 """
 
 from __future__ import annotations
@@ -55,25 +55,25 @@ class Client:
         Returns
         -------
         dict
-            ``labels``, ``seconds`` from arrays to labels, ``peak_mb`` of the process, and
-            ``added_mb``: by how much that is above what it took before its first image.
+            ``labels``; ``seconds`` from arrays to labels; ``peak_mb`` of the process;
+            ``added_mb``, the peak minus the peak before the first image.
         """
-        return self._ask(str(count))
+        return self._request(str(count))
 
     def write_body(self, count: int, file: Path) -> int:
         """Write a body that holds the first ``count`` images; returns its size in bytes."""
-        return self._ask(f"{count} {file}")["bytes"]
+        return self._request(f"{count} {file}")["bytes"]
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
         self._errors.close()
 
-    def _ask(self, question: str) -> dict[str, Any]:
+    def _request(self, line_to_send: str) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            print(question, file=self._process.stdin, flush=True)
+            print(line_to_send, file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
             self._process.wait(timeout=30)
@@ -91,7 +91,7 @@ def repeated(images: np.ndarray, count: int) -> Iterator[np.ndarray]:
         yield images[first : first + min(PIECE, count - start)]
 
 
-def answers(way_name: str, uri: str, service_name: str, file: str) -> Iterator[dict[str, Any]]:
+def results(way_name: str, uri: str, service_name: str, file: str) -> Iterator[dict[str, Any]]:
     images = np.load(file)
     way = next((way for way in WAYS if way.name == way_name), None)
     score = client_of(way, uri, service_name) if way else stream_client(uri)
@@ -111,9 +111,9 @@ def answers(way_name: str, uri: str, service_name: str, file: str) -> Iterator[d
 
 
 def main() -> None:
-    output, sys.stdout = sys.stdout, sys.stderr  # whatever else is printed is no answer
-    for answer in answers(*sys.argv[1:]):
-        print(json.dumps(answer), file=output, flush=True)
+    output, sys.stdout = sys.stdout, sys.stderr  # other prints must not mix with the results
+    for result in results(*sys.argv[1:]):
+        print(json.dumps(result), file=output, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One way to score, while its server and its client run, and what was measured of it."""
+"""One way to score: its running server, its client and the figures measured so far."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Contestant:
     images : Path
         An .npy file of images.
     labels : ndarray
-        Which ``model.predict`` gives them.
+        The labels of ``model.predict``.
 
     Raises
     ------
     RuntimeError
-        It cannot score, or its labels differ.
+        The server cannot score, or its labels differ.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Contestant:
 
 
 class Contest:
-    """All ways that could be started; one that fails drops out, with the reason."""
+    """All ways that could be started; a way that fails is left out and its reason is kept."""
 
     def __init__(self) -> None:
         self.running: list[Contestant] = []
@@ -105,7 +105,7 @@ class Contest:
             self._drop(way, error)
 
     def each(self, work: Callable[[Contestant], Any]) -> None:
-        """Let each way do something in turn."""
+        """Call `work` for each running way, one after the other."""
         for contestant in list(self.running):
             try:
                 work(contestant)
@@ -115,7 +115,7 @@ class Contest:
                 self._drop(contestant.way, error)
 
     def close(self) -> None:
-        """Stop all, and keep what was measured."""
+        """Stop all servers and clients and keep their figures."""
         for contestant in self.running:
             self.results[contestant.way.name] = contestant.result()
             contestant.close()
@@ -135,10 +135,12 @@ def start_peer(
     folder = scratch / way.name
     folder.mkdir()
     server = peers.start(peer, programs, model, folder, np.load(images)[:1])
-    return entered(way, server, str(programs / "python"), images, labels)
+    return make_contestant(way, server, str(programs / "python"), images, labels)
 
 
-def entered(way: Way, server: Server, python: str, images: Path, labels: np.ndarray) -> Contestant:
+def make_contestant(
+    way: Way, server: Server, python: str, images: Path, labels: np.ndarray
+) -> Contestant:
     try:
         return Contestant(way, server, python, images, labels)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Load by wrk: the same one image, again and again, over some connections."""
+"""HTTP load by wrk: one image, posted repeatedly over a number of connections."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def is_installed() -> bool:
 
 
 class Load:
-    """One request, posted as often as it goes.
+    """One request, posted as often as possible.
 
     Parameters
     ----------
     uri : str
     body : Path
-        The file that holds it.
+        The file that holds the request body.
     content_type : str
     """
 
@@ -38,12 +38,12 @@ class Load:
         self._runs: dict[int, list[dict[str, float]]] = defaultdict(list)
 
     def run(self, connections: int, seconds: int) -> None:
-        """Post over some connections at once, each of which waits for its answers.
+        """Post over several connections at once, one request at a time on each.
 
         Raises
         ------
         RuntimeError
-            wrk failed; with what it said.
+            wrk failed; the message has its error output.
         """
         command = ["wrk", "--threads", "1", "--connections", str(connections)]
         command += ["--duration", f"{seconds}s", "--script", str(SCRIPT), self._uri]

@@ -1,4 +1,4 @@
-"""A local workspace for the benchmark alone, prepared with the sample's model."""
+"""A local workspace for the benchmark, in a temporary home, with a model fitted to the sample."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ HERE = Path(__file__).parent
 OUR_SCRIPT = HERE.parents[1] / "score.py"
 TUTORIAL_SCRIPT = HERE / "tutorial_score.py"
 EMPTY_SCRIPT = HERE / "empty_score.py"
-NOTEBOOK_LIMIT = 600  # seconds
+NOTEBOOK_TIMEOUT = 600  # seconds
 
 
 class LocalWorkspace:
-    """Registers the sample's model once; nothing of the user's own workspace is touched.
+    """Registers the sample's model once; the user's own workspace is not touched.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class LocalWorkspace:
         )
 
     def stream(self, count: int, images: np.ndarray) -> dict[str, Any]:
-        """Let our client send a new service an iterator of uint8 arrays.
+        """Send an iterator of uint8 arrays to a new service with our client.
 
         Returns
         -------
@@ -95,7 +95,7 @@ class LocalWorkspace:
         Raises
         ------
         RuntimeError
-            It failed; with the last line that it printed.
+            The notebook run failed; the message has the last line of its output.
         """
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "mnist_deploy", "--data-dir", str(self.data_dir)]
@@ -105,12 +105,12 @@ class LocalWorkspace:
                 cwd=folder,
                 capture_output=True,
                 text=True,
-                timeout=NOTEBOOK_LIMIT,
+                timeout=NOTEBOOK_TIMEOUT,
             )
             seconds = time.perf_counter() - began
         if finished.returncode != 0:
-            said = (finished.stdout + finished.stderr).strip().splitlines()
-            raise RuntimeError(f"python -m mnist_deploy failed: {said[-1]}")
+            output = (finished.stdout + finished.stderr).strip().splitlines()
+            raise RuntimeError(f"python -m mnist_deploy failed: {output[-1]}")
         return seconds
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The most memory that processes have held, by the kernel's own account."""
+"""Peak resident memory of processes, as the Linux kernel reports it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def peak_memory(pids: Iterable[int | str] = ("self",)) -> float | None:
     for pid in pids:
         try:
             status = Path(f"/proc/{pid}/status").read_text()
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         found = re.search(r"VmHWM:\s+(\d+) kB", status)
         total += int(found[1]) if found else 0

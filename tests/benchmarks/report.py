@@ -1,4 +1,4 @@
-"""What was measured, as tables in Markdown, and held against the targets."""
+"""The benchmark's figures as Markdown tables, compared with their targets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from slow_clients import CROWDS
+from slow_clients import SLOW_CLIENTS
 from ways import WAYS
 
 Figures = dict[str, Any]
@@ -17,7 +17,7 @@ UNKNOWN = "-"
 
 @dataclass(frozen=True)
 class Target:
-    """A figure, what it must be and what it should be.
+    """A figure with its minimum requirement (`must`) and its goal.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ def times_faster(figures: Figures, way: str) -> float:
 
 
 def best_peer(figures: Figures, *, undocumented: bool) -> float:
-    """Seconds of the quickest way of a peer."""
+    """Return the seconds of the fastest way of any peer."""
     return min(
         seconds(figures, way.name)
         for way in WAYS
@@ -110,9 +110,9 @@ TARGETS = [
            lambda f: stream_growth(f, "server_peak_mb")),
     Target("deploy to first answer, against `mlflow models serve`", "times", 0.33, 0.1,
            start_ratio),
-    *(Target(f"the next answer beside {crowd}", "ms", 1000, 10,
-             lambda f, crowd=crowd: 1000 * f["beside"][crowd])
-      for crowd in CROWDS),
+    *(Target(f"the next answer beside {group}", "ms", 1000, 10,
+             lambda f, group=group: 1000 * f["beside"][group])
+      for group in SLOW_CLIENTS),
     Target("`python -m mnist_deploy` on the sample", "s", 45, 25,
            lambda f: median(f["notebook_seconds"])),
 ]  # fmt: skip
@@ -197,10 +197,10 @@ def others(figures: Figures) -> str:
         rows.append(
             [f"a stream of {int(count):,} images", f"{figure['seconds']:.2f} s; peak: {peaks}"]
         )
-    for crowd, longest in figures["beside"].items():
+    for group, latency in figures["beside"].items():
         rows.append(
-            [f"our next answer beside {crowd}",
-             "more than 20 s" if longest is None else f"{1000 * longest:.0f} ms at most"]
+            [f"our next answer beside {group}",
+             "more than 20 s" if latency is None else f"{1000 * latency:.0f} ms at most"]
         )  # fmt: skip
     for what, times in figures["start"].items():
         rows.append(
@@ -210,10 +210,10 @@ def others(figures: Figures) -> str:
         ["`python -m mnist_deploy`, the sample", f"{median(figures['notebook_seconds']):.1f} s"]
     )
     if limit := figures["server_limit"].get("8"):
-        most = limit["per_second"] / per_second(figures, "tutorial", 8)
+        ratio = limit["per_second"] / per_second(figures, "tutorial", 8)
         rows.append(
             ["one image at 8 connections, a script that does nothing against the tutorial's",
-             f"{most:.2f} times as many"]
+             f"{ratio:.2f} times as many"]
         )  # fmt: skip
     return table(["besides", "measured"], rows)
 
@@ -235,7 +235,7 @@ def number(value: float | None, digits: int = 0) -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table whose columns stand below each other on a terminal too."""
+    """Format a Markdown table with aligned columns."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
 
     def line(cells: list[str]) -> str:

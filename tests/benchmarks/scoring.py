@@ -1,4 +1,4 @@
-"""How fast and how large: the tutorial's way to score, ours, and those of its peers.
+"""Benchmark of scoring: time and memory of the tutorial's way, ours, and those of peer products.
 
 ``python tests/benchmarks/scoring.py`` deploys the tutorial's script and ours on a local
 workspace of its own, installs the peers into environments of their own at their first use,
@@ -27,12 +27,12 @@ import numpy as np
 import peers
 import platformdirs
 import report
-from contestant import Contest, Contestant, entered, start_peer
+from contestant import Contest, Contestant, make_contestant, start_peer
 from local_workspace import EMPTY_SCRIPT, OUR_SCRIPT, TUTORIAL_SCRIPT, LocalWorkspace
 from slow_clients import seconds_beside
 from ways import OUR_IDX, WAYS, Way
 
-FEW = 10_000  # images in the short stream
+SHORT_STREAM = 10_000  # images in the short stream
 CONNECTIONS = (1, 8, 64)  # over which one image is posted
 SCRIPTS = {"tutorial": TUTORIAL_SCRIPT, "ours": OUR_SCRIPT}
 
@@ -42,13 +42,13 @@ def main() -> None:
     os.environ["TQDM_DISABLE"] = "1"  # read when mnist_deploy imports tqdm, which is later
     if not load.is_installed():
         print(load.MISSING, file=sys.stderr)
-    began = datetime.now(UTC), os.getloadavg()
+    started = datetime.now(UTC), os.getloadavg()
     # Standard output is the report's.
     with tempfile.TemporaryDirectory(prefix="scoring-") as scratch, redirect_stdout(sys.stderr):
         figures = measure(options, Path(scratch))
     figures["run"] = {
-        "began": began[0].isoformat(timespec="seconds"),
-        "load_average_before": began[1],
+        "began": started[0].isoformat(timespec="seconds"),
+        "load_average_before": started[1],
         "load_average_after": os.getloadavg(),
         "images": options.images,
         "rounds": options.rounds,
@@ -91,9 +91,9 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         figures |= compare(options, local, images, labels, scratch)
         figures["stream"] = {
             count: local.stream(count, images)
-            for count in progress("stream", (FEW, options.stream))
+            for count in progress("stream", (SHORT_STREAM, options.stream))
         }
-        figures["beside"] = compare_crowds(local, images[:1])
+        figures["beside"] = measure_beside_slow_clients(local, images[:1])
         figures["start"] = compare_starts(options, local, images[:1], scratch)
         figures["notebook_seconds"] = [
             local.seconds_of_notebook() for _ in progress("notebook", range(min(3, options.rounds)))
@@ -116,7 +116,7 @@ def compare(
     labels: np.ndarray,
     scratch: Path,
 ) -> dict[str, Any]:
-    """Let all ways score all images, and then one image, in turn."""
+    """Run all ways interleaved: first all images, then one image under load."""
     file = scratch / "images.npy"
     np.save(file, images)
 
@@ -125,7 +125,7 @@ def compare(
             return start_peer(way, options.peers_dir, local.model_file, scratch, file, labels)
         name = way.name.replace("_", "-")
         service = local.deploy(SCRIPTS[way.server], name, images[:1], way.form)
-        return entered(way, service, sys.executable, file, labels)
+        return make_contestant(way, service, sys.executable, file, labels)
 
     contest = Contest()
     try:
@@ -164,9 +164,11 @@ def compare_load(
         service.stop()
 
 
-def compare_crowds(local: LocalWorkspace, one_image: np.ndarray) -> dict[str, float | None]:
-    """Seconds to the next answer of our service beside clients that do not get on."""
-    service = local.deploy(OUR_SCRIPT, "crowded", one_image, OUR_IDX)
+def measure_beside_slow_clients(
+    local: LocalWorkspace, one_image: np.ndarray
+) -> dict[str, float | None]:
+    """Return the maximum latency in seconds of our service beside each group of slow clients."""
+    service = local.deploy(OUR_SCRIPT, "beside-slow", one_image, OUR_IDX)
     try:
         return seconds_beside(service.uri, OUR_IDX.body(one_image), OUR_IDX.content_type)
     finally:

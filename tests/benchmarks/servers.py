@@ -1,4 +1,4 @@
-"""The servers that are measured, each one way's own: deployed services, and processes of peers."""
+"""The servers under measurement: deployed services and server processes of peer products."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ways import Form
 if TYPE_CHECKING:
     from azureml.core import Environment, Model, Workspace
 
-START_LIMIT = 120.0  # seconds
-MEMORY_GB = 8  # no way is ended for its memory: it is measured
+START_TIMEOUT = 120.0  # seconds
+MEMORY_GB = 8  # large enough that no container is stopped for its memory
 
 
 class DeployedService:
@@ -61,11 +61,11 @@ class DeployedService:
             name=name,
         )
         self.uri: str = self._service.scoring_uri
-        ask(self.uri, form, one_image)
+        score_once(self.uri, form, one_image)
         self.seconds_to_start = time.perf_counter() - began
 
     def peak_memory(self) -> float | None:
-        # Microsoft's server says which process it is; of one that was ended, another followed.
+        # Microsoft's server logs its pid; the last one belongs to the process that runs now.
         return peak_memory(
             re.findall(r"Worker with pid (\d+) ready", self._service.get_logs())[-1:]
         )
@@ -91,7 +91,7 @@ class PeerServer:
     Raises
     ------
     RuntimeError
-        It ended, or did not answer in time; with the last line of its log.
+        The server ended or did not answer in time; the message has the last line of its log.
     """
 
     def __init__(
@@ -124,25 +124,25 @@ class PeerServer:
         self.seconds_to_start = time.perf_counter() - began
 
     def _wait(self, one_image: np.ndarray, form: Form) -> None:
-        give_up_at = time.monotonic() + START_LIMIT
-        while self._process.poll() is None and time.monotonic() < give_up_at:
+        deadline = time.monotonic() + START_TIMEOUT
+        while self._process.poll() is None and time.monotonic() < deadline:
             try:
-                ask(self.uri, form, one_image)
+                score_once(self.uri, form, one_image)
                 return
             except requests.RequestException as error:
-                said = str(error)
+                reason = str(error)
                 time.sleep(0.02)
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        last = lines[-1] if lines else said
-        raise RuntimeError(f"it did not start: {last}")
+        last = lines[-1] if lines else reason
+        raise RuntimeError(f"the server did not start: {last}")
 
     def peak_memory(self) -> float | None:
-        family = [self._process.pid]
-        family += [child.pid for child in psutil.Process(family[0]).children(recursive=True)]
-        return peak_memory(family)
+        pids = [self._process.pid]
+        pids += [child.pid for child in psutil.Process(pids[0]).children(recursive=True)]
+        return peak_memory(pids)
 
     def stop(self) -> None:
-        """End the process and all that it started, gently first."""
+        """Stop the process group: SIGTERM first, SIGKILL after 10 seconds."""
         for ending in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, ending)
@@ -150,8 +150,8 @@ class PeerServer:
                 self._process.wait(timeout=10)
 
 
-def ask(uri: str, form: Form, images: np.ndarray) -> list[int]:
-    """Send one request over a connection of its own."""
+def score_once(uri: str, form: Form, images: np.ndarray) -> list[int]:
+    """Send one request over a new connection and return the labels."""
     answer = requests.post(
         uri, data=form.body(images), headers={"Content-Type": form.content_type}, timeout=60
     )

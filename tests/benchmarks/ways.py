@@ -1,6 +1,7 @@
-"""The ways to score that are compared: on which server, in what form, by which client.
+"""The ways to score that the benchmark compares: a server, a request format and a client.
 
-Runs in the environment of each peer too: what only one way needs is imported where it is used.
+This module is imported in the environment of each peer too, so a package that only one way needs
+is imported inside the function that uses it.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def tutorial_body(images: np.ndarray) -> bytes:
     return bytes(json.dumps({"data": images.tolist()}), encoding="utf8")
 
 
-def quick_json(document: dict) -> bytes:
+def fast_json(document: dict) -> bytes:
     import orjson
 
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -85,10 +86,10 @@ def parquet_body(images: np.ndarray) -> bytes:
 def v2_body(images: np.ndarray) -> bytes:
     """The Open Inference Protocol, whose numbers are one flat list."""
     tensor = {"name": "images", "shape": list(images.shape), "datatype": "FP64"}
-    return quick_json({"inputs": [tensor | {"data": images.ravel()}]})
+    return fast_json({"inputs": [tensor | {"data": images.ravel()}]})
 
 
-def under(*keys: str | int) -> Callable[[bytes], list[int]]:
+def labels_at(*keys: str | int) -> Callable[[bytes], list[int]]:
     """Read a JSON answer, in which the labels lie below some keys."""
 
     def labels(answer: bytes) -> list[int]:
@@ -100,24 +101,24 @@ def under(*keys: str | int) -> Callable[[bytes], list[int]]:
     return labels
 
 
-TUTORIAL = Form(tutorial_body, under())
-OUR_JSON = Form(lambda images: quick_json({"data": images}), under())
-OUR_IDX = Form(idx_body, under(), "application/octet-stream")
+TUTORIAL = Form(tutorial_body, labels_at())
+OUR_JSON = Form(lambda images: fast_json({"data": images}), labels_at())
+OUR_IDX = Form(idx_body, labels_at(), "application/octet-stream")
 MLFLOW_JSON = Form(
-    lambda images: quick_json({"inputs": images}), under("predictions"), path="/invocations"
+    lambda images: fast_json({"inputs": images}), labels_at("predictions"), path="/invocations"
 )
 MLFLOW_PARQUET = replace(
     MLFLOW_JSON, body=parquet_body, content_type="application/vnd.apache.parquet"
 )
-BENTOML = Form(lambda images: quick_json({"images": images}), under())
-MLSERVER = Form(v2_body, under("outputs", 0, "data"), path="/v2/models/digits/infer")
+BENTOML = Form(lambda images: fast_json({"images": images}), labels_at())
+MLSERVER = Form(v2_body, labels_at("outputs", 0, "data"), path="/v2/models/digits/infer")
 
 WAYS = [
     Way("tutorial", "the tutorial's client and script", "tutorial", TUTORIAL, "sdk"),
     Way("json", "our client and script, JSON", "ours", OUR_JSON, "ours"),
     Way("idx", "our client and script, IDX", "ours", OUR_IDX, "ours"),
     Way("mlflow", "MLflow, JSON", "mlflow", MLFLOW_JSON),
-    # Its help names JSON and CSV; that it takes Parquet too stands in its code only.
+    # MLflow documents JSON and CSV; Parquet is accepted but undocumented.
     Way("mlflow_parquet", "MLflow, Parquet (undocumented)", "mlflow", MLFLOW_PARQUET,
         is_documented=False),
     Way("bentoml", "BentoML, JSON", "bentoml", BENTOML),

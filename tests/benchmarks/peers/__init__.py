@@ -1,4 +1,4 @@
-"""The peers: how each is installed into an environment of its own, prepared and started.
+"""The peer products: how each is installed into a separate environment, prepared and started.
 
 Each serves the same joblib file with one worker and one BLAS thread, as our container of one
 core does.
@@ -21,7 +21,7 @@ from servers import PeerServer
 from ways import BENTOML, MLFLOW_JSON, MLSERVER, OUR_JSON, Form
 
 HERE = Path(__file__).parent
-INSTALL_LIMIT = 1800  # seconds
+INSTALL_TIMEOUT = 1800  # seconds
 # For their clients; and the scikit-learn that saved the model.
 COMMON = ("orjson", "requests", "joblib", f"scikit-learn=={version('scikit-learn')}")
 ENVIRONMENT = {
@@ -30,7 +30,7 @@ ENVIRONMENT = {
     "PYTHONPATH": "",
     "DO_NOT_TRACK": "1",
     "BENTOML_DO_NOT_TRACK": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 
 
@@ -46,7 +46,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer; ``command`` prepares a folder and says what to run there."""
+    """A peer product; ``command`` prepares a folder and returns the server's command line."""
 
     name: str
     requirements: tuple[str, ...]
@@ -77,7 +77,7 @@ def mlserver_command(site: Site) -> list[str]:
         "http_port": site.port,
         "grpc_port": free_port(),
         "metrics_endpoint": None,
-        "parallel_workers": 0,  # in the server's own process: quicker than to send it arrays
+        "parallel_workers": 0,  # in the server's own process: faster than sending it arrays
         "debug": False,
     }
     model = {
@@ -158,7 +158,7 @@ def _run(command: list[str], failure: str) -> None:
         command,
         capture_output=True,
         text=True,
-        timeout=INSTALL_LIMIT,
+        timeout=INSTALL_TIMEOUT,
         env={**os.environ, **ENVIRONMENT},
     )
     if finished.returncode != 0:
