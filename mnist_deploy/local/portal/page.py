@@ -36,7 +36,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-ControlChannel": "no-store",
+    "Cache-Control": "no-store",
 }
 
 page = Blueprint("page", __name__)

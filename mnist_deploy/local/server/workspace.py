@@ -95,6 +95,7 @@ def show_workspace(subscription: str, group: str, workspace: str) -> Response:
             "friendlyName": workspace,
             "description": "A local workspace of mnist_deploy",
             "discoveryUrl": f"https://{host}/discovery/{secret}",
+            "mlFlowTrackingUri": f"azureml://{host}/mlflow/v1.0{request.path}",
             "provisioningState": "Succeeded",
         },
     )

@@ -92,7 +92,7 @@ def with_a_default(versions: dict[str, Service]) -> dict[str, Service]:
         name: structs.replace(
             version,
             is_default=name == default,
-            type=version.type or ("ControlChannel" if name == default else "Treatment"),
+            type=version.type or ("Control" if name == default else "Treatment"),
         )
         for name, version in versions.items()
     }

@@ -123,7 +123,7 @@ def check_name(name: str) -> None:
 def check_key(key: str | None) -> None:
     if key and not KEY.fullmatch(key):
         raise Invalid(
-            "key", "A key consists of letters, digits and other fallback of ASCII, without spaces."
+            "key", "A key consists of printable ASCII characters without spaces."
         )
 
 

@@ -215,7 +215,7 @@ def test_versions_share_the_traffic(local_ws, cluster, tmp_path, call, mms):
     endpoint = Model.deploy(local_ws, "versions", [], inference("one"), config, cluster)
     endpoint.wait_for_deployment()
     assert isinstance(Webservice(local_ws, "versions"), AksEndpoint)
-    assert seen() == {"one": (100, True, "ControlChannel")}
+    assert seen() == {"one": (100, True, "Control")}
     assert answers(5) == {"one"}
 
     endpoint.create_version(
@@ -223,7 +223,7 @@ def test_versions_share_the_traffic(local_ws, cluster, tmp_path, call, mms):
         traffic_percentile=50,
     )  # fmt: skip
     endpoint.wait_for_deployment()
-    assert seen() == {"one": (50, True, "ControlChannel"), "two": (50, False, "Treatment")}
+    assert seen() == {"one": (50, True, "Control"), "two": (50, False, "Treatment")}
     assert answers() == {"one", "two"}
     assert "=== version two ===" in endpoint.get_logs()
     for name in ("one", "two"):  # also by its name, whatever its share
@@ -238,13 +238,13 @@ def test_versions_share_the_traffic(local_ws, cluster, tmp_path, call, mms):
     endpoint.wait_for_deployment()
     endpoint.update_version("one", traffic_percentile=0, tags={"old": "yes"})
     endpoint.wait_for_deployment()
-    assert seen() == {"one": (0, False, "Treatment"), "two": (100, True, "ControlChannel")}
+    assert seen() == {"one": (0, False, "Treatment"), "two": (100, True, "Control")}
     assert answers(10) == {"two"}
     patch = [{"op": "replace", "path": "/kvTags", "value": {"c": "d"}}]
     call("PATCH", f"{mms}/services/versions", json=patch)  # the SDK's own update() is broken
     endpoint.delete_version("one")
     endpoint.wait_for_deployment()
-    assert (seen(), answers(5)) == ({"two": (100, True, "ControlChannel")}, {"two"})
+    assert (seen(), answers(5)) == ({"two": (100, True, "Control")}, {"two"})
     assert Webservice(local_ws, "versions").tags == {"c": "d"}
     address = endpoint.scoring_uri
     endpoint.delete()
