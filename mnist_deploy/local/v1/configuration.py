@@ -122,9 +122,7 @@ def check_name(name: str) -> None:
 
 def check_key(key: str | None) -> None:
     if key and not KEY.fullmatch(key):
-        raise Invalid(
-            "key", "A key consists of printable ASCII characters without spaces."
-        )
+        raise Invalid("key", "A key consists of printable ASCII characters without spaces.")
 
 
 def resources_of(asked: Service, most_cores: float, most_memory: float) -> Resources:
