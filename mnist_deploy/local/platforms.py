@@ -1,0 +1,178 @@
+"""What Azure's front ends answer for a scoring container: status codes, limits and defaults.
+
+On Azure a request passes a front end before it reaches the container: Envoy for managed online
+endpoints, the inference router ``azureml-fe`` on Kubernetes and AKS. ACI has none: there a
+container answers itself. The rows are those of Microsoft's articles "Troubleshoot online
+endpoint deployment and scoring" (HTTP status codes), "Troubleshoot remote model deployment"
+(SDK v1), "CLI (v2) managed online deployment YAML schema" and its Kubernetes twin, and of the
+reference of ``AksWebservice.deploy_configuration``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+RUN_FAILED = "x-ms-run-function-failed"  # "True" in an answer of Microsoft's inference server
+MODEL_STATUS = "ms-azureml-model-error-statuscode"
+MODEL_REASON = "ms-azureml-model-error-reason"
+
+
+@dataclass(frozen=True)
+class RequestSettings:
+    """How requests to one deployment are limited.
+
+    Attributes
+    ----------
+    timeout : float or None
+        Seconds for a request, waiting and running together. None: no limit but the server's.
+    max_concurrent : int or None
+        Requests that one instance runs at once. None: no limit.
+    max_queue_wait : float or None
+        Seconds that a request may wait before it runs. None: until `timeout`.
+    """
+
+    timeout: float | None = None
+    max_concurrent: int | None = None
+    max_queue_wait: float | None = None
+
+    def max_admitted(self, instances: int) -> int | None:
+        """Requests that may wait or run at once on so many instances; None: any number."""
+        return None if self.max_concurrent is None else 2 * self.max_concurrent * instances
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """When a container is probed, and when it is restarted; the times are in seconds."""
+
+    initial_delay: float = 10
+    period: float = 10
+    timeout: float = 2
+    success_threshold: int = 1
+    failure_threshold: int = 30
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One of Azure's platforms, as a client of a scoring URI sees it.
+
+    Attributes
+    ----------
+    has_front_end : bool
+        The limits and status codes of this page apply; without, the container's own do.
+    model_error : int or None
+        The status in place of the container's when ``run()`` has raised. None: the container's.
+    hides_every_status : bool
+        `model_error` stands in place of any status but 200, and two headers name the original.
+    timeout : int
+        The status after `RequestSettings.timeout`.
+    overload : int
+        The status of a request above `RequestSettings.max_admitted`, or after `max_queue_wait`.
+    unavailable : int
+        The status where no container is ready.
+    defaults : RequestSettings
+        Where a deployment does not set its own.
+    liveness : ProbeSettings
+        Likewise.
+    max_body : int or None
+        Bytes of a body above which the platform's documentation names 413.
+    """
+
+    name: str
+    has_front_end: bool
+    model_error: int | None
+    hides_every_status: bool
+    timeout: int
+    overload: int
+    unavailable: int
+    defaults: RequestSettings
+    liveness: ProbeSettings
+    max_body: int | None = None
+
+    def translate_answer(
+        self, status: int, headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, str]]:
+        """The status that a client gets for a container's answer, and the headers added to it.
+
+        Parameters
+        ----------
+        status : int
+            The container's.
+        headers : mapping of str to str
+            The container's, by their names in lower case.
+        """
+        if self.model_error is None or status == 200:
+            return status, {}
+        if self.hides_every_status:
+            return self.model_error, {MODEL_STATUS: str(status), MODEL_REASON: "model_error"}
+        if headers.get(RUN_FAILED, "").lower() == "true":
+            return self.model_error, {}
+        return status, {}
+
+
+AKS_PROBE = ProbeSettings(initial_delay=310, failure_threshold=3)
+
+PLATFORMS = {
+    platform.name: platform
+    for platform in (
+        Platform(
+            name="aci",
+            has_front_end=False,
+            model_error=None,
+            hides_every_status=False,
+            timeout=500,
+            overload=503,
+            unavailable=503,
+            defaults=RequestSettings(),
+            liveness=AKS_PROBE,
+        ),
+        Platform(
+            name="aks",
+            has_front_end=True,
+            model_error=502,
+            hides_every_status=False,
+            timeout=504,
+            overload=503,
+            unavailable=503,
+            defaults=RequestSettings(timeout=60.0, max_concurrent=1, max_queue_wait=0.5),
+            liveness=AKS_PROBE,
+        ),
+        Platform(
+            name="managed",
+            has_front_end=True,
+            model_error=424,
+            hides_every_status=True,
+            timeout=408,
+            overload=429,
+            unavailable=502,  # not documented; azure-ai-ml repeats a request four times after 503
+            defaults=RequestSettings(timeout=5.0, max_concurrent=1),
+            liveness=ProbeSettings(),
+            max_body=1_500_000,  # of older editions; "Manage quotas" of 2026 names no limit
+        ),
+        Platform(
+            name="kubernetes",
+            has_front_end=True,
+            model_error=502,
+            hides_every_status=False,
+            timeout=504,
+            overload=503,
+            unavailable=502,
+            defaults=RequestSettings(timeout=5.0, max_concurrent=1, max_queue_wait=0.5),
+            liveness=ProbeSettings(),
+        ),
+    )
+}
+
+
+def platform_of(kind: str, compute: str) -> Platform:
+    """The platform of an endpoint.
+
+    Parameters
+    ----------
+    kind : str
+        ``service`` (SDK v1) or ``endpoint`` (SDK v2).
+    compute : str
+        The cluster that it is deployed to; empty for ACI and managed online endpoints.
+    """
+    names = {"service": ("aci", "aks"), "endpoint": ("managed", "kubernetes")}[kind]
+    return PLATFORMS[names[bool(compute)]]
