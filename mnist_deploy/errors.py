@@ -1,4 +1,4 @@
-"""The exceptions of mnist_deploy, one tree.
+"""The exceptions of mnist_deploy, in one tree.
 
 Every message says what was wrong, what was expected and what to do next.
 """
@@ -7,23 +7,24 @@ from __future__ import annotations
 
 
 class MnistDeployError(Exception):
-    """The root: ``except MnistDeployError`` catches whatever this package raises on purpose."""
+    """The root: ``except MnistDeployError`` catches every error that this package defines."""
 
 
 class DataError(MnistDeployError):
-    """MNIST files are missing, damaged or cannot be had."""
+    """MNIST files are missing, damaged, or cannot be downloaded."""
 
 
 class WorkspaceError(MnistDeployError):
-    """A workspace cannot be reached or started, or refuses what it is asked to do."""
+    """A workspace cannot be reached or started, or rejects a request."""
 
 
 class ConfigError(WorkspaceError):
-    """config.json is unreadable, half-filled, or not where it was said to be."""
+    """config.json is missing, unreadable, or not filled in."""
 
 
 class ModelError(MnistDeployError):
-    """A model is not registered, was changed or damaged, or needs another scikit-learn."""
+    """A model is not registered, its file differs from the registered one, or it needs another
+    scikit-learn."""
 
 
 class EnvironmentNotFound(MnistDeployError):
@@ -36,7 +37,7 @@ class DeploymentError(MnistDeployError):
     Attributes
     ----------
     state : str or None
-        The service's state when it was given up, None if nothing was sent.
+        The service's state at the failure, None if nothing was deployed.
     logs : str
         The last lines of its log, empty if there are none.
     """
@@ -47,11 +48,17 @@ class DeploymentError(MnistDeployError):
 
 
 class DeploymentTimeout(DeploymentError):
-    """A service was not healthy within the time it was given."""
+    """A service was not healthy within the timeout."""
 
 
 class ScoringError(MnistDeployError):
-    """A call to a deployed service failed: with the HTTP ``status``, None without an answer."""
+    """A call to a deployed service failed.
+
+    Attributes
+    ----------
+    status : int or None
+        The HTTP status; of a managed endpoint's 424 that of its container; None without a response.
+    """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
@@ -59,24 +66,25 @@ class ScoringError(MnistDeployError):
 
 
 class InputRejected(ScoringError):
-    """The service refused what it was sent (4xx)."""
+    """The service rejected the request (4xx)."""
 
 
 class PayloadTooLarge(InputRejected):
-    """The service does not take that much in one request (413)."""
+    """The request was larger than the service accepts (413)."""
 
 
 class AuthenticationFailed(ScoringError):
-    """No key was sent, or none that the service knows (401, 403)."""
+    """The request had no key, or one that the service does not know (401, 403)."""
 
 
 class ScriptFailed(ScoringError):
-    """``run()`` raised in the service (500)."""
+    """``run()`` raised in the service (500; on Kubernetes and AKS 502)."""
 
 
 class ServiceUnavailable(ScoringError):
-    """Nobody answered: 502, 503, a refused or a broken connection."""
+    """There is no service: 404, 502, 503, a connection that is refused or breaks; or too many
+    requests (429)."""
 
 
 class ScoringTimeout(ScoringError):
-    """No answer came within the time it was given."""
+    """The response did not arrive in time, or the service stopped waiting for it (408, 504)."""

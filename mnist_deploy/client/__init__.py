@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,60 +20,60 @@ from ..errors import (
     ServiceUnavailable,
 )
 from ..sdk import Deadline, check_kind, reason
-from .endpoint import Endpoint
-from .payload import Images, batches, idx_body, json_body, read_labels
+from .answers import join_labels, read_labels
+from .connection import ScoringConnection
+from .encoding import IDX, IDX_NUMBERS, JSON_NUMBERS, MAX_BODY, Encoder, Format, RequestBody
+from .inputs import Inputs, Rows, cut_batches
 
 if TYPE_CHECKING:
     from azureml.core import Webservice
 
-Batch = tuple[int, np.ndarray]  # the number of its first image, and the images
-Body = tuple[bytes, str]  # and its content type
-Format = Literal["auto", "idx", "json"]
+TIMEOUT = 60.0  # seconds to wait for a response
+PATIENCE = 10.0  # seconds to retry without a connection, or after a 429
 
-TIMEOUT = 60.0  # seconds to wait for an answer
-PATIENCE = 10.0  # seconds to try again while nobody answers
-
-_IDX, _JSON = "application/octet-stream", "application/json"
-# Errors that say nothing about the form in which the images were sent.
-_NOT_THE_FORM = (AuthenticationFailed, PayloadTooLarge, ScoringTimeout, ServiceUnavailable)
-_LONG = 1000  # images that may take so long that progress is worth a bar
-# What was learnt of services: of those that were deployed or fetched, not of their addresses,
-# at which another script may answer tomorrow.
-_formats: WeakKeyDictionary[Webservice, Format] = WeakKeyDictionary()
+# Errors that do not depend on the format of the request.
+_UNRELATED_TO_FORMAT = (AuthenticationFailed, PayloadTooLarge, ScoringTimeout, ServiceUnavailable)
+_PROGRESS_ROWS = 1000  # rows that may take long enough for a progress bar
+# Whether a script rejected IDX and accepted JSON: by the SDK's object of the service, and by
+# (scoring URI, deployment) where there is no such object.
+_json_services: WeakKeyDictionary[Webservice, bool] = WeakKeyDictionary()
+_json_deployments: dict[tuple[str, str | None], bool] = {}
 _keys: WeakKeyDictionary[Webservice, str] = WeakKeyDictionary()
+_DEPLOYMENT_HEADER = "azureml-model-deployment"  # names the deployment that is to respond
 
 
 def call_service(
     service: Webservice,
-    images: Images,
+    inputs: Inputs,
     *,
     batch_size: int | None = None,
     timeout: float = TIMEOUT,
     patience: float = PATIENCE,
     format: Format = "auto",
+    allow_nan: bool = False,
 ) -> np.ndarray:
-    """Let a deployed service predict the labels of images.
+    """Predict the labels of inputs with a deployed service.
 
     The tutorial's ``service.run(json.dumps({"data": images.tolist()}))``, for any number of
-    images: they travel in batches over one connection, in the quickest form that keeps every
-    bit. The key of a service with ``auth_enabled``, or the token of one on AKS with
-    ``token_auth_enabled``, is fetched once, and again when it is not valid any more.
+    inputs: they are sent in batches over one connection, without loss of precision. The key of a
+    service with ``auth_enabled``, or the token of one on AKS with ``token_auth_enabled``, is
+    fetched once, and again when the service rejects it.
 
     Parameters
     ----------
     service : azureml.core.webservice.AciWebservice or AksWebservice
         A healthy service.
-    images, batch_size, timeout, patience, format
-        As in `post_images`; what is learnt of a script that knows no IDX is remembered.
+    inputs, batch_size, timeout, patience, format, allow_nan
+        As in `post_images`. That a script takes no IDX is remembered for this object.
 
     Returns
     -------
-    ndarray, shape (n,)
+    ndarray, shape (n,) or (n, k)
         As of `post_images`.
 
     Raises
     ------
-    ValueError, ScoringError
+    TypeError, ValueError, ScoringError
         As `post_images`.
     """
     check_kind("service", service, "azureml.core.Webservice", "deploy_to_aci(...)")
@@ -85,77 +85,97 @@ def call_service(
         )
 
     fetch_key = partial(_fetch_key, service, timeout)
+    is_idx_rejected = _json_services.get(service, False)
     with requests.Session() as session:
-        endpoint = Endpoint(session, uri, timeout=timeout, patience=patience)
+        connection = ScoringConnection(session, uri, timeout=timeout, patience=patience)
         if service.auth_enabled or getattr(service, "token_auth_enabled", False):
-            endpoint.use_key(_keys.get(service) or fetch_key(), renew=fetch_key)
-        known = _formats.get(service, format) if format == "auto" else format
-        labels, learnt = _score(endpoint, images, batch_size, known)
-    if format == "auto" and learnt == "json":
-        _formats[service] = learnt
+            connection.use_key(_keys.get(service) or fetch_key(), renew=fetch_key)
+        encoder = _build_encoder(format, batch_size, allow_nan, is_idx_rejected)
+        labels = _score(connection, encoder, inputs, batch_size)
+    _json_services[service] = encoder.is_idx_rejected
     return labels
 
 
 def post_images(
     scoring_uri: str,
-    images: Images,
+    images: Inputs,
     *,
     api_key: str | None = None,
     batch_size: int | None = None,
     timeout: float = TIMEOUT,
     patience: float = PATIENCE,
     format: Format = "auto",
+    allow_nan: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> np.ndarray:
-    """Let the service at a scoring URI predict the labels of images, by HTTP alone.
+    """Predict the labels of images with the service at a scoring URI, by HTTP alone.
 
     The tutorial's ``requests.post(service.scoring_uri, input_data, headers=headers)``.
 
     Parameters
     ----------
     scoring_uri : str
-    images : array-like, or iterable of array-likes
-        Of shape (n, features), (n, height, width), or (features,) for one image; an iterable's
-        pieces are read as they are sent. uint8 are pixels from 0 to 255; other types are the
-        numbers that the model takes, for MNIST intensities in [0, 1].
+    images : array-like, DataFrame, or iterable of them
+        Numbers or booleans of shape (n, features), (n, height, width), or (features,) for one
+        row; a list of texts with ``format="json"``; a DataFrame with ``format="records"`` or
+        ``"split"``. The pieces of an iterable are read as they are sent. uint8 are pixels from
+        0 to 255; other types are the numbers that the model takes, for MNIST intensities in
+        [0, 1].
     api_key : str, optional
         The primary or secondary key of a service with ``auth_enabled``.
     batch_size : int, optional
-        The most images in one request; by default as many as hold 1.6 million numbers, 2,040
-        images of MNIST.
+        The maximum number of rows in one request. By default a request body stays below
+        1.5 MB, the maximum that Microsoft documents for managed online endpoints: 1,911 images
+        of MNIST as pixels, about 150 as JSON.
     timeout : float
-        Seconds to wait for the answer to a request.
+        Seconds to wait for the response to a request.
     patience : float
-        Seconds to go on trying while connections are refused or break, as they do when the
-        service restarts. What was answered or timed out is not tried again.
-    format : {"auto", "idx", "json"}
-        How images travel: as IDX files, which this project's score.py takes, or as the
-        tutorial's JSON. By default IDX for pixels and intensities, and JSON for other numbers
-        and where the script refused IDX, which leaves a traceback in its log: "json" avoids it.
+        Seconds to retry with exponential backoff while the connection is refused or breaks, as
+        during a restart of the service, or while the service responds with 429 (too many
+        requests). A request that timed out is not sent again.
+    format : {"auto", "idx", "json", "records", "split"}
+        "idx" sends IDX files, which this project's score.py takes, "json" the tutorial's
+        ``{"data": [[...], ...]}``. "auto" sends pixels and intensities as IDX, and other numbers
+        as JSON. If the script rejects IDX, which leaves a traceback in its log, the batch is
+        sent again as JSON, and the process sends no further IDX to that URI and deployment.
+        "records" sends the rows of a DataFrame as ``{"data": [{column: value}, ...]}``, "split"
+        as ``{"input_data": {"columns": [...], "index": [...], "data": [...]}}``, which Azure's
+        MLflow deployments take.
+    allow_nan : bool
+        Whether NaN and missing values are sent, as ``null`` in JSON.
     headers : mapping of str to str, optional
-        More headers of each request.
+        Additional headers of each request.
 
     Returns
     -------
-    ndarray, shape (n,)
-        The label of each image: int64, or what type the model's classes have.
+    ndarray, shape (n,) or (n, k)
+        What the script returned for each row: a label, a number, or k values. Its dtype is that
+        of the JSON values, and object where their types differ.
 
     Raises
     ------
+    TypeError
+        The inputs have a type that none of the formats can hold; a DataFrame without a format.
     ValueError
-        The images hold no finite numbers, have another rank, or do not fit the format: uint8 of
-        shape (n, features) is not sent as JSON, because it may be pixels or not.
+        The inputs hold NaN or infinity, have another rank, or do not fit the format: uint8 is
+        not sent as JSON, because it may be pixels or plain numbers.
     ScoringError
-        Its subclass in `mnist_deploy.errors` says what went wrong in the service.
+        Its subclass in `mnist_deploy.errors` states what went wrong in the service.
     """
     check_kind("scoring_uri", scoring_uri, "builtins.str", "service.scoring_uri")
+    deployment = scoring_uri, (headers or {}).get(_DEPLOYMENT_HEADER)
     with requests.Session() as session:
         session.headers.update(headers or {})
-        endpoint = Endpoint(session, scoring_uri, timeout=timeout, patience=patience)
+        connection = ScoringConnection(session, scoring_uri, timeout=timeout, patience=patience)
         if api_key:
             check_kind("api_key", api_key, "builtins.str", "service.get_keys()[0]")
-            endpoint.use_key(api_key)
-        return _score(endpoint, images, batch_size, format)[0]
+            connection.use_key(api_key)
+        encoder = _build_encoder(
+            format, batch_size, allow_nan, _json_deployments.get(deployment, False)
+        )
+        labels = _score(connection, encoder, images, batch_size)
+    _json_deployments[deployment] = encoder.is_idx_rejected
+    return labels
 
 
 def _fetch_key(service: Webservice, timeout: float) -> str:
@@ -173,64 +193,86 @@ def _fetch_key(service: Webservice, timeout: float) -> str:
     return key
 
 
+def _build_encoder(
+    format: Format, batch_size: int | None, allow_nan: bool, is_idx_rejected: bool
+) -> Encoder:
+    max_body = MAX_BODY if batch_size is None else float("inf")
+    return Encoder(format, max_body=max_body, allow_nan=allow_nan, is_idx_rejected=is_idx_rejected)
+
+
 def _score(
-    endpoint: Endpoint, images: Images, batch_size: int | None, form: Format
-) -> tuple[np.ndarray, Format]:
-    """The labels of images, and the format that the service turned out to take."""
-    if form not in ("auto", "idx", "json"):
-        raise ValueError(f"format is {form!r}, expected 'auto', 'idx' or 'json'.")
-
-    def encode(start: int, batch: np.ndarray) -> Body:
-        body = None if form == "json" else idx_body(start, batch)
-        if body is not None:
-            return body, _IDX
-        if form == "idx":
-            raise ValueError("format='idx' takes uint8 pixels or intensities in [0, 1].")
-        return json_body(start, batch), _JSON
-
-    total = len(images) if isinstance(images, Sized) else None
-    is_short = total is not None and total < _LONG
+    connection: ScoringConnection, encoder: Encoder, inputs: Inputs, batch_size: int | None
+) -> np.ndarray:
+    total = _count_rows(inputs)
+    is_short = total is not None and total < _PROGRESS_ROWS
+    max_numbers = IDX_NUMBERS if encoder.format in ("auto", "idx") else JSON_NUMBERS
+    batches = cut_batches(inputs, batch_size, max_numbers)
     labels: list[np.ndarray] = []
-    bar = tqdm(desc="scoring", total=total, unit="image", delay=2, disable=is_short)
-    with ThreadPoolExecutor(1) as encoder, bar:
-        for (start, batch), (body, kind) in _ahead(encoder, encode, batches(images, batch_size)):
-            if kind == _IDX and form == "json":  # encoded before the first was refused
-                body, kind = encode(start, batch)
-            try:
-                answer = read_labels(endpoint.post(body, kind), len(batch))
-            except ScoringError as refusal:
-                is_final = kind == _JSON or form == "idx" or labels
-                if is_final or isinstance(refusal, _NOT_THE_FORM):
-                    raise
-                body, form = _as_json(start, batch, refusal), "json"
-                answer = None
-            if answer is None:
-                answer = read_labels(endpoint.post(body, _JSON), len(batch))
-            labels.append(answer)
-            bar.update(len(batch))
-    return np.concatenate(labels) if labels else np.empty(0, int), form
+    bar = tqdm(desc="scoring", total=total, unit="row", delay=2, disable=is_short)
+    with ThreadPoolExecutor(1, "mnist_deploy-encoder") as thread, bar:
+        for bodies in _encode_ahead(thread, encoder.encode, batches):
+            for body in bodies:
+                labels += _send(connection, encoder, body, is_first=not labels)
+                bar.update(len(body.rows))
+    return join_labels(labels)
 
 
-def _as_json(start: int, batch: np.ndarray, refusal: ScoringError) -> bytes:
-    """What was refused as IDX, once more; the refusal where nobody can tell what it is as JSON."""
+def _count_rows(inputs: Inputs) -> int | None:
+    """The length of the inputs; None for an iterator, or a type that is rejected later."""
     try:
-        return json_body(start, batch)
+        return len(inputs)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _send(
+    connection: ScoringConnection, encoder: Encoder, body: RequestBody, *, is_first: bool
+) -> list[np.ndarray]:
+    """Score one body; if the script rejects the first one because it is IDX, as JSON."""
+    if body.content_type == IDX and not is_first and encoder.is_idx_rejected:
+        return _send_as_json(connection, encoder, body)  # it was encoded before the rejection
+    try:
+        labels = _post(connection, body)
+    except ScoringError as error:
+        can_fall_back = is_first and encoder.format == "auto" and body.content_type == IDX
+        if not can_fall_back or isinstance(error, _UNRELATED_TO_FORMAT):
+            raise
+        rejection = error
+    else:
+        if body.content_type == IDX:  # the script that rejected IDX was replaced
+            encoder.is_idx_rejected = False
+        return [labels]
+    encoder.is_idx_rejected = True
+    try:
+        return _send_as_json(connection, encoder, body)
     except ValueError as error:
-        told = f"{refusal} It was not sent again as JSON: {error}"
-        raise type(refusal)(told, status=refusal.status) from None
+        message = f"{rejection} The batch was not sent again as JSON: {error}"
+        raise type(rejection)(message, status=rejection.status) from None
 
 
-def _ahead(
-    thread: ThreadPoolExecutor, encode: Callable[..., Body], cut: Iterable[Batch]
-) -> Iterator[tuple[Batch, Body]]:
-    """Give each batch with its body; while that is sent, a thread encodes the next."""
+def _send_as_json(
+    connection: ScoringConnection, encoder: Encoder, body: RequestBody
+) -> list[np.ndarray]:
+    return [_post(connection, each) for each in encoder.encode(body.start, body.rows, as_json=True)]
+
+
+def _post(connection: ScoringConnection, body: RequestBody) -> np.ndarray:
+    return read_labels(connection.post(body.content, body.content_type), len(body.rows))
+
+
+def _encode_ahead(
+    thread: ThreadPoolExecutor,
+    encode: Callable[[int, Rows], list[RequestBody]],
+    batches: Iterable[tuple[int, Rows]],
+) -> Iterator[list[RequestBody]]:
+    """Yield the bodies of each batch; while they are sent, a thread encodes the next batch."""
     present = None
-    for batch in cut:  # in the caller's own thread, as an iterable of theirs may expect
+    for batch in batches:  # in the caller's thread, because an iterable may expect that
         if present is None:
-            present = batch, encode(*batch)
+            present = encode(*batch)
         else:
             coming = thread.submit(encode, *batch)
             yield present
-            present = batch, coming.result()
+            present = coming.result()
     if present is not None:
         yield present

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..client import PATIENCE, TIMEOUT, Format, post_images
-from ..client.payload import Images
+from ..client.inputs import Inputs
 from ..deployment.config import find_script
 from ..deployment.preflight import check_name, check_version
 from ..deployment.service import LOG_LINES, deploying
@@ -237,35 +237,37 @@ def finish(deadline: Deadline, begin: Callable[..., Any], *arguments: object) ->
 def call_endpoint(
     client: MLClient,
     endpoint: ManagedOnlineEndpoint,
-    images: Images,
+    inputs: Inputs,
     *,
     deployment: str | None = None,
     batch_size: int | None = None,
     timeout: float = TIMEOUT,
     patience: float = PATIENCE,
     format: Format = "auto",
+    allow_nan: bool = False,
 ) -> np.ndarray:
-    """Let an online endpoint predict the labels of images, with its key.
+    """Predict the labels of inputs with an online endpoint; its key is fetched.
 
-    In place of ``client.online_endpoints.invoke``, which takes a file of JSON.
+    In place of ``client.online_endpoints.invoke``, which takes a file of JSON. By default each
+    request body stays below 1.5 MB, the maximum that Microsoft documents for managed endpoints.
 
     Parameters
     ----------
     client : azure.ai.ml.MLClient
     endpoint : azure.ai.ml.entities.ManagedOnlineEndpoint
-    images, batch_size, timeout, patience, format
-        As of `post_images`.
+    inputs, batch_size, timeout, patience, format, allow_nan
+        As the images and options of `post_images`.
     deployment : str, optional
-        The one that answers; by default each request goes where the traffic says.
+        The deployment that responds; by default the traffic rules choose one for each request.
 
     Returns
     -------
-    ndarray, shape (n,)
-        The label of each image.
+    ndarray, shape (n,) or (n, k)
+        As of `post_images`.
 
     Raises
     ------
-    ValueError, ScoringError
+    TypeError, ValueError, ScoringError
         As `post_images`.
     """
     check_kind("endpoint", endpoint, _ENDPOINT, "client.online_endpoints.get(name)")
@@ -279,12 +281,13 @@ def call_endpoint(
         ) from error
     return post_images(
         endpoint.scoring_uri,
-        images,
+        inputs,
         api_key=getattr(keys, "primary_key", None) or keys.access_token,
         batch_size=batch_size,
         timeout=timeout,
         patience=patience,
         format=format,
+        allow_nan=allow_nan,
         headers={_BY_NAME: deployment} if deployment else None,
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from ..client import call_service
-from ..client.payload import Images
+from ..client.inputs import Inputs
 from ..deployment.config import find_script
 from ..errors import DeploymentError
 from ..sdk import Deadline, check_kind
@@ -78,7 +78,7 @@ def migrate_service(
     service: AciWebservice | AksWebservice,
     client: MLClient,
     folder: str | os.PathLike[str],
-    images: Images,
+    images: Inputs,
     *,
     entry_script: str | os.PathLike[str] = "score.py",
     timeout: float = DEPLOYMENT_LIMIT,

@@ -35,7 +35,7 @@ from azureml.core.model import InferenceConfig
 from azureml.core.webservice import AciWebservice, AksWebservice
 from azureml.exceptions import WebserviceException
 
-import mnist_deploy.client.endpoint
+import mnist_deploy.client.connection
 import mnist_deploy.deployment.config
 import mnist_deploy.deployment.preflight
 import mnist_deploy.managed.endpoint
@@ -242,7 +242,7 @@ def _shortcuts(clock: Clock) -> Iterator[Patch]:
     for module in (mnist_deploy.deployment.config, mnist_deploy.deployment.preflight):
         yield patch.object(module, "check_script", _passed_once(module.check_script))
     yield patch.object(Deadline, "call", _call_at_once(clock))
-    ours = (mnist_deploy.sdk, mnist_deploy.client.endpoint)
+    ours = (mnist_deploy.sdk, mnist_deploy.client.connection)
     for waiting in (azureml.core.webservice.webservice, *ours):
         yield patch.object(waiting, "time", clock)
 

@@ -67,9 +67,9 @@ def fast_json(document: dict) -> bytes:
 
 
 def idx_body(images: np.ndarray) -> bytes:
-    from mnist_deploy.client import payload
+    from mnist_deploy.client.encoding import idx_body
 
-    body = payload.idx_body(0, images)
+    body = idx_body(0, images)
     assert body is not None, "these images are no intensities"
     return body
 

@@ -91,7 +91,7 @@ class TestAnswers:
 
     def test_of_the_wrong_number(self, service, cloud):
         cloud.answer_with(lambda images: [1])
-        with pytest.raises(ScoringError, match="1 labels for 3 images"):
+        with pytest.raises(ScoringError, match="1 items for 3 rows"):
             score(service)
 
 
