@@ -19,6 +19,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from mnist_deploy.local.core.endpoints import Endpoints
+from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.records import Model, now
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.server.app import create_app
@@ -120,7 +121,7 @@ def app_to_try(folder: Path) -> Iterator[Flask]:
     for path in ("Code/c/code/s", "Code/c/code/s/s.py"):  # of which no folder can be made
         store.write(path, [b""])
     store.add(Model("m", 0, ("LocalUpload/c/f",), now()))
-    endpoints = Endpoints(store, folder / "containers")
+    endpoints = Endpoints(store, ProcessRuntime(store, folder / "containers"))
     yield create_app(store, endpoints, ClientRegistrations(), "token", "127.0.0.1:1")
     endpoints.stop_all()
     store.close()

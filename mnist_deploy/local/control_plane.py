@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -63,6 +62,8 @@ def lock_owner(runtime: Path) -> int | None:
 
     It holds a lock as long as it lives, also while it starts, ends or is suspended.
     """
+    import fcntl  # not on Windows, where the other modules of this package can be imported
+
     try:
         with open(runtime / "alive") as file:
             try:
@@ -205,6 +206,8 @@ def locked(path: Path) -> Iterator[None]:
     LocalWorkspaceError
         If another process keeps it for too long.
     """
+    import fcntl
+
     limit = 2 * START_LIMIT  # who waits behind one that waits gets its turn
     with open(path, "w") as file:
         give_up_at = time.monotonic() + limit

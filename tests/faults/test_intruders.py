@@ -23,7 +23,7 @@ from weights_service import WORKSPACE
 
 from mnist_deploy import local
 from mnist_deploy.local.core.container_folder import build_folder
-from mnist_deploy.local.core.deployments import ContainerSpec, Upload
+from mnist_deploy.local.core.container_spec import ContainerSpec, Upload
 from mnist_deploy.local.core.faults import Fault
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.tls import create_server_context

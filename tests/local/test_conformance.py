@@ -25,6 +25,7 @@ from weights_service import make_inference_config
 
 from mnist_deploy import local
 from mnist_deploy.local.core.endpoints import Endpoints
+from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.discovery import Endpoint
 from mnist_deploy.local.server.app import create_app
@@ -136,7 +137,7 @@ def recorded(home: Path) -> Iterator[list[Exchange]]:
     runtime.mkdir(parents=True)
     exchanges: list[Exchange] = []
     store = Store(home / "store")
-    endpoints = Endpoints(store, runtime / "containers")
+    endpoints = Endpoints(store, ProcessRuntime(store, runtime / "containers"))
     server = HttpsServer(runtime)
     host, token = f"127.0.0.1:{server.server_port}", create_token()
     server.app = Recorder(

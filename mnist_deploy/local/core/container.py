@@ -19,47 +19,17 @@ from typing import Any
 from .launch import variables
 from .log import Log
 from .process import ScoringProcess
+from .runtime import GRACE, AccessPolicy
+from .telemetry import BUCKETS, NO_REQUESTS, sum_counts
 
 WATCH_INTERVAL = 0.25  # seconds
 MEMORY_INTERVAL = 0.5  # seconds between two looks at the memory, which cost more
 LONGEST_PAUSE = 8.0  # seconds between two attempts to restart
 START_LIMIT = 600.0  # seconds that init() may take
 CONFIGURE_LIMIT = 5.0  # seconds
-GRACE = 10.0  # seconds for what is in flight when it is stopped
 MANY_ENDS = 3  # of one process in a minute: more are no accident
 MOST_WORKERS = 64
 NOT_READY = "its script could not be imported, or init() raised"
-
-# Upper bounds of the durations that are counted together, in seconds; the last has none.
-BUCKETS = [0.0005 * 2 ** (step / 2) for step in range(40)]
-
-
-@dataclass(frozen=True)
-class AccessPolicy:
-    """Who is let in, and how.
-
-    Attributes
-    ----------
-    keys : tuple of str, or None
-        One of them opens it; None: no key is asked for.
-    tokens : mapping of str to float
-        So does a token until its end, in seconds since the epoch.
-    public : bool
-        The container accepts on the public socket itself, or leaves that to a router.
-    model_error : int, optional
-        The status in the place of any from 400 on that the script's side answers with.
-    max_pending : int, optional
-        How many requests may wait or run in one process; the next is answered 429.
-    deployment : str, optional
-        The name that answers are given, and that requests may ask for.
-    """
-
-    keys: tuple[str, ...] | None = field(default=None, repr=False)
-    tokens: Mapping[str, float] = field(default_factory=dict, repr=False)
-    public: bool = True
-    model_error: int | None = None
-    max_pending: int | None = None
-    deployment: str | None = None
 
 
 @dataclass
@@ -126,11 +96,7 @@ class Container:
         }
         self._on_change = on_change
         self._access, self._access_number = encode(AccessPolicy(), 0), 0
-        self._past: dict[str, Any] = {
-            "requests": 0,
-            "failed": 0,
-            "histogram": [0] * (len(BUCKETS) + 1),
-        }
+        self._past = NO_REQUESTS
         self._workers: list[Worker] = []
         self._failure: str | None = None  # of the last attempt to start a process
         self._next_look = 0.0
@@ -158,7 +124,7 @@ class Container:
             took up to each of `BUCKETS`, and how many took longer.
         """
         with self._news:
-            return sum_up(self._past, *(process.counts for process in self._processes))
+            return sum_counts(self._past, *(process.counts for process in self._processes))
 
     def configure(self, access: AccessPolicy) -> None:
         """Let in who has the right from now on: that holds when this returns.
@@ -292,7 +258,7 @@ class Container:
         with self._news:
             if worker.process is not None:
                 worker.process.end()
-                self._past = sum_up(self._past, worker.process.counts)
+                self._past = sum_counts(self._past, worker.process.counts)
                 worker.process = None
             self._news.notify_all()
 
@@ -328,12 +294,3 @@ class Container:
 
 def encode(access: AccessPolicy, number: int) -> bytes:
     return json.dumps({**asdict(access), "number": number}).encode() + b"\n"
-
-
-def sum_up(*counts: Mapping[str, Any]) -> dict[str, Any]:
-    told = [each for each in counts if each]
-    return {
-        "requests": sum(each["requests"] for each in told),
-        "failed": sum(each["failed"] for each in told),
-        "histogram": [sum(n) for n in zip(*(each["histogram"] for each in told), strict=True)],
-    }

@@ -8,7 +8,7 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from .deployments import ContainerSpec
+from .container_spec import ContainerSpec
 from .faults import Invalid, NotFound
 from .store import Store
 

@@ -2,79 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from .container import BUCKETS, GRACE, AccessPolicy, Container, sum_up
+from .container_spec import ContainerSpec
 from .faults import Failed, Fault
-from .records import Model, now
-from .requirements import differences
-
-
-@dataclass(frozen=True)
-class Upload:
-    """Something that was uploaded, and where it goes.
-
-    Attributes
-    ----------
-    artifact : str
-        The path it was uploaded to: of a file, or of a folder with all below it.
-    path : str
-        Where it goes, below the container's ``app`` folder.
-    unpack : bool
-        It is a tar archive, whose content goes there.
-    """
-
-    artifact: str
-    path: str = ""
-    unpack: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class ContainerSpec:
-    """What a container is made of. Instances compare by identity: a new spec means new containers.
-
-    Attributes
-    ----------
-    script : str
-        The entry script, below the ``app`` folder.
-    conda : dict or None
-        The content of a conda file, which is compared with what is installed here.
-    environment : str
-        The registered environment that it was made from, as ``name:version``, if any.
-    variables : dict of str to str
-        Environment variables of the script.
-    cpu_cores, memory_gb : float
-    max_pending : int or None
-        How many requests may wait or run in one of its processes; the next is answered 429.
-    insights : bool
-        Its telemetry is kept: requests, failures, durations, what the script prints.
-    warnings : tuple of str
-        What is another way here than was asked for; told in the operation and in the log.
-    """
-
-    script: str
-    uploads: tuple[Upload, ...]
-    models: tuple[Model, ...] = ()
-    conda: dict[str, Any] | None = None
-    environment: str = ""
-    variables: dict[str, str] = field(default_factory=dict)
-    cpu_cores: float = 1.0
-    memory_gb: float = 1.0
-    max_pending: int | None = None
-    insights: bool = False
-    warnings: tuple[str, ...] = ()
-
-    @cached_property
-    def all_warnings(self) -> list[str]:
-        """`warnings`, and what is installed here in other versions than `conda` asks for."""
-        return [*self.warnings, *differences(self.conda)]
+from .records import now
+from .runtime import GRACE, AccessPolicy, Container
+from .telemetry import NO_REQUESTS, sum_counts
 
 
 @dataclass(frozen=True)
@@ -96,30 +34,34 @@ class Deployment:
     ----------
     title : str
         What it is called in messages.
-    build : callable
+    socket : str
+        The path at which its containers accept what a router sends.
+    create : callable
         Makes a container, not yet started, from a container spec.
-    inner : socket
-        Where its containers accept what a router sends; closed with the deployment.
+    close : callable
+        Called after the last container was stopped.
     """
 
     spec: DeploymentSpec
 
     def __init__(
-        self, title: str, build: Callable[[ContainerSpec], Container], inner: socket.socket
+        self,
+        title: str,
+        socket: str,
+        create: Callable[[ContainerSpec], Container],
+        close: Callable[[], None] = lambda: None,
     ) -> None:
-        self.title = title
-        self.socket: str = inner.getsockname()
+        self.title, self.socket = title, socket
         self.containers: list[Container] = []
         self.error: Fault | None = None
         self.created = self.updated = now()
         self.reported_warnings: list[str] = []  # the notes of its last container spec
-        self._build = build
-        self._inner = inner
+        self._create, self._close = create, close
         self._access = AccessPolicy()
         self._container_spec: ContainerSpec | None = None  # that of the containers
         self._starting: list[tuple[ContainerSpec, Container]] = []
         self._reconciling: list[ContainerSpec] = []
-        self._past = {"requests": 0, "failed": 0, "histogram": [0] * (len(BUCKETS) + 1)}
+        self._past = NO_REQUESTS
         self._ended = False
         self._changing = threading.Lock()  # held while containers come and go
 
@@ -150,7 +92,7 @@ class Deployment:
     @property
     def requests(self) -> dict[str, Any]:
         """What it has answered so far, as `Container.requests` of all its containers."""
-        return sum_up(self._past, *(container.requests for container in list(self.containers)))
+        return sum_counts(self._past, *(container.requests for container in list(self.containers)))
 
     def log_tail(self, lines: int) -> str:
         """The last `lines` lines; of several containers a share each, under its number."""
@@ -219,8 +161,7 @@ class Deployment:
         self._stop_starting()
         with self._changing:
             run_concurrently(lambda each: each.stop(grace), self.containers)
-            self._inner.close()
-            Path(self.socket).unlink(missing_ok=True)
+            self._close()
 
     def _is_current(self, container_spec: ContainerSpec) -> bool:
         return not self._ended and self.spec.container_spec is container_spec
@@ -236,7 +177,7 @@ class Deployment:
             for container_spec, container in list(self._starting)
             if container_spec is not but
         ]
-        run_concurrently(Container.stop, others)
+        run_concurrently(lambda each: each.stop(), others)
 
     def _replace_containers(self, container_spec: ContainerSpec) -> None:
         """Put containers of another container spec in the place of those that are there.
@@ -251,10 +192,12 @@ class Deployment:
             self._start(container_spec, new)
         except Fault as fault:
             if not self._is_current(container_spec):
-                run_concurrently(Container.stop, new)
+                run_concurrently(lambda each: each.stop(), new)
                 return
             self.error = fault
-            run_concurrently(Container.stop, [each for each in new if each.state != "Failed"])
+            run_concurrently(
+                lambda each: each.stop(), [each for each in new if each.state != "Failed"]
+            )
             new = [each for each in new if each.state == "Failed"]  # kept for their logs
         finally:
             self._starting = []
@@ -274,7 +217,7 @@ class Deployment:
                 more.append(self._make(container_spec))
             self._start(container_spec, more)
         except Fault:
-            run_concurrently(Container.stop, more)
+            run_concurrently(lambda each: each.stop(), more)
             raise
         finally:
             self._starting = []
@@ -282,7 +225,7 @@ class Deployment:
 
     def _make(self, container_spec: ContainerSpec) -> Container:
         try:
-            return self._build(container_spec)
+            return self._create(container_spec)
         except OSError as error:
             raise Failed("deployment", f"Its folder could not be filled: {error}") from error
 
@@ -291,7 +234,7 @@ class Deployment:
         run_concurrently(self._configure_closed, containers)
         self._starting = [(container_spec, container) for container in containers]
         self._check_is_current(container_spec)
-        problems = run_concurrently(Container.start, containers)
+        problems = run_concurrently(lambda each: each.start(), containers)
         for container, problem in zip(containers, problems, strict=True):
             if problem is not None:
                 raise Failed(
@@ -310,8 +253,8 @@ class Deployment:
 
     def _stop(self, containers: list[Container]) -> None:
         """End containers when they have answered what has reached them."""
-        run_concurrently(Container.stop, containers)
-        self._past = sum_up(self._past, *(container.requests for container in containers))
+        run_concurrently(lambda each: each.stop(), containers)
+        self._past = sum_counts(self._past, *(container.requests for container in containers))
 
 
 def run_concurrently(work: Callable[[Container], Any], containers: list[Container]) -> list[Any]:

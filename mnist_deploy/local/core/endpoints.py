@@ -7,32 +7,24 @@ from __future__ import annotations
 
 import logging
 import secrets
-import shutil
-import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
-from .container import BUCKETS, AccessPolicy, Container, sum_up
-from .container_folder import build_folder, script_environment
-from .deployments import ContainerSpec, Deployment, DeploymentSpec
-from .fallback_responder import FallbackResponder
+from .container_spec import ContainerSpec
+from .deployments import Deployment, DeploymentSpec
 from .faults import Failed, Fault, NotFound
-from .ingress import Backend, Ingress, RoutingTable
 from .operations import Operation, Operations
 from .records import now
+from .runtime import AccessPolicy, Address, Backend, Container, RoutingTable, Runtime
+from .statuses import MODEL_ERROR
 from .store import Store
-from .telemetry import SILENT, Telemetry, summary_of
+from .telemetry import BUCKETS, Telemetry, sum_counts, summary_of
 
-# Where nobody serves: azure-ai-ml repeats a request four times that got 503.
-UNAVAILABLE_STATUS = {"service": 503, "endpoint": 502}
-MODEL_ERROR = 424  # of an endpoint whose script failed
 LAST_GRACE = 1.0  # seconds for what is in flight when an endpoint is deleted
 
 
@@ -89,9 +81,6 @@ class Endpoint:
     ----------
     kind : str
         ``service`` (SDK v1) or ``endpoint`` (SDK v2): each has names of its own.
-    listener : socket
-        Open as long as the endpoint lives, and handed to whatever answers in turn: the port is
-        never free for anyone else.
     operation : Operation
         Of the last change.
     """
@@ -99,19 +88,15 @@ class Endpoint:
     spec: EndpointSpec
     operation: Operation
 
-    def __init__(self, kind: str, name: str, fallback: FallbackResponder) -> None:
+    def __init__(self, kind: str, name: str, address: Address) -> None:
         self.kind, self.name = kind, name
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.address, self.url = address, address.url
         self.deployments: dict[str, Deployment] = {}
         self.created = self.updated = now()
         self.telemetry = Telemetry()
         self._tokens: dict[str, float] = {}
-        self._ingress = Ingress(self.listener, fallback, UNAVAILABLE_STATUS[kind])
         # Containers call `route`, and others wait for containers: never with `_routing_lock` held.
-        self._access_lock, self._routing_lock, self._ingress_lock = (
-            threading.Lock() for _ in range(3)
-        )
+        self._access_lock, self._routing_lock = threading.Lock(), threading.Lock()
 
     @property
     def state(self) -> str:
@@ -142,7 +127,7 @@ class Endpoint:
         if any(each.container_spec.insights for each in self.spec.deployments.values()):
             return self.telemetry.summary()
         counts = [deployment.requests for deployment in list(self.deployments.values())]
-        return summary_of(sum_up(*counts), BUCKETS)
+        return summary_of(sum_counts(*counts), BUCKETS)
 
     @property
     def routes(self) -> RoutingTable:
@@ -178,7 +163,7 @@ class Endpoint:
     def apply_access_policy(self) -> None:
         """Have the containers let in who has the right: that holds when this returns."""
         with self._access_lock:
-            access = replace(self.routes.access, public=not self._ingress.has_router)
+            access = replace(self.routes.access, public=not self.address.has_router)
             for name, deployment in list(self.deployments.items()):
                 if self.kind == "endpoint":
                     access = replace(access, deployment=name, model_error=MODEL_ERROR)
@@ -187,32 +172,38 @@ class Endpoint:
     def route(self) -> None:
         """Have requests go where they should; called whenever something has changed."""
         with self._routing_lock:
-            self._ingress.apply(self.routes, self.problem)
+            self.address.apply(self.routes, self.problem)
 
     @property
     def has_to_switch(self) -> bool:
         """Whether a router is needed and not there, or the other way round."""
-        return self.routes.needs_router != self._ingress.has_router
+        return self.address.has_to_switch(self.routes)
 
     def switch(self) -> None:
-        """Let a router accept, or the containers themselves, as it is needed now."""
-        with self._ingress_lock:
-            if not self.has_to_switch:
-                return
-            if self._ingress.has_router:
-                self._ingress.stop_router(self.apply_access_policy)
-            else:
-                self._ingress.start_router(self.routes)
-                self.apply_access_policy()
+        """Have a router accept, or the containers themselves, as the routes need."""
+        self.address.switch(self.routes, self.apply_access_policy)
         self.route()
 
+    def new_deployment(self, name: str) -> Deployment:
+        """Make a deployment that is not part of the endpoint yet."""
+        factory = self.address.add_deployment(name)
+
+        def create(spec: ContainerSpec) -> Container:
+            container = factory.create(spec, self.telemetry, self.route)
+            for warning in spec.all_warnings:
+                container.log(warning)
+            return container
+
+        title = name if name == self.name else f"{name} of {self.name}"
+        return Deployment(title, factory.socket, create, factory.close)
+
     def end(self) -> None:
-        self._ingress.end()
+        self.address.close()
         deployments = list(self.deployments.values())
         if deployments:
             with ThreadPoolExecutor(len(deployments)) as pool:
                 list(pool.map(lambda each: each.end(LAST_GRACE), deployments))
-        self.listener.close()
+        self.address.release()
 
 
 class Endpoints:
@@ -222,27 +213,15 @@ class Endpoints:
     ----------
     store : Store
         Where the models and the uploaded scripts are.
-    folder : Path
-        Under it every container gets a folder of its own.
-
-    Attributes
-    ----------
-    ingestion : str
-        The address that telemetry is sent to.
+    runtime : Runtime
+        What runs the containers.
     """
 
-    ingestion = ""
-
-    def __init__(self, store: Store, folder: Path) -> None:
-        self.operations = Operations()
-        self._store = store
-        self._folder = folder
+    def __init__(self, store: Store, runtime: Runtime) -> None:
+        self.operations = Operations(runtime.wait)
+        self.store, self.runtime = store, runtime
         self._lock = threading.RLock()
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
-        self._fallback = FallbackResponder()
-        # The path of a UNIX socket has room for about 100 bytes.
-        parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
-        self._sockets = Path(tempfile.mkdtemp(prefix="mnist-deploy-", dir=parent))
         store.gc_roots.append(self._uploads)
 
     def all(self, kind: str | None = None) -> list[Endpoint]:
@@ -294,8 +273,14 @@ class Endpoints:
         with self._lock:
             endpoint = self.find(kind, name)
             spec = function(endpoint.spec if endpoint else None)
-            endpoint = endpoint or Endpoint(kind, name, self._fallback)
-            change = self._accept(endpoint, spec)
+            is_new = endpoint is None
+            endpoint = endpoint or Endpoint(kind, name, self.runtime.open_address(kind, name))
+            try:
+                change = self._accept(endpoint, spec)
+            except BaseException:
+                if is_new:
+                    endpoint.end()
+                raise
             self._endpoints[kind, name] = endpoint
         return self._carry_out(endpoint, *change)
 
@@ -318,15 +303,14 @@ class Endpoints:
     def stop_all(self) -> None:
         for endpoint in self.all():
             self.delete(endpoint.kind, endpoint.name)
-        self._fallback.close()
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        self.runtime.close()
 
     def _accept(
         self, endpoint: Endpoint, spec: EndpointSpec
     ) -> tuple[Operation, Changed, list[Deployment]]:
         """Take what is wanted; the deployments that have to follow it, and those to end."""
         deployments = {
-            name: endpoint.deployments.get(name) or self._new_deployment(endpoint, name)
+            name: endpoint.deployments.get(name) or endpoint.new_deployment(name)
             for name in spec.deployments
         }
         endpoint.spec, endpoint.updated = spec, now()
@@ -351,8 +335,7 @@ class Endpoints:
         endpoint.apply_access_policy()
         endpoint.route()
         if changed or ended or endpoint.has_to_switch:
-            arguments = (endpoint, operation, changed, ended)
-            threading.Thread(target=self._follow, args=arguments, daemon=True).start()
+            self.runtime.run(partial(self._follow, endpoint, operation, changed, ended))
         else:
             operation.finish()
         return operation
@@ -386,29 +369,3 @@ class Endpoints:
                 logging.getLogger(__name__).exception("%s could not be changed", endpoint.name)
                 error = Failed("deployment", f"{type(mishap).__name__}: {mishap}")
         operation.finish(error)
-
-    def _new_deployment(self, endpoint: Endpoint, name: str) -> Deployment:
-        inner = socket.socket(socket.AF_UNIX)
-        inner.bind(str(self._sockets / secrets.token_hex(4)))
-        inner.listen(1024)
-
-        def build(container_spec: ContainerSpec) -> Container:
-            folder = build_folder(self._folder, self._store, container_spec)
-            variables = script_environment(folder, endpoint.name, container_spec) | SILENT
-            if container_spec.insights:
-                variables |= endpoint.telemetry.variables(self.ingestion, folder)
-            container = Container(
-                folder,
-                endpoint.listener,
-                inner,
-                cpu_cores=container_spec.cpu_cores,
-                memory_gb=container_spec.memory_gb,
-                environment=variables,
-                on_change=endpoint.route,
-            )
-            for note in container_spec.all_warnings:
-                container.log(note)
-            return container
-
-        title = name if name == endpoint.name else f"{name} of {endpoint.name}"
-        return Deployment(title, build, inner)

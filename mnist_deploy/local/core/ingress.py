@@ -12,39 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from multiprocessing.connection import wait
 
-from .container import AccessPolicy
 from .fallback_responder import FallbackResponder
+from .runtime import RoutingTable
 
 TELL_LIMIT = 20.0  # seconds until new routes count; it may only just have been started
 PAUSE = 1.0  # seconds before a router that has ended is started again
-
-
-@dataclass(frozen=True)
-class Backend:
-    """What is to be known of a deployment; the fields are those of ``router.py``."""
-
-    socket: str
-    share: int = 0
-    mirror: int = 0
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class RoutingTable:
-    """Where the requests of an endpoint go, and who may send them."""
-
-    targets: dict[str, Backend] = field(default_factory=dict)
-    access: AccessPolicy = field(default_factory=AccessPolicy)
-
-    @property
-    def needs_router(self) -> bool:
-        """Whether that takes a router: containers know nothing of other deployments."""
-        shares = [target.share for target in self.targets.values()]
-        mirrors = any(target.mirror for target in self.targets.values())
-        return bool(shares) and (mirrors or shares != [100])
 
 
 class Ingress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from .faults import Fault, NotFound
@@ -28,7 +29,12 @@ class Operation:
         Somebody has asked how far it is.
     """
 
-    def __init__(self, kind: str, resource: str | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        resource: str | None = None,
+        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
+    ) -> None:
         self.id = str(uuid.uuid4())
         self.kind = kind
         self.resource = resource
@@ -37,7 +43,7 @@ class Operation:
         self.error: Fault | None = None
         self.log: list[tuple[datetime, str]] = []
         self.created, self.ended = now(), ""
-        self._done = threading.Event()
+        self._done, self._wait = threading.Event(), wait
 
     def add_log_line(self, line: str) -> None:
         self.log.append((datetime.now(UTC), line))
@@ -48,18 +54,28 @@ class Operation:
         self._done.set()
 
     def wait(self, seconds: float) -> None:
-        self._done.wait(seconds)
+        """Return when it has ended, or after so many seconds."""
+        self._wait(self._done, seconds)
 
 
 class Operations:
-    """The operations of late, by their ids."""
+    """The latest operations, by their ids.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    wait : callable
+        How to wait for an event, at most so many seconds.
+    """
+
+    def __init__(
+        self, wait: Callable[[threading.Event, float], object] = threading.Event.wait
+    ) -> None:
+        self._wait = wait
         self._lock = threading.Lock()
         self._known: dict[str, Operation] = {}
 
     def begin(self, kind: str, resource: str | None = None) -> Operation:
-        operation = Operation(kind, resource)
+        operation = Operation(kind, resource, self._wait)
         with self._lock:
             self._known[operation.id] = operation
             while len(self._known) > KEPT:

@@ -13,7 +13,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from .container_folder import MODELS
-from .deployments import ContainerSpec, Upload
+from .container_spec import ContainerSpec, Upload
 from .faults import Invalid, NotSupported
 from .requirements import conda_to_pip, requirements
 

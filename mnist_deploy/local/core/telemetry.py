@@ -15,6 +15,17 @@ TRACES = 1_000  # lines that were logged
 LONGEST_TRACE = 4_000  # characters
 
 
+# Upper bounds of the durations that are counted together, in seconds; the last has none.
+BUCKETS = [0.0005 * 2 ** (step / 2) for step in range(40)]
+# The counts of a container: ``failed`` were answered with 400 or above; ``histogram`` has how many
+# took up to each of `BUCKETS`, and how many took longer.
+NO_REQUESTS: dict[str, Any] = {
+    "requests": 0,
+    "failed": 0,
+    "histogram": [0] * (len(BUCKETS) + 1),
+}
+
+
 @dataclass(frozen=True)
 class Request:
     """One request that was answered; `seconds` is told in whole milliseconds."""
@@ -103,6 +114,16 @@ def quantile(histogram: Sequence[int], bounds: Sequence[float], share: float) ->
             return low + (high - low) * (wanted - seen) / count
         seen, low = seen + count, high
     return None
+
+
+def sum_counts(*counts: Mapping[str, Any]) -> dict[str, Any]:
+    """The sum of the counts of several containers; an empty mapping counts nothing."""
+    known = [each for each in counts if each]
+    return {
+        "requests": sum(each["requests"] for each in known),
+        "failed": sum(each["failed"] for each in known),
+        "histogram": [sum(n) for n in zip(*(each["histogram"] for each in known), strict=True)],
+    }
 
 
 # A service that asks for no telemetry tells nothing, whatever its script's variables say.

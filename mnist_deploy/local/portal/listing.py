@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..core.container import BUCKETS
-from ..core.deployments import ContainerSpec, Deployment
+from ..core.container_spec import ContainerSpec
+from ..core.deployments import Deployment
 from ..core.endpoints import Endpoint, Endpoints
 from ..core.records import Environment, Model
 from ..core.store import Store
-from ..core.telemetry import summary_of
+from ..core.telemetry import BUCKETS, summary_of
 from .downloads import definition
 
 Shown = dict[str, Any]

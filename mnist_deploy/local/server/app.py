@@ -44,7 +44,6 @@ def create_app(
         TOKEN=token, HOST=host, PREFERRED_URL_SCHEME="https", PROVIDE_AUTOMATIC_OPTIONS=False
     )
     app.extensions.update(store=store, endpoints=endpoints, registrations=registrations)
-    endpoints.ingestion = f"http://{host}"
     app.before_request(check_token)
     for api in (
         authentication_api,

@@ -14,7 +14,6 @@ from email.utils import formatdate
 from flask import Blueprint, Response, current_app, request, send_file
 
 from ..core.faults import Denied, Fault, Full, Invalid, NotFound, NotSupported
-from ..core.launch import fork_server
 from ..core.store import Artifact, Store, upload_of
 from ..tokens import derive
 
@@ -92,7 +91,7 @@ def read(path: str) -> Response:
 
 
 def write(path: str) -> Response:
-    fork_server()  # what is uploaded may soon be deployed
+    current_app.extensions["endpoints"].runtime.warm_up()  # what is uploaded may soon be deployed
     kind = request.args.get("comp")
     notes = {
         name[len(NOTE) :].lower(): value

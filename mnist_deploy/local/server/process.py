@@ -21,6 +21,7 @@ from typing import TextIO
 
 from ..core.endpoints import Endpoints
 from ..core.faults import Full
+from ..core.process_runtime import ProcessRuntime
 from ..core.store import Store, UnreadableStore
 from ..discovery import Endpoint
 from ..tokens import create_token
@@ -52,9 +53,11 @@ def run(home: Path, port: int, first_user: int) -> None:
     for leftover in ("containers", "azure"):
         shutil.rmtree(runtime / leftover, ignore_errors=True)
     store = Store(home / "store")
-    endpoints = Endpoints(store, runtime / "containers")
     server = HttpsServer(runtime, port)
     host, token = f"127.0.0.1:{server.server_port}", create_token()
+    endpoints = Endpoints(
+        store, ProcessRuntime(store, runtime / "containers", ingestion=f"http://{host}")
+    )
     server.app = create_app(store, endpoints, registrations, token, host)
     signal.signal(signal.SIGTERM, lambda *_: registrations.close())
     threading.Thread(target=server.serve_forever, daemon=True).start()

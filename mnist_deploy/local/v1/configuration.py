@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field, structs, to_builtins
 
 from ..bodies import Document, Labels, convert, texts
-from ..core.deployments import ContainerSpec, DeploymentSpec
+from ..core.container_spec import ContainerSpec
+from ..core.deployments import DeploymentSpec
 from ..core.endpoints import EndpointSpec, new_key
 from ..core.faults import Invalid
 from . import no_code

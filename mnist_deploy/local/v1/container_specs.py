@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from ..bodies import Document, convert, texts
-from ..core.deployments import ContainerSpec, Upload
+from ..core.container_spec import ContainerSpec, Upload
 from . import no_code
 from .environments import Definition, Python
 from .images import image_container_spec, images

@@ -11,7 +11,8 @@ from flask import Blueprint, Response, jsonify
 from msgspec import Meta, Struct, to_builtins
 
 from ..bodies import Document, Labels, body, texts
-from ..core.deployments import ContainerSpec, Deployment, DeploymentSpec, Upload
+from ..core.container_spec import ContainerSpec, Upload
+from ..core.deployments import Deployment, DeploymentSpec
 from ..core.endpoints import Endpoint, EndpointSpec
 from ..core.faults import Conflict, Invalid, NotFound, NotSupported
 from ..core.records import Code, Environment, Model

@@ -20,8 +20,10 @@ from weights_service import until
 
 from mnist_deploy.local.core import container as container_module
 from mnist_deploy.local.core import log as log_module
-from mnist_deploy.local.core.container import BUCKETS, AccessPolicy, Container
+from mnist_deploy.local.core.container import Container
 from mnist_deploy.local.core.process import ScoringProcess
+from mnist_deploy.local.core.runtime import AccessPolicy
+from mnist_deploy.local.core.telemetry import BUCKETS
 
 SCRIPT = """
 import os
@@ -417,7 +419,9 @@ def test_the_log_does_not_grow_for_ever(build, monkeypatch):
 CONTROLLER = """
 import socket, sys
 from pathlib import Path
-from mnist_deploy.local.core.container import BUCKETS, AccessPolicy, Container
+from mnist_deploy.local.core.container import Container
+from mnist_deploy.local.core.runtime import AccessPolicy
+from mnist_deploy.local.core.telemetry import BUCKETS
 container = Container(Path(sys.argv[1]), socket.create_server(("127.0.0.1", 0)), cpu_cores=1,
                       memory_gb=1,
                       environment={"AZUREML_ENTRY_SCRIPT": "score.py", "WORKER_COUNT": "2"})

@@ -12,7 +12,7 @@ import pytest
 
 from mnist_deploy.local.core import container_folder as container_folder
 from mnist_deploy.local.core.container_folder import below, build_folder, script_environment, unpack
-from mnist_deploy.local.core.deployments import ContainerSpec, Upload
+from mnist_deploy.local.core.container_spec import ContainerSpec, Upload
 from mnist_deploy.local.core.faults import Invalid, NotFound
 from mnist_deploy.local.core.records import Model
 from mnist_deploy.local.core.store import Store

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 from weights_service import until
 
-from mnist_deploy.local.core import deployments
-from mnist_deploy.local.core.container import BUCKETS, AccessPolicy
-from mnist_deploy.local.core.deployments import ContainerSpec, Deployment, DeploymentSpec
+from mnist_deploy.local.core.container_spec import ContainerSpec
+from mnist_deploy.local.core.deployments import Deployment, DeploymentSpec
 from mnist_deploy.local.core.faults import Failed, NotFound
+from mnist_deploy.local.core.runtime import AccessPolicy
+from mnist_deploy.local.core.telemetry import BUCKETS
 
 
 class Container:
@@ -47,9 +45,8 @@ class Container:
 
 
 @pytest.fixture
-def made(monkeypatch) -> list[Container]:
+def made() -> list[Container]:
     """Every container that was built, in order."""
-    monkeypatch.setattr(deployments, "Container", Container)
     return []
 
 
@@ -64,13 +61,12 @@ def deployment(made):
         return made[-1]
 
     gates: dict[str, threading.Event] = {}
-    inner = socket.socket(socket.AF_UNIX)
-    inner.bind(tempfile.mktemp())
-    built = Deployment("svc", build, inner)
+    closed = threading.Event()
+    built = Deployment("svc", "socket", build, closed.set)
     built.gates = gates
     yield built
     built.end()
-    assert not Path(built.socket).exists()
+    assert closed.is_set()
 
 
 def follow(deployment: Deployment, container_spec: ContainerSpec, replicas: int = 1) -> None:

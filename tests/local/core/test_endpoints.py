@@ -13,9 +13,11 @@ import pytest
 import requests
 from weights_service import until
 
-from mnist_deploy.local.core.deployments import ContainerSpec, DeploymentSpec, Upload
+from mnist_deploy.local.core.container_spec import ContainerSpec, Upload
+from mnist_deploy.local.core.deployments import DeploymentSpec
 from mnist_deploy.local.core.endpoints import Endpoint, Endpoints, EndpointSpec
 from mnist_deploy.local.core.faults import Conflict, Fault, NotFound
+from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.records import Model
 from mnist_deploy.local.core.store import Store
 
@@ -23,8 +25,7 @@ from mnist_deploy.local.core.store import Store
 @pytest.fixture
 def endpoints(tmp_path):
     store = Store(tmp_path / "store")
-    made = Endpoints(store, tmp_path / "containers")
-    made.tests_store = store
+    made = Endpoints(store, ProcessRuntime(store, tmp_path / "containers"))
     yield made
     made.stop_all()
     store.close()
@@ -42,7 +43,7 @@ def endpoints(tmp_path):
 def container_spec(
     endpoints, answer: object, init: str = "pass", run: str = "", **more
 ) -> ContainerSpec:
-    store, path = endpoints.tests_store, f"o/c{id(answer)}-{answer}/score.py"
+    store, path = endpoints.store, f"o/c{id(answer)}-{answer}/score.py"
     run = run or f"return {answer!r}"
     script = f"import os, time\ndef init(): {init}\ndef run(raw): {run}\n"
     store.write(path, [script.encode()])
@@ -137,14 +138,13 @@ def test_what_is_another_way_here_is_told_once(endpoints):
     assert told(warnings=("no network", "no disk")) == ["no disk"]
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket")  # which closes it
 def test_what_cannot_be_accepted_changes_nothing(endpoints, monkeypatch):
     def refuse(spec: EndpointSpec | None) -> EndpointSpec:
         raise Conflict("service", "not now")
 
     with pytest.raises(Conflict):
         endpoints.put("service", "a", refuse)
-    monkeypatch.setattr(endpoints, "_sockets", endpoints._sockets / "nowhere")
+    monkeypatch.setattr(endpoints.runtime, "sockets", endpoints.runtime.sockets / "nowhere")
     with pytest.raises(OSError, match="No such file"):
         deploy(endpoints, "a", 1)
     assert endpoints.all() == []

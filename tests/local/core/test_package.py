@@ -6,7 +6,7 @@ import platform
 
 import pytest
 
-from mnist_deploy.local.core.deployments import ContainerSpec, Upload
+from mnist_deploy.local.core.container_spec import ContainerSpec, Upload
 from mnist_deploy.local.core.faults import Invalid, NotSupported
 from mnist_deploy.local.core.package import (
     context_texts,

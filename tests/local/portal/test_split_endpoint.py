@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mnist_deploy.local.core.deployments import ContainerSpec, DeploymentSpec, Upload
+from mnist_deploy.local.core.container_spec import ContainerSpec, Upload
+from mnist_deploy.local.core.deployments import DeploymentSpec
 from mnist_deploy.local.core.endpoints import Endpoints, EndpointSpec
+from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.records import Environment, now
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.portal.authentication import Codes, Tokens
@@ -18,7 +20,7 @@ HOST = "127.0.0.1:1"
 @pytest.fixture
 def endpoints(tmp_path):
     store = Store(tmp_path / "store")
-    endpoints = Endpoints(store, tmp_path / "containers")
+    endpoints = Endpoints(store, ProcessRuntime(store, tmp_path / "containers"))
     conda = {"dependencies": [f"numpy=={number}" for number in (1, 2)]}
     store.add(Environment("env", "", now(), conda=conda))
     deployments = {}
@@ -44,7 +46,7 @@ def page(endpoints, tmp_path):
     """The page's app, without its listener, and the token of a tab."""
     tokens = Tokens()
     app = create_app(
-        HOST, store=endpoints._store, endpoints=endpoints, codes=Codes(), tokens=tokens, handed={}
+        HOST, store=endpoints.store, endpoints=endpoints, codes=Codes(), tokens=tokens, handed={}
     )
     client = app.test_client()
     client.environ_base |= {

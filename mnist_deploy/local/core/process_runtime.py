@@ -1,0 +1,141 @@
+"""The runtime of the control plane's process: sockets, routers and scoring processes."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .container import Container
+from .container_folder import build_folder, script_environment
+from .container_spec import ContainerSpec
+from .fallback_responder import FallbackResponder
+from .ingress import Ingress
+from .launch import fork_server
+from .runtime import RoutingTable
+from .statuses import UNAVAILABLE_STATUS
+from .store import Store
+from .telemetry import SILENT, Telemetry
+
+
+class ProcessRuntime:
+    """Runs containers as processes of this machine.
+
+    Parameters
+    ----------
+    store : Store
+        Where the models and the uploaded scripts are.
+    folder : Path
+        Under it every container gets a folder of its own.
+    ingestion : str
+        The address that telemetry is sent to.
+    """
+
+    def __init__(self, store: Store, folder: Path, ingestion: str = "") -> None:
+        self.store, self.folder, self.ingestion = store, folder, ingestion
+        self.fallback = FallbackResponder()
+        # The path of a UNIX socket has room for about 100 bytes.
+        parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
+        self.sockets = Path(tempfile.mkdtemp(prefix="mnist-deploy-", dir=parent))
+
+    def open_address(self, kind: str, name: str) -> ProcessAddress:
+        return ProcessAddress(self, kind, name)
+
+    def warm_up(self) -> None:
+        fork_server()
+
+    def run(self, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, daemon=True, name="endpoint change").start()
+
+    def wait(self, done: threading.Event, seconds: float) -> None:
+        done.wait(seconds)
+
+    def close(self) -> None:
+        self.fallback.close()
+        shutil.rmtree(self.sockets, ignore_errors=True)
+
+
+class ProcessAddress:
+    """A listening socket of the loopback.
+
+    It is open as long as the endpoint lives and handed to whatever answers in turn, so that no
+    other program can get the port.
+    """
+
+    def __init__(self, runtime: ProcessRuntime, kind: str, name: str) -> None:
+        self.name = name
+        self.runtime = runtime
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self._ingress = Ingress(self.listener, runtime.fallback, UNAVAILABLE_STATUS[kind])
+        self._switching = threading.Lock()
+
+    @property
+    def has_router(self) -> bool:
+        return self._ingress.has_router
+
+    def add_deployment(self, name: str) -> ProcessContainerFactory:
+        return ProcessContainerFactory(self)
+
+    def apply(self, routes: RoutingTable, problem: str | None) -> None:
+        self._ingress.apply(routes, problem)
+
+    def has_to_switch(self, routes: RoutingTable) -> bool:
+        return routes.needs_router != self.has_router
+
+    def switch(self, routes: RoutingTable, apply_access_policy: Callable[[], None]) -> None:
+        with self._switching:
+            if not self.has_to_switch(routes):
+                return
+            if self.has_router:
+                self._ingress.stop_router(apply_access_policy)
+            else:
+                self._ingress.start_router(routes)
+                apply_access_policy()
+
+    def close(self) -> None:
+        self._ingress.end()
+
+    def release(self) -> None:
+        self.listener.close()
+
+
+class ProcessContainerFactory:
+    """Makes containers that share a UNIX socket, on which they accept what a router sends."""
+
+    def __init__(self, address: ProcessAddress) -> None:
+        self._address, self._runtime = address, address.runtime
+        self._inner = socket.socket(socket.AF_UNIX)
+        try:
+            self._inner.bind(str(self._runtime.sockets / secrets.token_hex(4)))
+        except OSError:
+            self._inner.close()
+            raise
+        self._inner.listen(1024)
+        self.socket: str = self._inner.getsockname()
+
+    def create(
+        self, spec: ContainerSpec, telemetry: Telemetry, on_change: Callable[[], Any]
+    ) -> Container:
+        folder = build_folder(self._runtime.folder, self._runtime.store, spec)
+        variables = script_environment(folder, self._address.name, spec) | SILENT
+        if spec.insights:
+            variables |= telemetry.variables(self._runtime.ingestion, folder)
+        return Container(
+            folder,
+            self._address.listener,
+            self._inner,
+            cpu_cores=spec.cpu_cores,
+            memory_gb=spec.memory_gb,
+            environment=variables,
+            on_change=on_change,
+        )
+
+    def close(self) -> None:
+        self._inner.close()
+        Path(self.socket).unlink(missing_ok=True)

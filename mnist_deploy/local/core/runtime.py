@@ -1,0 +1,184 @@
+"""The seam between the API's state and what runs: containers, and what accepts at an address.
+
+`Endpoints` and `Deployment` decide what must run; an implementation of `Runtime` runs it. The
+control plane's process has `process_runtime.ProcessRuntime`, with listening sockets, a router,
+a fallback responder and scoring processes. This module imports nothing that only POSIX has.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .container_spec import ContainerSpec
+from .telemetry import Telemetry
+
+GRACE = 10.0  # seconds for the requests in flight when a container is stopped
+
+
+@dataclass(frozen=True)
+class AccessPolicy:
+    """Which requests a container authorizes, and how it answers.
+
+    Attributes
+    ----------
+    keys : tuple of str, or None
+        A request must carry one of them. None: no key is required.
+    tokens : mapping of str to float
+        Tokens that are accepted as well, each until its expiry, in seconds since the epoch.
+    public : bool
+        The container accepts on the public socket itself, or leaves that to a router.
+    model_error : int, optional
+        The status in the place of any from 400 on that the script's side answers with.
+    max_pending : int, optional
+        How many requests may wait or run in one process; the next is answered 429.
+    deployment : str, optional
+        The name that answers carry, and that requests may ask for.
+    """
+
+    keys: tuple[str, ...] | None = field(default=None, repr=False)
+    tokens: Mapping[str, float] = field(default_factory=dict, repr=False)
+    public: bool = True
+    model_error: int | None = None
+    max_pending: int | None = None
+    deployment: str | None = None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A deployment as a router sees it; the fields are those of ``router.py``."""
+
+    socket: str
+    share: int = 0
+    mirror: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class RoutingTable:
+    """Where the requests of an endpoint go, and which of them are authorized."""
+
+    targets: dict[str, Backend] = field(default_factory=dict)
+    access: AccessPolicy = field(default_factory=AccessPolicy)
+
+    @property
+    def needs_router(self) -> bool:
+        """Whether that takes a router: a container knows of no other deployment."""
+        shares = [target.share for target in self.targets.values()]
+        mirrors = any(target.mirror for target in self.targets.values())
+        return bool(shares) and (mirrors or shares != [100])
+
+
+class Container(Protocol):
+    """What serves a script.
+
+    Attributes
+    ----------
+    state : str
+        ``Transitioning`` until it has started; then ``Healthy`` if it serves, or ``Unhealthy``.
+        ``Failed`` if it did not start.
+    problem : str or None
+        Why it does not serve. None while it is about to.
+    requests : dict
+        The counts of its requests, as `telemetry.sum_counts` takes them.
+    """
+
+    state: str
+    problem: str | None
+
+    @property
+    def requests(self) -> dict[str, Any]: ...
+
+    def log(self, line: str) -> None:
+        """Append a line to the container's log."""
+
+    def log_tail(self, lines: int) -> str:
+        """Return the last `lines` lines of the log."""
+
+    def configure(self, access: AccessPolicy) -> None:
+        """Apply an access policy, which holds when this returns."""
+
+    def start(self) -> str | None:
+        """Block until ``init()`` has returned; return the problem if it failed, else None."""
+
+    def stop(self, grace: float = GRACE) -> None:
+        """Stop for good; requests that have arrived get `grace` seconds to be answered."""
+
+
+class ContainerFactory(Protocol):
+    """Makes the containers of one deployment.
+
+    Attributes
+    ----------
+    socket : str
+        The path at which the containers accept what a router sends.
+    """
+
+    socket: str
+
+    def create(
+        self, spec: ContainerSpec, telemetry: Telemetry, on_change: Callable[[], Any]
+    ) -> Container:
+        """Make a container that has not been started.
+
+        `on_change` is called without arguments, in any thread, when its state or problem changes.
+
+        Raises
+        ------
+        NotFound, Invalid
+            What the spec names is not in the store, or not what it should be.
+        OSError
+            The container's folder cannot be filled.
+        """
+
+    def close(self) -> None:
+        """Release the socket, after the containers were stopped."""
+
+
+class Address(Protocol):
+    """One endpoint's address, which stays the same while the endpoint lives."""
+
+    url: str
+
+    @property
+    def has_router(self) -> bool:
+        """Whether a router accepts at the address, instead of the containers."""
+
+    def add_deployment(self, name: str) -> ContainerFactory:
+        """Make room for the containers of another deployment."""
+
+    def apply(self, routes: RoutingTable, problem: str | None) -> None:
+        """Apply a routing table, or answer with `problem` where no deployment serves."""
+
+    def has_to_switch(self, routes: RoutingTable) -> bool:
+        """Whether a router must be started or stopped for these routes."""
+
+    def switch(self, routes: RoutingTable, apply_access_policy: Callable[[], None]) -> None:
+        """Start or stop the router; `apply_access_policy` has the containers follow."""
+
+    def close(self) -> None:
+        """Stop accepting; called before the containers are stopped."""
+
+    def release(self) -> None:
+        """Give up the address, after the containers were stopped."""
+
+
+class Runtime(Protocol):
+    """Runs what `Endpoints` asks for."""
+
+    def open_address(self, kind: str, name: str) -> Address:
+        """Open the address of a new endpoint."""
+
+    def warm_up(self) -> None:
+        """Prepare for a deployment that is probable, without waiting."""
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Run the changes of an endpoint, without waiting for them."""
+
+    def wait(self, done: threading.Event, seconds: float) -> None:
+        """Wait at most so many seconds for an event."""
+
+    def close(self) -> None:
+        """Release everything, after all endpoints were deleted."""

@@ -1,0 +1,53 @@
+"""The seam between the API's state and what runs, and what may be imported above it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mnist_deploy.local
+
+POSIX_ONLY = ("fcntl", "resource", "termios")
+PORTABLE = ("core.records", "core.store", "core.endpoints", "core.deployments", "v1", "v2",
+            "server.app")  # fmt: skip
+# Run before the imports: an import of these modules fails, as it does on Windows.
+BLOCK = """
+import sys
+
+import psutil  # which imports `resource` on Linux only
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name in {blocked!r}:
+            raise ImportError(f"there is no module {{name}} here")
+
+sys.meta_path.insert(0, Blocked())
+for name in {blocked!r}:
+    sys.modules.pop(name, None)
+"""
+
+
+@pytest.mark.parametrize("module", PORTABLE)
+def test_module_is_imported_where_posix_modules_are_missing(module):
+    program = BLOCK.format(blocked=POSIX_ONLY) + f"\nimport mnist_deploy.local.{module}"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_only_the_process_side_of_core_imports_sockets_and_signals():
+    core = Path(mnist_deploy.local.__file__).parent / "core"
+    process_side = {"container", "fallback_responder", "ingress", "launch", "process",
+                    "process_runtime", "router"}  # fmt: skip
+    for file in core.glob("*.py"):
+        names = {
+            name.name.split(".")[0]
+            for node in ast.walk(ast.parse(file.read_text()))
+            if isinstance(node, ast.Import)
+            for name in node.names
+        }
+        if file.stem not in process_side:
+            assert not names & {*POSIX_ONLY, "signal", "socket", "subprocess"}, file
