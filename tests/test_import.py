@@ -48,6 +48,7 @@ MAP: dict[str, set[str]] = {
 # The same within the local workspace; "" is its ``__init__``. No SDK's REST knows of another's,
 # and core of none, nor of Flask; scoring processes are started, not imported.
 LOCAL_MAP: dict[str, set[str]] = {
+    "platforms": set(),
     "private_files": set(),
     "tokens": set(),
     "tls": {"private_files"},
