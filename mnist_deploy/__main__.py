@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import nbformat
 from jupyter_client import AsyncKernelManager
@@ -26,6 +27,13 @@ from .tutorial import tutorial_file
 
 NOTEBOOK = "notebooks/img-classification-part2-deploy.ipynb"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+# nbconvert's page without RequireJS, widgets, MathJax and Mermaid, loaded from other hosts.
+PAGE = """{% extends 'index.html.j2' %}
+{% block html_head_js %}{% endblock %}
+{% block jupyter_widgets %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+"""
 
 
 class Sections:
@@ -74,8 +82,8 @@ def run_notebook(
     finally:
         drop_progress_bars(notebook)
         nbformat.write(notebook, output_dir / notebook_file.name)
-        page, _ = HTMLExporter(mathjax_url="").from_notebook_node(notebook)
-        (output_dir / notebook_file.with_suffix(".html").name).write_text(page, encoding="utf-8")
+        page = render_page(notebook, notebook_file, output_dir)
+        (output_dir / f"{notebook_file.stem}.html").write_text(page, encoding="utf-8")
     return notebook
 
 
@@ -117,6 +125,21 @@ def drop_progress_bars(notebook: nbformat.NotebookNode) -> None:
                 if WIDGET not in output.get("data", {})
                 and not ("text" in output and not strip_ansi(output.text).strip())
             ]
+
+
+def render_page(notebook: nbformat.NotebookNode, notebook_file: Path, output_dir: Path) -> str:
+    """Convert a notebook to one HTML page that loads nothing from other hosts.
+
+    Links to files beside the notebook are rewritten so that they work from `output_dir`.
+    """
+    resources = {"metadata": {"name": notebook_file.stem}}
+    page, _ = HTMLExporter(raw_template=PAGE).from_notebook_node(notebook, resources)
+
+    def relocate(link: re.Match[str]) -> str:
+        target = notebook_file.parent / unquote(link[2])
+        return link[1] + quote(os.path.relpath(target, output_dir)) if target.exists() else link[0]
+
+    return re.sub(r'(<a [^>]*href=")([^"?#]+)', relocate, page)
 
 
 def inject(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> None:
