@@ -14,7 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from .errors import EnvironmentNotFound
-from .sdk import Deadline, asking, not_registered
+from .sdk import Deadline, not_registered, workspace_call
 from .tutorial import tutorial_file
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def fetch_environment(
     """
     from azureml.core import Environment
 
-    with asking(ws, f"fetch the environment {name!r}"):
+    with workspace_call(ws, f"fetch the environment {name!r}"):
         try:
             if name:  # an environment without one is no error of the SDK's
                 return Deadline().call(Environment.get, ws, name, version=version)

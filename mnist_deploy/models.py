@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from packaging.version import InvalidVersion, Version
 
 from .errors import ModelError
-from .sdk import TRANSFER_LIMIT, Deadline, asking, check_kind, not_registered, reason
+from .sdk import TRANSFER_TIMEOUT, Deadline, check_kind, not_registered, reason, workspace_call
 
 if TYPE_CHECKING:
     from azureml.core import Model, Workspace
@@ -56,7 +56,7 @@ def fetch_model(ws: Workspace, name: str = MODEL_NAME, version: int | None = Non
 
     if model := find_model(ws, name, version):
         return model
-    with asking(ws, "list its models"):
+    with workspace_call(ws, "list its models"):
         models = Deadline().call(Model.list, ws, latest=version is None)
     known = [each for each in models if each.name == name] or models
     raise ModelError(not_registered(ws, f"model {name!r}", version, (each.id for each in known)))
@@ -66,7 +66,7 @@ def find_model(ws: Workspace, name: str, version: int | None = None) -> Model | 
     """Fetch a registered model; None if it is not registered."""
     from azureml.core import Model
 
-    with asking(ws, f"fetch the model {name!r}"):
+    with workspace_call(ws, f"fetch the model {name!r}"):
         try:
             wanted = None if version is None else str(version)  # 0 is the newest to the SDK
             return Deadline().call(Model, ws, name, version=wanted)
@@ -112,7 +112,7 @@ def download_model(model: Model, target_dir: str | os.PathLike[str] = ".") -> Pa
     _check_version(model, trained_with(model))
     try:
         with passing_folder(target_dir) as folder:
-            path = Path(Deadline(TRANSFER_LIMIT).call(model.download, target_dir=str(folder)))
+            path = Path(Deadline(TRANSFER_TIMEOUT).call(model.download, target_dir=str(folder)))
             _check_files(model, path)
             target = Path(target_dir) / path.name
             if path.is_dir():

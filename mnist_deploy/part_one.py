@@ -19,7 +19,7 @@ from . import environments, models
 from .data import download_mnist, load_test_data, load_training_data
 from .data.files import find_files
 from .errors import EnvironmentNotFound, MnistDeployError
-from .sdk import TRANSFER_LIMIT, Deadline, asking
+from .sdk import TRANSFER_TIMEOUT, Deadline, workspace_call
 
 if TYPE_CHECKING:
     from azureml.core import Model, Workspace
@@ -87,10 +87,10 @@ def _train_and_register(
     classifier = fit_model(images, labels, regularization)
     accuracy = classifier.score(*load_test_data(data_dir))
     # The SDK registers no file from outside the working directory.
-    with asking(ws, "register the model"), models.passing_folder(".") as folder:
+    with workspace_call(ws, "register the model"), models.passing_folder(".") as folder:
         path = folder / models.MODEL_FILE
         joblib.dump(classifier, path)
-        model = Deadline(TRANSFER_LIMIT).call(
+        model = Deadline(TRANSFER_TIMEOUT).call(
             Model.register,
             ws,
             model_path=os.path.relpath(path),
@@ -115,7 +115,7 @@ def _prepare_environment(ws: Workspace, model: Model) -> None:
         if pinned == trained or not _was_trained_here(model):
             return
     environment = environments.build_scoring_environment(scikit_learn=trained)
-    with asking(ws, "register the environment"):
+    with workspace_call(ws, "register the environment"):
         environment = Deadline().call(environment.register, ws)
     print(f"Registered environment {environment.name}:{environment.version}.")
 

@@ -1,4 +1,4 @@
-"""Call Azure's SDK: with a limit in time, with errors in one line, and without its noise."""
+"""Call Azure's SDK: with a time-out, with errors in one line, and without its log on stderr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -22,50 +23,51 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ANSWER_LIMIT = 120.0  # seconds for the workspace to answer
-TRANSFER_LIMIT = 3600.0  # seconds for a model's files to go up or down
+RESPONSE_TIMEOUT = 120.0  # seconds for the workspace to respond
+TRANSFER_TIMEOUT = 3600.0  # seconds to upload or download the files of a model
 
-# The SDK logs what it raises, raw, which reaches stderr where nobody has set up logging.
-for _name in ("azureml", "azure", "msal", "msrest", "cli"):
-    logging.getLogger(_name).addHandler(logging.NullHandler())
-
-_TICK, _PAUSE = 1.0, 2.0  # seconds
-_LISTED = 10  # names in an error message
-# A quote within ends it only where more of the JSON follows: the SDK has unescaped some.
-_ANSWER = re.compile(r'"message"\s*:\s*"((?:[^\\]|\\.)+?)"\s*(?=,\s*"|[}\]])', re.S)
+_TICK, _BACKOFF = 1.0, 2.0  # seconds
+_MAX_LISTED = 10  # names in an error message
+# A quote within the message ends it only if more JSON follows: the SDK has unescaped some.
+_JSON_MESSAGE = re.compile(r'"message"\s*:\s*"((?:[^\\]|\\.)+?)"\s*(?=,\s*"|[}\]])', re.S)
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):.*?\n(?=\S)", re.S)
-_NO_CONNECTION = re.compile(  # as requests tells it, and as azure-core does
+_NO_CONNECTION = re.compile(  # in the words of requests, and of azure-core
     r"host='([^']+)', port=(\d+)\): (?:Max retries exceeded|Failed to establish a new connection)"
     r".*?(?:\[Errno -?\d+\] ([\w ]+)|$)",
     re.S,
 )
-_SIGNATURE = re.compile(r"\?[^\s'\")]*\bsig=[^\s'\")]*")
+_SIGNED_QUERY = re.compile(r"\?[^\s'\")]*\bsig=[^\s'\")]*")
 
 
-class DeadlinePassed(Exception):
-    """A call did not end in time."""
+class DeadlineExceeded(Exception):
+    """A call did not complete in time."""
 
 
 class Deadline:
-    """A moment, some seconds from now, after which nobody waits; the SDK's own waits have none.
+    """A point in time after which calls of the SDK are abandoned.
 
-    By default they are as many as a workspace may need to answer.
+    Parameters
+    ----------
+    seconds : float, optional
+        From now on; by default the time that a workspace may take to respond.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
-        self.seconds = ANSWER_LIMIT if seconds is None else seconds
+        self.seconds = RESPONSE_TIMEOUT if seconds is None else seconds
         self._end = time.monotonic() + self.seconds
-        self.tick: Callable[[], object] = lambda: None  # called about every second
+        self.on_tick: Callable[[], object] = lambda: None  # called about every second of a call
 
-    def left(self) -> float:
-        """Seconds until then, not less than 0."""
+    def remaining(self) -> float:
+        """Seconds until the deadline, at least 0."""
         return max(0.0, self._end - time.monotonic())
 
     def call(self, function: Callable[..., T], *args: object, **kwargs: object) -> T:
-        """Return what a function returns, or raise what it raises, or `DeadlinePassed`.
+        """Return what a function returns, or raise its exception, or `DeadlineExceeded`.
 
-        In the last case it goes on in its own thread, and nobody hears of it.
+        The function runs in a daemon thread. After the deadline the thread goes on, and its
+        result is discarded.
         """
+        _silence_loggers()
         future: Future[T] = Future()
 
         def run() -> None:
@@ -74,73 +76,105 @@ class Deadline:
             except BaseException as error:
                 future.set_exception(error)
 
-        threading.Thread(target=run, daemon=True).start()
-        while not wait([future], min(_TICK, self.left())).done:
-            if not self.left():
-                raise DeadlinePassed(f"There was no answer within {self.seconds:g} s.")
-            self.tick()
+        threading.Thread(target=run, daemon=True, name="mnist_deploy-sdk-call").start()
+        while not wait([future], min(_TICK, self.remaining())).done:
+            if not self.remaining():
+                raise DeadlineExceeded(f"The call did not complete within {self.seconds:g} s.")
+            self.on_tick()
         return future.result()
 
     @contextmanager
-    def shown(self, what: str) -> Iterator[None]:
-        """Show on stderr what goes on meanwhile, and for how long."""
-        with tqdm(desc=what, bar_format="{desc} {elapsed}", leave=False) as bar:
-            self.tick = bar.refresh
+    def show_progress(self, title: str) -> Iterator[None]:
+        """Show a title and the elapsed time on stderr within the block."""
+        with tqdm(desc=title, bar_format="{desc} {elapsed}", leave=False) as bar:
+            self.on_tick = bar.refresh
             yield
 
-    def pause(self) -> None:
-        """Wait two seconds before something is asked again; `DeadlinePassed` if none are left."""
-        if not self.left():
-            raise DeadlinePassed(f"It did not come about within {self.seconds:g} s.")
-        time.sleep(min(_PAUSE, self.left()))
+    def back_off(self) -> None:
+        """Sleep two seconds before a request is repeated, or raise `DeadlineExceeded`."""
+        if not self.remaining():
+            raise DeadlineExceeded(f"The operation did not complete within {self.seconds:g} s.")
+        time.sleep(min(_BACKOFF, self.remaining()))
+
+
+@cache
+def _silence_loggers() -> None:
+    """Keep the SDK's log off stderr where logging is not configured: it repeats what it raises."""
+    for name in ("azureml", "azure", "msal", "msrest", "cli"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+
+
+def find_kernel() -> Any:
+    """Return the Jupyter kernel of this process, or None outside of a notebook."""
+    if "ipykernel" not in sys.modules:
+        return None
+    from IPython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None)
 
 
 def reason(error: BaseException) -> str:
-    """What an error of the SDK says to a person: one line that ends with a stop.
+    """Return the message of an SDK's exception as one line that ends with a full stop.
 
-    Leaves out the JSON and the headers around the message, and the signatures of addresses.
+    Without the JSON and the headers around the message, the traceback of the container, and the
+    signatures of URLs.
     """
-    refusal = getattr(error, "error", None)  # SDK v2 puts more around it
-    text = str(getattr(refusal, "message", "") or getattr(error, "message", "") or error)
-    if answer := _ANSWER.search(text.replace("\\'", "'")):
-        try:
-            text = json.loads(f'"{answer[1]}"', strict=False)
-        except ValueError:  # the SDK has unescaped it before
-            text = answer[1]
-    elif found := _NO_CONNECTION.search(text):
-        why = found[3] or "no connection"
-        text = f"{found[1]}:{found[2]} cannot be reached ({why}); connect to the workspace again"
-    text = _TRACEBACK.sub("", _SIGNATURE.sub("", text))
+    inner = getattr(error, "error", None)  # SDK v2 wraps the message of the service
+    text = str(getattr(inner, "message", "") or getattr(error, "message", "") or error)
+    text = _json_message(text) or _connection_failure(text) or text
+    text = _TRACEBACK.sub("", _SIGNED_QUERY.sub("", text))
     text = " ".join(text.split()) or type(error).__name__
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
+def _json_message(text: str) -> str | None:
+    """The ``message`` of the JSON document in a text, if there is one."""
+    found = _JSON_MESSAGE.search(text.replace("\\'", "'"))
+    if found is None:
+        return None
+    try:
+        return json.loads(f'"{found[1]}"', strict=False)
+    except ValueError:  # the SDK has unescaped it already
+        return found[1]
+
+
+def _connection_failure(text: str) -> str | None:
+    """Host, port and cause of a failed connection, if the text reports one."""
+    found = _NO_CONNECTION.search(text)
+    if found is None:
+        return None
+    cause = found[3] or "no connection"
+    return f"{found[1]}:{found[2]} cannot be reached ({cause}); connect to the workspace again"
+
+
 @contextmanager
-def asking(ws: Workspace, what: str) -> Iterator[None]:
-    """Say what was asked of the workspace where that fails."""
+def workspace_call(ws: Workspace, action: str) -> Iterator[None]:
+    """Raise a `WorkspaceError` that names the workspace and the action which failed."""
     check_kind("ws", ws, "azureml.core.Workspace", "connect_workspace()")
     try:
         yield
     except Exception as error:
-        raise WorkspaceError(f"Workspace {ws.name!r} could not {what}: {reason(error)}") from error
+        message = f"Workspace {ws.name!r} could not {action}: {reason(error)}"
+        raise WorkspaceError(message) from error
 
 
 def check_kind(what: str, value: object, kind: str, source: str) -> None:
-    """Say where to get what a function takes, to whoever passes something else."""
+    """Raise a `TypeError` that names where to get an object of the expected class."""
     module, _, name = kind.rpartition(".")
-    known = getattr(sys.modules.get(module), name, None)  # where it was not imported nothing is one
+    known = getattr(sys.modules.get(module), name, None)  # nothing is of a class never imported
     if known is None or not isinstance(value, known):
         found = type(value).__name__
-        raise TypeError(f"{what} is of type {found}; expected the {name} that {source} gives.")
+        raise TypeError(f"{what} is of type {found}; expected the {name} that {source} returns.")
 
 
 def not_registered(ws: Workspace, what: str, version: object, known: Iterable[str]) -> str:
-    """Say that there is no such model or environment, and name what is registered: not too much."""
+    """The message that a model or an environment is not registered, with what is registered."""
+    subject = what[0].upper() + what[1:] if version is None else f"Version {version} of {what}"
     ordered = sorted(known)
-    more = f" and {len(ordered) - _LISTED} more" if len(ordered) > _LISTED else ""
+    listed = ", ".join(ordered[:_MAX_LISTED]) or "none"
+    if len(ordered) > _MAX_LISTED:
+        listed += f" and {len(ordered) - _MAX_LISTED} more"
     return (
-        f"{what[0].upper() + what[1:] if version is None else f'Version {version} of {what}'} is "
-        f"not registered in workspace {ws.name!r}. Registered are: "
-        f"{', '.join(ordered[:_LISTED]) or 'none'}{more}. prepare_workspace(ws) registers the "
-        "tutorial's."
+        f"{subject} is not registered in workspace {ws.name!r}. Registered are: {listed}. "
+        "prepare_workspace(ws) registers those of the tutorial."
     )

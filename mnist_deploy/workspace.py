@@ -1,4 +1,7 @@
-"""The workspace: your own on Azure where a config.json says so, else the local one; log-in."""
+"""Connect to a workspace: on Azure if a config.json names one, else the local workspace.
+
+Chooses how to log in to Azure, too. SDK v2 uses the same rules (`managed.connect_client`).
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,24 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, WorkspaceError
-from .sdk import Deadline, reason
+from .sdk import Deadline, find_kernel, reason
 
 if TYPE_CHECKING:
     from azureml.core import Workspace
     from azureml.core.authentication import AbstractAuthentication
 
-# In the SDK's own order of search.
+# In the order in which the SDK searches.
 _FOLDERS = (".azureml", "aml_config", "")
 _FIELDS = ("subscription_id", "resource_group", "workspace_name")
 _SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
-# What announces a managed identity: without one of these, no address is asked for it.
+# Set where a managed identity exists: without one of these, no request is sent for its token.
 _IDENTITY_VARIABLES = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT")
 _COMPUTE_INSTANCE = Path("/mnt/azmnt/.nbvm")
 _ADVICE = "Download it again from the Azure portal, or use connect_workspace(local=True)."
@@ -35,22 +38,23 @@ def connect_workspace(
     local: bool | None = None,
     auth: AbstractAuthentication | None = None,
 ) -> Workspace:
-    """Connect to the workspace that holds the model; says which it is and where it looked.
+    """Connect to the workspace that holds the model; prints which one it is.
 
     Wraps the tutorial's ``Workspace.from_config()``.
 
     Parameters
     ----------
     config : path, optional
-        A config.json, or a folder that holds one: then it is Azure. By default it is searched
-        for as the SDK does, in this folder and all above it.
+        A config.json, or a folder that holds one, of a workspace on Azure. By default the file
+        is searched for in this folder and its parents, as the SDK does. The temporary one of
+        ``python -m mnist_deploy.local exec`` is ignored.
     local : bool, optional
-        True: the local workspace, whatever lies here. False: Azure, or an error. By default
-        Azure if a config.json is found and the local workspace if none is.
+        True: the local workspace. False: Azure, or an error. By default Azure if a config.json
+        is found, else the local workspace.
     auth : azureml.core.authentication.AbstractAuthentication, optional
-        How to log in: then it is Azure. By default the first that is there: the service
-        principal of AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, a managed identity
-        that this machine announces, Azure CLI, a person who can be asked.
+        How to log in to Azure. By default the first that is available: the service principal of
+        AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, a managed identity of this
+        machine, Azure CLI, interactive login.
 
     Returns
     -------
@@ -60,10 +64,10 @@ def connect_workspace(
     Raises
     ------
     ConfigError
-        The config.json is missing where one was asked for, unreadable or half-filled.
+        The config.json is unreadable or not filled in, or missing although one was requested.
     WorkspaceError
-        The workspace cannot be reached, nobody is there to log in, or the local workspace does
-        not start.
+        The workspace cannot be reached, no login is available, or the local workspace does not
+        start.
     """
     file, why = choose_workspace(config, local, auth)
     return connect_locally("connect", why) if file is None else _connect_azure(file, auth)
@@ -72,15 +76,15 @@ def connect_workspace(
 def choose_workspace(
     config: str | os.PathLike[str] | None, local: bool | None, login: object
 ) -> tuple[Path | None, str]:
-    """The config.json of the workspace on Azure; or None, and why it is the local one."""
+    """Return the config.json of a workspace on Azure; or None, and why the local one is used."""
     if local and (config is not None or login is not None):
         raise ValueError(
-            "A config and a log-in are for Azure; local=True asks for the local workspace."
+            "A config and a login are for a workspace on Azure; local=True selects the local one."
         )
     # What `python -m mnist_deploy.local exec` sets.
     inside_exec = os.environ.get("AZUREML_CURRENT_CLOUD") == "MnistDeployLocal"
     if local or (local is None and config is None and inside_exec):
-        return None, "as asked for"
+        return None, "as requested"
     file = find_config(config)
     if file is None and (local is False or login is not None):
         raise ConfigError(
@@ -91,12 +95,13 @@ def choose_workspace(
 
 
 def find_config(config: str | os.PathLike[str] | None = None) -> Path | None:
-    """Find the config.json that was named, or else the nearest one, if there is one."""
+    """Find the config.json at a path, or the nearest one, or None."""
     start = Path("." if config is None else config).expanduser().absolute()
     parents = [start] if config is not None else [start, *start.parents]
     places = [parent / folder / "config.json" for folder in _FOLDERS for parent in parents]
     try:
-        found = next((file for file in [start, *places] if file.is_file()), None)
+        files = (file for file in [start, *places] if file.is_file())
+        found = next((file for file in files if not _is_temporary(file)), None)
     except OSError as error:
         raise ConfigError(f"config.json cannot be searched for: {error}. {_ADVICE}") from error
     if found is None and config is not None:
@@ -107,14 +112,23 @@ def find_config(config: str | os.PathLike[str] | None = None) -> Path | None:
     return found
 
 
+def _is_temporary(file: Path) -> bool:
+    """Whether ``python -m mnist_deploy.local exec`` wrote the file; removes a left-over."""
+    if sys.platform == "win32":  # exec does not run there
+        return False
+    from .local.cli.config_file import is_temporary_config
+
+    return is_temporary_config(file)
+
+
 def read_config(file: Path) -> tuple[str, str, str]:
-    """Read (subscription id, resource group, workspace name); `ConfigError` names a wrong field."""
+    """Read (subscription id, resource group, workspace name), or raise a `ConfigError`."""
     try:
-        content = json.loads(file.read_bytes())  # UTF-8 or UTF-16, with or without a mark
+        content = json.loads(file.read_bytes())  # UTF-8 or UTF-16, with or without a BOM
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file} cannot be read: {error}. {_ADVICE}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{file} holds no JSON object. {_ADVICE}")
+        raise ConfigError(f"{file} does not hold a JSON object. {_ADVICE}")
     for field in _FIELDS:
         value = content.get(field)
         if not isinstance(value, str) or not value.strip() or value.strip().startswith("<"):
@@ -123,22 +137,22 @@ def read_config(file: Path) -> tuple[str, str, str]:
     return subscription, group, name
 
 
-def connect_locally(how: str, why: str) -> Any:
-    """What the local workspace's function of that name gives; says where the workspace lies."""
+def connect_locally(function: str, why: str) -> Any:
+    """Call a function of `mnist_deploy.local`, and print where the local workspace is kept."""
     if sys.platform == "win32":
         raise WorkspaceError(
-            "The local workspace needs Linux or macOS: its processes hand listening sockets to "
-            "each other and are ended by signals, as Windows cannot. Use WSL, or a config.json of "
-            "your own."
+            "The local workspace needs Linux or macOS: its processes pass listening sockets to "
+            "each other and are stopped by signals. Use WSL, or a config.json of a workspace on "
+            "Azure."
         )
     from . import local
 
     try:
-        connected = getattr(local, how)()
+        connected = getattr(local, function)()
     except local.LocalWorkspaceError as error:
         raise WorkspaceError(str(error)) from error
     print(f"Local workspace ({why}); registered models are kept in {_short(local.home_folder())}.")
-    print("To look at it in the browser: python -m mnist_deploy.local portal")
+    print("To view it in the browser: python -m mnist_deploy.local portal")
     return connected
 
 
@@ -155,7 +169,7 @@ def _connect_azure(file: Path, auth: AbstractAuthentication | None) -> Workspace
 
 @contextmanager
 def reaching(name: str, file: Path, call: str) -> Iterator[None]:
-    """Say that a workspace on Azure was reached; or why not, and what to look at."""
+    """Print that a workspace on Azure was reached, or raise why not, with advice."""
     try:
         yield
     except Exception as error:  # the SDK raises its own, azure-core's, msrest's and requests'
@@ -164,7 +178,7 @@ def reaching(name: str, file: Path, call: str) -> Iterator[None]:
         if "not found" in why:
             advice = "Check workspace_name and resource_group in that file."
         elif re.search(r"\bsubscription\b", why):
-            advice = "Check subscription_id in that file, and with whom you are logged in."
+            advice = "Check subscription_id in that file, and which account is logged in."
         raise WorkspaceError(
             f"The workspace {name!r} that {file} names cannot be reached: {why} {advice} "
             f"Or use {call}(local=True)."
@@ -173,41 +187,28 @@ def reaching(name: str, file: Path, call: str) -> Iterator[None]:
 
 
 def choose_authentication() -> AbstractAuthentication:
-    """Choose how to log in, without ever waiting for somebody who is not there.
+    """Return the first login that is available; an interactive one only if it can be completed.
 
     The SDK knows Azure CLI where the package azure-cli is installed in this Python.
     """
     from azureml.core import authentication
 
-    has_identity = any(map(os.environ.get, _IDENTITY_VARIABLES)) or _COMPUTE_INSTANCE.is_file()
-    tenant, client, secret = (os.environ.get(name) for name in _SERVICE_PRINCIPAL)
-    if tenant and client and secret:
-        return authentication.ServicePrincipalAuthentication(tenant, client, secret)
-    if tenant or secret or (client and not has_identity):  # AZURE_CLIENT_ID may name an identity
-        missing = [name for name in _SERVICE_PRINCIPAL if not os.environ.get(name)]
+    if principal := _read_service_principal():
+        return authentication.ServicePrincipalAuthentication(*principal)
+    logins = {"Azure CLI": authentication.AzureCliAuthentication}
+    if _has_managed_identity():
+        client = os.environ.get("AZURE_CLIENT_ID")
+        config = {"client_id": client} if client else None
+        identity = partial(authentication.MsiAuthentication, identity_config=config)
+        logins = {"Managed identity": identity, **logins}
+    login, failures = _find_login(logins)
+    if login is not None:
+        return login
+    if not can_prompt():
         raise WorkspaceError(
-            f"A service principal needs {', '.join(_SERVICE_PRINCIPAL)}; {' and '.join(missing)} "
-            "is not set. Set all of them, or none to log in otherwise."
-        )
-
-    ways = {"Azure CLI": authentication.AzureCliAuthentication}
-    if has_identity:
-        named = {"client_id": client} if client else None
-        identity = partial(authentication.MsiAuthentication, identity_config=named)
-        ways = {"Managed identity": identity, **ways}
-    why_not = []
-    for way, log_in in ways.items():
-        try:
-            chosen = log_in()
-            Deadline().call(chosen.get_authentication_header)
-            return chosen
-        except Exception as error:  # not installed, not logged in, expired: each has its own error
-            why_not.append(f"{way}: {reason(error)}")
-    if not somebody_is_there():
-        raise WorkspaceError(
-            f"Nobody is here to log in to Azure. Set {', '.join(_SERVICE_PRINCIPAL)} of a service "
-            "principal, or run 'pip install azure-cli' in this Python and then 'az login'. "
-            f"({' '.join(why_not)})"
+            "Interactive login to Azure is not possible: standard input is not a terminal. Set "
+            f"{', '.join(_SERVICE_PRINCIPAL)} of a service principal, or run 'pip install "
+            f"azure-cli' in this Python and then 'az login'. ({' '.join(failures)})"
         )
     try:
         return authentication.InteractiveLoginAuthentication()
@@ -215,24 +216,55 @@ def choose_authentication() -> AbstractAuthentication:
         raise WorkspaceError(f"Logging in to Azure failed: {reason(error)} Try again.") from error
 
 
-def somebody_is_there() -> bool:
-    """Whether a person can be asked: in a terminal, or a notebook that takes input.
+def _read_service_principal() -> tuple[str, str, str] | None:
+    """Read tenant, client and secret from the environment; None if they are not set."""
+    tenant, client, secret = (os.environ.get(name) for name in _SERVICE_PRINCIPAL)
+    if tenant and client and secret:
+        return tenant, client, secret
+    # AZURE_CLIENT_ID alone may name a managed identity.
+    if not (tenant or secret or (client and not _has_managed_identity())):
+        return None
+    missing = [name for name in _SERVICE_PRINCIPAL if not os.environ.get(name)]
+    raise WorkspaceError(
+        f"A service principal needs {', '.join(_SERVICE_PRINCIPAL)}; {' and '.join(missing)} is "
+        "not set. Set all of them, or none to log in otherwise."
+    )
+
+
+def _has_managed_identity() -> bool:
+    return any(map(os.environ.get, _IDENTITY_VARIABLES)) or _COMPUTE_INSTANCE.is_file()
+
+
+def _find_login(
+    logins: dict[str, Callable[[], AbstractAuthentication]],
+) -> tuple[AbstractAuthentication | None, list[str]]:
+    """Return the first login that gives a token, and why those before it do not."""
+    failures = []
+    for name, log_in in logins.items():
+        try:
+            login = log_in()
+            Deadline().call(login.get_authentication_header)
+            return login, failures
+        except Exception as error:  # not installed, not logged in, expired: each raises its own
+            failures.append(f"{name}: {reason(error)}")
+    return None, failures
+
+
+def can_prompt() -> bool:
+    """Whether a user can respond to a prompt: in a terminal, or a notebook that takes input.
 
     Not in CI, nor where MNIST_DEPLOY_UNATTENDED is set, nor in a notebook that a program runs.
     """
     if os.environ.get("CI") or os.environ.get("MNIST_DEPLOY_UNATTENDED"):
         return False
-    if "ipykernel" in sys.modules:
-        from IPython import get_ipython
-
-        if kernel := getattr(get_ipython(), "kernel", None):
-            # What the frontend said about itself with the cell that is running.
-            return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
+    if kernel := find_kernel():
+        # The front end states it with each cell that it sends.
+        return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _short(path: Path) -> str:
-    """Write `path` as a person would."""
+    """Write a path relative to the working directory or the home folder, if it is below."""
     for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
         if path.is_relative_to(base):
             return f"{prefix}{path.relative_to(base)}"

@@ -149,6 +149,6 @@ def test_a_missing_environment_is_told_with_what_there_is(ws):
 )
 def test_a_workspace_that_cannot_be_asked_is_no_missing_environment(ws, monkeypatch, get, said):
     monkeypatch.setattr(Environment, "get", get)
-    monkeypatch.setattr(sdk, "ANSWER_LIMIT", 0.2)
+    monkeypatch.setattr(sdk, "RESPONSE_TIMEOUT", 0.2)
     with pytest.raises(WorkspaceError, match=f"could not fetch the environment 'x'.*{said}"):
         fetch_environment(ws, "x")

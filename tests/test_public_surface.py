@@ -123,10 +123,13 @@ def test_what_is_said_to_be_raised_exists(name):
         (lambda ws: mnist_deploy.deploy_to_aci(ws, [], None, None), "inference_config is of type"),
         (lambda ws: mnist_deploy.call_service("http://x/score", [[0]]), "expected the Webservice"),
         (lambda ws: mnist_deploy.delete_service("svc"), "service is of type str; expected the Web"),
-        (lambda ws: mnist_deploy.post_images(ws, [[0]]), "the str that service.scoring_uri gives"),
+        (
+            lambda ws: mnist_deploy.post_images(ws, [[0]]),
+            "str that service.scoring_uri returns",
+        ),
         (
             lambda ws: mnist_deploy.post_images("http://x/score", [[0]], api_key=("a", "b")),
-            r"api_key is of type tuple; expected the str that service.get_keys\(\)\[0\] gives",
+            r"api_key is of type tuple; expected the str that service.get_keys\(\)\[0\] returns",
         ),
     ],
 )

@@ -1,8 +1,7 @@
-"""Calls of the SDK: their limit in time, and what their errors say."""
+"""Calls of the SDK: their time-out, and the messages of their exceptions."""
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 import threading
@@ -13,48 +12,48 @@ import pytest
 import requests
 from azureml.exceptions import UserErrorException, WebserviceException
 
-from mnist_deploy.sdk import Deadline, DeadlinePassed, not_registered, reason
+from mnist_deploy.sdk import Deadline, DeadlineExceeded, not_registered, reason
 
 
-def test_returns_what_the_call_returns_and_raises_what_it_raises():
+def test_call_returns_the_result_or_raises_the_exception_of_the_function():
     assert Deadline(10).call(divmod, 17, 5) == (3, 2)
     with pytest.raises(ZeroDivisionError):
         Deadline(10).call(divmod, 17, 0)
-    with pytest.raises(TimeoutError, match="of the call itself"):
-        Deadline(10).call(raise_, TimeoutError("of the call itself"))
+    with pytest.raises(TimeoutError, match="of the function"):
+        Deadline(10).call(raise_, TimeoutError("of the function"))
 
 
 def raise_(error: BaseException):
     raise error
 
 
-def test_a_call_that_does_not_end_is_left_alone():
+def test_call_that_does_not_complete_raises_deadline_exceeded():
     never = threading.Event()
     deadline, began = Deadline(0.3), time.monotonic()
-    with pytest.raises(DeadlinePassed, match=r"0\.3 s"):
+    with pytest.raises(DeadlineExceeded, match=r"0\.3 s"):
         deadline.call(never.wait)
     assert 0.3 <= time.monotonic() - began < 5
-    assert deadline.left() == 0
-    with pytest.raises(DeadlinePassed):  # the second call has no time of its own
+    assert deadline.remaining() == 0
+    with pytest.raises(DeadlineExceeded):  # for the second call as well
         deadline.call(never.wait)
     never.set()
 
 
-def test_ticks_while_it_waits():
+def test_on_tick_is_called_during_a_call():
     ticks, enough = [], threading.Event()
     deadline = Deadline(30)
 
     def tick():
-        ticks.append(deadline.left())
+        ticks.append(deadline.remaining())
         enough.set()
 
-    deadline.tick = tick
+    deadline.on_tick = tick
     assert deadline.call(enough.wait, 20)
     assert len(ticks) == 1
 
 
-def test_ctrl_c_ends_the_waiting(interruptible):
-    """In a process of its own, which a signal interrupts as a terminal would."""
+def test_ctrl_c_interrupts_a_call(interruptible):
+    """In a child process, which a signal interrupts as a terminal would."""
     program = (
         "import threading, signal, os\n"
         "from mnist_deploy.sdk import Deadline\n"
@@ -68,7 +67,7 @@ def test_ctrl_c_ends_the_waiting(interruptible):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (UserErrorException("You don't have access"), "You don't have access."),
         (
@@ -110,35 +109,41 @@ def test_ctrl_c_ends_the_waiting(interruptible):
         ),
     ],
 )
-def test_reason_is_one_readable_line(error, said):
-    assert reason(error) == said
+def test_reason_is_one_readable_line(error, message):
+    assert reason(error) == message
 
 
-def test_reason_names_the_host_that_was_not_reached():
+def test_reason_names_host_and_port_of_a_failed_connection():
     with pytest.raises(requests.ConnectionError) as raised:
         requests.get("http://127.0.0.1:1/a?sig=S3CRET", timeout=5)
-    why = "127.0.0.1:1 cannot be reached (Connection refused)"
-    assert reason(raised.value) == f"{why}; connect to the workspace again."
+    cause = "127.0.0.1:1 cannot be reached (Connection refused)"
+    assert reason(raised.value) == f"{cause}; connect to the workspace again."
 
 
-def test_the_sdk_does_not_chat_on_stderr(capfd):
-    """Where nobody set up logging; and where somebody did, nothing is lost."""
+def test_sdk_logs_to_stderr_only_if_logging_is_configured(capfd):
     program = (
-        "import logging, mnist_deploy.sdk\n"
-        "logging.getLogger('azureml._file_utils').warning('chatter')\n"
-        "logging.basicConfig(level='INFO', format='asked for: %(message)s')\n"
-        "logging.getLogger('azureml._file_utils').warning('chatter')\n"
+        "import logging, mnist_deploy.sdk\nmnist_deploy.sdk.Deadline().call(int)\n"
+        "logging.getLogger('azureml._file_utils').warning('details of an error')\n"
+        "logging.basicConfig(level='INFO', format='configured: %(message)s')\n"
+        "logging.getLogger('azureml._file_utils').warning('details of an error')\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert run.stderr == "asked for: chatter\n"
-    assert logging.getLogger("azureml").handlers
+    assert run.stderr == "configured: details of an error\n"
 
 
-def test_a_long_list_is_cut():
+def test_import_of_sdk_attaches_no_log_handlers():
+    program = "import logging, mnist_deploy.sdk; print(logging.getLogger('azureml').handlers)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout == "[]\n"
+
+
+def test_not_registered_lists_ten_names_at_most():
     ws, names = SimpleNamespace(name="w"), [f"m{i:02}:1" for i in range(14)]
-    told = not_registered(ws, "model 'm'", None, names)
-    assert told.startswith("Model 'm' is not registered in workspace 'w'. Registered are: m00:1, ")
-    assert f"{', '.join(names[:10])} and 4 more. prepare_workspace(ws)" in told
-    told = not_registered(ws, "model 'm'", 3, [])
-    assert told.startswith("Version 3 of model 'm' is not registered in workspace 'w'.")
-    assert "Registered are: none." in told
+    message = not_registered(ws, "model 'm'", None, names)
+    assert message.startswith(
+        "Model 'm' is not registered in workspace 'w'. Registered are: m00:1, "
+    )
+    assert f"{', '.join(names[:10])} and 4 more. prepare_workspace(ws)" in message
+    message = not_registered(ws, "model 'm'", 3, [])
+    assert message.startswith("Version 3 of model 'm' is not registered in workspace 'w'.")
+    assert "Registered are: none." in message

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DeploymentError
 from ..models import passing_folder
-from ..sdk import TRANSFER_LIMIT, Deadline, asking
+from ..sdk import TRANSFER_TIMEOUT, Deadline, workspace_call
 from .preflight import check_deployment, check_kinds
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ def package_service(
     target = Path(folder).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DeploymentError(f"{folder} is not empty. Name a new folder, or empty that one first.")
-    with passing_folder(target.parent) as passing, asking(ws, f"package {models[0].id}"):
+    with passing_folder(target.parent) as passing, workspace_call(ws, f"package {models[0].id}"):
         context = passing / target.name
-        deadline = Deadline(TRANSFER_LIMIT)
-        with deadline.shown(f"packaging {name}"):
+        deadline = Deadline(TRANSFER_TIMEOUT)
+        with deadline.show_progress(f"packaging {name}"):
             package = deadline.call(
                 Model.package, ws, models, inference_config, generate_dockerfile=True
             )

@@ -81,7 +81,7 @@ def deploy_service(
         service = deadline.call(
             Model.deploy, ws, name, models, inference_config, deployment_config, cluster, in_place
         )
-        deadline.call(service.wait_for_deployment, timeout_sec=deadline.left() + 1)
+        deadline.call(service.wait_for_deployment, timeout_sec=deadline.remaining() + 1)
         if service.state != "Healthy":
             raise RuntimeError(f"it became {service.state} after it had started.")
     return service
@@ -110,7 +110,7 @@ def deploying(
     Without a state nothing was deployed. On Ctrl-C a line says what may be left.
     """
     try:
-        with deadline.shown(f"deploying {name}"):
+        with deadline.show_progress(f"deploying {name}"):
             yield
     except KeyboardInterrupt:
         print(f"Interrupted. {what} may be left{left}.")
@@ -120,7 +120,7 @@ def deploying(
     except Exception as error:
         # The SDK's own clock may strike first: it is out of time all the same.
         kind, outcome = DeploymentError, "could not be deployed"
-        if not deadline.left():
+        if not deadline.remaining():
             kind, outcome = DeploymentTimeout, f"was not healthy within {deadline.seconds:g} s"
         state, logs = read_state(error), ""
         if state is None:
@@ -189,7 +189,7 @@ def _delete(service: Webservice, deadline: Deadline) -> None:
             state, error, _ = deadline.call(service._get_operation_state)
             if state not in ("Succeeded", "Running", "NotStarted"):
                 raise RuntimeError(json.dumps(error) if error else f"the deletion became {state}")
-        deadline.pause()
+        deadline.back_off()
 
 
 @contextmanager

@@ -41,7 +41,7 @@ import mnist_deploy.deployment.preflight
 import mnist_deploy.managed.endpoint
 import mnist_deploy.sdk
 import mnist_deploy.workspace
-from mnist_deploy.sdk import Deadline, DeadlinePassed
+from mnist_deploy.sdk import Deadline, DeadlineExceeded
 from mnist_deploy.workspace import choose_workspace
 
 from .cloud import Clock, MockedCloud, WaitsForEver
@@ -254,8 +254,10 @@ def _call_at_once(clock: Clock) -> Callable:
         try:
             return function(*args, **kwargs)
         except WaitsForEver:
-            clock.sleep(deadline.left())
-            raise DeadlinePassed(f"There was no answer within {deadline.seconds:g} s.") from None
+            clock.sleep(deadline.remaining())
+            raise DeadlineExceeded(
+                f"The call did not complete within {deadline.seconds:g} s."
+            ) from None
 
     return call
 

@@ -367,7 +367,7 @@ def test_what_cannot_work_is_not_sent(mocked_workspace, nothing_is_sent):
     with pytest.raises(DeploymentError, match="is no name for a service"):
         deploy(ws, model, name="svc-")
     for wrong in ("digits", ["digits"], [None]):
-        with pytest.raises(TypeError, match=r"expected the Model that fetch_model\(ws\) gives"):
+        with pytest.raises(TypeError, match=r"expected the Model that fetch_model\(ws\) returns"):
             deploy(ws, wrong)
 
 
@@ -441,6 +441,8 @@ def test_a_service_that_cannot_be_deleted_is_told(slow_workspace, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(AciWebservice, "delete", lambda self: never.wait(60))
         patch.setattr(service_room, "_DELETE_LIMIT", 0.2)
-        with pytest.raises(DeploymentError, match=r"no answer within 0\.2 s.*delete it in the"):
+        with pytest.raises(
+            DeploymentError, match=r"did not complete within 0\.2 s.*delete it in the"
+        ):
             delete_service(service)
         never.set()

@@ -183,7 +183,7 @@ def test_azure_is_asked_where_a_config_says_so_and_only_then(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"No config\.json was found"):
         connect_client(local=False)
-    with pytest.raises(ValueError, match="local=True asks for the local workspace"):
+    with pytest.raises(ValueError, match="local=True selects the local one"):
         connect_client("config.json", local=True)
 
 

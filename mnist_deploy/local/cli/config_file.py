@@ -45,6 +45,16 @@ def is_lent(file: Path) -> bool:
         return False
 
 
+def is_temporary_config(file: Path) -> bool:
+    """Whether `exec` wrote the file; one that no `exec` holds any longer is removed."""
+    if not is_lent(file):
+        return False
+    with contextlib.suppress(OSError), open(file, "rb") as left_over:
+        fcntl.flock(left_over, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink()
+    return True
+
+
 def read_subscription(file: Path) -> str | None:
     """The subscription that a config.json names; None if the SDK could not use it either."""
     try:
