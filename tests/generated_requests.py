@@ -22,6 +22,7 @@ from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.records import Model, now
 from mnist_deploy.local.core.store import Store
+from mnist_deploy.local.rest import state_of
 from mnist_deploy.local.server.app import create_app
 from mnist_deploy.local.server.client_registrations import ClientRegistrations
 from mnist_deploy.local.tokens import derive
@@ -141,7 +142,7 @@ class Sender:
     def __init__(self, app: Flask, seed: int) -> None:
         self._random = random.Random(seed)
         self._client = app.test_client()
-        self._token = app.config["TOKEN"]
+        self._token = state_of(app).token
         self._routes = [
             (rule, method)
             for rule in app.url_map.iter_rules()

@@ -62,11 +62,13 @@ LOCAL_MAP: dict[str, set[str]] = {
     "scoring": {"authorization", "process_tree"},
     "bodies": {"core"},
     "listener": set(),
-    "v1": {"bodies", "core", "tokens"},
-    "v2": {"bodies", "core", "tokens"},
-    "portal": {"bodies", "core", "listener"},
+    "rest": {"bodies", "core"},
+    "v1": {"bodies", "core", "rest", "tokens"},
+    "v2": {"bodies", "core", "rest", "tokens"},
+    "portal": {"bodies", "core", "listener", "rest"},
     "server": {
-        *("", "bodies", "core", "discovery", "listener", "portal", "tls", "tokens", "v1", "v2"),
+        *("", "bodies", "core", "discovery", "listener", "portal", "rest", "tls", "tokens"),
+        *("v1", "v2"),
     },
     "cli": {"", "control_plane", "discovery", "scoring"},  # scoring: a file that it copies
     "__main__": {"cli"},

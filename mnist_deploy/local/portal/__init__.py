@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Annotated
 
-from flask import Blueprint, Flask, Response, current_app, jsonify
+from flask import Blueprint, Flask, Response, jsonify
 from msgspec import Meta, Struct
 
 from ..bodies import body
@@ -19,6 +19,7 @@ from ..core.endpoints import Endpoints
 from ..core.faults import Invalid
 from ..core.store import Store
 from ..listener import Listener, QuietHandler
+from ..rest import state, state_of
 from .authentication import Codes, Tokens
 from .page import HANDED_TYPES, create_app
 
@@ -78,8 +79,8 @@ class Portal:
 
 def register(app: Flask) -> None:
     """Let whoever holds the control plane's token ask for a link to the page."""
-    portal = Portal(app.extensions["store"], app.extensions["endpoints"])
-    app.extensions["portal"] = portal
+    state = state_of(app)
+    state.add(Portal(state.store, state.endpoints))
     app.register_blueprint(portal_api)
 
 
@@ -101,7 +102,7 @@ class Asked(Struct):
 @portal_api.post("/portal")
 def make_link() -> Response:
     """A link to the page that works once, within a minute."""
-    portal: Portal = current_app.extensions["portal"]
+    portal = state().part(Portal)
     asked = body(Asked)
     try:
         if asked.folder is not None:
@@ -109,7 +110,7 @@ def make_link() -> Response:
     except (OSError, ValueError) as error:
         raise Invalid("folder", f"{asked.folder!r} cannot be read: {error}") from error
     try:
-        address = portal.serve(asked.port)
+        address = state().studio_url = portal.serve(asked.port)
     except OSError as error:
         raise Invalid("port", f"port {asked.port} cannot be had ({error.strerror})") from error
     return jsonify(url=f"{address}#code={portal.codes.issue('token')}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hmac
 import time
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 
 from ..core.faults import Denied
+from ..rest import state
 from ..tokens import derive
 
 # Addresses that hold a secret of their own, which is checked where they are answered.
@@ -33,7 +34,7 @@ def check_token() -> None:
     if request.endpoint is not None and request.path.startswith(OPEN):
         return
     offered = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    check(offered, current_app.config["TOKEN"])
+    check(offered, state().token)
 
 
 def check_secret(offered: str, purpose: str) -> None:
@@ -44,7 +45,7 @@ def check_secret(offered: str, purpose: str) -> None:
     Denied
         If the secret in it is wrong.
     """
-    check(offered, derive(current_app.config["TOKEN"], purpose))
+    check(offered, derive(state().token, purpose))
 
 
 def check(offered: str, expected: str) -> None:
@@ -57,7 +58,7 @@ def managed_identity(secret: str) -> Response:
     """The endpoint that the SDK asks for a token when no other way to log in was named."""
     check_secret(secret, "msi")
     return jsonify(
-        access_token=current_app.config["TOKEN"],
+        access_token=state().token,
         expires_on=str(int(time.time()) + 24 * 3600),
         token_type="Bearer",
         resource=request.values.get("resource", ""),

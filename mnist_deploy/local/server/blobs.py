@@ -11,31 +11,29 @@ from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from email.utils import formatdate
 
-from flask import Blueprint, Response, current_app, request, send_file
+from flask import Blueprint, Response, request, send_file
 
 from ..core.faults import Denied, Fault, Full, Invalid, NotFound, NotSupported
-from ..core.store import Artifact, Store, upload_of
+from ..core.store import Artifact, upload_of
+from ..rest import STATUSES, endpoints, state, store
 from ..tokens import derive
 
 NOTE = "x-ms-meta-"  # begins the names of headers that hold metadata
-REFUSALS: dict[type[Fault], tuple[int, str]] = {
-    Denied: (403, "AuthenticationFailed"),
-    Full: (400, "InsufficientStorage"),  # a 507 the client repeats for a minute before it tells
-    NotFound: (404, "BlobNotFound"),
-    Invalid: (400, "InvalidInput"),
-    NotSupported: (501, "NotImplemented"),
+# The codes of blob storage; it rejects a signature by 403.
+CODES: dict[type[Fault], str] = {
+    Denied: "AuthenticationFailed",
+    Full: "InsufficientStorage",
+    NotFound: "BlobNotFound",
+    Invalid: "InvalidInput",
+    NotSupported: "NotImplemented",
 }
 
 blob_api = Blueprint("blobs", __name__)
 
 
-def store() -> Store:
-    return current_app.extensions["store"]
-
-
 def check_signature(*rights: str) -> None:
     offered = request.args.get("sig", "").encode()
-    token = current_app.config["TOKEN"]
+    token = state().token
     # Each is compared, whatever the comparison before it gave.
     if not any([hmac.compare_digest(offered, derive(token, each).encode()) for each in rights]):
         raise Denied("address", "This address was not signed for that by this workspace.")
@@ -91,7 +89,7 @@ def read(path: str) -> Response:
 
 
 def write(path: str) -> Response:
-    current_app.extensions["endpoints"].runtime.warm_up()  # what is uploaded may soon be deployed
+    endpoints().runtime.warm_up()  # what is uploaded may soon be deployed
     kind = request.args.get("comp")
     notes = {
         name[len(NOTE) :].lower(): value
@@ -137,7 +135,8 @@ def noted(answer: Response, artifact: Artifact) -> Response:
 
 @blob_api.errorhandler(Fault)
 def refuse(fault: Fault) -> Response:
-    return refusal(*REFUSALS[type(fault)], str(fault))
+    status = 403 if isinstance(fault, Denied) else STATUSES[type(fault)]
+    return refusal(status, CODES[type(fault)], str(fault))
 
 
 def refusal(status: int, code: str, message: str) -> Response:

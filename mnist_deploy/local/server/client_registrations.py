@@ -7,11 +7,12 @@ import threading
 from typing import Annotated
 
 import psutil
-from flask import Blueprint, Response, current_app, jsonify
+from flask import Blueprint, Response, jsonify
 from msgspec import Meta, Struct
 
 from ..bodies import body
 from ..core.faults import Conflict
+from ..rest import state
 
 client_registration_api = Blueprint("client_registrations", __name__)
 
@@ -60,7 +61,7 @@ class RegistrationRequest(Struct):
 
 @client_registration_api.post("/clients")
 def register_client() -> Response:
-    if not current_app.extensions["registrations"].add(body(RegistrationRequest).pid):
+    if not state().part(ClientRegistrations).add(body(RegistrationRequest).pid):
         raise Conflict(
             "client registration", "This control plane is ending, or there is no such process."
         )
@@ -69,5 +70,5 @@ def register_client() -> Response:
 
 @client_registration_api.delete("/clients")
 def end_registrations() -> Response:
-    current_app.extensions["registrations"].close()
+    state().part(ClientRegistrations).close()
     return jsonify({})

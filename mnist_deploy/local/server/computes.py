@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from flask import Blueprint, Response, current_app, jsonify, request, url_for
+from flask import Blueprint, Response, jsonify, request, url_for
 from msgspec import Struct
 
 from ..bodies import Document, Labels, body, texts
-from ..core.endpoints import Endpoints
 from ..core.faults import InUse, Invalid, NotSupported
 from ..core.records import Compute, now
-from ..core.store import Store
-from .workspace import WORKSPACE
+from ..rest import ASYNC_OPERATION, WORKSPACE, endpoints, store
 
 COMPUTES = f"{WORKSPACE}/computes"
 OTHER_COMPUTES = f"/rp/workspaces{COMPUTES}"  # where SDK v1 reads them
@@ -56,10 +54,6 @@ class Properties(Struct, rename="camel"):
 class Asked(Struct):
     properties: Properties
     tags: Labels | None = None
-
-
-def store() -> Store:
-    return current_app.extensions["store"]
 
 
 @compute_api.put(f"{COMPUTES}/<compute>")
@@ -118,9 +112,7 @@ def followed(answer: Response, compute: str, status: int) -> Response:
     """`answer`, and where the SDK asks how far it is."""
     answer.status_code = status
     view = {**(request.view_args or {}), "compute": compute}
-    answer.headers["Azure-AsyncOperation"] = url_for(
-        "computes.show_operation", _external=True, **view
-    )
+    answer.headers[ASYNC_OPERATION] = url_for("computes.show_operation", _external=True, **view)
     return answer
 
 
@@ -172,8 +164,7 @@ def describe(compute: Compute) -> Document:
 @compute_api.delete(f"{COMPUTES}/<compute>")
 def delete_compute(compute: str, **_: str) -> Response:
     """Detach or delete: one like the other, for there is nothing behind the name."""
-    endpoints: Endpoints = current_app.extensions["endpoints"]
-    if users := endpoints.on(compute):
+    if users := endpoints().on(compute):
         raise InUse("compute", compute, users)
     if store().find(Compute, compute) is None:
         return Response(status=204)

@@ -12,13 +12,14 @@ import zlib
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 from msgspec import Struct, field
 
 from ..bodies import convert
-from ..core.endpoints import Endpoint, Endpoints
+from ..core.endpoints import Endpoint
 from ..core.faults import Invalid
 from ..core.telemetry import Request
+from ..rest import endpoints
 
 LARGEST = 16 << 20  # bytes of a body, as it comes and unpacked
 DURATION = re.compile(r"(?:(\d+)\.)?(\d+):(\d+):(\d+)(\.\d+)?")  # [days.]hours:minutes:seconds
@@ -89,9 +90,8 @@ def read_items(body: bytes) -> list[Item]:
 
 
 def find_endpoint(key: str) -> Endpoint | None:
-    endpoints: Endpoints = current_app.extensions["endpoints"]
     found = None
-    for endpoint in endpoints.all():  # every one is compared
+    for endpoint in endpoints().all():  # every one is compared
         if hmac.compare_digest(endpoint.telemetry.key.encode(), key.encode()):
             found = endpoint
     return found

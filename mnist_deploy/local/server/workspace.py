@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 from msgspec import Struct
 
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
@@ -10,26 +10,17 @@ from ..bodies import body
 from ..core.faults import NotFound
 from ..discovery import CLOUD
 from ..portal.listing import describe_workspace
+from ..rest import WORKSPACE, endpoints, state, store
 from ..tokens import TENANT, derive
 from .authentication import check_secret
 
-WORKSPACE = (
-    "/subscriptions/<subscription>/resourceGroups/<group>"
-    "/providers/Microsoft.MachineLearningServices/workspaces/<workspace>"
-)
-
 workspace_api = Blueprint("workspace", __name__)
-
-
-def subscriptions() -> set[str]:
-    """The subscriptions that are answered for."""
-    return current_app.extensions.setdefault("subscriptions", {SUBSCRIPTION})
 
 
 @workspace_api.get("/metadata/endpoints")
 def describe_cloud() -> Response:
     """What Azure tells of its clouds; the storage of this one is found below any account's name."""
-    host = current_app.config["HOST"]
+    host = state().host
     url = f"https://{host}"
     cloud = {
         "name": CLOUD,
@@ -58,7 +49,7 @@ def list_subscriptions() -> Response:
                 "state": "Enabled",
                 "tenantId": TENANT,
             }
-            for subscription in sorted(subscriptions())
+            for subscription in sorted(state().subscriptions)
         ]
     )
 
@@ -70,7 +61,7 @@ class AskedSubscription(Struct, rename="camel"):
 @workspace_api.post("/subscriptions")
 def add_subscription() -> Response:
     """Answer for the subscription of a reader's config.json too: the SDK checks that it exists."""
-    subscriptions().add(body(AskedSubscription).subscription_id)
+    state().subscriptions.add(body(AskedSubscription).subscription_id)
     return jsonify({})
 
 
@@ -81,8 +72,8 @@ def show_workspace(subscription: str, group: str, workspace: str) -> Response:
     if subscription == SUBSCRIPTION and (group.lower(), workspace.lower()) != own:
         hint = f"Its only one is called {WORKSPACE_NAME}, in the resource group {RESOURCE_GROUP}."
         raise NotFound("workspace", f"{group}/{workspace}", hint)
-    secret = derive(current_app.config["TOKEN"], "discovery")
-    host = current_app.config["HOST"]
+    secret = derive(state().token, "discovery")
+    host = state().host
     return jsonify(
         id=request.path,
         name=workspace,
@@ -104,15 +95,14 @@ def show_workspace(subscription: str, group: str, workspace: str) -> Response:
 @workspace_api.get("/workspace")
 def list_all() -> Response:
     """All that is registered and deployed, for the command line."""
-    extensions = current_app.extensions
-    return jsonify(describe_workspace(extensions["store"], extensions["endpoints"]))
+    return jsonify(describe_workspace(store(), endpoints()))
 
 
 @workspace_api.get("/discovery/<secret>")
 def discovery(secret: str) -> Response:
     """Where each of Azure's APIs is: all of them are here."""
     check_secret(secret, "discovery")
-    url = f"https://{current_app.config['HOST']}"
+    url = state().url
     apis = ("api", "experimentation", "history", "hyperdrive", "modelmanagement")
-    page = current_app.extensions["portal"].address or url
+    page = state().studio_url or url
     return jsonify(dict.fromkeys(apis, url) | {"studio": page.rstrip("/")})

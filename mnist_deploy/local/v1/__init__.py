@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Flask, Response, request
 
 from ..core.faults import NotSupported
+from ..rest import state_of
 from . import errors
 from .artifacts import artifact_api
 from .environments import environment_api
@@ -25,10 +26,9 @@ def register(app: Flask) -> None:
     v1.add_url_rule("/modelmanagement/<path:_>", view_func=not_known, methods=every)
     errors.install(v1)
     app.register_blueprint(v1)
-    images = app.extensions["images"] = Images()
-    packages: list[str] = []
-    app.extensions["packages"] = packages
-    app.extensions["store"].gc_roots += [images.artifacts, lambda: list(packages)]
+    state = state_of(app)
+    images = state.add(Images())
+    state.store.gc_roots += [images.artifacts, lambda: list(state.kept_artifacts)]
 
 
 def not_known(**_: str) -> Response:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flask import current_app
 from msgspec import structs, to_builtins
 
 from ..bodies import Document
@@ -12,7 +11,7 @@ from ..core.deployments import Deployment
 from ..core.endpoints import Endpoint, EndpointSpec
 from ..core.faults import Conflict, Invalid
 from ..core.records import Compute
-from ..core.store import Store
+from ..rest import store
 from .aci import refuse_untrue
 from .configuration import (
     AutoScaler,
@@ -117,8 +116,7 @@ def checked(asked: Service) -> Service:
     """`asked` with what Azure takes where nothing is asked for."""
     check_name(asked.name)
     cluster = cluster_of(asked)
-    store: Store = current_app.extensions["store"]
-    if store.get(Compute, cluster).kind != "AKS":
+    if store().get(Compute, cluster).kind != "AKS":
         raise Invalid("deployment target", f"{cluster} is no AKS cluster.")
     collection = asked.data_collection or DataCollection()
     resources = resources_of(asked, MOST_CORES, MOST_MEMORY)
@@ -165,8 +163,7 @@ def authentication(asked: Service) -> str:
 
 
 def notes(asked: Service) -> Iterator[str]:
-    store: Store = current_app.extensions["store"]
-    cluster = store.get(Compute, asked.compute_name or "")
+    cluster = store().get(Compute, asked.compute_name or "")
     yield f"cluster: {cluster.name} is a name here: its replicas are processes of this machine"
     if cluster.settings.get("sslConfiguration", {}).get("status") not in (None, "Disabled"):
         yield f"ssl: {cluster.name} has it enabled, but the service stays on plain http here"

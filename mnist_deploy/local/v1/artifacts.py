@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 
-from flask import Blueprint, Response, current_app, jsonify
+from flask import Blueprint, Response, jsonify
 from msgspec import Struct
 
 from ..bodies import body
 from ..core.faults import NotFound, NotSupported
-from ..core.store import Store, check_path
+from ..core.store import check_path
+from ..rest import WORKSPACE, state, store
 from ..tokens import derive
 
-WORKSPACE = (
-    "/subscriptions/<subscription>/resourceGroups/<group>"
-    "/providers/Microsoft.MachineLearningServices/workspaces/<workspace>"
-)
 ARTIFACTS = f"/artifact/v2.0{WORKSPACE}/artifacts"
 PRIVATE_WHEELS = "azureml-private-packages"  # where Environment.add_private_pip_wheel puts them
 
 artifact_api = Blueprint("artifacts", __name__)
 
 
-def store() -> Store:
-    return current_app.extensions["store"]
-
-
 def sign(blob: str, right: str) -> str:
-    return derive(current_app.config["TOKEN"], f"{right} {blob}")
+    return derive(state().token, f"{right} {blob}")
 
 
 def content_uri(path: str, right: str) -> str:
@@ -37,7 +30,7 @@ def content_uri(path: str, right: str) -> str:
     @ is user info, which storage ignores, and its quoting of what is quoted already, because
     the path is in base64.
     """
-    host = current_app.config["HOST"]
+    host = state().host
     user = "local.blob.@" if right == "write" else ""
     blob = urlsafe_b64encode(path.encode()).decode()
     return f"https://{user}{host}/blobs/{blob}?sig={sign(blob, right)}"

@@ -11,7 +11,7 @@ from msgspec import Struct
 from ..bodies import Document, Labels, body, convert, texts
 from ..core.faults import Invalid
 from ..core.records import Environment, now
-from .artifacts import WORKSPACE, store
+from ..rest import WORKSPACE, store
 from .models import NAME
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"

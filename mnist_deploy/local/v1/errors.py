@@ -1,31 +1,33 @@
-"""How SDK v1 is told no: Azure's own error schemas, with a message that helps."""
+"""Error responses for SDK v1, in the schemas of the APIs that it calls."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, request
 from werkzeug.exceptions import HTTPException
 
 from ..bodies import Document
 from ..core import faults
+from ..rest import STATUSES, error_code, error_response
 
-ANSWERS: dict[type[faults.Fault], tuple[int, str]] = {
-    faults.NotFound: (404, "{}NotFound"),
-    faults.Conflict: (409, "{}AlreadyExists"),
-    faults.Denied: (401, "AuthenticationFailed"),
-    faults.Full: (400, "InsufficientStorage"),  # a 507 the storage client repeats for a minute
-    faults.InUse: (412, "DeletionRequired"),
-    faults.Invalid: (400, "Invalid{}"),
-    faults.NotSupported: (501, "NotImplemented"),
-    faults.Failed: (500, "{}Failed"),  # in an operation, never the answer to a request
+CODES: dict[type[faults.Fault], str] = {
+    faults.NotFound: "{}NotFound",
+    faults.Conflict: "{}AlreadyExists",
+    faults.Denied: "AuthenticationFailed",
+    faults.Full: "InsufficientStorage",
+    faults.InUse: "DeletionRequired",
+    faults.Invalid: "Invalid{}",
+    faults.NotSupported: "NotImplemented",
+    faults.Failed: "{}Failed",
 }
+# In model management's API; a fault that is `Failed` is in an operation, never an answer.
+MMS_STATUSES = STATUSES | {faults.InUse: 412, faults.Failed: 500}
 
 
-def describe(fault: faults.Fault) -> Document:
+def serialize_fault(fault: faults.Fault) -> Document:
     """A fault as model management's error: ``model name`` that is invalid is InvalidModelName."""
-    status, code = ANSWERS[type(fault)]
     return {
-        "code": code.format(fault.kind.title().replace(" ", "")),
-        "statusCode": status,
+        "code": CODES[type(fault)].format(fault.kind.title().replace(" ", "")),
+        "statusCode": MMS_STATUSES[type(fault)],
         "message": str(fault),
         "details": [],
     }
@@ -35,14 +37,14 @@ def install(blueprint: Blueprint) -> None:
     """Answer every error of the blueprint's routes, and of those in it, in Azure's schema."""
 
     @blueprint.errorhandler(faults.Fault)
-    def refuse(fault: faults.Fault) -> Response:
-        return answer(describe(fault))
+    def answer_fault(fault: faults.Fault) -> Response:
+        return answer(serialize_fault(fault))
 
     @blueprint.errorhandler(HTTPException)
-    def refuse_http(error: HTTPException) -> Response:
+    def answer_http_error(error: HTTPException) -> Response:
         return answer(
             {
-                "code": error.name.replace(" ", ""),
+                "code": error_code(error),
                 "statusCode": error.code or 500,
                 "message": error.description or error.name,
                 "details": [],
@@ -54,10 +56,7 @@ def answer(error: Document) -> Response:
     """Model management puts the error at the top level, every other API under ``error``."""
     if "/modelmanagement/" in request.path:
         # Of a model's errors the SDK shows this field, and of the others only their types.
-        response = jsonify(error | {"correlation": {"reason": error["message"]}})
-    else:
-        response = jsonify(error={name: error[name] for name in ("code", "message", "details")})
-    response.status_code = error["statusCode"]
-    if response.status_code == 501:  # some of the SDK's messages have room for this line alone
-        response.status = "501 Not supported by the local workspace of mnist_deploy"
-    return response
+        error = error | {"correlation": {"reason": error["message"]}}
+        return error_response(error["statusCode"], error)
+    fields = ("code", "message", "details")
+    return error_response(error["statusCode"], {"error": {name: error[name] for name in fields}})

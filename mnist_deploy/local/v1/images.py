@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 from msgspec import Meta, Struct
 
 from ..bodies import Document, Labels, body, convert, query, texts
 from ..core.container_folder import uploaded_files
 from ..core.faults import Invalid, NotFound, NotSupported
 from ..core.records import now
-from .artifacts import store
+from ..rest import endpoints, state, store
 from .models import CREATOR, MMS, NAME, Change, answer, apply_patch, details, find_model, has_all
-from .operations import accepted, endpoints
+from .operations import accepted
 
 DRIVER = "azureml_driver.py"  # the SDK's driver has no suffix, and could not be imported so
 
@@ -71,7 +71,7 @@ class Images:
 
 
 def images() -> Images:
-    return current_app.extensions["images"]
+    return state().part(Images)
 
 
 class RuntimeProperties(Struct, rename="camel"):

@@ -8,13 +8,13 @@ import uuid
 from collections.abc import Collection
 from typing import Annotated, Any
 
-from flask import Blueprint, Response, current_app, jsonify, request, url_for
+from flask import Blueprint, Response, jsonify
 from msgspec import UNSET, Meta, Struct, UnsetType, field, to_builtins
 
 from ..bodies import Document, Labels, body, convert, query, texts
 from ..core.faults import InUse, Invalid, NotFound
 from ..core.records import Model, now
-from .artifacts import WORKSPACE, store
+from ..rest import WORKSPACE, endpoints, paginate, state, store
 
 MMS = f"/modelmanagement/v1.0{WORKSPACE}"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -70,14 +70,9 @@ class AskedModel(Struct, rename="camel"):
     resource_requirements: Size | None = None
 
 
-def assets() -> dict[str, tuple[str, ...]]:
-    """The files of what is about to be registered, by the asset's id."""
-    return current_app.extensions.setdefault("assets", {})
-
-
 def find_asset(asset_id: str) -> tuple[str, ...] | None:
     """The artifacts of an asset; that of a registered model has the model's id."""
-    found = assets().get(asset_id)
+    found = state().assets.get(asset_id)
     if found is None and ":" in asset_id:
         name, _, version = asset_id.partition(":")
         model = store().find(Model, name, version)
@@ -104,7 +99,7 @@ def create_asset(**_: str) -> Response:
         store().check_uploaded(prefix)
         store().touch(prefix)
     asset_id = uuid.uuid4().hex
-    assets()[asset_id] = artifacts
+    state().assets[asset_id] = artifacts
     return jsonify(describe_asset(asset_id, artifacts))
 
 
@@ -144,7 +139,7 @@ def register_model(**_: str) -> Response:
             other={"v1": {name: sent[name] for name in kept if sent[name] is not None}},
         )
     )
-    assets().pop(asset_id, None)
+    state().assets.pop(asset_id, None)
     return jsonify(answer(model))
 
 
@@ -208,14 +203,8 @@ def list_models(**_: str) -> Response:
         for model in found:
             newest.setdefault(model.name, model)
         found = list(newest.values())
-    end = asked.skip + (asked.count or PAGE)
-    page: Document = {"value": [answer(model) for model in found[asked.skip : end]]}
-    if end < len(found):
-        following = request.args.to_dict() | {"$skipToken": str(end)}
-        page["nextLink"] = url_for(
-            request.endpoint or "", _external=True, **(request.view_args or {}), **following
-        )
-    return jsonify(page)
+    size = asked.count or PAGE
+    return jsonify(paginate(found, answer, start=asked.skip, size=size, parameter="$skipToken"))
 
 
 def is_wanted(model: Model, asked: ModelQuery) -> bool:
@@ -306,7 +295,7 @@ def apply_patch(document: Document, changes: list[Change], allowed: Collection[s
 @model_api.delete(f"{MMS}/models/<model_id>")
 def delete_model(model_id: str, **_: str) -> Response:
     model = find_model(model_id)
-    users = current_app.extensions["endpoints"].using(model.id)
+    users = endpoints().using(model.id)
     if users:
         raise InUse("model", model.id, users)
     store().delete(Model, model.name, model.version)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ..bodies import Document, convert
 from ..core.faults import Invalid, NotSupported
-from .artifacts import store
+from ..rest import store
 from .models import find_model
 
 SCRIPT = "no_code.py"

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from flask import Blueprint, Response, current_app, jsonify, request, url_for
+from flask import Blueprint, Response, jsonify, request, url_for
 from msgspec import Meta, Struct
 
 from ..bodies import Document, query
-from ..core.endpoints import Endpoints
 from ..core.operations import Operation
+from ..rest import OPERATION_LOCATION, endpoints
 from .artifacts import content_uri
-from .errors import describe
+from .errors import serialize_fault
 from .models import MMS
 
 PACKAGE = "PackageDockerBuildContext"
 HOLD = 10.0  # seconds that the answer about a running operation is held back
 
 operation_api = Blueprint("operations", __name__)
-
-
-def endpoints() -> Endpoints:
-    return current_app.extensions["endpoints"]
 
 
 def accepted(operation: Operation) -> Response:
@@ -32,7 +28,7 @@ def accepted(operation: Operation) -> Response:
         operation_id=operation.id,
         **{part: view[part] for part in ("subscription", "group", "workspace")},
     )
-    return Response(status=202, headers={"Operation-Location": location})
+    return Response(status=202, headers={OPERATION_LOCATION: location})
 
 
 class OperationQuery(Struct):
@@ -61,7 +57,7 @@ def show_operation(operation_id: str, **_: str) -> Response:
     if state != "Running":
         answer["endTime"] = operation.ended
     if operation.error and state != "Running":
-        answer["error"] = describe(operation.error)
+        answer["error"] = serialize_fault(operation.error)
         answer["operationDetails"] = {"subOperationType": "DeployService"}
     if operation.kind == PACKAGE:
         answer["operationLog"] = content_uri(package_file(operation, "log.txt"), "read")

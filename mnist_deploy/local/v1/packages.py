@@ -10,16 +10,17 @@ from base64 import b64encode
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response
 from msgspec import Struct
 
 from ..bodies import body
 from ..core.faults import NotSupported
 from ..core.package import context_texts, context_uploads
-from .artifacts import content_uri, store
+from ..rest import endpoints, state, store
+from .artifacts import content_uri
 from .container_specs import container_spec_of_image
 from .models import MMS
-from .operations import PACKAGE, accepted, endpoints, package_file
+from .operations import PACKAGE, accepted, package_file
 
 package_api = Blueprint("packages", __name__)
 
@@ -57,7 +58,7 @@ def create_package(**_: str) -> Response:
     ]
     operation = endpoints().operations.begin(PACKAGE)
     kept = [package_file(operation), *(upload.artifact for upload in uploads)]
-    current_app.extensions["packages"] += kept  # the store keeps what is listed there
+    state().kept_artifacts.extend(kept)  # the store keeps what is listed there
     store().write(package_file(operation, "context.json"), [msgspec.json.encode(context)])
     store().write(package_file(operation, "log.txt"), ["\n".join([*log, ""]).encode()])
     operation.resource = content_uri(package_file(operation, "context.json"), "read")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated
 
 from flask import Blueprint, Response, jsonify
 from msgspec import Meta, Struct, to_builtins
 
 from ..bodies import Document, body, query
-from ..core.endpoints import Endpoint, EndpointSpec, new_key
+from ..core.endpoints import Endpoint, EndpointSpec
 from ..core.faults import Conflict, Invalid, NotSupported
 from ..core.records import Model
+from ..rest import Regeneration, endpoints, regenerate_key, serialize_keys
 from . import aci, aks
 from .configuration import CONTAINER_SPECS, Service, changed, check_key
-from .errors import describe as describe_fault
+from .errors import serialize_fault
 from .models import CREATOR, MMS, Change, answer, details, has_all
-from .operations import accepted, endpoints
+from .operations import accepted
 
 REFRESH_TOKENS_AFTER = 3600  # seconds
 TOKEN_LIFE = 13 * 3600  # seconds
@@ -162,7 +163,7 @@ def describe_deployment(service: Endpoint, name: str) -> Document:
         "state": running.state,
         "appInsightsEnabled": bool(spec.other.app_insights_enabled),
         "models": [details(answer(model)) for model in spec.container_spec.models],
-        **({"error": describe_fault(running.error)} if running.error else {}),
+        **({"error": serialize_fault(running.error)} if running.error else {}),
         **{name: asked[name] for name in CONTAINER_SPECS if asked[name]},
     }
 
@@ -204,22 +205,14 @@ def show_logs(name: str, **_: str) -> Response:
 
 @service_api.post(f"{MMS}/services/<name>/listkeys")
 def list_keys(name: str, **_: str) -> Response:
-    spec = find_service(name).spec
-    return jsonify(primaryKey=spec.primary_key, secondaryKey=spec.secondary_key)
-
-
-class Regeneration(Struct, rename="camel"):
-    key_type: Literal["Primary", "Secondary"]
-    key_value: str | None = None
+    return jsonify(serialize_keys(find_service(name).spec))
 
 
 @service_api.post(f"{MMS}/services/<name>/regenerateKeys")
-def regenerate_key(name: str, **_: str) -> Response:
+def regenerate_service_key(name: str, **_: str) -> Response:
     asked = body(Regeneration)
     check_key(asked.key_value)
-    key = asked.key_value or new_key()
-    change = endpoints().change("service", name, lambda spec: spec.with_key(asked.key_type, key))
-    return accepted(change)
+    return accepted(regenerate_key("service", name, asked.key_type, asked.key_value or ""))
 
 
 @service_api.post(f"{MMS}/services/<name>/token")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
-from . import errors
 from .codes import code_api
 from .datastores import datastore_api
 from .deployments import deployment_api
@@ -16,10 +15,9 @@ from .unsupported import unsupported_api
 
 
 def register(app: Flask) -> None:
-    """Let `app` answer azure-ai-ml; errors of these routes come in its own schema."""
+    """Let `app` answer azure-ai-ml."""
     v2 = Blueprint("v2", __name__)
     for api in (model_api, environment_api, code_api, datastore_api,
                 endpoint_api, deployment_api, operation_api, unsupported_api):  # fmt: skip
         v2.register_blueprint(api)
-    errors.install(v2)
     app.register_blueprint(v2)

@@ -12,7 +12,8 @@ from msgspec import Struct
 from ..bodies import Document, body, query
 from ..core.faults import NotFound
 from ..core.records import Environment, Model
-from .resources import WORKSPACE, page, resource, store
+from ..rest import WORKSPACE, store
+from .resources import page, resource
 
 Asset = TypeVar("Asset", Model, Environment)
 VIEWS = {"ActiveOnly": (False,), "ArchivedOnly": (True,), "All": (False, True)}

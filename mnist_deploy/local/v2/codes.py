@@ -11,8 +11,9 @@ from msgspec import Struct
 from ..bodies import Document, Labels, body, query, texts
 from ..core.faults import Conflict, Invalid
 from ..core.records import Code, now
+from ..rest import WORKSPACE, store
 from .datastores import CONTAINER, folder_url, sas_token
-from .resources import WORKSPACE, page, resource, store
+from .resources import page, resource
 
 CODES = f"{WORKSPACE}/codes"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, current_app, jsonify
+from flask import Blueprint, Response, jsonify
 
 from ..bodies import Document
 from ..core.faults import NotFound
+from ..rest import WORKSPACE, state
 from ..tokens import derive
-from .resources import WORKSPACE, page, resource, workspace_names
+from .resources import page, resource, workspace_names
 
 DATASTORES = f"{WORKSPACE}/datastores"
 DATASTORE = "workspaceblobstore"
@@ -34,12 +35,12 @@ def folder_url(path: str) -> str:
 
 
 def suffix() -> str:
-    return f"@{current_app.config['HOST']}"
+    return f"@{state().host}"
 
 
 def sas_token(path: str = "") -> str:
     """Allows to read and write all below a folder, by default everything."""
-    signature = derive(current_app.config["TOKEN"], f"folder {path}")
+    signature = derive(state().token, f"folder {path}")
     return f"sv=2025-01-05&sr=c&sp=rwl&sig={signature}"
 
 

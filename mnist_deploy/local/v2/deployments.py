@@ -16,10 +16,11 @@ from ..core.deployments import Deployment, DeploymentSpec
 from ..core.endpoints import Endpoint, EndpointSpec
 from ..core.faults import Conflict, Invalid, NotFound, NotSupported
 from ..core.records import Code, Environment, Model
+from ..rest import endpoints, store
 from .endpoints import CHANGE_LIMIT, ENDPOINTS, KIND, NAME, NAME_RULE, find_endpoint
 from .instances import instance_size, quantity
 from .operations import location
-from .resources import IDENTITY, LOCATION, endpoints, page, parse_asset_id, resource, store
+from .resources import IDENTITY, LOCATION, page, parse_asset_id, resource
 
 DEPLOYMENTS = f"{ENDPOINTS}/<endpoint>/deployments"
 REQUEST_TIMEOUT = timedelta(seconds=5)  # what Azure takes where nothing is asked for

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from flask import Blueprint, Response, jsonify
 from msgspec import Meta, Struct
 
 from ..bodies import Document, Labels, body, texts
-from ..core.endpoints import Endpoint, EndpointSpec, new_key
+from ..core.endpoints import Endpoint, EndpointSpec
 from ..core.faults import Conflict, Invalid, NotSupported
-from .resources import IDENTITY, LOCATION, WORKSPACE, endpoints, page, resource
+from ..rest import WORKSPACE, Regeneration, endpoints, regenerate_key, serialize_keys
+from .resources import IDENTITY, LOCATION, page, resource
 
 KIND = "endpoint"
 ENDPOINTS = f"{WORKSPACE}/onlineEndpoints"
@@ -47,12 +48,6 @@ class Properties(Struct, rename="camel"):
 class Asked(Struct):
     properties: Properties
     tags: Labels | None = None
-
-
-class Regeneration(Struct, rename="camel"):
-    """The present key, which the SDK sends along, is not the one that is made."""
-
-    key_type: Literal["Primary", "Secondary"]
 
 
 def find_endpoint(name: str) -> Endpoint:
@@ -150,18 +145,17 @@ def delete_endpoint(endpoint: str, **_: str) -> Response:
 def list_keys(endpoint: str, **_: str) -> Response:
     spec = find_endpoint(endpoint).spec
     check_mode(endpoint, spec, "key")
-    return jsonify(primaryKey=spec.primary_key, secondaryKey=spec.secondary_key)
+    return jsonify(serialize_keys(spec))
 
 
 @endpoint_api.post(f"{ENDPOINTS}/<endpoint>/regenerateKeys")
 def regenerate_keys(endpoint: str, **_: str) -> Response:
-    asked, fresh = body(Regeneration), new_key()
-
-    def change(spec: EndpointSpec) -> EndpointSpec:
-        check_mode(endpoint, spec, "key")
-        return spec.with_key(asked.key_type, fresh)
-
-    endpoints().change(KIND, endpoint, change).wait(CHANGE_LIMIT)
+    """Make a new key; the `key_value` that SDK v2 sends is the present one."""
+    which = body(Regeneration).key_type
+    change = regenerate_key(
+        KIND, endpoint, which, check=lambda spec: check_mode(endpoint, spec, "key")
+    )
+    change.wait(CHANGE_LIMIT)
     return Response(status=200)
 
 

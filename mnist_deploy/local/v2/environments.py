@@ -12,8 +12,9 @@ from msgspec import Struct, to_builtins
 from ..bodies import Document, Labels, body, texts
 from ..core.faults import Conflict, Invalid, NotSupported
 from ..core.records import Environment, now
+from ..rest import WORKSPACE, store
 from . import assets
-from .resources import WORKSPACE, resource, store
+from .resources import resource
 
 environment_api = Blueprint("environments", __name__)
 

@@ -13,9 +13,10 @@ from msgspec import Struct, to_builtins
 from ..bodies import Document, Labels, body, texts
 from ..core.faults import Invalid, NotSupported
 from ..core.records import Model, now
+from ..rest import WORKSPACE, store
 from . import assets
 from .datastores import DATASTORE, path_uri
-from .resources import WORKSPACE, resource, store
+from .resources import resource
 
 URI = re.compile(
     r"azureml://(?:subscriptions/[^/]+/resourcegroups/[^/]+/workspaces/[^/]+/)?"

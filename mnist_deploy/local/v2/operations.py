@@ -6,8 +6,8 @@ from flask import Blueprint, Response, jsonify, url_for
 
 from ..bodies import Document
 from ..core.operations import Operation
-from . import errors
-from .resources import WORKSPACE, endpoints, resource_id, service_url, workspace_names
+from ..rest import ASYNC_OPERATION, WORKSPACE, endpoints, serialize_fault, state
+from .resources import resource_id, workspace_names
 
 OPERATIONS = f"{WORKSPACE}/operations"
 HOLD = 20.0  # seconds that the answer about a running operation is held back
@@ -25,7 +25,7 @@ def location(operation: Operation) -> dict[str, str]:
         workspace=workspace,
         operation_id=operation.id,
     )
-    return {"Azure-AsyncOperation": service_url() + path}
+    return {ASYNC_OPERATION: state().url + path}
 
 
 @operation_api.get(f"{OPERATIONS}/<operation_id>")
@@ -42,5 +42,5 @@ def show_operation(operation_id: str, **_: str) -> Response:
     if operation.ended:
         answer["endTime"] = operation.ended
     if operation.error is not None:
-        answer["error"] = errors.describe(operation.error)
+        answer["error"] = serialize_fault(operation.error)
     return jsonify(answer)

@@ -5,21 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
 
-from flask import current_app, request
+from flask import request
 from msgspec import Struct
 
 from ..bodies import Document, query
-from ..core.endpoints import Endpoints
 from ..core.faults import Invalid
-from ..core.store import Store
+from ..rest import PROVIDER, paginate
 from ..tokens import TENANT
 
 Item = TypeVar("Item")
 
-PROVIDER = "Microsoft.MachineLearningServices/workspaces"
-WORKSPACE = f"/subscriptions/<subscription>/resourceGroups/<group>/providers/{PROVIDER}/<workspace>"
 LOCATION = "local"
 IDENTITY = {"type": "SystemAssigned", "principalId": TENANT, "tenantId": TENANT}
 USER = "local user"
@@ -29,14 +25,6 @@ ASSET_ID = re.compile(
     rf"{re.escape(PROVIDER)}/[^/]+/(\w+)/([^/]+)/versions/([^/]+)",
     re.IGNORECASE,
 )
-
-
-def store() -> Store:
-    return current_app.extensions["store"]
-
-
-def endpoints() -> Endpoints:
-    return current_app.extensions["endpoints"]
 
 
 def workspace_names() -> tuple[str, str, str]:
@@ -87,16 +75,8 @@ class Page(Struct, rename={"skip": "$skip"}):
 
 def page(items: Iterable[Item], describe: Callable[[Item], Document]) -> Document:
     """The part of a list that was asked for, and where the rest is."""
-    found, start = list(items), max(0, query(Page).skip)
-    answer: Document = {"value": [describe(item) for item in found[start : start + PAGE]]}
-    if start + PAGE < len(found):
-        following = request.args.to_dict() | {"$skip": str(start + PAGE)}
-        answer["nextLink"] = f"{service_url()}{quote(request.path)}?{urlencode(following)}"
-    return answer
-
-
-def service_url() -> str:
-    return f"https://{current_app.config['HOST']}"
+    start = max(0, query(Page).skip)
+    return paginate(items, describe, start=start, size=PAGE, parameter="$skip")
 
 
 def parse_asset_id(kind: str, text: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import re
 from flask import Blueprint, Response, request
 
 from ..core.faults import NotSupported
-from .resources import WORKSPACE
+from ..rest import WORKSPACE
 
 METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE"]
 BEGUN = {"batchEndpoints", "computes", "onlineEndpoints", "schedules", "serverlessEndpoints"}

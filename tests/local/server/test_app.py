@@ -19,6 +19,7 @@ from generated_requests import app_to_try
 from weights_service import WORKSPACE, until
 
 from mnist_deploy.local.core.faults import Full
+from mnist_deploy.local.rest import state_of
 from mnist_deploy.local.tokens import derive
 
 
@@ -46,7 +47,7 @@ def test_nothing_is_answered_without_the_token(tmp_path):
     """On every route, by every method."""
     methods = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
     with app_to_try(tmp_path) as app:
-        token, client = app.config["TOKEN"], app.test_client()
+        token, client = state_of(app).token, app.test_client()
         paths = {re.sub("<[^>]*>", "x", str(rule)) for rule in app.url_map.iter_rules()}
         paths -= {"/metadata/endpoints", "/v2.1/track"}  # for all; with a key in its body
         paths |= {"/", "/no/such/thing", "/blobs?prefix=a/b"}
@@ -152,11 +153,11 @@ def test_a_full_disk_is_told_whatever_is_to_be_kept(tmp_path, monkeypatch):
         raise Full
 
     with app_to_try(tmp_path) as app:
-        monkeypatch.setattr(app.extensions["store"], "put", fail)
+        monkeypatch.setattr(state_of(app).store, "put", fail)
         answer = app.test_client().put(
             f"{WORKSPACE}/computes/cluster",
             json={"properties": {"computeType": "AKS"}},
-            headers={"Authorization": f"Bearer {app.config['TOKEN']}"},
+            headers={"Authorization": f"Bearer {state_of(app).token}"},
             base_url="https://127.0.0.1",
         )
     assert (answer.status_code, answer.json["error"]["code"]) == (400, "InsufficientStorage")

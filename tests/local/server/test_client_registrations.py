@@ -65,4 +65,4 @@ def test_a_lease_lasts_while_there_is_no_file_descriptor_to_look_with():
 @pytest.mark.parametrize("pid", [True, 1, 0, -1, 2**31, "2", None, 1.5])
 def test_a_lease_is_for_a_process(call, pid):
     answer = call("POST", "/clients", json={"pid": pid})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "BadRequest")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "UserError")

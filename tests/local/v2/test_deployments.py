@@ -25,6 +25,7 @@ from generated_requests import app_to_try
 from weights_service import WORKSPACE, until
 
 from mnist_deploy.local.core.endpoints import EndpointSpec
+from mnist_deploy.local.rest import state_of
 
 
 def test_a_deployment_answers_and_says_what_it_is_made_of(client, shared, model, request_file):
@@ -48,13 +49,13 @@ def test_a_deployment_answers_and_says_what_it_is_made_of(client, shared, model,
 def test_one_that_is_deleted_while_it_is_accepted_is_not_found(tmp_path, monkeypatch):
     asked = {"endpointComputeType": "Managed"}
     with app_to_try(tmp_path) as app:
-        endpoints = app.extensions["endpoints"]
+        endpoints = state_of(app).endpoints
         endpoints.put("endpoint", "a", lambda present: EndpointSpec(other={"compute": None}))
         monkeypatch.setattr(endpoints, "change", lambda *_: endpoints.operations.begin("Service"))
         answer = app.test_client().put(
             f"{WORKSPACE}/onlineEndpoints/a/deployments/blue",
             json={"properties": asked},
-            headers={"Authorization": f"Bearer {app.config['TOKEN']}"},
+            headers={"Authorization": f"Bearer {state_of(app).token}"},
             base_url="https://127.0.0.1",
         )
     assert (answer.status_code, answer.json["error"]["code"]) == (404, "ResourceNotFound")

@@ -1,0 +1,201 @@
+"""What the REST APIs of both SDKs share: URLs, the app's state, errors, keys, pages and headers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+from flask import Flask, Response, current_app, jsonify, request
+from msgspec import Struct
+from werkzeug.exceptions import HTTPException
+
+from .bodies import Document
+from .core import faults
+from .core.endpoints import Endpoints, EndpointSpec, new_key
+from .core.operations import Operation
+from .core.store import Store
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+PROVIDER = "Microsoft.MachineLearningServices/workspaces"
+WORKSPACE = f"/subscriptions/<subscription>/resourceGroups/<group>/providers/{PROVIDER}/<workspace>"
+STATE = "mnist_deploy"  # the key of the state in an app's extensions
+
+# Headers.
+OPERATION_LOCATION = "Operation-Location"  # of a long operation, for SDK v1
+ASYNC_OPERATION = "Azure-AsyncOperation"  # of a long operation, for Azure Resource Manager
+
+STATUSES: dict[type[faults.Fault], int] = {
+    faults.Conflict: 409,
+    faults.Denied: 401,
+    faults.Failed: 400,
+    faults.Full: 400,  # both SDKs and the storage client repeat a request that got 507
+    faults.InUse: 409,
+    faults.Invalid: 400,
+    faults.NotFound: 404,
+    faults.NotSupported: 501,
+}
+# Of Azure Resource Manager's error schema; SDK v1's and blob storage's have codes of their own.
+CODES: dict[type[faults.Fault], str] = {
+    faults.Conflict: "ResourceConflict",
+    faults.Denied: "AuthenticationFailed",
+    faults.Failed: "ResourceNotReady",
+    faults.Full: "InsufficientStorage",
+    faults.InUse: "ResourceInUse",
+    faults.Invalid: "UserError",
+    faults.NotFound: "ResourceNotFound",
+    faults.NotSupported: "NotImplemented",
+}
+# Some of SDK v1's messages have room for the status line alone.
+NOT_SUPPORTED_LINE = "501 Not supported by the local workspace of mnist_deploy"
+
+
+@dataclass
+class AppState:
+    """What the handlers of one app work with.
+
+    Attributes
+    ----------
+    token : str
+        What every request must carry, but for the few URLs that hold a secret of their own.
+    host : str
+        Where the app is served, as ``127.0.0.1:port``.
+    subscriptions : set of str
+        The subscriptions in which the workspace is found.
+    studio_url : str
+        The address of the portal; empty until the portal is served.
+    assets : dict of str to tuple of str
+        The artifacts of SDK v1's assets, by the asset's id, until a model is registered of them.
+    kept_artifacts : list of str
+        Artifacts that packages refer to.
+    """
+
+    store: Store
+    endpoints: Endpoints
+    token: str
+    host: str
+    subscriptions: set[str] = field(default_factory=set)
+    studio_url: str = ""
+    assets: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    kept_artifacts: list[str] = field(default_factory=list)
+    _parts: dict[type, Any] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.host}"
+
+    def add(self, part: T) -> T:
+        """Keep what belongs to one API only; `part` finds it by its type."""
+        self._parts[type(part)] = part
+        return part
+
+    def part(self, kind: type[T]) -> T:
+        return self._parts[kind]
+
+
+def state_of(app: Flask) -> AppState:
+    return app.extensions[STATE]
+
+
+def state() -> AppState:
+    """The state of the app that handles the current request."""
+    return current_app.extensions[STATE]
+
+
+def store() -> Store:
+    return state().store
+
+
+def endpoints() -> Endpoints:
+    return state().endpoints
+
+
+# Errors.
+
+
+def serialize_fault(fault: faults.Fault) -> Document:
+    """The ``error`` of an answer or of a failed operation, as Azure Resource Manager writes it."""
+    return {
+        "code": CODES[type(fault)],
+        "message": str(fault),
+        "target": fault.kind,
+        "details": [],
+    }
+
+
+def answer_fault(fault: faults.Fault) -> Response:
+    return error_response(STATUSES[type(fault)], {"error": serialize_fault(fault)})
+
+
+def answer_http_error(error: HTTPException) -> Response:
+    """Answer what the routes themselves reject; an unknown URL is an unsupported call."""
+    if error.code in (404, 405):
+        return answer_fault(faults.NotSupported(f"{request.method} {request.path}"))
+    document: Document = {"code": error_code(error), "message": error.description, "details": []}
+    return error_response(error.code or 500, {"error": document})
+
+
+def error_code(error: HTTPException) -> str:
+    """``RequestEntityTooLarge`` for 413."""
+    return error.name.replace(" ", "")
+
+
+def error_response(status: int, document: Document) -> Response:
+    response = jsonify(document)
+    response.status_code = status
+    if status == 501:
+        response.status = NOT_SUPPORTED_LINE
+    return response
+
+
+# Keys.
+
+
+class Regeneration(Struct, rename="camel"):
+    """Which key is replaced. SDK v2 sends the present key as `key_value`, SDK v1 the new one."""
+
+    key_type: Literal["Primary", "Secondary"]
+    key_value: str | None = None
+
+
+def serialize_keys(spec: EndpointSpec) -> Document:
+    return {"primaryKey": spec.primary_key, "secondaryKey": spec.secondary_key}
+
+
+def regenerate_key(
+    kind: str,
+    name: str,
+    which: Literal["Primary", "Secondary"],
+    key: str = "",
+    check: Callable[[EndpointSpec], None] = lambda spec: None,
+) -> Operation:
+    """Replace one key of an endpoint by `key`, or by a new one; `check` may reject the change."""
+
+    def change(spec: EndpointSpec) -> EndpointSpec:
+        check(spec)
+        return spec.with_key(which, key or new_key())
+
+    return endpoints().change(kind, name, change)
+
+
+# Lists.
+
+
+def paginate(
+    items: Iterable[Item],
+    serialize: Callable[[Item], Document],
+    *,
+    start: int,
+    size: int,
+    parameter: str,
+) -> Document:
+    """A part of a list, and the URL of the next one, which has its start as `parameter`."""
+    found, end = list(items), start + size
+    answer: Document = {"value": [serialize(item) for item in found[start:end]]}
+    if end < len(found):
+        following = request.args.to_dict() | {parameter: str(end)}
+        answer["nextLink"] = f"{state().url}{quote(request.path)}?{urlencode(following)}"
+    return answer
