@@ -16,6 +16,7 @@ from mnist_deploy import local
 from mnist_deploy.data import load_test_data, load_training_data, write_sample
 
 matplotlib.use("Agg")
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when MLflow is imported
 
 GENUINE_DIR = Path(__file__).resolve().parents[2] / "shared" / "mnist"
 

@@ -84,7 +84,7 @@ def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
         If it cannot be started.
     """
     endpoint = start(home)
-    os.environ.update(endpoint.https_environment())
+    _set_variables(endpoint)
 
     from azureml.core import Workspace
 
@@ -94,6 +94,15 @@ def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
         subscription_id=SUBSCRIPTION,
         resource_group=RESOURCE_GROUP,
     )
+
+
+def _set_variables(endpoint: Endpoint) -> None:
+    """Have https in this process trust the endpoint, and MLflow send no telemetry at its import.
+
+    Both SDKs import MLflow where azureml-mlflow is installed.
+    """
+    os.environ.update(endpoint.https_environment())
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 def _authentication(endpoint: Endpoint) -> TokenAuthentication:
@@ -130,7 +139,7 @@ def connect_client(home: str | os.PathLike[str] | None = None) -> MLClient:
         If it cannot be started.
     """
     endpoint = start(home)
-    os.environ.update(endpoint.https_environment())
+    _set_variables(endpoint)
 
     from .client import make_client
 
