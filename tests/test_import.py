@@ -61,14 +61,15 @@ LOCAL_MAP: dict[str, set[str]] = {
     "core": {"authorization", "process_tree"},
     "scoring": {"authorization", "process_tree"},
     "bodies": {"core"},
-    "listener": set(),
+    "listener": {"wsgi"},
+    "wsgi": set(),
     "rest": {"bodies", "core"},
     "v1": {"bodies", "core", "rest", "tokens"},
     "v2": {"bodies", "core", "rest", "tokens"},
-    "portal": {"bodies", "core", "listener", "rest"},
+    "portal": {"bodies", "core", "listener", "rest", "wsgi"},
     "server": {
         *("", "bodies", "core", "discovery", "listener", "portal", "rest", "tls", "tokens"),
-        *("v1", "v2"),
+        *("v1", "v2", "wsgi"),
     },
     "cli": {"", "control_plane", "discovery", "scoring"},  # scoring: a file that it copies
     "__main__": {"cli"},

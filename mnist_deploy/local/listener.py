@@ -1,39 +1,309 @@
-"""The listeners of the control plane on the loopback: one of its own for each surface."""
+"""Serves a WSGI app on a loopback port: the listener of the control plane, and of the portal.
+
+An event loop accepts connections and reads heads (with aiohttp's parser), so that a connection
+which sends slowly, or nothing, costs a socket and no thread. Any program on this machine can
+connect. Therefore a connection is untrusted until a request on it has shown a secret of the
+workspace: untrusted connections are limited in number, time and memory, and the oldest of them
+makes room for the next. A request that shows a secret finds a thread in any case: there are as
+many threads as trusted connections.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import io
+import logging
+import socket
+import ssl
 import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+from aiohttp import web
 
-MOST = 250  # connections at once
+from .wsgi import AppCall, RequestBody, WsgiApp
+
+MAX_UNTRUSTED = 200  # connections; of more, the one that was accepted first is closed
+MAX_TRUSTED = 1000  # connections, and so threads
+UNTRUSTED_THREADS = 8  # a request without a secret is answered in milliseconds
+HEAD_TIMEOUT = 15.0  # seconds from the accepting of a connection to the end of its first head
+BODY_TIMEOUT = 30.0  # seconds for a body that is received as a whole
+IDLE_TIMEOUT = 120.0  # seconds between two requests
+MAX_WHOLE_BODY = 1 << 20  # bytes of a trusted body that is received before the app is called
+MAX_UNTRUSTED_MEMORY = 64 << 20  # bytes of all bodies whose senders have shown no secret
+ACCEPT_BACKOFF = 0.1  # seconds until the next attempt, where no file descriptor is left
+BACKLOG = 1024  # connections that wait to be accepted
+TLS_HANDSHAKE = b"\x16"  # the first byte of a TLS connection
+
+# How many bytes of a body are received from a sender that has shown no secret; None for a request
+# that shows one.
+BodyLimit = Callable[[web.BaseRequest], int | None]
+
+log = logging.getLogger(__name__)
+# Of requests that cannot be parsed: with their tracebacks, any program could fill the disk.
+silent = logging.Logger("silent", logging.CRITICAL + 1)
 
 
-class QuietHandler(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 120  # seconds that a connection is kept on which nothing comes
+@dataclass(eq=False)
+class Connection:
+    """An accepted connection: how it is closed now, and when it will be for want of a head."""
 
-    def log_request(self, *_: Any) -> None:
-        """The log is for errors."""
+    close: Callable[[], object]
+    deadline: asyncio.TimerHandle
 
 
-class Listener(ThreadedWSGIServer):
-    """Takes `MOST` connections at once; whoever comes then waits in the socket's queue.
+class Listener:
+    """Serves `app` on a listening socket, in threads of its own, until `close` is called.
 
-    Anybody on this machine can connect, and a process without file descriptors can look after
-    nothing that runs.
+    Parameters
+    ----------
+    listening : socket
+        The listener closes it in the end.
+    app : WSGI app
+    body_limit : callable
+        See :data:`BodyLimit`.
+    tls : ssl.SSLContext, optional
+        For connections that begin with a TLS handshake; all others are plain HTTP.
+    name : str
+        The beginning of its threads' names.
     """
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self._room = threading.Semaphore(MOST)
+    def __init__(
+        self,
+        listening: socket.socket,
+        app: WsgiApp,
+        body_limit: BodyLimit,
+        *,
+        tls: ssl.SSLContext | None = None,
+        name: str = "listener",
+    ) -> None:
+        listening.setblocking(False)
+        listening.listen(BACKLOG)
+        self._listening = listening
+        self._app = app
+        self._body_limit = body_limit
+        self._tls = tls
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(log_loop_error)
+        self._untrusted: dict[web.RequestHandler, Connection] = {}  # the oldest first
+        self._trusted: dict[web.RequestHandler, Connection] = {}
+        self._untrusted_memory = 0  # bytes
+        self._server = Server(self._respond, self._forget, self._loop)
+        self._threads = ThreadPoolExecutor(MAX_TRUSTED, f"{name} request")
+        self._untrusted_threads = ThreadPoolExecutor(UNTRUSTED_THREADS, f"{name} untrusted")
+        self._accepting = self._loop.create_task(self._accept())
+        self._thread = threading.Thread(target=self._run, daemon=True, name=name)
+        self._thread.start()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._room.acquire()
-        super().process_request(request, client_address)
+    def close(self) -> None:
+        """Close every connection; requests that are being answered are not waited for."""
+        self._loop.call_soon_threadsafe(self._accepting.cancel)
+        self._thread.join()
+        for threads in (self._threads, self._untrusted_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    def shutdown_request(self, request: Any) -> None:
-        """Called once for each, however it ends."""
-        super().shutdown_request(request)
-        self._room.release()
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner, self._listening:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._accepting
+        for connection in [*self._untrusted.values(), *self._trusted.values()]:
+            connection.close()
+
+    # Connections
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = await self._loop.sock_accept(self._listening)
+            except OSError as error:
+                log.warning("No connection can be accepted: %s", error)
+                await asyncio.sleep(ACCEPT_BACKOFF)
+                continue
+            handler = self._server()
+            starting = self._loop.create_task(self._start(client, handler))
+            deadline = self._loop.call_later(HEAD_TIMEOUT, self._drop, handler)
+            connection = Connection(starting.cancel, deadline)
+            starting.add_done_callback(partial(self._started, client, handler, connection))
+            self._untrusted[handler] = connection
+            if len(self._untrusted) > MAX_UNTRUSTED:
+                self._drop(next(iter(self._untrusted)))
+
+    async def _start(self, client: socket.socket, handler: web.RequestHandler) -> asyncio.Transport:
+        """Find out whether the client speaks TLS, and let `handler` read what it sends."""
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tls = self._tls if self._tls and await peek(client) == TLS_HANDSHAKE else None
+        transport, _ = await self._loop.connect_accepted_socket(
+            lambda: handler, client, ssl=tls, ssl_shutdown_timeout=1.0 if tls else None
+        )
+        return transport
+
+    def _started(
+        self,
+        client: socket.socket,
+        handler: web.RequestHandler,
+        connection: Connection,
+        starting: asyncio.Task[asyncio.Transport],
+    ) -> None:
+        if starting.cancelled() or starting.exception():  # of TLS, or of a client that has gone
+            client.close()
+            self._forget(handler)
+            return
+        connection.close = starting.result().abort
+        if handler not in self._untrusted and handler not in self._trusted:  # dropped meanwhile
+            connection.close()
+
+    def _drop(self, handler: web.RequestHandler) -> None:
+        if connection := self._untrusted.pop(handler, None):
+            connection.deadline.cancel()
+            connection.close()
+
+    def _trust(self, handler: web.RequestHandler) -> bool:
+        """Count a connection among the trusted; whether there is room for it."""
+        if handler in self._untrusted and len(self._trusted) < MAX_TRUSTED:
+            self._trusted[handler] = self._untrusted.pop(handler)
+        return handler in self._trusted
+
+    def _forget(self, handler: web.RequestHandler) -> None:
+        for connections in (self._untrusted, self._trusted):
+            if connection := connections.pop(handler, None):
+                connection.deadline.cancel()
+
+    # Requests
+
+    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
+        handler = request.protocol
+        connection = self._untrusted.get(handler) or self._trusted.get(handler)
+        if connection is None:  # it was dropped meanwhile
+            raise ConnectionError
+        connection.deadline.cancel()
+        limit = self._body_limit(request)
+        try:
+            if limit is None:
+                if not self._trust(handler):
+                    raise Rejected(503, f"More than {MAX_TRUSTED} connections are open.")
+                body = await self._receive_trusted(request)
+                return await self._call_app(request, body, self._threads)
+            with self._body_buffer() as whole:
+                await self._receive_untrusted(request, whole, limit)
+                return await self._call_app(request, whole, self._untrusted_threads)
+        except Rejected as rejected:
+            return rejected.response
+
+    async def _call_app(
+        self, request: web.BaseRequest, body: Any, threads: ThreadPoolExecutor
+    ) -> web.StreamResponse:
+        call = AppCall(self._app, request, self._loop)
+        return await self._loop.run_in_executor(threads, call.run, body)
+
+    async def _receive_trusted(self, request: web.BaseRequest) -> io.IOBase:
+        """The body, if it is small; else a file that receives it while the app reads."""
+        if not request.can_read_body:
+            return io.BytesIO()
+        await invite_body(request)
+        if request.content_length is None or request.content_length > MAX_WHOLE_BODY:
+            return io.BufferedReader(RequestBody(request, self._loop), MAX_WHOLE_BODY)
+        return io.BytesIO(b"".join([piece async for piece in receive(request, MAX_WHOLE_BODY)]))
+
+    async def _receive_untrusted(
+        self, request: web.BaseRequest, whole: io.BytesIO, limit: int
+    ) -> None:
+        """Write a body of at most `limit` bytes to `whole`; where it is 0, the body is ignored."""
+        if not request.can_read_body or limit == 0:
+            return
+        await invite_body(request)
+        async for piece in receive(request, limit):
+            whole.write(piece)
+            self._untrusted_memory += len(piece)
+            if self._untrusted_memory > MAX_UNTRUSTED_MEMORY:
+                raise Rejected(503, "Other requests take the memory now; try again.")
+        whole.seek(0)
+
+    @contextlib.contextmanager
+    def _body_buffer(self) -> Iterator[io.BytesIO]:
+        """A buffer for a body, whose bytes count while it is in use."""
+        whole = io.BytesIO()
+        try:
+            yield whole
+        finally:
+            self._untrusted_memory -= whole.getbuffer().nbytes
+
+
+class Server(web.Server):
+    """aiohttp's server, which reports each connection that has been lost."""
+
+    def __init__(
+        self, respond: Any, forget: Callable[[web.RequestHandler], None], loop: Any
+    ) -> None:
+        super().__init__(
+            respond,
+            loop=loop,
+            keepalive_timeout=IDLE_TIMEOUT,
+            auto_decompress=False,
+            access_log=None,
+            logger=silent,
+        )
+        self._forget = forget
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        super().connection_lost(handler, exc)
+        self._forget(handler)
+
+
+class Rejected(Exception):
+    """Ends a request that does not reach the app."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        error = {"code": str(status), "message": message}
+        self.response = web.json_response({"error": error}, status=status)
+        self.response.force_close()
+
+
+async def receive(request: web.BaseRequest, limit: int) -> AsyncIterator[bytes]:
+    """The pieces of a body of at most `limit` bytes, as they arrive."""
+    size = 0
+    too_large = Rejected(413, f"The body of the request is larger than {limit} bytes.")
+    if (request.content_length or 0) > limit:
+        raise too_large
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            async for piece in request.content.iter_any():
+                size += len(piece)
+                if size > limit:
+                    raise too_large
+                yield piece
+    except TimeoutError:
+        raise Rejected(408, f"The body did not arrive within {BODY_TIMEOUT:g} s.") from None
+
+
+async def invite_body(request: web.BaseRequest) -> None:
+    """Send ``100 Continue`` to a client that waits for it before it sends its body."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+
+
+async def peek(client: socket.socket) -> bytes:
+    """The first byte that a client sends, which stays to be read."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(client, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(client)
+    return client.recv(1, socket.MSG_PEEK)
+
+
+def log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    if not isinstance(error, OSError):  # of connections that end in the middle
+        log.error(context["message"], exc_info=error)

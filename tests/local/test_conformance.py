@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,10 +29,11 @@ from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.discovery import Endpoint
+from mnist_deploy.local.listener import Listener
 from mnist_deploy.local.server.app import create_app
 from mnist_deploy.local.server.client_registrations import ClientRegistrations
-from mnist_deploy.local.server.https import HttpsServer
 from mnist_deploy.local.server.process import hold
+from mnist_deploy.local.tls import create_server_context
 from mnist_deploy.local.tokens import create_token
 
 pytestmark = [
@@ -138,19 +140,18 @@ def recorded(home: Path) -> Iterator[list[Exchange]]:
     exchanges: list[Exchange] = []
     store = Store(home / "store")
     endpoints = Endpoints(store, ProcessRuntime(store, runtime / "containers"))
-    server = HttpsServer(runtime)
-    host, token = f"127.0.0.1:{server.server_port}", create_token()
-    server.app = Recorder(
-        create_app(store, endpoints, ClientRegistrations(), token, host), exchanges
+    listening = socket.create_server(("127.0.0.1", 0))
+    host, token = f"127.0.0.1:{listening.getsockname()[1]}", create_token()
+    app = Recorder(create_app(store, endpoints, ClientRegistrations(), token, host), exchanges)
+    listener = Listener(
+        listening, app, lambda _: None, tls=create_server_context(runtime), name="control plane"
     )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
     try:
         with hold(runtime):
             yield exchanges
     finally:
-        server.shutdown()
-        server.server_close()
+        listener.close()
         endpoints.stop_all()
         store.close()
 

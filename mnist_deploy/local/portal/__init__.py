@@ -1,7 +1,7 @@
-"""The page in the browser: what is registered and deployed, logs, and a place to try a service.
+"""The page in the browser: what is registered and deployed, logs, and a form to try a service.
 
-It is served over plain http, because a browser would warn of the control plane's certificate,
-by a listener of its own that starts when somebody asks for the page.
+The page is served over plain http, because a browser would warn of the control plane's
+certificate, by a listener of its own that starts when a link to the page is first asked for.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ..bodies import body
 from ..core.endpoints import Endpoints
 from ..core.faults import Invalid
 from ..core.store import Store
-from ..listener import Listener, QuietHandler
+from ..listener import Listener
 from ..rest import state, state_of
-from .authentication import Codes, Tokens
-from .page import HANDED_TYPES, create_app
+from .authentication import Codes, Tokens, find_body_limit
+from .page import EXTENSION_TYPES, create_app
 
 portal_api = Blueprint("portal", __name__)
 
 
 class Portal:
-    """The page's listener, once it was asked for, and the links that lead to it.
+    """The page's listener, which starts at the first request for a link, and the links to it.
 
     Parameters
     ----------
@@ -37,21 +37,17 @@ class Portal:
     Attributes
     ----------
     address : str or None
-        Where the page is served; None as long as nobody asked for it.
+        Where the page is served; None before the first link.
     """
 
     def __init__(self, store: Store, endpoints: Endpoints) -> None:
         self.codes = Codes()
         self.address: str | None = None
-        self._handed: dict[str, Path] = {}
-        self._shared = dict(
-            store=store,
-            endpoints=endpoints,
-            codes=self.codes,
-            tokens=Tokens(),
-            handed=self._handed,
-        )
-        self._starting = threading.Lock()
+        self._tokens = Tokens()
+        self._extension_files: dict[str, Path] = {}
+        self._store = store
+        self._endpoints = endpoints
+        self._lock = threading.Lock()  # of starting the listener
 
     def serve(self, port: int = 0) -> str:
         """Serve the page, on `port` unless it is served already, and return its address.
@@ -61,38 +57,51 @@ class Portal:
         OSError
             If the port is taken.
         """
-        with self._starting:
+        with self._lock:
             if self.address is None:
-                with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
-                    host = f"127.0.0.1:{listener.getsockname()[1]}"
-                    app = create_app(host, **self._shared)
-                    server = Listener("127.0.0.1", port, app, QuietHandler, fd=listener.fileno())
-                threading.Thread(target=server.serve_forever, daemon=True, name="portal").start()
+                listening = socket.create_server(("127.0.0.1", port))
+                host = f"127.0.0.1:{listening.getsockname()[1]}"
+                app = create_app(
+                    host,
+                    store=self._store,
+                    endpoints=self._endpoints,
+                    codes=self.codes,
+                    tokens=self._tokens,
+                    extension_files=self._extension_files,
+                )
+                Listener(
+                    listening,
+                    app,
+                    lambda asked: find_body_limit(asked, self.codes, self._tokens),
+                    name="portal",
+                )
                 self.address = f"http://{host}/"
         return self.address
 
-    def hand_over(self, folder: Path) -> None:
-        """Serve the files of a folder, and have its ``*.js`` add ways to try a service."""
+    def add_extension(self, folder: Path) -> None:
+        """Serve the files of a folder; the page loads its ``*.js`` as ways to try a service."""
         files = (file for file in folder.iterdir() if file.is_file())
-        self._handed.update((file.name, file) for file in files if file.suffix in HANDED_TYPES)
+        self._extension_files.update(
+            (file.name, file) for file in files if file.suffix in EXTENSION_TYPES
+        )
 
 
 def register(app: Flask) -> None:
-    """Let whoever holds the control plane's token ask for a link to the page."""
+    """Add the call that makes a link to the page; it requires the control plane's token."""
     state = state_of(app)
     state.add(Portal(state.store, state.endpoints))
     app.register_blueprint(portal_api)
 
 
-class Asked(Struct):
-    """What a link is asked for with.
+class LinkRequest(Struct):
+    """The body of ``POST /portal``.
 
     Attributes
     ----------
     folder : str or None
-        Its files take part in the page.
+        A folder whose files extend the page.
     port : int
-        Where the page is to be, if it is not served yet; 0 lets the system choose.
+        Where to serve the page, if it is not served yet; 0 lets the system choose.
     """
 
     folder: str | None = None
@@ -103,14 +112,16 @@ class Asked(Struct):
 def make_link() -> Response:
     """A link to the page that works once, within a minute."""
     portal = state().part(Portal)
-    asked = body(Asked)
+    asked = body(LinkRequest)
     try:
         if asked.folder is not None:
-            portal.hand_over(Path("/", asked.folder))
+            portal.add_extension(Path("/", asked.folder))
     except (OSError, ValueError) as error:
         raise Invalid("folder", f"{asked.folder!r} cannot be read: {error}") from error
     try:
         address = state().studio_url = portal.serve(asked.port)
     except OSError as error:
-        raise Invalid("port", f"port {asked.port} cannot be had ({error.strerror})") from error
+        raise Invalid(
+            "port", f"The page cannot be served on port {asked.port}: {error.strerror}."
+        ) from error
     return jsonify(url=f"{address}#code={portal.codes.issue('token')}")

@@ -1,4 +1,4 @@
-"""Who may look: a code works once, within a minute; the page exchanges it for a tab's token."""
+"""Authentication of the page: a link's code works once, and gives its tab a token."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import secrets
 import threading
 import time
 
+from aiohttp.web import BaseRequest
+
+from ..wsgi import split_target
+
 CODE_LIFETIME = 60.0  # seconds
+MAX_UNTRUSTED_BODY = 1024  # bytes: a code in JSON
 
 
 class Codes:
-    """Codes that stand for something, each for one use."""
+    """Codes for one use each; each stands for a subject, for instance a model to download."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,16 +32,21 @@ class Codes:
         return code
 
     def redeem(self, code: str) -> tuple[str, ...] | None:
-        """What a code stands for; None if it is unknown, too old or was used before."""
+        """The subject of a code; None if the code is unknown, expired or used already."""
         with self._lock:
-            ends, subject = self._issued.pop(digest(code), (0.0, ()))
-        return subject if time.monotonic() < ends else None
+            expiry, subject = self._issued.pop(digest(code), (0.0, ()))
+        return subject if time.monotonic() < expiry else None
+
+    def is_known(self, code: str) -> bool:
+        """Whether a code was issued; it stays valid."""
+        with self._lock:
+            return digest(code) in self._issued
 
 
 class Tokens:
     """The tokens of the open tabs: each may list, read logs, score and download.
 
-    Only their digests are kept, so that the time of a look-up tells nothing about them.
+    Only their digests are kept, so that the time of a look-up reveals nothing of a token.
     """
 
     def __init__(self) -> None:
@@ -47,9 +57,23 @@ class Tokens:
         self._digests.add(digest(token))
         return token
 
-    def admit(self, token: str) -> bool:
+    def is_valid(self, token: str) -> bool:
         return digest(token) in self._digests
 
 
 def digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def bearer_token(authorization: str) -> str:
+    return authorization.removeprefix("Bearer ")
+
+
+def find_body_limit(asked: BaseRequest, codes: Codes, tokens: Tokens) -> int | None:
+    """The limit of a request's body: see :data:`mnist_deploy.local.listener.BodyLimit`."""
+    path, _, _ = split_target(asked.raw_path)
+    if path.startswith("/download/"):
+        is_trusted = codes.is_known(path.removeprefix("/download/"))
+    else:
+        is_trusted = tokens.is_valid(bearer_token(asked.headers.get("Authorization", "")))
+    return None if is_trusted else MAX_UNTRUSTED_BODY

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from ..bodies import body, query
 from ..core.endpoints import Endpoint
 from ..core.faults import Fault, NotFound
+from .authentication import bearer_token
 from .downloads import find, pack
 from .listing import describe_workspace
 from .proxy import read_sample, score
@@ -22,9 +23,9 @@ BODY_LIMIT = 16 << 20  # bytes of a request
 LOG_LINES = 500
 TOO_LATE = "This link was used before, or is older than a minute."
 # The only kinds of files that are handed over, with the types they are served with.
-HANDED_TYPES = {".js": "text/javascript", ".css": "text/css", ".gz": "application/gzip"}
+EXTENSION_TYPES = {".js": "text/javascript", ".css": "text/css", ".gz": "application/gzip"}
 # What needs no token: the page itself, which holds nothing, and what a code of one use opens.
-OPEN = {"page.show", "page.static_file", "page.handed_file", "page.log_in", "page.download"}
+OPEN = {"page.show", "page.static_file", "page.extension_file", "page.log_in", "page.download"}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -82,9 +83,9 @@ def check_sender() -> None:
         and headers.get("Sec-Fetch-Dest") != "document"
     ):
         abort(403, "This was not sent by the page itself.")
-    token = headers.get("Authorization", "").removeprefix("Bearer ")
-    if request.endpoint not in OPEN and not shared("tokens").admit(token):
-        abort(401, "This tab was not let in: open the page by a new link.")
+    token = bearer_token(headers.get("Authorization", ""))
+    if request.endpoint not in OPEN and not shared("tokens").is_valid(token):
+        abort(401, "The token of this tab is not valid. Open the page by a new link.")
 
 
 def add_headers(response: Response) -> Response:
@@ -111,12 +112,12 @@ def static_file(name: str) -> Response:
     return send_file(STATIC / name)
 
 
-@page.get("/handed/<name>")
-def handed_file(name: str) -> Response:
-    file = shared("handed").get(name)
+@page.get("/extension/<name>")
+def extension_file(name: str) -> Response:
+    file = shared("extension_files").get(name)
     if file is None:
         raise NotFound("file", name)
-    return send_file(file, mimetype=HANDED_TYPES[file.suffix])
+    return send_file(file, mimetype=EXTENSION_TYPES[file.suffix])
 
 
 class Code(Struct):
@@ -137,7 +138,9 @@ def log_in() -> Response:
 @page.get("/api/workspace")
 def show_workspace() -> Response:
     shown = describe_workspace(shared("store"), shared("endpoints"))
-    modules = sorted(f"/handed/{name}" for name in shared("handed") if name.endswith(".js"))
+    modules = sorted(
+        f"/extension/{name}" for name in shared("extension_files") if name.endswith(".js")
+    )
     return jsonify(shown | {"modules": modules})
 
 

@@ -1,61 +1,96 @@
-"""Who is let in: whoever has the token of this workspace, and how the SDK gets it."""
+"""Authentication at the control plane: the workspace's token, or an address with a secret.
+
+`check_token` runs before every request, in the app. `find_body_limit` answers the same question
+for the listener, before a thread is given to the request: only for how much it may cost.
+"""
 
 from __future__ import annotations
 
 import hmac
 import time
 
+from aiohttp.web import BaseRequest
 from flask import Blueprint, Response, jsonify, request
 
 from ..core.faults import Denied
 from ..rest import state
 from ..tokens import derive
+from ..wsgi import split_target
+from .blobs import is_signed
+from .telemetry import MAX_BODY
 
-# Addresses that hold a secret of their own, which is checked where they are answered.
-OPEN = ("/blobs", "/discovery/", "/msi/")
-# Over plain http: what anybody may know, which both SDKs read so; and telemetry, with its own key.
+# Addresses that contain a secret, which the function that answers there checks.
+OWN_SECRET = ("/blobs", "/discovery/", "/msi/")
+# Over plain http: the description of the cloud, which both SDKs read so and which holds no secret;
+# and telemetry, whose items carry the key of their service.
 PLAIN = ("/metadata/", "/v2.1/track")
 
 authentication_api = Blueprint("authentication", __name__)
 
 
 def check_token() -> None:
-    """Let nothing in without the token; asked before every request.
+    """Reject a request without the token; called before every request.
 
     Raises
     ------
     Denied
-        If it is missing or wrong.
+        If the token is missing or wrong, or the request came over plain http.
     """
     if request.path.startswith(PLAIN) and request.endpoint is not None:
         return
     if request.scheme != "https":
-        raise Denied("address", "Nothing else is told over plain http.")
-    if request.endpoint is not None and request.path.startswith(OPEN):
+        raise Denied("address", "Only /metadata/endpoints and /v2.1/track answer over plain http.")
+    if request.endpoint is not None and request.path.startswith(OWN_SECRET):
         return
-    offered = request.headers.get("Authorization", "").removeprefix("Bearer ")
-    check(offered, state().token)
+    check(bearer_token(request.headers.get("Authorization", "")), state().token)
 
 
 def check_secret(offered: str, purpose: str) -> None:
-    """Let nobody in but who was told the address for `purpose`.
+    """Reject an address whose secret is not the one for `purpose`.
 
     Raises
     ------
     Denied
-        If the secret in it is wrong.
+        If the secret is wrong.
     """
     check(offered, derive(state().token, purpose))
 
 
 def check(offered: str, expected: str) -> None:
-    if not hmac.compare_digest(offered.encode("utf-8", "surrogateescape"), expected.encode()):
-        raise Denied("token", "This is not the token of this workspace.")
+    if not is_same(offered, expected):
+        raise Denied(
+            "token",
+            "This is not the token of this workspace, which changes at each start. Connect again.",
+        )
+
+
+def is_same(offered: str, expected: str) -> bool:
+    """Compare two secrets in constant time."""
+    return hmac.compare_digest(offered.encode("utf-8", "surrogateescape"), expected.encode())
+
+
+def bearer_token(authorization: str) -> str:
+    return authorization.removeprefix("Bearer ")
+
+
+def find_body_limit(asked: BaseRequest, token: str) -> int | None:
+    """The limit of a request's body: see :data:`mnist_deploy.local.listener.BodyLimit`."""
+    path, _, query = split_target(asked.raw_path)
+    if path == "/v2.1/track":
+        return MAX_BODY
+    _, place, *rest = path.split("/", 2)
+    if place == "blobs":
+        is_trusted = is_signed(token, "".join(rest), query)
+    elif place in ("discovery", "msi"):
+        is_trusted = is_same("".join(rest), derive(token, place))
+    else:
+        is_trusted = is_same(bearer_token(asked.headers.get("Authorization", "")), token)
+    return None if is_trusted else 0
 
 
 @authentication_api.route("/msi/<secret>", methods=["GET", "POST"])
-def managed_identity(secret: str) -> Response:
-    """The endpoint that the SDK asks for a token when no other way to log in was named."""
+def issue_identity_token(secret: str) -> Response:
+    """The managed identity that the SDKs ask for a token where no credential was named."""
     check_secret(secret, "msi")
     return jsonify(
         access_token=state().token,

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from email.utils import formatdate
+from urllib.parse import parse_qsl, unquote
 
 from flask import Blueprint, Response, request, send_file
 
@@ -32,11 +33,23 @@ blob_api = Blueprint("blobs", __name__)
 
 
 def check_signature(*rights: str) -> None:
-    offered = request.args.get("sig", "").encode()
-    token = state().token
+    """Reject a request whose address was not signed for one of `rights`."""
+    if not is_signature(request.args.get("sig", ""), state().token, *rights):
+        raise Denied("address", "This workspace has not signed this address for this call.")
+
+
+def is_signature(offered: str, token: str, *rights: str) -> bool:
+    expected = [derive(token, each).encode() for each in rights]
     # Each is compared, whatever the comparison before it gave.
-    if not any([hmac.compare_digest(offered, derive(token, each).encode()) for each in rights]):
-        raise Denied("address", "This address was not signed for that by this workspace.")
+    return any([hmac.compare_digest(offered.encode(), each) for each in expected])
+
+
+def is_signed(token: str, path: str, query: str) -> bool:
+    """Whether an address below ``/blobs/`` is signed, for whatever right."""
+    path, arguments = unquote(path), dict(parse_qsl(query))
+    uploads = {upload_of(path or arguments.get("prefix", "")), ""}
+    rights = [f"read {path}", f"write {path}", *(f"folder {upload}" for upload in uploads)]
+    return is_signature(arguments.get("sig", ""), token, *rights)
 
 
 @blob_api.get("/blobs")

@@ -12,9 +12,9 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import sqlite3
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TextIO
@@ -24,10 +24,12 @@ from ..core.faults import Full
 from ..core.process_runtime import ProcessRuntime
 from ..core.store import Store, UnreadableStore
 from ..discovery import Endpoint
+from ..listener import Listener
+from ..tls import create_server_context
 from ..tokens import create_token
 from .app import create_app
+from .authentication import find_body_limit
 from .client_registrations import ClientRegistrations
-from .https import HttpsServer
 
 REGISTRATION_CHECK_INTERVAL = 0.5  # seconds between two looks at who is still there
 SWEEP_INTERVAL = 60.0  # seconds between two looks for uploads that nobody needs
@@ -53,14 +55,17 @@ def run(home: Path, port: int, first_user: int) -> None:
     for leftover in ("containers", "azure"):
         shutil.rmtree(runtime / leftover, ignore_errors=True)
     store = Store(home / "store")
-    server = HttpsServer(runtime, port)
-    host, token = f"127.0.0.1:{server.server_port}", create_token()
+    listening = socket.create_server(("127.0.0.1", port))
+    host, token = f"127.0.0.1:{listening.getsockname()[1]}", create_token()
     endpoints = Endpoints(
         store, ProcessRuntime(store, runtime / "containers", ingestion=f"http://{host}")
     )
-    server.app = create_app(store, endpoints, registrations, token, host)
+    app = create_app(store, endpoints, registrations, token, host)
     signal.signal(signal.SIGTERM, lambda *_: registrations.close())
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    tls = create_server_context(runtime)
+    Listener(
+        listening, app, lambda asked: find_body_limit(asked, token), tls=tls, name="control plane"
+    )
     Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
     try:
         watch(store, registrations)

@@ -21,7 +21,7 @@ from ..core.faults import Invalid
 from ..core.telemetry import Request
 from ..rest import endpoints
 
-LARGEST = 16 << 20  # bytes of a body, as it comes and unpacked
+MAX_BODY = 16 << 20  # bytes of a body, as it comes and unpacked
 DURATION = re.compile(r"(?:(\d+)\.)?(\d+):(\d+):(\d+)(\.\d+)?")  # [days.]hours:minutes:seconds
 
 telemetry_api = Blueprint("telemetry", __name__)
@@ -64,7 +64,7 @@ class ExceptionData(Struct):
 
 @telemetry_api.post("/v2.1/track")
 def track() -> Response:
-    request.max_content_length = LARGEST  # whoever sends has shown no key yet
+    request.max_content_length = MAX_BODY  # whoever sends has shown no key yet
     items = read_items(request.get_data(cache=False))
     accepted = [take_in(item) for item in items]
     errors = [
@@ -81,9 +81,9 @@ def read_items(body: bytes) -> list[Item]:
     try:
         if request.headers.get("Content-Encoding") == "gzip":
             unpacking = zlib.decompressobj(wbits=31)
-            body = unpacking.decompress(body, LARGEST)
-        if len(body) >= LARGEST:
-            raise Invalid("body", f"Telemetry of more than {LARGEST} bytes at once.")
+            body = unpacking.decompress(body, MAX_BODY)
+        if len(body) >= MAX_BODY:
+            raise Invalid("body", f"Telemetry of more than {MAX_BODY} bytes at once.")
         return msgspec.json.decode(body, type=list[Item])
     except (zlib.error, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise Invalid("body", f"This is no telemetry: {error}") from error

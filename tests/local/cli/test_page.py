@@ -27,7 +27,7 @@ def test_the_page_is_served_until_ctrl_c(tmp_path, monkeypatch):
         assert "works once" in verb.stderr.readline()
         session.trust_env = False
         assert "<title>Local workspace</title>" in session.get(address, timeout=10).text
-        pad = session.get(f"{address}handed/pad.js")
+        pad = session.get(f"{address}extension/pad.js")
         assert "text/javascript" in pad.headers["Content-Type"]
         origin = {"Origin": address.rstrip("/")}
         answer = session.post(f"{address}api/token", json={"code": code}, headers=origin)

@@ -193,7 +193,7 @@ def test_a_digit_is_drawn_by_keyboard(page):
 
 
 def test_an_image_is_prepared_as_mnist_s_are(page):
-    module = f"import('{page.address}handed/pad.js')"
+    module = f"import('{page.address}extension/pad.js')"
     asked = f"const [strokes, done] = arguments; {module}.then((pad) => done(pad.prepare(strokes)))"
     small = [(x / 3, y / 3) for x, y in zero()]
     for stroke in (zero(), small):

@@ -46,7 +46,12 @@ def page(endpoints, tmp_path):
     """The page's app, without its listener, and the token of a tab."""
     tokens = Tokens()
     app = create_app(
-        HOST, store=endpoints.store, endpoints=endpoints, codes=Codes(), tokens=tokens, handed={}
+        HOST,
+        store=endpoints.store,
+        endpoints=endpoints,
+        codes=Codes(),
+        tokens=tokens,
+        extension_files={},
     )
     client = app.test_client()
     client.environ_base |= {

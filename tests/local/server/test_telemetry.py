@@ -14,7 +14,7 @@ from azureml.core.webservice import AciWebservice, Webservice
 from azureml.exceptions import WebserviceException
 from weights_service import make_inference_config, until
 
-from mnist_deploy.local.server.telemetry import LARGEST, seconds_of
+from mnist_deploy.local.server.telemetry import MAX_BODY, seconds_of
 
 SCRIPT = """
 import json
@@ -113,7 +113,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(endpoint):
     connection = HTTPConnection(endpoint.url.removeprefix("https://"), timeout=5)
     with contextlib.closing(connection):
         connection.putrequest("POST", "/v2.1/track")
-        connection.putheader("Content-Length", str(LARGEST + 1))
+        connection.putheader("Content-Length", str(MAX_BODY + 1))
         connection.endheaders()
         assert connection.getresponse().status == 413
 
