@@ -1,4 +1,4 @@
-"""A real browser, and what a reader does in it with the page of a local workspace."""
+"""Drive Chromium with the portal page of a local workspace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_browser(folder: Path) -> Any:
     Raises
     ------
     FileNotFoundError
-        If it is not installed.
+        If Chromium or its driver is not installed.
     """
     from selenium import webdriver
 
@@ -38,7 +38,7 @@ def open_browser(folder: Path) -> Any:
 
 
 class Page:
-    """What a reader does with the page, in a tab that was let in."""
+    """The portal page in one authenticated browser tab."""
 
     def __init__(self, browser, link: str) -> None:
         self.browser = browser
@@ -47,7 +47,7 @@ class Page:
         self.address = browser.current_url.partition("#")[0]
 
     def go(self, place: str, selector: str = "h1"):
-        """Go to another place of the page, and wait until it is shown."""
+        """Navigate to the hash `place` and wait until `selector` is shown."""
         self.browser.execute_async_script(
             """const [place, done] = arguments;
             if (location.hash === place) return done();

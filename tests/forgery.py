@@ -1,4 +1,4 @@
-"""Certificates as somebody would make them who has read the key of the loopback's."""
+"""Forged certificates, signed with the private key of the loopback certificate."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
 
-def is_believed(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> bool:
-    """Whether a client takes who serves with one context for `name`."""
+def is_trusted(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> bool:
+    """Return whether a TLS client trusts a server with the context `server` as host `name`."""
     ours, theirs = socket.socketpair()
 
-    def greet() -> None:
+    def handshake() -> None:
         with contextlib.suppress(OSError), server.wrap_socket(theirs, server_side=True) as secure:
             secure.recv(1)
 
-    thread = threading.Thread(target=greet)
+    thread = threading.Thread(target=handshake)
     thread.start()
     try:
         with client.wrap_socket(ours, server_hostname=name) as secure:
@@ -33,8 +33,8 @@ def is_believed(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> bo
         thread.join()
 
 
-def forge(folder: Path, name: str) -> ssl.SSLContext:
-    """What somebody who has read the key would serve, with a certificate signed by it."""
+def make_forged_context(folder: Path, name: str) -> ssl.SSLContext:
+    """Return a server context with a certificate for `name`, signed with the loopback key."""
     issuer = x509.load_pem_x509_certificate((folder / "certificate.pem").read_bytes())
     key = serialization.load_pem_private_key((folder / "key.pem").read_bytes(), None)
     forged = (

@@ -1,4 +1,4 @@
-"""Make the README's picture of the page: ``python tests/portal_picture.py notebooks/portal.png``.
+"""Create the README's picture of the page: ``python tests/portal_picture.py notebooks/portal.png``.
 
 Needs Debian's packages chromium and chromium-driver. The workspace is a new one in a temporary
 folder, with the tutorial's model and service.
@@ -41,7 +41,7 @@ def main(file: Path) -> None:
 
 
 def shots(page: Page) -> list[np.ndarray]:
-    """A drawn digit on a desk, in light; test digits on a telephone, in dark."""
+    """Return two screenshots: a drawn digit (desktop, light), test digits (phone, dark)."""
     page.browser.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
     page.look_as(1100, height=HEIGHT)
     page.go(f"{SERVICE}/try", ".pad")
@@ -65,7 +65,7 @@ def shots(page: Page) -> list[np.ndarray]:
 
 
 def beside(*pictures: np.ndarray) -> np.ndarray:
-    """Pictures of shape (height, width, 3 or 4) in one, with a transparent gap."""
+    """Join pictures of shape (height, width, 3 or 4) side by side, with a transparent gap."""
     gap = np.zeros((pictures[0].shape[0], GAP, 4))
     opaque = [np.dstack([each[..., :3], np.ones(each.shape[:2])]) for each in pictures]
     return np.hstack([opaque[0], *(part for each in opaque[1:] for part in (gap, each))])

@@ -1,4 +1,4 @@
-"""Check answers against Microsoft's published descriptions of its REST APIs (Swagger 2.0)."""
+"""Compare responses with Microsoft's published descriptions of its REST APIs (Swagger 2.0)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def is_time(text: object) -> bool:
 
 
 class Description:
-    """One description file: which of its operations answers a request, and what may be said.
+    """One description file: finds the operation of a request and validates the response.
 
-    Beyond JSON Schema it minds the ``discriminator``, and counts a field that the schema of an
-    object does not name as a deviation.
+    Beyond JSON Schema the comparison resolves the ``discriminator`` and reports fields that the
+    schema of an object does not name.
     """
 
     def __init__(self, name: str) -> None:
@@ -39,7 +39,7 @@ class Description:
         self._paths = document["paths"]
 
     def find(self, path: str) -> str | None:
-        """The described path that a request's path belongs to."""
+        """Return the described path that matches a request's path, or None."""
         for described, pattern in self._operations.items():
             if pattern.fullmatch(path):
                 return described
@@ -48,7 +48,7 @@ class Description:
     def deviations(
         self, described: str, method: str, status: int, answer: Any
     ) -> Iterator[tuple[str, str]]:
-        """(definition and field, what is wrong) for each deviation of an answer."""
+        """Yield (definition and field, what is wrong) for each deviation of a response."""
         operation = self._paths[described].get(method.lower())
         if operation is None:
             yield described, f"{method} is not described"
@@ -115,7 +115,7 @@ class Description:
 
 
 def _shallow(schema: dict) -> dict:
-    """A schema without what it says of the values inside."""
+    """Return a schema without the rules for nested values."""
     kept = {"type", "required", "enum", "format", "minLength", "maxLength", "pattern",
             "minimum", "maximum", "minItems", "maxItems"}  # fmt: skip
     return {key: value for key, value in schema.items() if key in kept}

@@ -1,4 +1,4 @@
-"""``python -m mnist_deploy.local`` as people run it: by a program, and in a terminal."""
+"""Run ``python -m mnist_deploy.local`` as a subprocess, or in a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def execute(*command: str, cwd: Path | None = None) -> subprocess.CompletedProce
 
 
 def runs_from(home: Path) -> list[int]:
-    """The processes that belong to the local workspace in `home`."""
+    """Return the pids of the processes that belong to the local workspace in `home`."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         words = [*(process.info["cmdline"] or []), process.info["cwd"] or ""]
@@ -38,7 +38,7 @@ def runs_from(home: Path) -> list[int]:
 
 
 class Terminal:
-    """A command in a terminal of its own, so that Ctrl-C is what it is for a person."""
+    """A command in a pseudo-terminal, so that Ctrl-C reaches it as from a keyboard."""
 
     def __init__(self, *command: str) -> None:
         self.output = ""
@@ -50,15 +50,15 @@ class Terminal:
         os.write(self._screen, text.encode())
 
     def read_until(self, pattern: str, seconds: float = 60) -> re.Match:
-        give_up_at = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.output)):
-            assert time.monotonic() < give_up_at, self.output
+            assert time.monotonic() < deadline, self.output
             if not self._read():
-                pytest.fail(f"it ended before {pattern!r} was seen:\n{self.output}")
+                pytest.fail(f"the command ended before {pattern!r} was seen:\n{self.output}")
         return found
 
     def end(self) -> int:
-        """Read to the end; return the exit status."""
+        """Read the output to its end and return the exit status."""
         while self._read():
             pass
         os.close(self._screen)

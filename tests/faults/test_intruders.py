@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from forgery import forge, is_believed
+from forgery import is_trusted, make_forged_context
 from rest import ARTIFACTS, MMS, Rest
 from weights_service import WORKSPACE
 
@@ -252,7 +252,7 @@ def test_what_the_certificate_s_key_signs(tmp_path, account, strict):
         client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT
         client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     for host in ("management.azure.com", "login.microsoftonline.com", "pypi.org", "localhost"):
-        if is_believed(forge(tmp_path, host), client, host):
+        if is_trusted(make_forged_context(tmp_path, host), client, host):
             account.lost.append(host)
         account.times += 1
     account.found = "none is believed by processes that trust the bundle"

@@ -12,7 +12,7 @@ import certifi
 import jwt
 import pytest
 import requests
-from forgery import forge, is_believed
+from forgery import is_trusted, make_forged_context
 
 from mnist_deploy.local.discovery import OTHER_IDENTITIES, Endpoint
 from mnist_deploy.local.private_files import write_private
@@ -74,9 +74,11 @@ def test_the_certificate_is_trusted_for_loopback_and_signs_for_nobody(tmp_path, 
     assert mode(tmp_path / "key.pem") == 0o600
     client = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
     client.verify_flags |= flags
-    assert is_believed(served, client, "127.0.0.1")
-    assert not is_believed(served, client, "management.azure.com")
-    assert not is_believed(forge(tmp_path, "management.azure.com"), client, "management.azure.com")
+    assert is_trusted(served, client, "127.0.0.1")
+    assert not is_trusted(served, client, "management.azure.com")
+    assert not is_trusted(
+        make_forged_context(tmp_path, "management.azure.com"), client, "management.azure.com"
+    )
 
 
 def test_the_token_is_what_the_sdk_decodes_new_each_time_and_secrets_do_not_give_it_away():
