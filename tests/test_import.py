@@ -60,6 +60,7 @@ LOCAL_MAP: dict[str, set[str]] = {
     "": {"client", "control_plane", "discovery"},
     "core": {"authorization", "process_tree"},
     "scoring": {"authorization", "process_tree"},
+    "session_hooks": set(),  # copied for the processes of ``exec`` and of runs
     "bodies": {"core"},
     "listener": {"wsgi"},
     "wsgi": set(),
@@ -68,10 +69,11 @@ LOCAL_MAP: dict[str, set[str]] = {
     "v2": {"bodies", "core", "rest", "tokens"},
     "portal": {"bodies", "core", "listener", "rest", "wsgi"},
     "server": {
-        *("", "bodies", "core", "discovery", "listener", "portal", "rest", "tls", "tokens"),
-        *("v1", "v2", "wsgi"),
+        *("", "bodies", "core", "discovery", "listener", "portal", "rest", "scoring"),
+        *("session_hooks", "tls", "tokens", "v1", "v2", "wsgi"),
     },
-    "cli": {"", "control_plane", "discovery", "scoring"},  # scoring: a file that it copies
+    # cli: the last two are files that it copies
+    "cli": {"", "control_plane", "discovery", "scoring", "session_hooks"},
     "__main__": {"cli"},
 }
 PACKAGES = {"mnist_deploy": MAP, "mnist_deploy.local": LOCAL_MAP}

@@ -71,7 +71,8 @@ class Endpoint:
         digest = hashlib.sha256(trusted).hexdigest()[:8]
         bundle = self.folder / f"roots-{digest}.pem"
         write_private(bundle, trusted + OWN_CERTIFICATE + self.certificate.read_bytes())
-        variables = {"REQUESTS_CA_BUNDLE": str(bundle)}
+        # The data engine of azureml-core reads the second.
+        variables = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(bundle))
         if set(getproxies_environment()) - {"no"}:
             direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
             if "127.0.0.1" not in direct.split(","):

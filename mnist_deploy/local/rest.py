@@ -92,6 +92,9 @@ class AppState:
         self._parts[type(part)] = part
         return part
 
+    def has(self, kind: type) -> bool:
+        return kind in self._parts
+
     def part(self, kind: type[T]) -> T:
         return self._parts[kind]
 

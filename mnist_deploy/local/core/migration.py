@@ -10,7 +10,7 @@ import msgspec
 
 from .records import Environment, Model, now
 
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """
 CREATE TABLE artifact (path TEXT PRIMARY KEY, blob TEXT UNIQUE NOT NULL, metadata TEXT NOT NULL);
@@ -19,6 +19,26 @@ CREATE TABLE record (
     document TEXT NOT NULL, UNIQUE (kind, name, version));
 CREATE TABLE counter (
     kind TEXT NOT NULL, name TEXT NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (kind, name));
+"""
+RUN_SCHEMA = """
+CREATE TABLE identity (id TEXT NOT NULL);
+INSERT INTO identity VALUES (lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' ||
+    substr(hex(randomblob(2)), 2) || '-8' || substr(hex(randomblob(2)), 2) || '-' ||
+    hex(randomblob(6))));
+CREATE TABLE experiment (
+    position INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, name TEXT NOT NULL,
+    document TEXT NOT NULL);
+CREATE TABLE run (
+    position INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, experiment TEXT NOT NULL,
+    parent TEXT NOT NULL, document TEXT NOT NULL);
+CREATE INDEX run_of_experiment ON run (experiment);
+CREATE INDEX run_of_parent ON run (parent);
+CREATE TABLE metric (
+    run TEXT NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL, columns TEXT NOT NULL,
+    PRIMARY KEY (run, name));
+CREATE TABLE metric_value (
+    position INTEGER PRIMARY KEY, run TEXT NOT NULL, name TEXT NOT NULL, document TEXT NOT NULL);
+CREATE INDEX value_of_metric ON metric_value (run, name);
 """
 
 
@@ -37,6 +57,15 @@ def migrate(database: sqlite3.Connection) -> None:
         )
     if version == VERSION:
         return
+    if version == 0:
+        create_tables_of_version_1(database)
+    for statement in filter(str.strip, RUN_SCHEMA.split(";")):
+        database.execute(statement)
+    database.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def create_tables_of_version_1(database: sqlite3.Connection) -> None:
+    """Create the tables of records and artifacts, from those of 0.1 where there are any."""
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
     is_old = "versioned" in tables
     if is_old:
@@ -45,7 +74,6 @@ def migrate(database: sqlite3.Connection) -> None:
         database.execute(statement)
     if is_old:
         take_over_documents(database)
-    database.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def take_over_documents(database: sqlite3.Connection) -> None:

@@ -119,3 +119,43 @@ class Compute:
     tags: dict[str, str] = field(default_factory=dict)
     resource_id: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SavedDataset:
+    """The definition of a data set, which never changes; its `name` is its id.
+
+    Attributes
+    ----------
+    kind : str
+        ``file`` or ``tabular``.
+    dataflow : str
+        The steps of the data engine, as JSON.
+    """
+
+    name: str
+    created: str
+    kind: str
+    dataflow: str
+    version: str = "1"
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that is registered under a name.
+
+    Attributes
+    ----------
+    version : int
+        Counted from 1 for each name.
+    saved : str
+        The id of its `SavedDataset`.
+    """
+
+    name: str
+    version: int
+    created: str
+    saved: str
+    description: str = ""
+    tags: dict[str, str | None] = field(default_factory=dict)

@@ -22,10 +22,11 @@ import msgspec
 from .blobs import Blobs
 from .faults import Conflict, Full, Invalid, NotFound
 from .migration import migrate
-from .records import Code, Compute, Environment, Model
+from .records import Code, Compute, Dataset, Environment, Model, SavedDataset
 
-Record = TypeVar("Record", Model, Environment, Code, Compute)
+Record = TypeVar("Record", Model, Environment, Code, Compute, Dataset, SavedDataset)
 Version = int | str
+DATASTORE = "datastore"  # the first part of the paths of what the data store holds
 DIGITS = 18  # at most, of a version that takes part in the counting
 
 
@@ -257,6 +258,26 @@ class Store:
             blob = self._blobs.write(chunks)
         return self._place(path, blob, metadata)
 
+    @property
+    def id(self) -> str:
+        """The id of this store: a store that was wiped comes back with another one."""
+        return self._rows("SELECT id FROM identity")[0][0]
+
+    def append(self, path: str, chunks: Iterable[bytes]) -> int:
+        """Append bytes to the artifact `path`, which is created if it is missing; its old size.
+
+        Raises
+        ------
+        Invalid
+            As :meth:`write`.
+        """
+        artifact = self.artifact(path) or self.write(path, [])
+        self.touch(path)
+        with self._lock, told_if_full(), open(artifact.file, "ab") as file:
+            size = file.tell()
+            file.writelines(chunks)
+        return size
+
     def stage(self, path: str, block: str, chunks: Iterable[bytes]) -> None:
         """Keep one block of a large upload to `path` until :meth:`commit` names it."""
         self.touch(check_path(path))
@@ -379,7 +400,8 @@ class Store:
         """The paths and prefixes that something refers to."""
         prefixes = [prefix for model in self.all(Model) for prefix in model.artifacts]
         prefixes += [prefix for code in self.all(Code) for prefix in code.artifacts]
-        prefixes += [prefix for lock_owner in self.gc_roots for prefix in lock_owner()]
+        prefixes += [f"ExperimentRun/dcid.{run}" for (run,) in self._rows("SELECT id FROM run")]
+        prefixes += [DATASTORE, *(prefix for root in self.gc_roots for prefix in root())]
         return {prefix.rstrip("/") for prefix in prefixes}
 
 
@@ -400,7 +422,7 @@ def kind_of(kind: type) -> str:
     return kind.__name__.lower()
 
 
-def artifacts_of(record: Model | Environment | Code | Compute) -> tuple[str, ...]:
+def artifacts_of(record: Any) -> tuple[str, ...]:
     return record.artifacts if isinstance(record, Model | Code) else ()
 
 

@@ -14,6 +14,7 @@ from .authentication import authentication_api, check_token
 from .blobs import blob_api
 from .client_registrations import ClientRegistrations, client_registration_api
 from .computes import compute_api
+from .datastore_blobs import datastore_blob_api
 from .telemetry import telemetry_api
 from .workspace import workspace_api
 
@@ -41,6 +42,7 @@ def create_app(
         workspace_api,
         blob_api,
         compute_api,
+        datastore_blob_api,
         telemetry_api,
     ):
         app.register_blueprint(api)

@@ -15,12 +15,14 @@ from flask import Blueprint, Response, jsonify, request
 from ..core.faults import Denied
 from ..rest import state
 from ..tokens import derive
+from ..v1.datastores import CONTAINER
 from ..wsgi import split_target
 from .blobs import is_signed
+from .datastore_blobs import is_container_signed
 from .telemetry import MAX_BODY
 
 # Addresses that contain a secret, which the function that answers there checks.
-OWN_SECRET = ("/blobs", "/discovery/", "/msi/")
+OWN_SECRET = ("/blobs", f"/{CONTAINER}", "/discovery/", "/msi/")
 # Over plain http: the description of the cloud, which both SDKs read so and which holds no secret;
 # and telemetry, whose items carry the key of their service.
 PLAIN = ("/metadata/", "/v2.1/track")
@@ -81,6 +83,8 @@ def find_body_limit(asked: BaseRequest, token: str) -> int | None:
     _, place, *rest = path.split("/", 2)
     if place == "blobs":
         is_trusted = is_signed(token, "".join(rest), query)
+    elif place == CONTAINER:
+        is_trusted = is_container_signed(token, query)
     elif place in ("discovery", "msi"):
         is_trusted = is_same("".join(rest), derive(token, place))
     else:

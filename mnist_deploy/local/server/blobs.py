@@ -6,15 +6,18 @@ An address allows to read or to write one artifact, or both for a folder and all
 from __future__ import annotations
 
 import hmac
+import io
 import xml.etree.ElementTree as ElementTree
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from email.utils import formatdate
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
 from flask import Blueprint, Response, request, send_file
 
 from ..core.faults import Denied, Fault, Full, Invalid, NotFound, NotSupported
+from ..core.runs import is_growing_log
 from ..core.store import Artifact, upload_of
 from ..rest import STATUSES, endpoints, state, store
 from ..tokens import derive
@@ -97,8 +100,15 @@ def read(path: str) -> Response:
         request.environ["HTTP_RANGE"] = request.headers["x-ms-range"]
         if not found.file.stat().st_size:  # what werkzeug would answer without an error
             return refusal(416, "InvalidRange", "The blob is empty.")
-    answer = send_file(found.file, "application/octet-stream", etag=False, conditional=True)
+    content = whole_lines(found.file) if is_growing_log(path) else found.file
+    answer = send_file(content, "application/octet-stream", etag=False, conditional=True)
     return noted(answer, found)
+
+
+def whole_lines(log: Path) -> io.BytesIO:
+    """The content of a log up to its last whole line, which does not grow while it is sent."""
+    content = log.read_bytes()
+    return io.BytesIO(content[: content.rfind(b"\n") + 1])
 
 
 def write(path: str) -> Response:
@@ -118,6 +128,11 @@ def write(path: str) -> Response:
         except ElementTree.ParseError as error:
             raise Invalid("block list", f"This is no list of blocks: {error}") from error
         return noted(Response(status=201), store().commit(path, blocks, notes))
+    if kind == "appendblock":
+        answer = Response(status=201)
+        answer.headers["x-ms-blob-append-offset"] = str(store().append(path, chunks()))
+        answer.headers["x-ms-blob-committed-block-count"] = "1"
+        return answer
     if kind == "metadata":
         return noted(Response(status=200), store().annotate(path, notes))
     if kind is not None:

@@ -8,15 +8,16 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request, url_for
 from msgspec import Struct
 
-from ..bodies import Document, Labels, body, texts
+from ..bodies import Document, Labels, body, convert, texts
 from ..core.faults import InUse, Invalid, NotSupported
 from ..core.records import Compute, now
 from ..rest import ASYNC_OPERATION, WORKSPACE, endpoints, store
+from . import training_clusters
 
 COMPUTES = f"{WORKSPACE}/computes"
 OTHER_COMPUTES = f"/rp/workspaces{COMPUTES}"  # where SDK v1 reads them
 NAME = re.compile(r"[A-Za-z][-A-Za-z0-9]{1,31}")
-KINDS = ("AKS", "Kubernetes")
+KINDS = ("AKS", "Kubernetes", training_clusters.KIND)
 WHAT_IT_IS = (
     "A cluster of the local workspace: a name and nothing more. What is deployed to it runs as "
     "processes of this machine."
@@ -48,7 +49,7 @@ class Properties(Struct, rename="camel"):
     compute_type: str
     description: str | None = None
     resource_id: str | None = None
-    properties: Settings | None = None
+    properties: Document | None = None
 
 
 class Asked(Struct):
@@ -68,11 +69,11 @@ def put_compute(compute: str, **_: str) -> Response:
             f"{compute!r} is no name for a compute: letters, digits and '-', from 2 to 32, "
             "beginning with a letter.",
         )
-    settings = wanted.properties or Settings()
-    if settings.aks_networking_configuration:
-        raise NotSupported("clusters in a virtual network (vnet_name)")
-    if re.match("standard_n", settings.agent_vm_size or "", re.IGNORECASE):
-        raise NotSupported(f"clusters with GPUs (vm_size {settings.agent_vm_size})")
+    keep = (
+        training_clusters.settings_to_keep
+        if wanted.compute_type == training_clusters.KIND
+        else settings_to_keep
+    )
     record = Compute(
         compute,
         wanted.compute_type,
@@ -80,7 +81,7 @@ def put_compute(compute: str, **_: str) -> Response:
         description=wanted.description or "",
         tags=texts(asked.tags),
         resource_id=wanted.resource_id or "",
-        settings=settings_to_keep(settings),
+        settings=keep(wanted.properties or {}),
     )
     with store().transaction():
         before = store().find(Compute, compute)
@@ -90,7 +91,12 @@ def put_compute(compute: str, **_: str) -> Response:
     return followed(jsonify(describe(record)), compute, 201 if before is None else 200)
 
 
-def settings_to_keep(settings: Settings) -> Document:
+def settings_to_keep(sent: Document) -> Document:
+    settings = convert(sent, Settings)
+    if settings.aks_networking_configuration:
+        raise NotSupported("clusters in a virtual network (vnet_name)")
+    if re.match("standard_n", settings.agent_vm_size or "", re.IGNORECASE):
+        raise NotSupported(f"clusters with GPUs (vm_size {settings.agent_vm_size})")
     ssl = settings.ssl_configuration
     return {
         "agentCount": settings.agent_count or 3,
@@ -137,9 +143,16 @@ def list_computes(**_: str) -> Response:
 def describe(compute: Compute) -> Document:
     root = request.path.removeprefix("/rp/workspaces").partition("/computes")[0]
     is_aks = compute.kind == "AKS"
-    kept = {
-        name: value for name, value in compute.settings.items() if is_aks == (name != "namespace")
-    }
+    is_training = compute.kind == training_clusters.KIND
+    if is_training:
+        kept = training_clusters.serialize_settings(compute)
+    else:
+        kept = {
+            name: value
+            for name, value in compute.settings.items()
+            if is_aks == (name != "namespace")
+        }
+    what_it_is = training_clusters.WHAT_IT_IS if is_training else WHAT_IT_IS
     return {
         "id": f"{root}/computes/{compute.name}",
         "name": compute.name,
@@ -149,7 +162,7 @@ def describe(compute: Compute) -> Document:
         "properties": {
             "computeType": compute.kind,
             "computeLocation": "local",
-            "description": " ".join(filter(None, [compute.description, WHAT_IT_IS])),
+            "description": " ".join(filter(None, [compute.description, what_it_is])),
             "resourceId": compute.resource_id,
             "createdOn": compute.created,
             "modifiedOn": compute.created,

@@ -21,15 +21,20 @@ from typing import TextIO
 
 from ..core.endpoints import Endpoints
 from ..core.faults import Full
+from ..core.job_engine import JobEngine
+from ..core.job_process import launch_job
 from ..core.process_runtime import ProcessRuntime
+from ..core.runs import Runs
 from ..core.store import Store, UnreadableStore
 from ..discovery import Endpoint
 from ..listener import Listener
+from ..rest import state_of
 from ..tls import create_server_context
 from ..tokens import create_token
 from .app import create_app
 from .authentication import find_body_limit
 from .client_registrations import ClientRegistrations
+from .run_environment import run_environment
 
 REGISTRATION_CHECK_INTERVAL = 0.5  # seconds between two looks at who is still there
 SWEEP_INTERVAL = 60.0  # seconds between two looks for uploads that nobody needs
@@ -52,7 +57,7 @@ def run(home: Path, port: int, first_user: int) -> None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(DESCRIPTORS, hard)), hard))
-    for leftover in ("containers", "azure"):
+    for leftover in ("containers", "azure", "jobs", "python"):
         shutil.rmtree(runtime / leftover, ignore_errors=True)
     store = Store(home / "store")
     listening = socket.create_server(("127.0.0.1", port))
@@ -66,11 +71,17 @@ def run(home: Path, port: int, first_user: int) -> None:
     Listener(
         listening, app, lambda asked: find_body_limit(asked, token), tls=tls, name="control plane"
     )
-    Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
+    endpoint = Endpoint(f"https://{host}", os.getpid(), token, runtime)
+    runs = state_of(app).part(Runs)
+    runs.fail_interrupted()
+    jobs = JobEngine(runs, runtime / "jobs", launch_job, run_environment(endpoint, runs))
+    state_of(app).add(jobs)
+    endpoint.write()
     try:
         watch(store, registrations)
     finally:
         (runtime / "endpoint.json").unlink(missing_ok=True)
+        jobs.stop()
         endpoints.stop_all()
         store.close()
 

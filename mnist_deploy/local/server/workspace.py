@@ -82,7 +82,7 @@ def show_workspace(subscription: str, group: str, workspace: str) -> Response:
         tags={},
         sku={"name": "Basic", "tier": "Basic"},
         properties={
-            "workspaceId": subscription,
+            "workspaceId": store().id,
             "friendlyName": workspace,
             "description": "A local workspace of mnist_deploy",
             "discoveryUrl": f"https://{host}/discovery/{secret}",

@@ -5,22 +5,34 @@ from __future__ import annotations
 from flask import Blueprint, Flask, Response, request
 
 from ..core.faults import NotSupported
+from ..core.runs import Runs
 from ..rest import state_of
 from . import errors
 from .artifacts import artifact_api
+from .datasets import dataset_api
+from .datastores import datastore_api
 from .environments import environment_api
 from .images import Images, image_api
+from .metrics import metric_api
 from .models import model_api
 from .operations import operation_api
 from .packages import package_api
+from .run_artifacts import run_artifact_api
+from .run_history import experiment_api
+from .runs import ReportedRuns, run_api
 from .services import service_api
+from .snapshots import snapshot_api
+from .submissions import submission_api
+
+RUN_APIS = (experiment_api, run_api, metric_api, run_artifact_api, snapshot_api, submission_api,
+            datastore_api, dataset_api)  # fmt: skip
 
 
 def register(app: Flask) -> None:
     """Let `app` answer azureml-core; errors of these routes come in its own schema."""
     v1 = Blueprint("v1", __name__)
     apis = (artifact_api, model_api, environment_api, image_api, package_api)
-    for api in (*apis, operation_api, service_api):
+    for api in (*apis, operation_api, service_api, *RUN_APIS):
         v1.register_blueprint(api)
     every = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     v1.add_url_rule("/modelmanagement/<path:_>", view_func=not_known, methods=every)
@@ -29,6 +41,8 @@ def register(app: Flask) -> None:
     state = state_of(app)
     images = state.add(Images())
     state.store.gc_roots += [images.artifacts, lambda: list(state.kept_artifacts)]
+    state.add(Runs(state.store))
+    state.add(ReportedRuns())
 
 
 def not_known(**_: str) -> Response:

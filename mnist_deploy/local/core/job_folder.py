@@ -1,0 +1,164 @@
+"""The folder of a job: its working directory, its inputs as links, its outputs."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .blobs import read_chunks
+from .container_folder import below, copy_below
+from .faults import Invalid, NotFound
+from .records import Code
+from .runs import Job, JobInput
+from .store import Store, upload_of
+
+PLACEHOLDER = re.compile(r"\$\{\{\s*(inputs|outputs)\.([^}\s]+)\s*\}\}")
+COLLECTED = ("outputs", "logs")  # folders of the working directory that become artifacts of a run
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """A job on the disk, ready to be started.
+
+    Attributes
+    ----------
+    path : Path
+        All of the job.
+    working_directory : Path
+        Its code.
+    command : list of str
+    variables : dict of str to str
+        With paths in the place of all placeholders.
+    outputs : dict of str to Path
+        The folder of each named output.
+    """
+
+    path: Path
+    working_directory: Path
+    command: list[str]
+    variables: dict[str, str]
+    outputs: dict[str, Path]
+
+    def files_to_collect(self) -> Iterator[tuple[str, Path]]:
+        """(path below the working directory, file) of what `COLLECTED` has."""
+        for name in COLLECTED:
+            yield from list_files(self.working_directory / name, name)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def build_job_folder(parent: Path, store: Store, job: Job) -> JobFolder:
+    """Lay out the folder of a job in a new folder below `parent`.
+
+    Raises
+    ------
+    NotFound
+        If its code or an artifact of an input is missing.
+    Invalid
+        If a placeholder names no input or output, or a path leads out of the folder.
+    """
+    path = parent / secrets.token_hex(8)
+    working_directory = path / "code"
+    try:
+        for name in COLLECTED:
+            (working_directory / name).mkdir(parents=True)
+        if job.code:
+            copy_code(store, job.code, working_directory)
+        values = {
+            f"inputs.{name}": str(link_input(store, path / "inputs" / name, each))
+            for name, each in job.inputs.items()
+        }
+        outputs = {name: path / "outputs" / name for name in job.outputs}
+        for name, folder in outputs.items():
+            folder.mkdir(parents=True)
+            values[f"outputs.{name}"] = str(folder)
+        command = [fill_placeholders(word, values) for word in job.command]
+        variables = {
+            name: fill_placeholders(value, values) for name, value in job.variables.items()
+        }
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return JobFolder(path, working_directory, command, variables, outputs)
+
+
+def copy_code(store: Store, code_id: str, folder: Path) -> None:
+    """Copy the files of a code asset into `folder`.
+
+    A code asset of SDK v2 is one folder of artifacts. A snapshot of SDK v1 is a list of files,
+    of which those that have not changed are in the uploads of earlier snapshots.
+    """
+    name, _, version = code_id.rpartition(":")
+    for artifact in store.get(Code, name, version).artifacts:
+        found = store.artifacts(artifact)
+        if not found:
+            raise NotFound("upload", artifact)
+        is_file = [each.path for each in found] == [artifact]
+        root = upload_of(artifact) if is_file else artifact
+        for each in found:
+            copy_below(folder, str(PurePosixPath(each.path).relative_to(root)), each.file)
+
+
+def link_input(store: Store, folder: Path, job_input: JobInput) -> Path:
+    """Link the artifacts of an input in `folder`; the value that the job gets for the input.
+
+    The artifacts are made read-only, so that a job that writes to its input gets an error.
+    """
+    folder.mkdir(parents=True)
+    files: list[Path] = []
+    for artifact in job_input.artifacts:
+        found = store.artifacts(artifact)
+        if not found:
+            raise NotFound("data", artifact)
+        for each in found:
+            link = below(folder, str(PurePosixPath(each.path).relative_to(job_input.root or ".")))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            each.file.chmod(0o400)
+            link.unlink(missing_ok=True)
+            link.symlink_to(each.file)
+            files.append(link)
+    return files[0] if job_input.is_file else folder
+
+
+def fill_placeholders(text: str, values: dict[str, str]) -> str:
+    """`text` with a path in the place of each placeholder."""
+
+    def fill(match: re.Match[str]) -> str:
+        name = f"{match[1]}.{match[2]}"
+        if name not in values:
+            known = ", ".join(sorted(values)) or "none"
+            raise Invalid("command", f"{match[0]} names nothing. The job has: {known}.")
+        return values[name]
+
+    return PLACEHOLDER.sub(fill, text)
+
+
+def list_files(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
+    """(path with slashes, file) of all files below `folder`; links out of it are left out."""
+    root = folder.resolve()
+    for here, _, names in os.walk(folder):
+        for name in sorted(names):
+            file = Path(here, name)
+            if file.is_file() and file.resolve().is_relative_to(root):
+                yield str(PurePosixPath(prefix, file.relative_to(folder).as_posix())), file
+
+
+def upload_files(store: Store, artifacts: str, files: Iterator[tuple[str, Path]]) -> int:
+    """Write files to the store below the path `artifacts`; how many.
+
+    Raises
+    ------
+    Full
+        If the disk is full.
+    """
+    count = 0
+    for name, file in files:
+        store.write(f"{artifacts}/{name}", read_chunks(file))
+        count += 1
+    return count

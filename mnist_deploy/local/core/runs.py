@@ -1,0 +1,409 @@
+"""Experiments, runs and their metrics: records of the store, the same for every client."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from .faults import Conflict, Invalid, NotFound
+from .records import now
+from .store import Store, check_path
+
+ORIGIN = "ExperimentRun"  # the first part of the paths of a run's artifacts
+LOG_FILE = "user_logs/std_log.txt"  # what the run's process prints, among its artifacts
+TERMINAL = frozenset({"Completed", "Failed", "Canceled"})
+INTERRUPTED = (
+    "The local workspace ended before the run did: a run cannot outlive it. Submit the run again, "
+    "and keep a process that uses the workspace alive until the run has ended."
+)
+
+Tags = dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class JobInput:
+    """Artifacts that a job reads.
+
+    Attributes
+    ----------
+    artifacts : tuple of str
+        Paths of files, or of folders with all below them.
+    root : str
+        A folder that all of them are in: paths in the input's folder are relative to it.
+    is_file : bool
+        The value of the input is the path of its one file, not of its folder.
+    """
+
+    artifacts: tuple[str, ...]
+    root: str
+    is_file: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the job engine executes for a run.
+
+    In `command` and `variables`, ``${{inputs.NAME}}`` and ``${{outputs.NAME}}`` stand for paths.
+
+    Attributes
+    ----------
+    command : tuple of str
+        The program and its arguments; ``python`` is the interpreter of the control plane.
+    code : str
+        The id (``name:version``) of the code asset that fills the working directory, or empty.
+    variables : dict of str to str
+        Environment variables of the process.
+    inputs : dict of str to JobInput
+    outputs : dict of str to str
+        By the name of an output, the path of artifacts that its folder is uploaded to.
+    max_seconds : float or None
+        The process is killed after this time.
+    """
+
+    command: tuple[str, ...]
+    code: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, JobInput] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    max_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A name under which runs are collected.
+
+    Attributes
+    ----------
+    archived : str
+        When it was archived, ISO 8601; empty if it is active. Only one active experiment has
+        a name.
+    """
+
+    id: str
+    name: str
+    created: str
+    description: str = ""
+    archived: str = ""
+    tags: Tags = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a training script, or one interactive logging session.
+
+    Attributes
+    ----------
+    experiment : str
+        The id of its experiment.
+    number : int
+        Counted from 1 in each experiment.
+    parent, root : str
+        Ids of runs; `root` is the run's own id where there is no parent.
+    status : str
+        ``NotStarted``, ``Queued``, ``Preparing``, ``Running``, ``Finalizing``,
+        ``CancelRequested``, or one of `TERMINAL`.
+    kind : str
+        ``script`` for runs of the job engine, ``interactive`` for the others.
+    error : dict or None
+        ``code`` and ``message``.
+    warnings : tuple of str
+        Options that have another effect here than on Azure.
+    other : dict of dict
+        What only one client knows, under its name (``v1``, ``v2``, ``mlflow``), as it was sent.
+    """
+
+    id: str
+    experiment: str
+    number: int
+    root: str
+    created: str
+    parent: str = ""
+    status: str = "NotStarted"
+    kind: str = "interactive"
+    name: str = ""
+    description: str = ""
+    target: str = ""
+    script: str = ""
+    started: str = ""
+    ended: str = ""
+    tags: Tags = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=dict)
+    error: dict[str, str] | None = None
+    warnings: tuple[str, ...] = ()
+    job: Job | None = None
+    other: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def container(self) -> str:
+        """The second part of the paths of its artifacts, which Azure calls data container."""
+        return f"dcid.{self.id}"
+
+    @property
+    def artifacts(self) -> str:
+        """The path below which its artifacts are."""
+        return f"{ORIGIN}/{self.container}"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True)
+class Metric:
+    """All that was logged under one name in one run.
+
+    Attributes
+    ----------
+    columns : dict of str to str
+        The type of each column, as the client names it.
+    kind : str
+        As the client names it, for instance ``azureml.v1.scalar``.
+    values : tuple of dict
+        In the order of logging: ``metricId``, ``createdUtc``, ``step`` and ``data``.
+    """
+
+    name: str
+    columns: dict[str, str]
+    kind: str
+    values: tuple[dict[str, Any], ...]
+
+
+class Runs:
+    """The experiments, runs and metrics of a store.
+
+    Parameters
+    ----------
+    store : Store
+        It keeps the artifacts of every run.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def _select(self, query: str, *values: object) -> list[tuple]:
+        with self.store.transaction() as database:
+            return database.execute(query, values).fetchall()
+
+    # Experiments.
+
+    def experiments(self) -> list[Experiment]:
+        """All experiments, the newest first."""
+        rows = self._select("SELECT document FROM experiment ORDER BY position DESC")
+        return [msgspec.json.decode(text, type=Experiment) for (text,) in rows]
+
+    def find_experiment(self, name: str) -> Experiment | None:
+        """The active experiment of a name, or None."""
+        rows = self._select("SELECT document FROM experiment WHERE name = ?", name)
+        found = [msgspec.json.decode(text, type=Experiment) for (text,) in rows]
+        return next((each for each in found if not each.archived), None)
+
+    def get_experiment(self, experiment_id: str) -> Experiment:
+        rows = self._select("SELECT document FROM experiment WHERE id = ?", experiment_id)
+        if not rows:
+            raise NotFound("experiment", experiment_id)
+        return msgspec.json.decode(rows[0][0], type=Experiment)
+
+    def create_experiment(self, name: str) -> Experiment:
+        """The active experiment of a name; created if there is none."""
+        with self.store.transaction() as database:
+            found = self.find_experiment(name)
+            if found is not None:
+                return found
+            created = Experiment(str(uuid.uuid4()), name, now())
+            database.execute(
+                "INSERT INTO experiment (id, name, document) VALUES (?, ?, ?)",
+                (created.id, name, encode(created)),
+            )
+        return created
+
+    def change_experiment(
+        self, experiment_id: str, function: Callable[[Experiment], Experiment]
+    ) -> Experiment:
+        """Replace an experiment by what `function` makes of it, in one transaction.
+
+        Raises
+        ------
+        Conflict
+            If it would be the second active experiment of its name.
+        """
+        with self.store.transaction() as database:
+            changed = function(self.get_experiment(experiment_id))
+            twin = self.find_experiment(changed.name)
+            if not changed.archived and twin is not None and twin.id != changed.id:
+                raise Conflict("experiment", f"Experiment {changed.name} exists already.")
+            database.execute(
+                "UPDATE experiment SET document = ? WHERE id = ?",
+                (encode(changed), experiment_id),
+            )
+        return changed
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        """Delete an experiment without runs.
+
+        Raises
+        ------
+        Conflict
+            If it has runs.
+        """
+        with self.store.transaction() as database:
+            experiment = self.get_experiment(experiment_id)
+            if self.select_runs(experiment.id):
+                raise Conflict(
+                    "experiment",
+                    f"Experiment {experiment.name} has runs: only empty experiments can be "
+                    "deleted. Archive it instead.",
+                )
+            database.execute("DELETE FROM experiment WHERE id = ?", (experiment_id,))
+
+    # Runs.
+
+    def select_runs(self, experiment_id: str | None = None) -> list[Run]:
+        """The runs of an experiment, or of all experiments, the newest first."""
+        rows = self._select(
+            "SELECT document FROM run WHERE experiment = coalesce(?, experiment)"
+            " ORDER BY position DESC",
+            experiment_id,
+        )
+        return [msgspec.json.decode(text, type=Run) for (text,) in rows]
+
+    def children(self, run_id: str) -> list[Run]:
+        """The direct children of a run, the newest first."""
+        rows = self._select(
+            "SELECT document FROM run WHERE parent = ? ORDER BY position DESC", run_id
+        )
+        return [msgspec.json.decode(text, type=Run) for (text,) in rows]
+
+    def find(self, run_id: str) -> Run | None:
+        rows = self._select("SELECT document FROM run WHERE id = ?", run_id)
+        return msgspec.json.decode(rows[0][0], type=Run) if rows else None
+
+    def get(self, run_id: str) -> Run:
+        found = self.find(run_id)
+        if found is None:
+            raise NotFound("run", run_id)
+        return found
+
+    def create(self, experiment: Experiment, run_id: str, parent: str = "", **fields: Any) -> Run:
+        """Create a run.
+
+        Raises
+        ------
+        Conflict
+            If there is one of this id.
+        NotFound
+            If there is no run of the id `parent`.
+        Invalid
+            If `run_id` cannot be part of the path of an artifact.
+        """
+        with self.store.transaction() as database:
+            check_path(f"{ORIGIN}/dcid.{run_id}")
+            if "/" in run_id or not run_id:
+                raise Invalid("run id", f"{run_id!r} is not the id of a run: '/' is not allowed.")
+            if self.find(run_id) is not None:
+                raise Conflict("run", f"Run {run_id} exists already.")
+            root = self.get(parent).root if parent else run_id
+            [(count,)] = self._select(
+                "SELECT count(*) FROM run WHERE experiment = ?", experiment.id
+            )
+            run = Run(run_id, experiment.id, count + 1, root, now(), parent, **fields)
+            database.execute(
+                "INSERT INTO run (id, experiment, parent, document) VALUES (?, ?, ?, ?)",
+                (run.id, run.experiment, run.parent, encode(run)),
+            )
+        return run
+
+    def change(self, run_id: str, function: Callable[[Run], Run]) -> Run:
+        """Replace a run by what `function` makes of it, in one transaction."""
+        with self.store.transaction() as database:
+            changed = function(self.get(run_id))
+            database.execute("UPDATE run SET document = ? WHERE id = ?", (encode(changed), run_id))
+        return changed
+
+    def set_status(self, run_id: str, status: str, error: Mapping[str, str] | None = None) -> Run:
+        """Give a run a status, and the times that follow from it; a terminal status is final."""
+
+        def change(run: Run) -> Run:
+            if run.is_terminal:
+                return run
+            started = run.started or (now() if status not in ("NotStarted", "Queued") else "")
+            return dataclasses.replace(
+                run,
+                status=status,
+                started=started,
+                ended=now() if status in TERMINAL else "",
+                error=dict(error) if error else run.error,
+            )
+
+        return self.change(run_id, change)
+
+    def fail_interrupted(self) -> None:
+        """Mark what an earlier process of the workspace has left unfinished as failed."""
+        with self.store.transaction():
+            for run in self.select_runs():
+                if not run.is_terminal:
+                    error = {"code": "WorkspaceEnded", "message": INTERRUPTED}
+                    self.set_status(run.id, "Failed", error)
+
+    # Metrics.
+
+    def log(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        """Append values; a column keeps the type that it was first logged with."""
+        with self.store.transaction() as database:
+            self.get(run_id)
+            for metric in metrics:
+                known = self._columns(run_id, metric.name)
+                columns, kind = known or ({}, metric.kind)
+                database.execute(
+                    "REPLACE INTO metric VALUES (?, ?, ?, ?)",
+                    (run_id, metric.name, kind, encode(metric.columns | columns)),
+                )
+                database.executemany(
+                    "INSERT INTO metric_value (run, name, document) VALUES (?, ?, ?)",
+                    [(run_id, metric.name, encode(value)) for value in metric.values],
+                )
+
+    def _columns(self, run_id: str, name: str) -> tuple[dict[str, str], str] | None:
+        rows = self._select(
+            "SELECT columns, kind FROM metric WHERE run = ? AND name = ?", run_id, name
+        )
+        return (msgspec.json.decode(rows[0][0]), rows[0][1]) if rows else None
+
+    def metric_names(self, run_id: str) -> list[tuple[str, dict[str, str], str]]:
+        """(name, columns, kind) of each metric of a run, in alphabetical order."""
+        rows = self._select(
+            "SELECT name, columns, kind FROM metric WHERE run = ? ORDER BY name", run_id
+        )
+        return [(name, msgspec.json.decode(columns), kind) for name, columns, kind in rows]
+
+    def metric(self, run_id: str, name: str) -> Metric:
+        """One metric of a run with all its values.
+
+        Raises
+        ------
+        NotFound
+            If nothing was logged under that name.
+        """
+        known = self._columns(run_id, name)
+        if known is None:
+            raise NotFound("metric", f"{name} of run {run_id}")
+        rows = self._select(
+            "SELECT document FROM metric_value WHERE run = ? AND name = ? ORDER BY position",
+            run_id,
+            name,
+        )
+        return Metric(name, *known, tuple(msgspec.json.decode(text) for (text,) in rows))
+
+
+def encode(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def is_growing_log(path: str) -> bool:
+    """Whether an artifact may still be written to while it is read."""
+    origin, _, rest = path.partition("/")
+    return origin == ORIGIN and rest.partition("/")[2] == LOG_FILE

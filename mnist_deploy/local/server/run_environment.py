@@ -1,0 +1,68 @@
+"""What the process of a run finds in its environment: the way back to this workspace."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
+from ..core.runs import Run, Runs
+from ..discovery import Endpoint
+from ..scoring import aliases
+from ..session_hooks.copies import write_hooks
+from ..tokens import derive
+
+INHERITED = ("PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL",
+             "TMPDIR", "TZ", "HOME", "PYTHONPATH", "MNIST_DEPLOY_DATA")  # fmt: skip
+TOKEN_LIFETIME = 7 * 24 * 3600  # seconds
+
+
+def write_start_modules(folder: Path) -> list[Path]:
+    """Write what Python runs at its start; the folders for PYTHONPATH.
+
+    The first makes names of modules of other years lead to those of today, the second changes
+    modules as they are imported; see `scoring.aliases` and `session_hooks`.
+    """
+    names = folder / "aliases"
+    names.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(aliases.__file__, names / "sitecustomize.py")
+    return [names, write_hooks(folder / "hooks")]
+
+
+def run_environment(endpoint: Endpoint, runs: Runs) -> Callable[[Run], dict[str, str]]:
+    """A function of a run that returns the environment variables of its process."""
+    hooks = write_start_modules(endpoint.folder / "python")
+    base = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    base |= endpoint.environment()
+    base["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", "")])
+    base["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [*map(str, hooks), base.get("PYTHONPATH", "")])
+    )
+    secret = derive(endpoint.token, "discovery")
+
+    def environment(run: Run) -> dict[str, str]:
+        workspace = run.other.get("workspace", {})
+        return {
+            **base,
+            "PYTHONUNBUFFERED": "1",
+            "MPLBACKEND": "agg",
+            "AZUREML_RUN_ID": run.id,
+            "AZUREML_ARM_SUBSCRIPTION": workspace.get("subscription", SUBSCRIPTION),
+            "AZUREML_ARM_RESOURCEGROUP": workspace.get("group", RESOURCE_GROUP),
+            "AZUREML_ARM_WORKSPACE_NAME": workspace.get("workspace", WORKSPACE_NAME),
+            "AZUREML_ARM_PROJECT_NAME": runs.get_experiment(run.experiment).name,
+            "AZUREML_EXPERIMENT_ID": run.experiment,
+            "AZUREML_WORKSPACE_ID": runs.store.id,
+            "AZUREML_RUN_TOKEN": endpoint.token,
+            "AZUREML_RUN_TOKEN_EXPIRY": str(int(time.time()) + TOKEN_LIFETIME),
+            "AZUREML_SERVICE_ENDPOINT": endpoint.url,
+            "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"{endpoint.url}/discovery/{secret}",
+            # With another identity the SDK asks an address of Azure for a token.
+            "AZUREML_IDENTITY_IN_USE": "Managed",
+        }
+
+    return environment

@@ -1,0 +1,82 @@
+"""Clusters that runs are submitted to (AmlCompute): a name, and the sizes that were asked for."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from msgspec import Struct
+
+from ..bodies import Document, convert
+from ..core.faults import NotSupported
+from ..core.records import Compute
+
+KIND = "AmlCompute"
+VM_SIZE = "STANDARD_DS3_V2"
+GPU_SIZES = re.compile("standard_n", re.IGNORECASE)
+IDLE_TIME = "PT120S"  # what Azure takes where nothing is asked for
+WHAT_IT_IS = (
+    "A cluster of the local workspace: a name. Each run that is submitted to it is one process "
+    "tree of this machine."
+)
+NODE_STATES = ("idle", "leaving", "preempted", "preparing", "running", "unusable")
+
+
+class ScaleSettings(Struct, rename="camel"):
+    min_node_count: int | None = None
+    max_node_count: int | None = None
+    node_idle_time_before_scale_down: str | None = None
+
+
+class Settings(Struct, rename="camel"):
+    vm_size: str | None = None
+    vm_priority: str | None = None
+    scale_settings: ScaleSettings | None = None
+    subnet: dict[str, Any] | None = None
+    remote_login_port_public_access: str | None = None
+
+
+def settings_to_keep(sent: Document) -> Document:
+    """The settings of a cluster.
+
+    Raises
+    ------
+    NotSupported
+        For a cluster with GPUs or in a virtual network.
+    """
+    settings = convert(sent, Settings)
+    if GPU_SIZES.match(settings.vm_size or ""):
+        raise NotSupported(f"clusters with GPUs (vm_size {settings.vm_size})")
+    if settings.subnet:
+        raise NotSupported("clusters in a virtual network (vnet_name)")
+    scale = settings.scale_settings or ScaleSettings()
+    return {
+        "vmSize": settings.vm_size or VM_SIZE,
+        "vmPriority": settings.vm_priority or "Dedicated",
+        "scaleSettings": {
+            "minNodeCount": scale.min_node_count or 0,
+            "maxNodeCount": scale.max_node_count or 1,
+            "nodeIdleTimeBeforeScaleDown": scale.node_idle_time_before_scale_down or IDLE_TIME,
+        },
+    }
+
+
+def serialize_settings(compute: Compute) -> Document:
+    """The settings with the state: all nodes that are asked for are there.
+
+    Without ``currentNodeCount``, the SDK's ``wait_for_completion`` waits for its whole time.
+    """
+    count = compute.settings["scaleSettings"]["minNodeCount"]
+    return {
+        **compute.settings,
+        "subnet": None,
+        "osType": "Linux",
+        "currentNodeCount": count,
+        "targetNodeCount": count,
+        "nodeStateCounts": {f"{state}NodeCount": 0 for state in NODE_STATES}
+        | {"idleNodeCount": count},
+        "allocationState": "Steady",
+        "allocationStateTransitionTime": compute.created,
+        "errors": None,
+        "remoteLoginPortPublicAccess": "Disabled",
+    }

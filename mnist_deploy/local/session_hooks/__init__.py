@@ -1,0 +1,24 @@
+"""What is changed in modules as they are imported, in processes of ``exec`` and of runs.
+
+The package is copied where any Python of the machine finds it at its start, so it imports the
+standard library alone; other modules it imports in functions, when they are there anyway.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import azure_sdk, import_hooks, mnist_addresses, old_keywords
+
+
+def install() -> None:
+    """Install all hooks in this process."""
+    changes = {**azure_sdk.NO_TELEMETRY, **mnist_addresses.CHANGES, **old_keywords.CHANGES}
+    if os.environ.get("AZUREML_RUN_ID"):
+        changes |= azure_sdk.FLUSH_METRICS
+    import_hooks.install(changes, azure_sdk.SUBSTITUTES, azure_sdk.MISSING)
+
+
+def install_no_telemetry() -> None:
+    """Turn telemetry off in this process, and change nothing else."""
+    import_hooks.install(azure_sdk.NO_TELEMETRY, {}, {})

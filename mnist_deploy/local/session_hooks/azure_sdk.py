@@ -1,0 +1,65 @@
+"""Changes of azureml-core and its data engine: no telemetry, no metric lost, no widget missing."""
+
+from __future__ import annotations
+
+import threading
+from types import ModuleType
+from typing import Any
+
+from .import_hooks import Change
+
+
+def _turn_off_collection(telemetry: ModuleType) -> None:
+    telemetry.get_diagnostics_collection_info = lambda *_, **__: (False, "NOTSET")  # type: ignore[attr-defined]
+
+
+def _turn_off_engine_telemetry(engine: ModuleType) -> None:
+    """Start the data engine with verbosity ``Off`` and without its client for telemetry.
+
+    ``init_environment`` takes them as its third and sixth argument.
+    """
+    original = engine.init_environment
+
+    def init_environment(*arguments: Any, **options: Any) -> Any:
+        changed = list(arguments)
+        for position, name, value in ENGINE_OPTIONS:
+            if len(changed) > position:
+                changed[position] = value
+            elif name in options:
+                options[name] = value
+        return original(*changed, **options)
+
+    engine.init_environment = init_environment  # type: ignore[attr-defined]
+
+
+def _flush_at_exit(run_module: ModuleType) -> None:
+    """Send the metrics of a run before the interpreter stops its threads.
+
+    `atexit` is too late: the SDK sends metrics in threads, which are stopped before.
+    """
+
+    def flush() -> None:
+        for run in list(run_module._SubmittedRun._SubmittedRun__instances.values()):
+            run.flush()
+
+    threading._register_atexit(flush)  # type: ignore[attr-defined]
+
+
+ENGINE_OPTIONS = ((2, "verbosity", "Off"), (3, "hbi_mode", True))
+NO_TELEMETRY: dict[str, Change] = {
+    "azureml.telemetry": _turn_off_collection,
+    "azureml.dataprep.rslex": _turn_off_engine_telemetry,
+}
+FLUSH_METRICS: dict[str, Change] = {"azureml.core.run": _flush_at_exit}
+# azureml-widgets 1.62 cannot be imported beside the IPython and azure-storage-blob of today.
+SUBSTITUTES = {"azureml.widgets": f"{__package__}.widgets"}
+MISSING = {
+    "azureml.train": (
+        "No module named 'azureml.train': it is part of the package azureml-train-core, which "
+        "mnist_deploy does not need. Install it with: pip install azureml-train-core"
+    ),
+    "azureml.pipeline": (
+        "No module named 'azureml.pipeline': it is part of the package azureml-pipeline. The local "
+        "workspace does not execute pipelines."
+    ),
+}

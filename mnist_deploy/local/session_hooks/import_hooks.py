@@ -1,0 +1,101 @@
+"""Import hooks: functions that change a module right after it was executed, and substitutes."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+Change = Callable[[ModuleType], None]
+
+
+def install(
+    changes: Mapping[str, Change], substitutes: Mapping[str, str], missing: Mapping[str, str]
+) -> None:
+    """Install hooks in this process; a second call adds to the first.
+
+    Parameters
+    ----------
+    changes : mapping of str to callable
+        By a module's name, what is called with the module when it was executed; at once, if that
+        is already so.
+    substitutes : mapping of str to str
+        By a module's name, the module that is imported in its place.
+    missing : mapping of str to str
+        By a module's name, the error message where it cannot be found.
+    """
+    found = [finder for finder in sys.meta_path if isinstance(finder, _Finder)]
+    finder = found[0] if found else _Finder()
+    if not found:
+        sys.meta_path.insert(0, finder)
+        sys.meta_path.append(_MissingFinder(finder.missing))
+    for name, change in changes.items():
+        if name in finder.changes:
+            continue
+        finder.changes[name] = change
+        if name in sys.modules:
+            change(sys.modules[name])
+    finder.substitutes.update(substitutes)
+    finder.missing.update(missing)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self) -> None:
+        self.changes: dict[str, Change] = {}
+        self.substitutes: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
+        self._searching: set[str] = set()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname in self.substitutes:
+            origin = importlib.util.find_spec(self.substitutes[fullname])
+            assert origin is not None
+            assert origin.origin is not None
+            return importlib.util.spec_from_file_location(fullname, origin.origin)
+        if fullname not in self.changes or fullname in self._searching:
+            return None
+        self._searching.add(fullname)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._searching.discard(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self.changes[fullname])  # type: ignore[assignment]
+        return spec
+
+
+class _Loader:
+    """A loader that calls `change` with each module that it has executed."""
+
+    def __init__(self, loader: Any, change: Change) -> None:
+        self._loader = loader
+        self._change = change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        self._change(module)
+
+
+class _MissingFinder(importlib.abc.MetaPathFinder):
+    """Comes last: it is asked only for what nothing else has found."""
+
+    def __init__(self, messages: Mapping[str, str]) -> None:
+        self._messages = messages
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> None:
+        if fullname in self._messages:
+            raise ModuleNotFoundError(self._messages[fullname], name=fullname)

@@ -1,0 +1,165 @@
+"""Names, keywords and values that NumPy and scikit-learn have dropped, bridged with a warning.
+
+A script that was written for them runs; each that it uses is named once in its log. On Azure the
+script would fail with the releases of today, and run with those that its environment pins.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from .import_hooks import Change
+
+# Dropped by NumPy 1.24: aliases of Python's own types. By 2.0: second names of its own.
+BUILTINS = {"float": float, "int": int, "bool": bool, "object": object, "str": str,
+            "complex": complex}  # fmt: skip
+SECOND_NAMES = {"float_": "float64", "complex_": "complex128", "Inf": "inf", "Infinity": "inf",
+                "infty": "inf", "NaN": "nan", "product": "prod", "cumproduct": "cumprod",
+                "alltrue": "all", "sometrue": "any", "in1d": "isin", "row_stack": "vstack",
+                "round_": "round", "unicode_": "str_", "trapz": "trapezoid"}  # fmt: skip
+RENAMED = {"base_estimator": "estimator", "affinity": "metric", "n_iter": "max_iter"}
+WITHOUT_EFFECT = frozenset({"multi_class", "presort", "iid", "min_impurity_split"})
+VALUES = {
+    ("penalty", "none"): None,
+    ("loss", "log"): "log_loss",
+    ("loss", "deviance"): "log_loss",
+    ("loss", "ls"): "squared_error",
+    ("loss", "lad"): "absolute_error",
+    ("loss", "squared_loss"): "squared_error",
+    ("criterion", "mse"): "squared_error",
+    ("criterion", "mae"): "absolute_error",
+    ("max_features", "auto"): "sqrt",
+}
+_warned: set[str] = set()
+
+
+def warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(f"{message} On Azure, pin the release that has it.", FutureWarning, 3)
+
+
+def is_called_by_library(depth: int) -> bool:
+    """Whether the caller is an installed package: packages ask what NumPy has by trying."""
+    name = sys._getframe(depth).f_code.co_filename
+    return "site-packages" in name or "dist-packages" in name or name.startswith("<frozen")
+
+
+def _bridge_numpy(numpy: ModuleType) -> None:
+    original = getattr(numpy, "__getattr__", None)
+
+    def find(name: str) -> Any:
+        is_known = name in BUILTINS or hasattr(numpy, SECOND_NAMES.get(name, " "))
+        if is_known and not is_called_by_library(2):
+            replacement = name if name in BUILTINS else f"numpy.{SECOND_NAMES[name]}"
+            warn_once(f"numpy.{name} is no more: {replacement} is taken instead.")
+            return BUILTINS[name] if name in BUILTINS else getattr(numpy, SECOND_NAMES[name])
+        if original is None:
+            raise AttributeError(f"module 'numpy' has no attribute {name!r}")
+        return original(name)
+
+    numpy.__getattr__ = find  # type: ignore[method-assign]
+
+
+def _bridge_estimators(base: ModuleType) -> None:
+    """Wrap the constructor of every estimator class that is defined from now on."""
+    inherited = base.BaseEstimator.__init_subclass__.__func__
+
+    def init_subclass(cls: type, **options: Any) -> None:
+        inherited(cls, **options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _accept_old_keywords(cls.__init__)  # type: ignore[misc]
+
+    base.BaseEstimator.__init_subclass__ = classmethod(init_subclass)
+
+
+def _accept_old_keywords(original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def init(self: Any, *arguments: Any, **options: Any) -> None:
+        if options and type(self).__module__.startswith("sklearn."):
+            options = bridge(type(self).__name__, inspect.signature(original), options)
+        original(self, *arguments, **options)
+
+    return init
+
+
+def bridge(owner: str, signature: inspect.Signature, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` in the words of today; what is not known here stays as it is."""
+    bridged: dict[str, Any] = {}
+    for name, value in options.items():
+        known = name in signature.parameters
+        if not known and RENAMED.get(name) in signature.parameters:
+            warn_once(f"{owner}({name}=…) is no more: {RENAMED[name]} is taken instead.")
+            name = RENAMED[name]
+        elif not known and name in WITHOUT_EFFECT:
+            warn_once(f"{owner}({name}={value!r}) is no more: the keyword is left out.")
+            continue
+        if isinstance(value, str) and (name, value) in VALUES and _is_dropped(owner, name, value):
+            today = VALUES[name, value]
+            warn_once(f"{owner}({name}={value!r}) is no more: {today!r} is taken instead.")
+            value = today
+        bridged[name] = value
+    return bridged
+
+
+def _is_dropped(owner: str, name: str, value: str) -> bool:
+    """``loss="ls"`` and the like are dropped everywhere; some values only of some classes."""
+    return name != "loss" or value != "log" or owner.startswith("SGD")
+
+
+def _bridge_liblinear(logistic: ModuleType) -> None:
+    """Let ``LogisticRegression(solver="liblinear")`` fit more than two classes, one versus rest.
+
+    That is what the solver did before scikit-learn 1.8, which rejects more classes than two.
+    """
+    cls = logistic.LogisticRegression
+    original = cls.fit
+
+    @functools.wraps(original)
+    def fit(self: Any, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        import numpy
+
+        classes = numpy.unique(y)
+        if self.solver != "liblinear" or len(classes) <= 2:
+            return original(self, X, y, sample_weight)
+        warn_once(
+            "LogisticRegression(solver='liblinear') takes no more than two classes any more: one "
+            "binary model is fitted for each class."
+        )
+        return fit_one_versus_rest(self, X, numpy.asarray(y), classes, sample_weight, original)
+
+    cls.fit = fit
+
+
+def fit_one_versus_rest(
+    model: Any, X: Any, y: Any, classes: Any, sample_weight: Any, fit_binary: Callable[..., Any]
+) -> Any:
+    """Fit one binary model for each class, and put them together in `model`."""
+    import numpy
+    from scipy.sparse import csr_matrix, issparse
+    from sklearn.base import clone
+
+    # Rows sorted by label, and sparse, take liblinear a third of the time.
+    order = numpy.argsort(y, kind="stable")
+    rows = (X if issparse(X) else csr_matrix(numpy.asarray(X, dtype=numpy.float64)))[order]
+    weights = None if sample_weight is None else numpy.asarray(sample_weight)[order]
+    fits = [fit_binary(clone(model), rows, y[order] == each, weights) for each in classes]
+    model.classes_ = classes
+    model.coef_ = numpy.vstack([each.coef_ for each in fits])
+    model.intercept_ = numpy.concatenate([each.intercept_ for each in fits])
+    model.n_iter_ = numpy.concatenate([each.n_iter_ for each in fits])
+    model.n_features_in_ = rows.shape[1]
+    return model
+
+
+CHANGES: dict[str, Change] = {
+    "numpy": _bridge_numpy,
+    "sklearn.base": _bridge_estimators,
+    "sklearn.linear_model._logistic": _bridge_liblinear,
+}

@@ -1,0 +1,74 @@
+"""Files of runs: listed and addressed by the artifact API and by run history."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, jsonify, request
+from msgspec import Struct
+
+from ..bodies import Document, query
+from ..core.faults import NotFound
+from ..core.store import Artifact
+from ..rest import store
+from .artifacts import ARTIFACTS, content_uri, create_artifacts, describe
+from .runs import RUN, find_run
+
+RUN_ARTIFACTS = f"{RUN}/artifacts"
+
+run_artifact_api = Blueprint("run_artifacts", __name__)
+
+
+class PathQuery(Struct):
+    path: str = ""
+
+
+def serialize_artifact(artifact: Artifact) -> Document:
+    return {
+        **describe(artifact.path, artifactId=artifact.path),
+        "dataPath": {
+            "dataStoreName": "workspaceartifactstore",
+            "relativePath": artifact.path,
+        },
+        "size": artifact.file.stat().st_size if artifact.file.exists() else 0,
+    }
+
+
+@run_artifact_api.get(f"{ARTIFACTS}/<origin>/<container>")
+@run_artifact_api.get(f"{ARTIFACTS}/<origin>/<container>/<path:path>")
+def list_artifacts(origin: str, container: str, path: str = "", **_: str) -> Response:
+    prefix = f"{origin}/{container}/{path}".rstrip("/")
+    return jsonify(value=[serialize_artifact(each) for each in store().artifacts(prefix)])
+
+
+@run_artifact_api.post(f"{RUN_ARTIFACTS}/batch/metadata")
+def create_run_artifacts(run_id: str, **names: str) -> Response:
+    origin, _, container = find_run(run_id, **names).artifacts.partition("/")
+    return create_artifacts(origin, container)
+
+
+@run_artifact_api.get(RUN_ARTIFACTS)
+@run_artifact_api.get(f"{RUN_ARTIFACTS}/path/<path:path>")
+def list_run_artifacts(run_id: str, path: str = "", **names: str) -> Response:
+    run = find_run(run_id, **names)
+    prefix = f"{run.artifacts}/{path or query(PathQuery).path}".rstrip("/")
+    return jsonify(value=[serialize_artifact(each) for each in store().artifacts(prefix)])
+
+
+@run_artifact_api.get(f"{RUN_ARTIFACTS}/contentinfo")
+@run_artifact_api.get(f"{RUN_ARTIFACTS}/contentinfo/<path:path>")
+@run_artifact_api.get(f"{RUN_ARTIFACTS}/artifacturi")
+def get_content_information(run_id: str, path: str = "", **names: str) -> Response:
+    run = find_run(run_id, **names)
+    wanted = f"{run.artifacts}/{path or query(PathQuery).path}"
+    if store().artifact(wanted) is None:
+        raise NotFound("artifact", wanted)
+    uri = content_uri(wanted, "read")
+    if request.path.endswith("/artifacturi"):
+        return jsonify(uri)
+    return jsonify(describe(wanted, contentUri=uri))
+
+
+@run_artifact_api.get(f"{RUN_ARTIFACTS}/prefix/contentinfo/<path:path>")
+def list_content_information(run_id: str, path: str, **names: str) -> Response:
+    run = find_run(run_id, **names)
+    found = [each.path for each in store().artifacts(f"{run.artifacts}/{path}")]
+    return jsonify(value=[describe(each, contentUri=content_uri(each, "read")) for each in found])

@@ -1,0 +1,211 @@
+"""Run history: experiments, and what every answer about a run holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+from flask import Blueprint, Response, jsonify, request
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from ..bodies import Document, body, convert, query
+from ..core.faults import Invalid, NotFound
+from ..core.records import now
+from ..core.run_filter import parse_filter
+from ..core.runs import Experiment, Run, Runs, Tags
+from ..rest import WORKSPACE, state
+from .models import CREATOR
+
+HISTORY = f"/history/v1.0{WORKSPACE}"
+EXPERIMENTS = f"{HISTORY}/experiments"
+EXPERIMENT_IDS = f"{HISTORY}/experimentids"
+MAX_PAGE = 500  # records in one answer
+RUN_TYPES = {"script": "azureml.scriptrun"}
+
+experiment_api = Blueprint("experiments", __name__)
+
+
+def runs() -> Runs:
+    return state().part(Runs)
+
+
+def workspace_scope() -> dict[str, str]:
+    """The names by which the client addresses the workspace; a run's process uses the same."""
+    view = request.view_args or {}
+    return {part: view[part] for part in ("subscription", "group", "workspace")}
+
+
+class Changes(Struct, rename="camel"):
+    """What of an experiment may be changed."""
+
+    name: str | None = None
+    description: str | UnsetType | None = UNSET
+    archive: bool | None = None
+    tags: Tags | None = None
+
+
+class TagNames(Struct):
+    tags: list[str]
+
+
+class Query(Struct, rename="camel"):
+    """A query of experiments or runs: in the body, or in the URL."""
+
+    filter: str | None = None
+    orderby: str | None = None
+    top: Annotated[int, Meta(ge=0)] | None = None
+    continuation_token: str | None = None
+    view_type: str | None = None
+
+
+def read_query() -> Query:
+    """The query of the request; what the URL has takes the place of what the body has."""
+    found = body(Document) if request.get_data() else {}
+    aliases = {"$" + name: name for name in ("filter", "orderby", "top", "continuationToken")}
+    sent = query(Document)
+    found |= {aliases.get(name, name): value for name, value in sent.items()}
+    if isinstance(found.get("top"), str):
+        found["top"] = int(found["top"]) if found["top"].isdigit() else -1
+    if isinstance(found.get("orderby"), list):
+        found["orderby"] = ",".join(map(str, found["orderby"]))
+    return convert(found, Query)
+
+
+def select(records: list[Document], asked: Query) -> Document:
+    """The page of `records` that a query asks for, in its order."""
+    if asked.filter:
+        is_selected = parse_filter(asked.filter)
+        records = [each for each in records if is_selected(each)]
+    for order in reversed((asked.orderby or "").split(",")):
+        field, _, direction = order.strip().partition(" ")
+        if field:
+            key = field[:1].lower() + field[1:]
+            records.sort(key=lambda each: str(each.get(key) or ""), reverse=direction == "desc")
+    start = asked.continuation_token or "0"
+    if not start.isdigit():
+        raise Invalid("query", f"{start!r} is not a continuation token of this workspace.")
+    end = int(start) + min(asked.top or MAX_PAGE, MAX_PAGE)
+    page: Document = {"value": records[int(start) : end]}
+    if end < len(records):
+        page["continuationToken"] = str(end)
+        page["nextLink"] = None
+    return page
+
+
+def serialize_experiment(experiment: Experiment) -> Document:
+    return {
+        "experimentId": experiment.id,
+        "name": experiment.name,
+        "description": experiment.description,
+        "createdUtc": experiment.created,
+        "archivedTime": experiment.archived or None,
+        "tags": experiment.tags,
+        "artifactLocation": f"mlflow-artifacts:/{experiment.id}",
+    }
+
+
+def serialize_run(run: Run) -> Document:
+    """A run in the words of run history; fields without a value are left out."""
+    document: Document = {
+        "runId": run.id,
+        "runNumber": run.number,
+        "rootRunId": run.root,
+        "rootRunUuid": run.root,
+        "runUuid": run.id,
+        "parentRunId": run.parent or None,
+        "experimentId": run.experiment,
+        "status": run.status,
+        "createdUtc": run.created,
+        "startTimeUtc": run.started or None,
+        "endTimeUtc": run.ended or None,
+        "name": run.name or None,
+        "displayName": run.other.get("v1", {}).get("displayName") or run.name or run.id,
+        "description": run.description or None,
+        "dataContainerId": run.container,
+        "runType": run.other.get("v1", {}).get("runType") or RUN_TYPES.get(run.kind),
+        "runTypeV2": run.other.get("v1", {}).get("runTypeV2"),
+        "target": run.target or None,
+        "scriptName": run.script or None,
+        "tags": run.tags,
+        "properties": run.properties,
+        "createdBy": CREATOR,
+        "userId": CREATOR["userObjectId"],
+        "hidden": False,
+        "error": run.error and {"error": run.error},
+        "warnings": serialize_warnings(run),
+    }
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def serialize_warnings(run: Run) -> list[Document]:
+    return [{"source": "local workspace", "message": message} for message in run.warnings]
+
+
+def find_experiment(name: str) -> Experiment:
+    """The active experiment of a name.
+
+    Raises
+    ------
+    NotFound
+        If there is none.
+    """
+    found = runs().find_experiment(name)
+    if found is None:
+        raise NotFound("experiment", name)
+    return found
+
+
+@experiment_api.get(f"{EXPERIMENTS}/<experiment>")
+def get_experiment(experiment: str, **_: str) -> Response:
+    return jsonify(serialize_experiment(find_experiment(experiment)))
+
+
+@experiment_api.post(f"{EXPERIMENTS}/<experiment>")
+def create_experiment(experiment: str, **_: str) -> Response:
+    return jsonify(serialize_experiment(runs().create_experiment(experiment)))
+
+
+@experiment_api.get(f"{EXPERIMENT_IDS}/<experiment_id>")
+def get_experiment_by_id(experiment_id: str, **_: str) -> Response:
+    return jsonify(serialize_experiment(runs().get_experiment(experiment_id)))
+
+
+@experiment_api.patch(f"{EXPERIMENT_IDS}/<experiment_id>")
+def update_experiment(experiment_id: str, **_: str) -> Response:
+    asked = body(Changes)
+
+    def change(experiment: Experiment) -> Experiment:
+        changed: dict[str, Any] = {"tags": experiment.tags | (asked.tags or {})}
+        if asked.archive is not None:
+            changed["archived"] = (experiment.archived or now()) if asked.archive else ""
+        if isinstance(asked.description, str):
+            changed["description"] = asked.description
+        return dataclasses.replace(experiment, **changed)
+
+    return jsonify(serialize_experiment(runs().change_experiment(experiment_id, change)))
+
+
+@experiment_api.delete(f"{EXPERIMENT_IDS}/<experiment_id>")
+def delete_experiment(experiment_id: str, **_: str) -> Response:
+    runs().delete_experiment(experiment_id)
+    return Response(status=200)
+
+
+@experiment_api.post(f"{EXPERIMENT_IDS}/<experiment_id>/tags:delete")
+def delete_experiment_tags(experiment_id: str, **_: str) -> Response:
+    names = body(TagNames).tags
+    runs().change_experiment(
+        experiment_id,
+        lambda experiment: dataclasses.replace(
+            experiment, tags={tag: v for tag, v in experiment.tags.items() if tag not in names}
+        ),
+    )
+    return jsonify(errors={})
+
+
+@experiment_api.post(f"{HISTORY}/experiments:query")
+def query_experiments(**_: str) -> Response:
+    asked = read_query()
+    wanted = {"ArchivedOnly": (True,), "All": (False, True)}.get(asked.view_type or "", (False,))
+    found = [each for each in runs().experiments() if bool(each.archived) in wanted]
+    return jsonify(select([serialize_experiment(each) for each in found], asked))

@@ -1,0 +1,224 @@
+"""Submitted runs: what azureml-core asks to be executed, as a job of the job engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, jsonify, request
+from msgspec import Struct
+
+from ..bodies import Document, Labels, body, query, texts
+from ..core.faults import Invalid, NotFound, NotSupported
+from ..core.job_engine import JobEngine
+from ..core.records import Code, Compute
+from ..core.runs import Job, Run
+from ..rest import WORKSPACE, state, store
+from .environments import Definition
+from .option_warnings import environment_warnings
+from .run_history import runs, workspace_scope
+from .run_inputs import DataInput, DataReference, resolve_inputs
+from .snapshots import SNAPSHOT_VERSION
+
+EXECUTION = f"/execution/v1.0{WORKSPACE}/experiments/<experiment>"
+LOCAL = "local"  # the target of a run on the client's machine, which is this one as well
+RUN_BASED_CLUSTER = "amlcompute"  # the target of a run that brings the size of its own cluster
+INVOCATION = "azureml-setup/Invocation.sh"
+NOTHING_TO_DO = (
+    "#!/bin/sh\n# The local workspace executes this run itself, in a folder of its own.\nexit 0\n"
+)
+SHELL = ("/bin/sh", "-c")
+
+submission_api = Blueprint("submissions", __name__)
+
+
+class Mpi(Struct, rename="camel"):
+    process_count_per_node: int | None = None
+
+
+class Configuration(Struct, rename="camel"):
+    """What of a run configuration is understood."""
+
+    script: str | None = None
+    command: str | list[str] | None = None
+    arguments: list[Any] | None = None
+    target: str | None = None
+    framework: str | None = None
+    communicator: str | None = None
+    max_run_duration_seconds: float | None = None
+    node_count: int | None = None
+    priority: int | None = None
+    environment: Definition | None = None
+    environment_variables: Labels | None = None
+    data: dict[str, DataInput] | None = None
+    data_references: dict[str, DataReference] | None = None
+    output_data: dict[str, Any] | None = None
+    mpi: Mpi | None = None
+    datacaches: list[Any] | None = None
+    application_endpoints: dict[str, Any] | None = None
+
+
+class Submission(Struct, rename="pascal"):
+    configuration: Configuration
+    snapshot_id: str | None = None
+    parent_run_id: str | None = None
+
+
+class RunQuery(Struct, rename="camel"):
+    run_id: str
+
+
+@submission_api.post(f"{EXECUTION}/snapshotrun")
+def submit_run(experiment: str, **_: str) -> Response:
+    """Queue a run of a snapshot that was uploaded before."""
+    asked = body(Submission)
+    if not asked.snapshot_id:
+        raise Invalid("run", "The run has no snapshot: leave history.snapshot_project on.")
+    if store().find(Code, asked.snapshot_id, SNAPSHOT_VERSION) is None:
+        raise NotFound("snapshot", asked.snapshot_id)
+    run = create_run(experiment, asked, body(Document))
+    state().part(JobEngine).submit(run)
+    return jsonify(runId=run.id)
+
+
+@submission_api.post(f"{EXECUTION}/localrun")
+def submit_local_run(experiment: str, **_: str) -> Response:
+    """Create a run of the target ``local``; it starts when the client names its snapshot.
+
+    The SDK expects a program that executes the run on the client's machine. Here the job engine
+    does that, as for every other run, so the program has nothing to do.
+    """
+    sent = request.files.getlist("files")
+    definition = next((file for file in sent if file.filename == "definition.json"), None)
+    if definition is None:
+        raise Invalid("body", "The request has no file definition.json.")
+    content = definition.read()
+    try:
+        asked = msgspec.json.decode(content, type=Submission)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise Invalid("body", f"definition.json is not what this call takes: {error}") from error
+    create_run(experiment, asked, msgspec.json.decode(content))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as program:
+        program.writestr(INVOCATION, NOTHING_TO_DO)
+    return Response(archive.getvalue(), mimetype="application/zip")
+
+
+@submission_api.post(f"{EXECUTION}/<any(startrun, prepare, localprepare, snapshotprepare):call>")
+def reject_other_submissions(call: str, **_: str) -> Response:
+    raise NotSupported(f"{call}: only runs of snapshots are executed, and nothing is prepared")
+
+
+def create_run(experiment: str, asked: Submission, sent: Document) -> Run:
+    """Create the run of a submission, not yet queued.
+
+    Raises
+    ------
+    NotFound
+        If its compute target, a data set or a data store is missing.
+    NotSupported
+        For an option without which the run would be another one.
+    """
+    if not state().has(JobEngine):
+        raise NotSupported("submitted runs in a mocked workspace")
+    configuration, run_id = asked.configuration, query(RunQuery).run_id
+    reject_unsupported_options(configuration)
+    check_target(configuration.target or LOCAL)
+    job = build_job(configuration)
+    if asked.snapshot_id:
+        job = dataclasses.replace(job, code=f"{asked.snapshot_id}:{SNAPSHOT_VERSION}")
+    lineage = [
+        {
+            "dataset": {"id": each.dataset_id},
+            "consumptionDetails": {
+                "type": "RunInput",
+                "inputName": name,
+                "mechanism": (each.mechanism or "direct").capitalize(),
+            },
+        }
+        for name, each in (configuration.data or {}).items()
+        if each.dataset_id
+    ]
+    return runs().create(
+        runs().create_experiment(experiment),
+        run_id,
+        asked.parent_run_id or "",
+        kind="script",
+        script=configuration.script or "",
+        target=configuration.target or LOCAL,
+        properties={"_azureml.ComputeTargetType": configuration.target or LOCAL},
+        warnings=tuple(list_warnings(configuration)),
+        job=job,
+        other={
+            "workspace": workspace_scope(),
+            "v1": {"runDefinition": sent.get("Configuration"), "inputDatasets": lineage},
+        },
+    )
+
+
+def reject_unsupported_options(configuration: Configuration) -> None:
+    if (configuration.framework or "Python").lower() != "python":
+        raise NotSupported(f"runs with the framework {configuration.framework}, only Python")
+    if configuration.output_data:
+        raise NotSupported("OutputFileDatasetConfig: write to ./outputs instead")
+    if configuration.datacaches:
+        raise NotSupported("data caches")
+
+
+def check_target(target: str) -> None:
+    if target in (LOCAL, RUN_BASED_CLUSTER):
+        return
+    compute = store().get(Compute, target)
+    if compute.kind != "AmlCompute":
+        raise Invalid(
+            "compute target",
+            f"{target} is a compute of type {compute.kind}: runs need an AmlCompute, or 'local'.",
+        )
+
+
+def list_warnings(configuration: Configuration) -> Iterator[str]:
+    """The options that have another effect here than on Azure."""
+    nodes = configuration.node_count or 1
+    if nodes > 1:
+        yield f"node_count: {nodes} nodes were asked for; the run is one process of this machine"
+    processes = (configuration.mpi or Mpi()).process_count_per_node or 1
+    if (configuration.communicator or "None") != "None" and processes * nodes > 1:
+        yield f"distributed_job_config: {configuration.communicator} does not start; one process"
+    if configuration.priority is not None:
+        yield "priority: runs start in the order of their submission"
+    if configuration.application_endpoints:
+        yield "application_endpoints: none is opened"
+    yield from environment_warnings(configuration.environment or Definition())
+
+
+def build_job(configuration: Configuration) -> Job:
+    """The job of a configuration, with placeholders for its data."""
+    inputs = resolve_inputs(configuration.data or {}, configuration.data_references or {})
+    environment = configuration.environment or Definition()
+    variables = texts(environment.environment_variables) | texts(
+        configuration.environment_variables
+    )
+    arguments = [inputs.fill(str(each)) for each in configuration.arguments or []]
+    return Job(
+        tuple(build_command(configuration, arguments, inputs.fill)),
+        variables=inputs.variables | {n: inputs.fill(v) for n, v in variables.items()},
+        inputs=inputs.job_inputs,
+        max_seconds=configuration.max_run_duration_seconds,
+    )
+
+
+def build_command(configuration: Configuration, arguments: list[str], fill: Any) -> list[str]:
+    command = configuration.command
+    if command:
+        words = [command] if isinstance(command, str) else command
+        return [*SHELL, fill(" ".join([*words, *arguments]))]
+    if not configuration.script:
+        raise Invalid("run", "The run has neither a script nor a command.")
+    if re.search(r"(^|/)\.\.(/|$)", configuration.script):
+        raise Invalid("script", f"{configuration.script!r} is not inside the source directory.")
+    return ["python", configuration.script, *arguments]
