@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +31,10 @@ class Upload:
 
 @dataclass(frozen=True, eq=False)
 class ContainerSpec:
-    """What a container is made of. Instances compare by identity: a new spec means new containers.
+    """What a container is made of.
+
+    Equal specs mean the same containers: a deployment keeps its containers as long as its spec
+    is equal. Warnings and the labels of models take no part in the comparison.
 
     Attributes
     ----------
@@ -49,7 +52,9 @@ class ContainerSpec:
     insights : bool
         Its telemetry is kept: requests, failures, durations, what the script prints.
     warnings : tuple of str
-        What is another way here than was asked for; told in the operation and in the log.
+        Options that have no effect here, or another one; reported in the operation and the log.
+    generation : int
+        Raised to replace the containers by others of otherwise the same spec.
     """
 
     script: str
@@ -63,6 +68,18 @@ class ContainerSpec:
     max_pending: int | None = None
     insights: bool = False
     warnings: tuple[str, ...] = ()
+    generation: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ContainerSpec) and self._compared == other._compared
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @cached_property
+    def _compared(self) -> dict[str, Any]:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        del values["warnings"]
+        return values | {"models": [(model.id, model.artifacts) for model in self.models]}
 
     @cached_property
     def all_warnings(self) -> list[str]:

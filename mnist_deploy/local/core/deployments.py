@@ -28,12 +28,19 @@ class DeploymentSpec:
 
 
 class Deployment:
-    """What runs of a deployment, and how it follows its specification.
+    """The containers of one deployment, reconciled with what is wanted of them.
+
+    `accept` takes what is wanted from now on, in the order of the requests; `reconcile` then
+    changes the containers, in a thread of the caller. Each accepted change of the containers has
+    a number, so that a call of `reconcile` for an earlier change has nothing left to do.
+
+    Lock order: `_changing`, which is held while containers start and stop; nothing is called
+    with it held that waits for `accept`.
 
     Parameters
     ----------
     title : str
-        What it is called in messages.
+        The name of the deployment in messages.
     socket : str
         The path at which its containers accept what a router sends.
     create : callable
@@ -55,20 +62,21 @@ class Deployment:
         self.containers: list[Container] = []
         self.error: Fault | None = None
         self.created = self.updated = now()
-        self.reported_warnings: list[str] = []  # the notes of its last container spec
+        self._reported: list[str] = []  # warnings of the last container spec
         self._create, self._close = create, close
         self._access = AccessPolicy()
-        self._container_spec: ContainerSpec | None = None  # that of the containers
-        self._starting: list[tuple[ContainerSpec, Container]] = []
-        self._reconciling: list[ContainerSpec] = []
+        self._running: ContainerSpec | None = None  # that of the containers
+        self._starting: list[Container] = []
+        self._starting_spec: ContainerSpec | None = None
+        self._accepted = self._reconciled = 0  # numbers of changes
         self._past = NO_REQUESTS
-        self._ended = False
-        self._changing = threading.Lock()  # held while containers come and go
+        self._ended = self._interrupted = False
+        self._changing = threading.Lock()
 
     @property
     def state(self) -> str:
         """``Transitioning``, ``Healthy``, ``Unhealthy`` or ``Failed``."""
-        if self._reconciling:
+        if self._is_changing:
             return "Transitioning"
         states = [container.state for container in self.containers]
         for state in ("Healthy", "Unhealthy"):
@@ -78,9 +86,9 @@ class Deployment:
 
     @property
     def problem(self) -> str | None:
-        """Why nobody answers, in a sentence; None if somebody does, or is about to."""
+        """Why no container answers, in a sentence; None if one answers, or is about to."""
         containers = list(self.containers)
-        if self._reconciling or any(each.state == "Healthy" for each in containers):
+        if self._is_changing or any(each.state == "Healthy" for each in containers):
             return None
         if self.error is not None:
             return f"{self.title} has failed. {str(self.error).splitlines()[0]} Its log has more."
@@ -91,12 +99,12 @@ class Deployment:
 
     @property
     def requests(self) -> dict[str, Any]:
-        """What it has answered so far, as `Container.requests` of all its containers."""
+        """The counts of requests, of all containers that the deployment had and has."""
         return sum_counts(self._past, *(container.requests for container in list(self.containers)))
 
     def log_tail(self, lines: int) -> str:
         """The last `lines` lines; of several containers a share each, under its number."""
-        containers = [each for _, each in self._starting] or list(self.containers)
+        containers = list(self._starting) or list(self.containers)
         if len(containers) == 1:
             return containers[0].log_tail(lines)
         share = -(-lines // max(1, len(containers)))
@@ -106,48 +114,60 @@ class Deployment:
         )
 
     def apply_access_policy(self, access: AccessPolicy) -> None:
-        """Let in who has the right from now on."""
+        """Have the containers authorize requests by `access` from now on."""
         self._access = access
         run_concurrently(self._configure, self.containers)
-        run_concurrently(self._configure_closed, [each for _, each in self._starting])
+        run_concurrently(self._configure_closed, self._starting)
 
-    def accept(self, spec: DeploymentSpec) -> bool:
-        """Take what is wanted from now on; True if :meth:`reconcile` has to be called for it."""
+    def new_warnings(self) -> list[str]:
+        """The warnings of the container spec that the spec before it did not have."""
+        before, self._reported = self._reported, self.spec.container_spec.all_warnings
+        return [warning for warning in self._reported if warning not in before]
+
+    def accept(self, spec: DeploymentSpec) -> int | None:
+        """Take what is wanted from now on.
+
+        Returns
+        -------
+        int or None
+            The number of the change, with which :meth:`reconcile` has to be called; None if the
+            containers stay as they are.
+        """
         before = getattr(self, "spec", None)
         self.spec, self.updated = spec, now()
         if (
-            before
-            and before.container_spec is spec.container_spec
+            before is not None
+            and before.container_spec == spec.container_spec
             and before.replicas == spec.replicas
         ):
-            return False
-        self._reconciling.append(spec.container_spec)
-        return True
+            return None
+        self._accepted += 1
+        return self._accepted
 
-    def reconcile(self, container_spec: ContainerSpec) -> None:
-        """Bring the containers to what is wanted, as long as that is still of this container spec.
+    def reconcile(self, change: int, container_spec: ContainerSpec) -> None:
+        """Change the containers until they are what is wanted, or another spec is wanted.
+
+        Parameters
+        ----------
+        change : int
+            What :meth:`accept` returned.
+        container_spec : ContainerSpec
+            The spec that was accepted by that change.
 
         Raises
         ------
         Failed
-            If a container did not start, or this container spec is not wanted any more.
+            If a container did not start, or containers of another spec are wanted by now.
         NotFound, Invalid
             If what the container spec names is not there, or not what it should be.
         """
-        try:
-            if self._is_current(container_spec):
-                self._stop_starting(but=container_spec)
-            with self._changing:
-                try:
-                    self._check_is_current(container_spec)
-                    if self._container_spec is container_spec and self.error is None:
-                        self._scale(container_spec)
-                    else:
-                        self._replace_containers(container_spec)
-                finally:  # whatever else went wrong: that is why
-                    self._check_is_current(container_spec)
-        finally:
-            self._reconciling.remove(container_spec)
+        if self._is_wanted(container_spec):
+            self._stop_starting(but=container_spec)
+            self._reconcile(change, container_spec)
+        if not self._is_wanted(container_spec):
+            raise Failed("superseded", f"{self.title} was deleted or deployed again.")
+        if self.error is not None:
+            raise self.error
 
     def end(self, grace: float = GRACE) -> None:
         """Stop the containers for good, also those that are starting.
@@ -163,59 +183,69 @@ class Deployment:
             run_concurrently(lambda each: each.stop(grace), self.containers)
             self._close()
 
-    def _is_current(self, container_spec: ContainerSpec) -> bool:
-        return not self._ended and self.spec.container_spec is container_spec
+    @property
+    def _is_changing(self) -> bool:
+        return self._reconciled < self._accepted
 
-    def _check_is_current(self, container_spec: ContainerSpec) -> None:
-        if not self._is_current(container_spec):
-            raise Failed("superseded", f"{self.title} was deleted or deployed anew.")
+    def _is_wanted(self, container_spec: ContainerSpec) -> bool:
+        return not self._ended and self.spec.container_spec == container_spec
+
+    def _reconcile(self, change: int, container_spec: ContainerSpec) -> None:
+        with self._changing:
+            while self._is_wanted(container_spec) and self._reconciled < change:
+                number, self._interrupted = self._accepted, False
+                try:
+                    self._apply(self.spec)
+                finally:
+                    if not self._interrupted:
+                        self._reconciled = number
 
     def _stop_starting(self, but: ContainerSpec | None = None) -> None:
-        """Stop what is starting, so that who waits for that goes on at once."""
-        others = [
-            container
-            for container_spec, container in list(self._starting)
-            if container_spec is not but
-        ]
-        run_concurrently(lambda each: each.stop(), others)
+        """Stop containers of another spec that are starting, so that their `start` returns."""
+        if self._starting_spec != but:
+            self._interrupted = True
+            run_concurrently(lambda each: each.stop(), self._starting)
 
-    def _replace_containers(self, container_spec: ContainerSpec) -> None:
-        """Put containers of another container spec in the place of those that are there.
+    def _apply(self, spec: DeploymentSpec) -> None:
+        """Have as many containers of the spec as are wanted."""
+        if self._running == spec.container_spec and self.error is None:
+            self._scale(spec)
+        else:
+            self._replace_containers(spec)
 
-        As long as the new ones start, the old ones serve. If they do not start, nobody does.
+    def _replace_containers(self, spec: DeploymentSpec) -> None:
+        """Start containers of another spec, which take the place of the present ones.
+
+        As long as they start, the present ones serve. If they do not start, none serves.
         """
         before, self.error = self.containers, None
         new: list[Container] = []
         try:
-            for _ in range(self.spec.replicas):
-                new.append(self._make(container_spec))
-            self._start(container_spec, new)
+            for _ in range(spec.replicas):
+                new.append(self._make(spec.container_spec))
+            self._start(spec.container_spec, new)
         except Fault as fault:
-            if not self._is_current(container_spec):
+            if self._interrupted or not self._is_wanted(spec.container_spec):
                 run_concurrently(lambda each: each.stop(), new)
                 return
             self.error = fault
-            run_concurrently(
-                lambda each: each.stop(), [each for each in new if each.state != "Failed"]
-            )
+            run_concurrently(lambda each: each.stop(), [e for e in new if e.state != "Failed"])
             new = [each for each in new if each.state == "Failed"]  # kept for their logs
         finally:
             self._starting = []
-        self.containers, self._container_spec = new, container_spec
+        self.containers, self._running = new, spec.container_spec
         self._stop(before)
-        if self.error is not None:
-            raise self.error
 
-    def _scale(self, container_spec: ContainerSpec) -> None:
-        """Start what is missing, or stop what is too many, the youngest first."""
-        wanted = self.spec.replicas
-        self.containers, surplus = self.containers[:wanted], self.containers[wanted:]
-        self._stop(surplus)
+    def _scale(self, spec: DeploymentSpec) -> None:
+        """Start the containers that are missing, or stop surplus ones, the youngest first."""
+        present, wanted = self.containers, spec.replicas
+        self.containers = present[:wanted]
+        self._stop(present[wanted:])
         more: list[Container] = []
         try:
             for _ in range(wanted - len(self.containers)):
-                more.append(self._make(container_spec))
-            self._start(container_spec, more)
+                more.append(self._make(spec.container_spec))
+            self._start(spec.container_spec, more)
         except Fault:
             run_concurrently(lambda each: each.stop(), more)
             raise
@@ -230,10 +260,11 @@ class Deployment:
             raise Failed("deployment", f"Its folder could not be filled: {error}") from error
 
     def _start(self, container_spec: ContainerSpec, containers: list[Container]) -> None:
-        """Start containers and open them when all have started."""
+        """Start containers, and open them when all have started."""
         run_concurrently(self._configure_closed, containers)
-        self._starting = [(container_spec, container) for container in containers]
-        self._check_is_current(container_spec)
+        self._starting, self._starting_spec = containers, container_spec
+        if not self._is_wanted(container_spec):  # it was changed before they were to be found
+            raise Failed("superseded", f"{self.title} was deleted or deployed again.")
         problems = run_concurrently(lambda each: each.start(), containers)
         for container, problem in zip(containers, problems, strict=True):
             if problem is not None:
@@ -248,19 +279,19 @@ class Deployment:
         container.configure(replace(self._access, max_pending=self.spec.container_spec.max_pending))
 
     def _configure_closed(self, container: Container) -> None:
-        """As long as it starts: others may serve meanwhile, and it may have to go again."""
+        """Keep a starting container from accepting: others may serve, and it may be stopped."""
         container.configure(AccessPolicy(public=False))
 
     def _stop(self, containers: list[Container]) -> None:
-        """End containers when they have answered what has reached them."""
+        """Stop containers when they have answered what has reached them."""
         run_concurrently(lambda each: each.stop(), containers)
         self._past = sum_counts(self._past, *(container.requests for container in containers))
 
 
 def run_concurrently(work: Callable[[Container], Any], containers: list[Container]) -> list[Any]:
     """The outcome for each container, for all of them at the same time."""
-    if not containers:
-        return []
+    if len(containers) < 2:
+        return [work(container) for container in containers]
     with ThreadPoolExecutor(len(containers)) as pool:
         return list(pool.map(work, containers))
 

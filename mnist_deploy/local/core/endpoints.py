@@ -28,7 +28,7 @@ from .telemetry import BUCKETS, Telemetry, sum_counts, summary_of
 LAST_GRACE = 1.0  # seconds for what is in flight when an endpoint is deleted
 
 
-Changed = list[tuple[Deployment, ContainerSpec]]
+Changed = list[tuple[Deployment, int, ContainerSpec]]
 
 
 def new_key() -> str:
@@ -318,10 +318,13 @@ class Endpoints:
         gone = [name for name in endpoint.deployments if name not in spec.deployments]
         ended = [endpoint.deployments.pop(name) for name in gone]
         changed = [
-            (deployments[name], wanted.container_spec)
+            (deployments[name], change, wanted.container_spec)
             for name, wanted in spec.deployments.items()
-            if deployments[name].accept(wanted)
+            if (change := deployments[name].accept(wanted))
         ]
+        for deployment in deployments.values():
+            for warning in deployment.new_warnings():  # now: the SDK sleeps before it reads them
+                endpoint.operation.add_log_line(warning)
         endpoint.deployments |= deployments
         return endpoint.operation, changed, ended
 
@@ -350,13 +353,8 @@ class Endpoints:
         steps: list[Callable[[], Any]] = [deployment.end for deployment in ended]
         if endpoint.routes.needs_router:
             steps.insert(0, endpoint.switch)
-        for deployment, container_spec in changed:
-            notes = container_spec.all_warnings
-            for note in notes:
-                if note not in deployment.reported_warnings:  # the SDK sleeps before it reads it
-                    operation.add_log_line(note)
-            deployment.reported_warnings = notes
-            steps.append(partial(deployment.reconcile, container_spec))
+        for deployment, change, container_spec in changed:
+            steps.append(partial(deployment.reconcile, change, container_spec))
         # Who came meanwhile may have missed a change.
         steps += [endpoint.apply_access_policy, endpoint.switch, endpoint.route]
         error: Fault | None = None

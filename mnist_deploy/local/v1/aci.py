@@ -33,10 +33,10 @@ def specify(asked: Service, present: EndpointSpec | None, keep: bool) -> Endpoin
     )
     resources = resources_of(asked, MOST_CORES, MOST_MEMORY)
     asked = structs.replace(asked, container_resource_requirements=resources)
-    before = present.deployments.get(asked.name) if present and keep else None
+    before = present.deployments.get(asked.name) if present else None
     return endpoint(
         asked,
-        {asked.name: deployment(asked, tuple(notes(asked)), 1, before)},
+        {asked.name: deployment(asked, tuple(notes(asked)), 1, before, keep)},
         {asked.name: 100},
         "key" if asked.auth_enabled else "none",
         present,

@@ -35,10 +35,10 @@ PROBE = {"periodSeconds": 10, "initialDelaySeconds": 310, "timeoutSeconds": 1,
 def specify(asked: Service, present: EndpointSpec | None, keep: bool) -> EndpointSpec:
     """What is wanted; `keep` the containers of `present` where they are as wanted."""
     asked = checked(asked)
-    before = present.deployments.get(asked.name) if present and keep else None
+    before = present.deployments.get(asked.name) if present else None
     return endpoint(
         asked,
-        {asked.name: deployment(asked, tuple(notes(asked)), replicas(asked), before)},
+        {asked.name: deployment(asked, tuple(notes(asked)), replicas(asked), before, keep)},
         {asked.name: 100},
         authentication(asked),
         present,
@@ -56,9 +56,9 @@ def specify_endpoint(asked: Service, present: EndpointSpec | None, keep: bool) -
         for name, version in versions.items()
     }
     asked = structs.replace(asked, versions=versions, compute_name=shared["compute_name"])
-    before = present.deployments if present and keep else {}
+    before = present.deployments if present else {}
     deployments = {
-        name: deployment(version, tuple(notes(version)), replicas(version), before.get(name))
+        name: deployment(version, tuple(notes(version)), replicas(version), before.get(name), keep)
         for name, version in versions.items()
     }
     return endpoint(asked, deployments, traffic(versions), authentication(asked), present)

@@ -100,17 +100,6 @@ class Service(Struct, rename="camel", kw_only=True):
     type: str | None = None
     versions: dict[str, Service] | None = None
 
-    @property
-    def made_of(self) -> list[Any]:
-        """What changes only with new containers."""
-        return [
-            self.image_id,
-            self.environment_image_request,
-            self.container_resource_requirements,
-            bool(self.app_insights_enabled),
-            self.scoring_timeout_ms,
-        ]
-
 
 def check_name(name: str) -> None:
     if not NAME.fullmatch(name):
@@ -167,13 +156,17 @@ def build_container_spec(asked: Service, notes: tuple[str, ...]) -> ContainerSpe
 
 
 def deployment(
-    asked: Service, notes: tuple[str, ...], replicas: int, present: DeploymentSpec | None
+    asked: Service,
+    notes: tuple[str, ...],
+    replicas: int,
+    present: DeploymentSpec | None,
+    keep: bool,
 ) -> DeploymentSpec:
-    """What is wanted of the containers; with those of `present`, if they can stay."""
-    if present is not None and present.other.made_of == asked.made_of:
-        container_spec = present.container_spec
-    else:
-        container_spec = build_container_spec(asked, notes)
+    """What is wanted of the containers; `keep` those of `present` where the spec is equal."""
+    container_spec = build_container_spec(asked, notes)
+    if present is not None:
+        generation = present.container_spec.generation + (not keep)
+        container_spec = replace(container_spec, generation=generation)
     return DeploymentSpec(
         container_spec,
         replicas,

@@ -131,10 +131,9 @@ def put_deployment(endpoint: str, deployment: str, **_: str) -> Response:
     check_compute(found, asked.properties)
 
     def change(spec: EndpointSpec) -> EndpointSpec:
-        running, before = found.deployments.get(deployment), spec.deployments.get(deployment)
-        if running is not None and running.error is not None:
-            before = None  # to ask for the same again starts anew what has failed
-        wanted = specify(asked, before)
+        running = found.deployments.get(deployment)
+        has_failed = running is not None and running.error is not None
+        wanted = specify(asked, spec.deployments.get(deployment), restart=has_failed)
         return dataclasses.replace(spec, deployments=spec.deployments | {deployment: wanted})
 
     operation = endpoints().change(KIND, endpoint, change)
@@ -153,8 +152,8 @@ def check_compute(endpoint: Endpoint, wanted: Properties) -> None:
         )
 
 
-def specify(asked: Asked, before: DeploymentSpec | None) -> DeploymentSpec:
-    """What is wanted of a deployment; of its containers those that run, where they need no change.
+def specify(asked: Asked, before: DeploymentSpec | None, *, restart: bool) -> DeploymentSpec:
+    """What is wanted of a deployment; `restart` replaces its containers by others of equal spec.
 
     Raises
     ------
@@ -163,8 +162,9 @@ def specify(asked: Asked, before: DeploymentSpec | None) -> DeploymentSpec:
     """
     wanted = asked.properties
     container_spec = make_container_spec(wanted)
-    if before is not None and are_alike(before.container_spec, container_spec):
-        container_spec = before.container_spec
+    if before is not None:
+        generation = before.container_spec.generation + restart
+        container_spec = dataclasses.replace(container_spec, generation=generation)
     return DeploymentSpec(
         container_spec,
         instance_count(asked),
@@ -181,11 +181,6 @@ def instance_count(asked: Asked) -> int:
     if scale is not None and scale.scale_type == "TargetUtilization":
         return scale.min_instances or 1
     return (asked.sku and asked.sku.capacity) or 1
-
-
-def are_alike(one: ContainerSpec, other: ContainerSpec) -> bool:
-    names = [each.name for each in dataclasses.fields(ContainerSpec)]
-    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def make_container_spec(wanted: Properties) -> ContainerSpec:

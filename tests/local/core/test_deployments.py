@@ -70,18 +70,20 @@ def deployment(made):
 
 
 def follow(deployment: Deployment, container_spec: ContainerSpec, replicas: int = 1) -> None:
-    assert deployment.accept(DeploymentSpec(container_spec, replicas))
-    deployment.reconcile(container_spec)
+    change = deployment.accept(DeploymentSpec(container_spec, replicas))
+    assert change
+    deployment.reconcile(change, container_spec)
 
 
 def in_background(deployment: Deployment, container_spec: ContainerSpec) -> list[str]:
     """Follow in a thread; what became of it, once it has ended."""
     outcome: list[str] = []
-    assert deployment.accept(DeploymentSpec(container_spec))
+    change = deployment.accept(DeploymentSpec(container_spec))
+    assert change
 
     def work() -> None:
         try:
-            deployment.reconcile(container_spec)
+            deployment.reconcile(change, container_spec)
             outcome.append("Succeeded")
         except Failed as failed:
             outcome.append(failed.kind)
@@ -136,7 +138,9 @@ def test_what_changes_no_container_needs_no_following(deployment):
     container_spec = ContainerSpec("one", ())
     follow(deployment, container_spec)
     assert not deployment.accept(DeploymentSpec(container_spec, tags={"a": "b"}))
-    assert deployment.accept(DeploymentSpec(ContainerSpec("one", ())))
+    assert not deployment.accept(DeploymentSpec(ContainerSpec("one", (), warnings=("no disk",))))
+    assert deployment.accept(DeploymentSpec(ContainerSpec("one", (), generation=1)))
+    assert deployment.accept(DeploymentSpec(ContainerSpec("one", (), cpu_cores=2)))
 
 
 @pytest.mark.parametrize(
@@ -177,6 +181,22 @@ def test_a_later_container_spec_ends_what_an_earlier_one_has_begun(deployment, m
     third = in_background(deployment, ContainerSpec("one", ()))
     until(lambda: second and third)
     assert (second, third, running(made)) == (["superseded"], ["Succeeded"], ["one"])
+    assert (deployment.state, deployment.error) == ("Healthy", None)
+
+
+def test_spec_that_is_wanted_again_is_started_although_its_first_start_was_interrupted(
+    deployment, made
+):
+    for script in ("slow", "slower"):
+        deployment.gates[script] = threading.Event()
+    first = in_background(deployment, ContainerSpec("slow", ()))
+    until(lambda: made)
+    second = in_background(deployment, ContainerSpec("slower", ()))
+    until(lambda: made[0].stopped.is_set())
+    third = in_background(deployment, ContainerSpec("slow", ()))
+    deployment.gates["slow"].set()
+    until(lambda: first and second and third)
+    assert (second, third, running(made)) == (["superseded"], ["Succeeded"], ["slow"])
     assert (deployment.state, deployment.error) == ("Healthy", None)
 
 
