@@ -239,7 +239,7 @@ def _find_login(
     logins: dict[str, Callable[[], AbstractAuthentication]],
 ) -> tuple[AbstractAuthentication | None, list[str]]:
     """Return the first login that gives a token, and why those before it do not."""
-    failures = []
+    failures: list[str] = []
     for name, log_in in logins.items():
         try:
             login = log_in()

@@ -1,8 +1,8 @@
 """Deploy a registered model as a web service, and delete it.
 
-`config` says what runs in a service and how large its container is, `aci` and `aks` where;
-`preflight` holds what is checked before anything is sent, `service` what all services share.
-`package` takes a service to a cluster of one's own.
+`config` describes what runs in a service and the size of its container, `aci` and `aks` the
+targets. `preflight` checks a deployment before anything is sent, `service` deploys and deletes,
+`failure` reports what went wrong. `package` exports a service to any Kubernetes cluster.
 """
 
 from .aci import build_aci_config, deploy_to_aci

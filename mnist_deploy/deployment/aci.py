@@ -1,4 +1,4 @@
-"""Azure Container Instances: how large the container is, and deploying to it."""
+"""Azure Container Instances: the size of the container, and the deployment."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def build_aci_config(
     cpu_cores: float = 1,
     memory_gb: float = 1,
     tags: dict[str, str] | None = None,
-    description: str = "Predict MNIST with sklearn",
+    description: str = "",
     **aci: Any,
 ) -> AciServiceDeploymentConfiguration:
-    """Say how large the container is, and how the service is described.
+    """Build the deployment configuration: the size of the container, tags and description.
 
     Wraps the tutorial's ``AciWebservice.deploy_configuration``.
 
@@ -31,11 +31,11 @@ def build_aci_config(
     cpu_cores, memory_gb : float
         More than 0; memory in GB.
     tags : dict of str to str, optional
-        By default data=MNIST and method=sklearn.
+        The tutorial's are ``{"data": "MNIST", "method": "sklearn"}``.
     description : str
     **aci
-        Whatever else `AciWebservice.deploy_configuration` takes; ``auth_enabled=True`` makes
-        the service ask for a key.
+        Other arguments of `AciWebservice.deploy_configuration`; with ``auth_enabled=True`` the
+        service requires a key.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def build_aci_config(
     Raises
     ------
     DeploymentError
-        A value that no container can have.
+        A value is outside of its range.
     TypeError
         An argument that the SDK does not know.
     """
@@ -75,11 +75,11 @@ def deploy_to_aci(
     inference_config, aci_config
         See `build_inference_config`, `build_aci_config`.
     name : str
-        3 to 32 lower-case letters, digits and '-', a letter first.
+        3 to 32 lower-case letters, digits and '-', beginning with a letter.
     overwrite : bool
-        Replace a service of that name, which an earlier run may have left over.
+        Replace a service of that name.
     timeout : float
-        In seconds, for all of it; the log of a service that failed may take 5 more.
+        In seconds, for the whole deployment; reading the log after a failure may take 5 more.
 
     Returns
     -------
@@ -89,11 +89,16 @@ def deploy_to_aci(
     Raises
     ------
     DeploymentError
-        Before anything is sent: the script does not compile or lacks init() or run(), model and
-        environment name different versions of scikit-learn, or a service of that name is there.
-        After it: the service failed; with its state, the SDK's reason and the last log lines.
+        Before the deployment: the script does not compile or lacks init() or run(), model and
+        environment name different versions of scikit-learn, or a service of that name exists.
+        Afterwards: the service failed; with its state, the SDK's message and the end of its log.
     DeploymentTimeout
-        It was not healthy in time; likewise.
+        It was not healthy in time; with the same details.
+
+    Notes
+    -----
+    A service of the local workspace stops when the last process that uses the workspace ends;
+    ``python -m mnist_deploy.local serve`` keeps it running.
     """
     from azureml.core.webservice import AciWebservice
 

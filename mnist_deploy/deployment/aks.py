@@ -1,4 +1,4 @@
-"""Azure Kubernetes Service: how large each replica is, and deploying to a cluster."""
+"""Azure Kubernetes Service: the size of each replica, and the deployment to a cluster."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def build_aks_config(
     memory_gb: float = 1,
     replicas: int = 1,
     tags: dict[str, str] | None = None,
-    description: str = "Predict MNIST with sklearn",
+    description: str = "",
     **aks: Any,
 ) -> AksServiceDeploymentConfiguration:
-    """Say how large each replica is, how many there are, and how the service is described.
+    """Build the deployment configuration: size and number of replicas, tags, description.
 
     Wraps ``AksWebservice.deploy_configuration``, for the tutorial's next step "AKS".
 
@@ -36,10 +36,11 @@ def build_aks_config(
     cpu_cores, memory_gb, tags, description
         As in `build_aci_config`, for each replica.
     replicas : int
-        How many containers answer; left out where ``autoscale_enabled=True`` is passed.
+        The number of containers; ignored with ``autoscale_enabled=True``, where
+        ``autoscale_min_replicas`` and ``autoscale_max_replicas`` apply.
     **aks
-        Whatever else `AksWebservice.deploy_configuration` takes. A service asks for a key
-        unless ``auth_enabled=False``, and for a token that ends with ``token_auth_enabled=True``.
+        Other arguments of `AksWebservice.deploy_configuration`. A service requires a key, with
+        ``auth_enabled=False`` none, with ``token_auth_enabled=True`` a token that expires.
 
     Returns
     -------
@@ -76,11 +77,11 @@ def deploy_to_aks(
     Parameters
     ----------
     ws, model, inference_config, name, overwrite, timeout
-        As in `deploy_to_aci`; a service on container instances is replaced as well.
+        As in `deploy_to_aci`; ``overwrite=True`` replaces a service on ACI as well.
     aks_config
         See `build_aks_config`.
     cluster : azureml.core.compute.AksCompute or str
-        Or its name in the workspace.
+        The cluster, or its name in the workspace.
 
     Returns
     -------
@@ -90,7 +91,7 @@ def deploy_to_aks(
     Raises
     ------
     DeploymentError, DeploymentTimeout
-        As `deploy_to_aci`, or there is no such cluster.
+        As `deploy_to_aci`; or the cluster does not exist.
     """
     from azureml.core.compute import AksCompute
     from azureml.core.webservice import AksWebservice
@@ -100,7 +101,7 @@ def deploy_to_aks(
             cluster = Deadline().call(AksCompute, ws, cluster)
         except Exception as error:
             raise DeploymentError(
-                f"The cluster {cluster!r} cannot be had from workspace {ws.name!r}: "
+                f"The cluster {cluster!r} was not found in workspace {ws.name!r}: "
                 f"{reason(error)} ComputeTarget.create(ws, {cluster!r}, "
                 "AksCompute.provisioning_configuration()) creates one."
             ) from error

@@ -1,4 +1,4 @@
-"""What runs in a service, a scoring script in an environment, and how large its container is."""
+"""Configurations of a service: scoring script and environment, and the size of its container."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 
-_OWN = "score.py"
-_TAGS = {"data": "MNIST", "method": "sklearn"}
+_DEFAULT_SCRIPT = "score.py"
 
 
 def build_inference_config(
     environment: Environment,
-    entry_script: str | os.PathLike[str] = _OWN,
+    entry_script: str | os.PathLike[str] = _DEFAULT_SCRIPT,
     source_directory: str | os.PathLike[str] | None = None,
 ) -> InferenceConfig:
-    """Say what runs in the service: a scoring script in an environment.
+    """Build the inference configuration: a scoring script and its environment.
 
     Wraps the tutorial's ``InferenceConfig(entry_script="score.py", environment=myenv)``.
 
@@ -36,10 +35,10 @@ def build_inference_config(
     ----------
     environment : azureml.core.Environment
     entry_script : path-like
-        Looked for in the working directory. Where there is no ``score.py`` it is the tutorial's,
-        and a line says so.
+        A path in the working directory. If there is no ``score.py``, the tutorial's is used, and
+        a line is printed.
     source_directory : path-like, optional
-        A folder that goes into the container whole; the script's path is then one below it.
+        A folder that is uploaded with all its files; the script's path is then relative to it.
 
     Returns
     -------
@@ -48,7 +47,7 @@ def build_inference_config(
     Raises
     ------
     DeploymentError
-        There is no such script, it does not compile, or it lacks init() or run().
+        The script does not exist, does not compile, or lacks init() or run().
     """
     from azureml.core.model import InferenceConfig
     from azureml.exceptions import AzureMLException
@@ -58,18 +57,18 @@ def build_inference_config(
     folder = None if source_directory is None else os.fspath(source_directory)
     try:
         return InferenceConfig(str(script), source_directory=folder, environment=environment)
-    except (AzureMLException, UnicodeError) as error:  # it reads UTF-8 alone
+    except (AzureMLException, UnicodeError) as error:  # the SDK reads UTF-8 only
         raise DeploymentError(f"{script} cannot be deployed: {reason(error)}") from error
 
 
 def find_script(
     entry_script: str | os.PathLike[str], source_directory: str | os.PathLike[str] | None = None
 ) -> tuple[Path, Path]:
-    """A scoring script as it is named, and where it lies: checked, by default the tutorial's."""
+    """Return a scoring script as the SDK takes it, and its path; by default the tutorial's."""
     script, path = Path(entry_script), Path(source_directory or "", entry_script)
-    if not path.is_file() and source_directory is None and str(script) == _OWN:
-        script = path = tutorial_file(_OWN)
-        print("There is no score.py in this folder: the service runs the tutorial's.")
+    if not path.is_file() and source_directory is None and str(script) == _DEFAULT_SCRIPT:
+        script = path = tutorial_file(_DEFAULT_SCRIPT)
+        print("There is no score.py in this folder: the tutorial's score.py is deployed.")
     if not path.is_file():
         raise DeploymentError(
             f"There is no scoring script {script} in {source_directory or 'this folder'}. Expected "
@@ -86,14 +85,14 @@ def build_container_config(
     tags: dict[str, str] | None,
     **more: Any,
 ) -> Config:
-    """What `build_aci_config` and `build_aks_config` share: checks, the tutorial's tags, errors."""
+    """Check the size of a container and call the SDK's ``deploy_configuration``."""
     from azureml.exceptions import AzureMLException
 
     for name, value in (("cpu_cores", cpu_cores), ("memory_gb", memory_gb)):
         if not isinstance(value, Real) or not 0 < value < 1e6:
             raise DeploymentError(f"{name} is {value!r}; expected a number above 0.")
-        more[name] = float(value)  # NumPy's numbers too: the SDK's JSON knows none of them
+        more[name] = float(value)  # the SDK cannot serialize the numbers of NumPy
     try:
-        return deploy_configuration(tags=dict(_TAGS) if tags is None else tags, **more)
+        return deploy_configuration(tags=tags, **more)
     except AzureMLException as error:
         raise DeploymentError(f"The configuration is not valid: {reason(error)}") from error

@@ -1,4 +1,4 @@
-"""Take a service out of Azure: all that an image is built of, and how Kubernetes runs it."""
+"""Export a service: the build context of its image, and a manifest for Kubernetes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from azureml.core.model import InferenceConfig
 
 _HERE = Path(__file__).parent
-_APP = "azureml-app"  # what the container has at /var/azureml-app
+_APP = "azureml-app"  # copied to /var/azureml-app in the container
 
 
 def package_service(
@@ -30,23 +30,23 @@ def package_service(
     inference_config: InferenceConfig,
     folder: str | os.PathLike[str],
 ) -> Path:
-    """Write what it takes to run a service on any Kubernetes: nothing is built or started.
+    """Write the files to run a service on any Kubernetes cluster; nothing is built or started.
 
     Wraps ``Model.package(generate_dockerfile=True)``, which gives a Dockerfile and the files that
-    it copies: the scoring script, the model, what the environment installs. Microsoft's server
-    asks for no key, so a ``gunicorn.conf.py`` is added beside the script that does. A manifest,
-    ``kubernetes.yml``, has a Secret with a new key, a Deployment, a Service and a
-    HorizontalPodAutoscaler; its first lines say how to build, push, apply and call.
+    it copies: scoring script, model and requirements. Microsoft's server does not check keys, so
+    a ``gunicorn.conf.py`` is added that does. ``kubernetes.yml`` holds a Secret with a new key, a
+    Deployment, a Service and a HorizontalPodAutoscaler; its first lines are the commands to
+    build, push, apply and call.
 
     Parameters
     ----------
     ws : azureml.core.Workspace
     model : azureml.core.Model or sequence of them
-        The first gives the service and the image their name, and the image its tag.
+        The name of the first is that of service and image; its version is the tag of the image.
     inference_config
         See `build_inference_config`.
     folder : path-like
-        New or empty; it appears only when all is there.
+        New or empty; created when all files are complete.
 
     Returns
     -------
@@ -63,12 +63,12 @@ def package_service(
     """
     from azureml.core.model import Model
 
-    models = check_kinds(ws, model or None, inference_config)  # it is named after a model
-    name = _name_of(models[0])
+    models = check_kinds(ws, model or None, inference_config)  # one at least, for the name
+    name = _kubernetes_name(models[0])
     check_deployment(name, models, inference_config)
     target = Path(folder).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DeploymentError(f"{folder} is not empty. Name a new folder, or empty that one first.")
+        raise DeploymentError(f"{folder} is not empty. Pass a new folder, or empty this one first.")
     with passing_folder(target.parent) as passing, workspace_call(ws, f"package {models[0].id}"):
         context = passing / target.name
         deadline = Deadline(TRANSFER_TIMEOUT)
@@ -81,7 +81,7 @@ def package_service(
         shutil.copyfile(_HERE / "key_check.py", context / _APP / "gunicorn.conf.py")
         template = Template((_HERE / "kubernetes.yml").read_text(encoding="utf-8"))
         manifest, image = context / "kubernetes.yml", f"{name}:{models[0].version}"
-        manifest.touch(mode=0o600)  # it holds a key
+        manifest.touch(mode=0o600)  # because it holds a key
         key = secrets.token_urlsafe(32)
         manifest.write_text(template.substitute(name=name, image=image, key=key), "utf-8")
         if target.exists():
@@ -90,7 +90,7 @@ def package_service(
     return target
 
 
-def _name_of(model: Model) -> str:
-    """A name that Kubernetes takes, for an image as well: ``sklearn-mnist``."""
+def _kubernetes_name(model: Model) -> str:
+    """The model's name as a valid name in Kubernetes: ``sklearn-mnist``."""
     name = re.sub("[^a-z0-9]+", "-", model.name.lower()).strip("-")
     return (name if name[:1].isalpha() and len(name) > 2 else f"model-{name}")[:32].strip("-")

@@ -1,10 +1,11 @@
-"""What is certain to fail, found before anything is sent to the workspace."""
+"""Check a deployment before anything is sent to the workspace."""
 
 from __future__ import annotations
 
 import ast
 import re
 import symtable
+import warnings
 from collections.abc import Sequence
 from importlib.util import decode_source
 from pathlib import Path
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from azureml.core.model import InferenceConfig
 
 
+# Of azureml_inference_server_http, whose folder comes first on the container's sys.path.
+_SERVER_MODULES = {"config", "entry", "exceptions", "routes", "swagger", "utils"}
+
+
 def check_kinds(ws: object, model: object, inference_config: object) -> list[Model]:
-    """Raise a `TypeError` for what is passed in the wrong place; return the models as a list."""
+    """Raise a `TypeError` for an argument of the wrong class; return the models as a list."""
     models = list(model) if isinstance(model, (list, tuple)) else [model]
     check_kind("ws", ws, "azureml.core.Workspace", "connect_workspace()")
     for each in models:
@@ -32,7 +37,7 @@ def check_kinds(ws: object, model: object, inference_config: object) -> list[Mod
 
 
 def check_deployment(name: str, models: Sequence[Model], inference_config: InferenceConfig) -> None:
-    """Raise a `DeploymentError` for what would only fail minutes later, in the container."""
+    """Raise a `DeploymentError` for what would fail minutes later, in the container."""
     check_name(name)
     check_script(Path(inference_config.source_directory or "", inference_config.entry_script))
     if inference_config.environment is not None:
@@ -41,12 +46,12 @@ def check_deployment(name: str, models: Sequence[Model], inference_config: Infer
 
 
 def check_name(name: str, what: str = "a service", letters: str = "lower-case letters") -> None:
-    """Check that Azure takes it as a name; SDK v2's may have capitals."""
+    """Check a name by the rules of Azure; names of SDK v2 may have capital letters."""
     flags = 0 if letters.startswith("lower-case") else re.IGNORECASE | re.ASCII
     if not re.fullmatch(r"[a-z][-a-z0-9]{1,30}[a-z0-9]", str(name), flags):
         raise DeploymentError(
-            f"{name!r} is no name for {what}. Expected 3 to 32 {letters}, digits and '-', a letter "
-            "first and no '-' last."
+            f"{name!r} is not a valid name of {what}. Expected 3 to 32 {letters}, digits and '-', "
+            "beginning with a letter and not ending with '-'."
         )
 
 
@@ -59,9 +64,10 @@ def check_script(script: Path) -> None:
         symbols = symtable.symtable(source, str(script), "exec").get_symbols()
     except (OSError, SyntaxError, ValueError) as error:
         raise DeploymentError(
-            f"The scoring script {script} cannot be compiled: {error}. Mend it first: the service "
-            "would end with the same error."
+            f"The scoring script {script} cannot be compiled: {error}. Correct it first: the "
+            "service would fail with the same error."
         ) from error
+    _warn_of_shadowed_modules(script, tree)
     imports = (node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
     if any(alias.name == "*" for node in imports for alias in node.names):
         return
@@ -73,16 +79,35 @@ def check_script(script: Path) -> None:
         )
 
 
+def _warn_of_shadowed_modules(script: Path, tree: ast.Module) -> None:
+    """Warn if Microsoft's server would import its own module of the same name."""
+    imported = {script.stem}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            imported.add((node.module or "").partition(".")[0])
+    for name in sorted(imported & _SERVER_MODULES):
+        warnings.warn(
+            f"The module {name!r} of the scoring script {script} is hidden by a module of that "
+            "name in Microsoft's inference server. Rename it.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
 def check_version(model: Model, environment: Environment) -> None:
-    """A model that says which scikit-learn saved it must meet that one in the container."""
-    trained, asked = trained_with(model), find_requirement(environment, "scikit-learn")
-    if not trained or not asked or asked.specifier.contains(trained, prereleases=True):
+    """Check that the environment installs the scikit-learn that saved the model, if it is known."""
+    trained, required = trained_with(model), find_requirement(environment, "scikit-learn")
+    if not trained or not required or required.specifier.contains(trained, prereleases=True):
         return
     pinned = pinned_version(environment, "scikit-learn")
     if pinned is None or not same_minor(pinned, trained):
-        named = model.id if ":" in model.id else f"{model.name}:{model.version}"  # SDK v2's is long
+        named = (
+            model.id if ":" in model.id else f"{model.name}:{model.version}"
+        )  # the id of SDK v2 is a path
         raise DeploymentError(
             f"Model {named} was saved by scikit-learn {trained}, but the environment "
-            f"{environment.name!r} installs {asked}: it might not load there, or answer wrongly. "
-            "Use the environment that belongs to the model, or prepare_workspace(ws) to have both."
+            f"{environment.name!r} installs {required}: it may fail to load or predict wrongly. "
+            "Use the environment that belongs to the model; prepare_workspace(ws) registers both."
         )

@@ -1,10 +1,11 @@
-"""The tutorial's steps with SDK v2: a managed online endpoint in place of the v1 service.
+"""The tutorial's steps with SDK v2: a managed online endpoint instead of a service of SDK v1.
 
-Needs the extra ``mnist-deploy[sdk-v2]``.
+Requires the extra ``mnist-deploy[sdk-v2]``.
 """
 
 from .endpoint import call_endpoint, connect_client, delete_endpoint, deploy_to_endpoint
-from .migration import Migration, migrate_service
+from .migration import migrate_service
+from .migration_report import Migration
 
 __all__ = [
     "Migration",

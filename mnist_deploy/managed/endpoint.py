@@ -1,4 +1,4 @@
-"""The tutorial's steps with SDK v2: connect, deploy to an online endpoint, call, delete."""
+"""Connect with SDK v2; deploy to an online endpoint, call it, delete it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..client import PATIENCE, TIMEOUT, Format, post_images
 from ..client.inputs import Inputs
 from ..deployment.config import find_script
+from ..deployment.failure import LOG_LINES, Attempt, report_deployment
 from ..deployment.preflight import check_name, check_version
-from ..deployment.service import LOG_LINES, deploying
 from ..errors import AuthenticationFailed, DeploymentError, ServiceUnavailable, WorkspaceError
 from ..sdk import Deadline, check_kind, reason
 from ..workspace import choose_workspace, connect_locally, reaching, read_config
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
 INSTANCE_TYPE = "Standard_DS3_v2"  # 4 cores and 14 GB: the smallest that Azure recommends
-DEPLOYMENT_LIMIT = 1800.0  # seconds
-_DELETE_LIMIT = 600.0  # seconds
-_LOG_LIMIT = 10.0  # seconds
+DEPLOYMENT_TIMEOUT = 1800.0  # seconds
+DELETE_TIMEOUT = 600.0  # seconds
+LOG_TIMEOUT = 10.0  # seconds
 _ENDPOINT = "azure.ai.ml.entities.OnlineEndpoint"
-_BY_NAME = "azureml-model-deployment"  # the header that names a deployment
+_DEPLOYMENT_HEADER = "azureml-model-deployment"
+_SDK_LOGGER = "azure.ai.ml.operations._online_deployment_operations"
 
 
 def connect_client(
@@ -40,15 +41,15 @@ def connect_client(
     local: bool | None = None,
     credential: TokenCredential | None = None,
 ) -> MLClient:
-    """Connect to the workspace with SDK v2; says which it is and where it looked.
+    """Connect to the workspace with SDK v2; prints which one it is.
 
     Parameters
     ----------
     config, local
         As of `connect_workspace`.
     credential : azure.core.credentials.TokenCredential, optional
-        How to log in: then it is Azure. By default ``DefaultAzureCredential()``, which tries what
-        this machine has, and opens no browser.
+        How to log in to Azure. By default ``DefaultAzureCredential()``, which tries the logins of
+        this machine and opens no browser.
 
     Returns
     -------
@@ -65,8 +66,8 @@ def connect_client(
         from azure.ai.ml import MLClient
     except ImportError as error:
         raise WorkspaceError(
-            "SDK v2 is not installed. Run pip install 'mnist-deploy[sdk-v2]', which asks for all "
-            "of it at once: added afterwards, pip takes packages that the rest does not admit."
+            "SDK v2 is not installed. Run pip install 'mnist-deploy[sdk-v2]', which resolves all "
+            "packages together; azure-ai-ml installed afterwards brings incompatible versions."
         ) from error
     if file is None:
         return connect_locally("connect_client", why)
@@ -89,36 +90,42 @@ def deploy_to_endpoint(
     *,
     name: str,
     entry_script: str | os.PathLike[str] = "score.py",
+    source_directory: str | os.PathLike[str] | None = None,
     deployment: str = "blue",
     instance_type: str = INSTANCE_TYPE,
     instance_count: int = 1,
     traffic: int = 100,
-    timeout: float = DEPLOYMENT_LIMIT,
+    timeout: float = DEPLOYMENT_TIMEOUT,
 ) -> ManagedOnlineEndpoint:
-    """Deploy a model to an online endpoint and wait, with visible progress, until it answers.
+    """Deploy a model to an online endpoint and wait, with visible progress, until it is ready.
 
-    The endpoint asks for a key. It is made if it is not there; a deployment of that name is
-    changed in place, as Azure does.
+    The endpoint requires a key. It is created if it does not exist; a deployment of that name is
+    updated.
 
     Parameters
     ----------
     client : azure.ai.ml.MLClient
     model : azure.ai.ml.entities.Model
-        A registered one: ``client.models.get("sklearn_mnist", label="latest")``.
+        A registered model: ``client.models.get("sklearn_mnist", label="latest")``.
     environment : azure.ai.ml.entities.Environment
-        Likewise.
+        A registered environment.
     name, deployment : str
-        Of the endpoint and of the deployment: 3 to 32 letters, digits and '-', a letter first.
+        Of the endpoint and of the deployment: 3 to 32 letters, digits and '-', beginning with a
+        letter.
     entry_script : path-like
-        Uploaded alone. Where there is no ``score.py`` it is the tutorial's, and a line says so.
+        The scoring script. If there is no ``score.py``, the tutorial's is used, and a line is
+        printed.
+    source_directory : path-like, optional
+        A folder that is uploaded with all its files; the script's path is then relative to it. By
+        default the script is uploaded alone.
     instance_type : str
-        A VM size, in place of v1's cores and memory.
+        A VM size, instead of cores and memory of SDK v1.
     instance_count : int
     traffic : int
-        The share of the requests that it gets, in percent; the other deployments keep theirs in
-        proportion. With 0 it is reached by its name alone.
+        The share of the requests for this deployment, in percent; the other deployments share
+        the rest in their present proportions. With 0 only requests that name it reach it.
     timeout : float
-        In seconds, for all of it; the log of a deployment that failed may take 10 more.
+        In seconds, for the whole deployment; reading the log after a failure may take 10 more.
 
     Returns
     -------
@@ -127,101 +134,121 @@ def deploy_to_endpoint(
     Raises
     ------
     DeploymentError, DeploymentTimeout
-        As `deploy_to_aci`; or a name or a share of the traffic is none.
+        As `deploy_to_aci`; or a name or the traffic is not valid.
     """
     from azure.ai.ml import entities
     from azure.core.exceptions import ResourceNotFoundError
 
-    # Which says that it looks for the endpoint, and advises larger machines.
-    logging.getLogger("azure.ai.ml.operations._online_deployment_operations").setLevel("ERROR")
-    _check(name, deployment, traffic, model, environment)
-    _, script = find_script(entry_script)
+    _check_arguments(name, deployment, traffic, model, environment)
+    script, path = find_script(entry_script, source_directory)
     deadline = Deadline(timeout)
-    with tempfile.TemporaryDirectory() as parent, rolling_out(client, name, deployment, deadline):
+    with (
+        _code_folder(script, path, source_directory) as (folder, scoring_script),
+        report_rollout(client, name, deployment, deadline),
+    ):
         try:
             endpoint = deadline.call(client.online_endpoints.get, name)
         except ResourceNotFoundError:
             endpoint = entities.ManagedOnlineEndpoint(name=name, auth_mode="key")
             endpoint = finish(deadline, client.online_endpoints.begin_create_or_update, endpoint)
-        shares = _share(endpoint.traffic, deployment, int(traffic))
-        folder = Path(parent, "code")  # SDK v2 uploads folders: one with the script alone
-        folder.mkdir()
-        shutil.copyfile(script, folder / script.name)
-        wanted = entities.ManagedOnlineDeployment(
+        shares = divide_traffic(endpoint.traffic, deployment, int(traffic))
+        desired = entities.ManagedOnlineDeployment(
             name=deployment,
             endpoint_name=name,
             model=model.id,
             environment=environment.id,
-            code_configuration=entities.CodeConfiguration(str(folder), script.name),
+            code_configuration=entities.CodeConfiguration(str(folder), scoring_script),
             instance_type=instance_type,
             instance_count=int(instance_count),
         )
-        return roll_out(client, wanted, shares, deadline)
+        return roll_out(client, desired, shares, deadline)
 
 
-def _check(
+@contextmanager
+def _code_folder(
+    script: Path, path: Path, source_directory: str | os.PathLike[str] | None
+) -> Iterator[tuple[Path, str]]:
+    """Yield the folder to upload, and the script's path in it; by default the script alone."""
+    if source_directory is not None:
+        yield Path(source_directory), script.as_posix()
+        return
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent, "code")
+        folder.mkdir()
+        shutil.copyfile(path, folder / path.name)
+        yield folder, path.name
+
+
+def _check_arguments(
     name: str, deployment: str, traffic: int, model: Model, environment: Environment
 ) -> None:
-    """Raise a `DeploymentError` for what would only fail minutes later, on Azure."""
+    """Raise an exception for what would fail minutes later, on Azure."""
     check_name(name, "an endpoint", "letters")
     check_name(deployment, "a deployment", "letters")
     if traffic not in range(101):
-        raise DeploymentError(f"traffic is {traffic!r}; expected a share from 0 to 100 percent.")
+        raise DeploymentError(f"traffic is {traffic!r}; expected 0 to 100 percent.")
     for what, asset in (("model", model), ("environment", environment)):
         if not getattr(asset, "id", None):
             raise TypeError(
                 f"{what} is of {type(asset)}; expected the registered one that "
-                f"client.{what}s.get(name, label='latest') gives."
+                f"client.{what}s.get(name, label='latest') returns."
             )
     check_version(model, environment)
 
 
-def _share(present: dict[str, int], deployment: str, traffic: int) -> dict[str, int]:
-    """The traffic with a share for one deployment, and the rest for the others in proportion."""
+def divide_traffic(present: dict[str, int], deployment: str, traffic: int) -> dict[str, int]:
+    """Return the traffic rules with a share for one deployment; the others divide the rest."""
     others = {name: share for name, share in present.items() if share and name != deployment}
     total, left = sum(others.values()), 100 - traffic
     if traffic == 0:
         return {name: share for name, share in present.items() if share}
     if not total and left:
         raise DeploymentError(
-            f"{deployment!r} cannot get {traffic} % of the traffic: no other deployment gets the "
-            "rest. Pass traffic=100, or 0."
+            f"traffic={traffic} is not possible for {deployment!r}: there is no other deployment "
+            "for the rest. Pass traffic=100, or 0."
         )
     shares = {name: left * share // total for name, share in others.items()}
-    if shares:  # what is lost to rounding goes to the largest
+    if shares:  # the remainder of the division goes to the largest
         shares[max(shares, key=others.__getitem__)] += left - sum(shares.values())
     return {name: share for name, share in shares.items() if share} | {deployment: traffic}
 
 
-def rolling_out(
+def report_rollout(
     client: MLClient, name: str, deployment: str, deadline: Deadline
 ) -> AbstractContextManager[None]:
-    """Show that a deployment is made, and say all that is known of one that failed."""
+    """Show the progress of a deployment, and report its failure with state and log."""
 
     def read_state(error: Exception) -> str | None:
         if (getattr(error, "status_code", None) or 0) >= 400:
-            return None  # it was refused: what is there now is of an earlier run
+            return None  # it was rejected: an existing deployment is of an earlier run
         try:
-            found = Deadline(_LOG_LIMIT).call(client.online_deployments.get, deployment, name)
+            found = Deadline(LOG_TIMEOUT).call(client.online_deployments.get, deployment, name)
         except Exception:
             return None
         return str(getattr(found.provisioning_state, "value", found.provisioning_state))
 
     def read_log(_: Exception) -> str:
         get_logs = client.online_deployments.get_logs
-        return Deadline(_LOG_LIMIT).call(get_logs, deployment, name, lines=LOG_LINES)
+        return Deadline(LOG_TIMEOUT).call(get_logs, deployment, name, lines=LOG_LINES)
 
-    return deploying(
-        name, f"The deployment {deployment!r} of {name!r}", deadline, read_state, read_log,
-        left=", and cost money", again="deploy again",
-    )  # fmt: skip
+    subject = f"The deployment {deployment!r} of {name!r}"
+    attempt = Attempt(
+        name=name,
+        subject=subject,
+        interrupted=f"{subject} may exist, and cost money.",
+        retry="Then deploy again.",
+        read_state=read_state,
+        read_log=read_log,
+    )
+    return report_deployment(attempt, deadline)
 
 
 def roll_out(
     client: MLClient, deployment: OnlineDeployment, shares: dict[str, int], deadline: Deadline
 ) -> ManagedOnlineEndpoint:
-    """Make a deployment, give each its share of the traffic, and return their endpoint."""
-    finish(deadline, client.online_deployments.begin_create_or_update, deployment)
+    """Create a deployment, set the traffic rules, and return the endpoint."""
+    with _quiet_sdk():
+        finish(deadline, client.online_deployments.begin_create_or_update, deployment)
     endpoint = deadline.call(client.online_endpoints.get, deployment.endpoint_name)
     if shares != {each: share for each, share in endpoint.traffic.items() if share}:
         endpoint.traffic = shares
@@ -230,8 +257,20 @@ def roll_out(
 
 
 def finish(deadline: Deadline, begin: Callable[..., Any], *arguments: object) -> Any:
-    """Begin something long, and wait for its outcome."""
+    """Begin a long-running operation, and return its result."""
     return deadline.call(lambda: begin(*arguments).result())
+
+
+@contextmanager
+def _quiet_sdk() -> Iterator[None]:
+    """Suppress the SDK's warning that the endpoint exists, and its advice on larger VM sizes."""
+    logger = logging.getLogger(_SDK_LOGGER)
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def call_endpoint(
@@ -288,12 +327,12 @@ def call_endpoint(
         patience=patience,
         format=format,
         allow_nan=allow_nan,
-        headers={_BY_NAME: deployment} if deployment else None,
+        headers={_DEPLOYMENT_HEADER: deployment} if deployment else None,
     )
 
 
 def delete_endpoint(client: MLClient, endpoint: ManagedOnlineEndpoint) -> None:
-    """Delete an endpoint with its deployments; nothing happens if it is gone already.
+    """Delete an endpoint with its deployments; without an error if it does not exist.
 
     Parameters
     ----------
@@ -307,9 +346,9 @@ def delete_endpoint(client: MLClient, endpoint: ManagedOnlineEndpoint) -> None:
     """
     check_kind("endpoint", endpoint, _ENDPOINT, "client.online_endpoints.get(name)")
     try:
-        finish(Deadline(_DELETE_LIMIT), client.online_endpoints.begin_delete, endpoint.name)
+        finish(Deadline(DELETE_TIMEOUT), client.online_endpoints.begin_delete, endpoint.name)
     except Exception as error:
         raise DeploymentError(
             f"The endpoint {endpoint.name!r} could not be deleted: {reason(error)} On Azure "
-            "it may go on costing money: try again, or delete it in the portal."
+            "it may continue to cost money: try again, or delete it in the portal."
         ) from error

@@ -1,4 +1,4 @@
-"""Services on a cluster of Kubernetes: sized, deployed, replaced, called and deleted as on ACI."""
+"""`build_aks_config` and `deploy_to_aks`: as on ACI, on a Kubernetes cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOCAL = pytest.param("local", marks=pytest.mark.processes)
 
 @pytest.fixture
 def ws(request):
-    """The mocked workspace, or the one that a test asks for, with a cluster in it."""
+    """The mocked workspace, or the one of the parameter, with a cluster."""
     workspace = request.getfixturevalue(f"{getattr(request, 'param', 'mocked')}_workspace")
     cluster = ComputeTarget.create(workspace, "cluster", AksCompute.provisioning_configuration())
     cluster.wait_for_completion()
@@ -38,14 +38,13 @@ def deploy(ws, name: str = "svc", *, cluster="cluster", overwrite: bool = False,
     )
 
 
-# How large it is
+# --- the size of a replica ---
 
 
-def test_a_replica_is_as_large_as_a_container_instance_and_may_follow_the_load():
+def test_aks_config_has_size_replicas_and_autoscaling():
     config = md.build_aks_config(0.5, 2, replicas=3)
     assert (config.cpu_cores, config.memory_gb, config.num_replicas) == (0.5, 2, 3)
-    assert config.tags == {"data": "MNIST", "method": "sklearn"}
-    assert config.description == "Predict MNIST with sklearn"
+    assert (config.tags, config.description) == (None, "")
     assert type(md.build_aks_config(replicas=np.int64(2)).num_replicas) is int
     assert md.build_aks_config(num_replicas=3).num_replicas == 3
     config = md.build_aks_config(autoscale_enabled=True, autoscale_max_replicas=4)
@@ -53,7 +52,7 @@ def test_a_replica_is_as_large_as_a_container_instance_and_may_follow_the_load()
 
 
 @pytest.mark.parametrize(
-    ("aks", "said"),
+    ("aks", "message"),
     [
         ({"memory_gb": 0}, "memory_gb is 0; expected a number above 0"),
         ({"replicas": 0}, "num_replicas"),
@@ -61,18 +60,18 @@ def test_a_replica_is_as_large_as_a_container_instance_and_may_follow_the_load()
         ({"autoscale_max_replicas": 2}, "without enabling autoscaling"),
     ],
 )
-def test_what_no_replica_can_have(aks, said):
-    with pytest.raises(DeploymentError, match=said):
+def test_invalid_aks_config_is_rejected(aks, message):
+    with pytest.raises(DeploymentError, match=message):
         md.build_aks_config(**aks)
     with pytest.raises(TypeError, match="gpus"):
         md.build_aks_config(gpus=1)
 
 
-# From deployment to deletion
+# --- deployment to deletion ---
 
 
 @pytest.mark.parametrize("ws", ["mocked", "local"], indirect=True)
-def test_it_is_deployed_called_and_deleted(ws, mnist_sample, capsys):
+def test_service_is_deployed_called_and_deleted(ws, mnist_sample, capsys):
     with md.closing_service(deploy(ws, replicas=2)) as service:
         assert isinstance(service, AksWebservice)
         assert (service.state, service.compute_name, service.num_replicas) == (
@@ -86,46 +85,44 @@ def test_it_is_deployed_called_and_deleted(ws, mnist_sample, capsys):
 
 
 @pytest.mark.parametrize("ws", ["mocked", LOCAL], indirect=True)
-def test_a_token_is_fetched_where_one_is_asked_for(ws, mnist_sample):
+def test_call_service_fetches_a_token(ws, mnist_sample):
     service = deploy(ws, auth_enabled=False, token_auth_enabled=True)
     assert len(md.call_service(service, mnist_sample.images[:3])) == 3
 
 
-def test_the_cluster_can_be_passed_itself_and_must_be_there(ws):
+def test_cluster_is_an_object_or_a_name_and_must_exist(ws):
     assert deploy(ws, cluster=AksCompute(ws, "cluster")).compute_name == "cluster"
-    made = r"ComputeTarget\.create\(ws, 'nowhere'"
+    advice = r"ComputeTarget\.create\(ws, 'nowhere'"
     with pytest.raises(
-        DeploymentError, match=f"'nowhere' cannot be had from workspace .*not found.*{made}"
+        DeploymentError, match=f"'nowhere' was not found in workspace .*not found.*{advice}"
     ):
         deploy(ws, "other", cluster="nowhere")
 
 
-@pytest.mark.parametrize("ws", ["mocked", LOCAL], indirect=True)
-@pytest.mark.parametrize("left_over", ["aks", "aci"])
 def deploy_to_aci(ws, **more) -> AciWebservice:
     config = md.build_inference_config(md.fetch_environment(ws))
     return md.deploy_to_aci(ws, md.fetch_model(ws), config, md.build_aci_config(), "svc", **more)
 
 
 @pytest.mark.parametrize("ws", ["mocked", LOCAL], indirect=True)
-@pytest.mark.parametrize("make_left_over", [deploy, deploy_to_aci])
-def test_a_left_over_is_replaced_whatever_it_ran_on(ws, make_left_over, capsys):
-    make_left_over(ws)
+@pytest.mark.parametrize("deploy_existing", [deploy, deploy_to_aci])
+def test_overwrite_replaces_a_service_on_aks_or_aci(ws, deploy_existing, capsys):
+    deploy_existing(ws)
     with pytest.raises(DeploymentError, match=r"already \(Healthy\)\. Pass overwrite=True"):
         deploy(ws)
     service = deploy(ws, replicas=3, overwrite=True)
     assert (type(service), service.num_replicas) == (AksWebservice, 3)
     assert [each.name for each in Webservice.list(ws)] == ["svc"]
     assert "Replacing the service 'svc' (Healthy)" in capsys.readouterr().out
-    assert isinstance(deploy_to_aci(ws, overwrite=True), AciWebservice)  # and back again
+    assert isinstance(deploy_to_aci(ws, overwrite=True), AciWebservice)
 
 
-def test_what_fails_is_told_as_on_aci(mocked_workspace):
+def test_failures_are_reported_as_on_aci(mocked_workspace):
     cluster = ComputeTarget.create(
         mocked_workspace, "cluster", AksCompute.provisioning_configuration()
     )
     mocked_workspace.cloud.fail_init("OSError: the model is not readable")
-    with pytest.raises(DeploymentError, match=r"its state is Failed\..*init") as raised:
+    with pytest.raises(DeploymentError, match=r"init.*Its state is Failed\.") as raised:
         deploy(mocked_workspace, cluster=cluster)
     assert "OSError: the model is not readable" in raised.value.logs
     mocked_workspace.cloud.never_finish()

@@ -1,4 +1,4 @@
-"""The inference and ACI configurations: the SDK's own, with clear refusals."""
+"""`build_inference_config` and `build_aci_config`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SOUND = "def init():\n    pass\n\ndef run(data):\n    return data\n"
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+def _empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_script_of_ones_own_goes_before_the_tutorials(tmp_path, capsys):
+def test_tutorials_script_is_used_only_without_a_score_py(tmp_path, capsys):
     assert build_inference_config(Environment("e")).entry_script == str(tutorial_file("score.py"))
     assert capsys.readouterr().out == (
-        "There is no score.py in this folder: the service runs the tutorial's.\n"
+        "There is no score.py in this folder: the tutorial's score.py is deployed.\n"
     )
     (tmp_path / "score.py").write_text(SOUND)
     config = build_inference_config(Environment("e"))
@@ -34,7 +34,7 @@ def test_a_script_of_ones_own_goes_before_the_tutorials(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_folder_goes_along_whole(tmp_path):
+def test_source_directory_holds_the_script(tmp_path):
     (tmp_path / "source" / "deep").mkdir(parents=True)
     (tmp_path / "source" / "deep" / "mine.py").write_text(SOUND)
     config = build_inference_config(Environment("e"), "deep/mine.py", tmp_path / "source")
@@ -45,7 +45,7 @@ def test_a_folder_goes_along_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "said"),
+    ("name", "source", "message"),
     [
         ("nowhere.py", None, r"no scoring script nowhere\.py in this folder"),
         ("mine.py", "def init(): ...", "does not define run"),
@@ -57,18 +57,17 @@ def test_a_folder_goes_along_whole(tmp_path):
         ("mine.txt", SOUND, r"mine\.txt cannot be deployed: Invalid driver type"),
     ],
 )
-def test_a_script_that_cannot_run(tmp_path, name, source, said):
+def test_invalid_script_is_rejected(tmp_path, name, source, message):
     if source:
         (tmp_path / name).write_text(source, "latin-1")
-    with pytest.raises(DeploymentError, match=said):
+    with pytest.raises(DeploymentError, match=message):
         build_inference_config(Environment("e"), name)
 
 
-def test_the_tutorials_container_or_anything_of_the_sdk():
+def test_aci_config_passes_all_options_of_the_sdk():
     config = build_aci_config()
     assert (config.cpu_cores, config.memory_gb, config.auth_enabled) == (1, 1, None)
-    assert config.tags == {"data": "MNIST", "method": "sklearn"}
-    assert config.description == "Predict MNIST with sklearn"
+    assert (config.tags, config.description) == (None, "")
     config = build_aci_config(0.5, 1.5, {}, "mine", auth_enabled=True, location="westeurope")
     assert (config.cpu_cores, config.memory_gb, config.tags) == (0.5, 1.5, {})
     assert (config.description, config.auth_enabled) == ("mine", True)
@@ -82,6 +81,6 @@ def test_the_tutorials_container_or_anything_of_the_sdk():
 
 @pytest.mark.parametrize("value", [0, -1, "1", None, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["cpu_cores", "memory_gb"])
-def test_sizes_that_no_container_has(name, value):
+def test_invalid_size_is_rejected(name, value):
     with pytest.raises(DeploymentError, match=f"{name} is .*; expected a number above 0"):
         build_aci_config(**{name: value})

@@ -1,4 +1,4 @@
-"""A package: what Kubernetes is asked for, who may score in it, and that it runs in a container."""
+"""`package_service`: its files, the check of the key, and a container that is built from it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def manifest_of(package: Path) -> dict[str, dict]:
     return {document["kind"]: document for document in documents}
 
 
-def test_a_package_has_all_that_an_image_and_a_cluster_need(package, model):
+def test_package_has_build_context_and_valid_manifest(package, model):
     assert {path.name for path in package.iterdir()} == {
         *("Dockerfile", "azureml-app", "kubernetes.yml", "requirements.txt")
     }
@@ -64,7 +64,7 @@ def test_a_package_has_all_that_an_image_and_a_cluster_need(package, model):
     assert f"USER {pod['securityContext']['runAsUser']}\n" in (package / "Dockerfile").read_text()
 
 
-def test_the_key_is_new_and_only_its_owner_can_read_it(package, ws, model, tmp_path):
+def test_key_is_new_and_readable_by_its_owner_only(package, ws, model, tmp_path):
     another = md.package_service(
         ws, model, make_inference_config(tmp_path, packages=("numpy",)), tmp_path / "another"
     )
@@ -75,7 +75,7 @@ def test_the_key_is_new_and_only_its_owner_can_read_it(package, ws, model, tmp_p
 
 
 @pytest.mark.parametrize("target", ["mine", ""])
-def test_what_is_there_already_is_left_alone(ws, model, tmp_path, target):
+def test_existing_files_are_kept(ws, model, tmp_path, target):
     (tmp_path / "mine").write_text("mine")
     config = make_inference_config(tmp_path / "source", packages=("numpy",))
     with pytest.raises(DeploymentError, match="is not empty"):
@@ -85,12 +85,12 @@ def test_what_is_there_already_is_left_alone(ws, model, tmp_path, target):
         md.package_service(ws, [], config, tmp_path / "package")
 
 
-# Who may score
+# --- the check of the key ---
 
 
-def answer_of(authorization: str | None, path: str = "/score") -> tuple[str, bytes]:
-    """Status and body that a request gets where the key is ``sesame``."""
-    seen = []
+def respond_to(authorization: str | None, path: str = "/score") -> tuple[str, bytes]:
+    """Status and body of the response to a request, where the key is ``sesame``."""
+    statuses = []
     environ = {"PATH_INFO": path, "wsgi.input": io.BytesIO(b"x" * (3 << 20))}
     if authorization is not None:
         environ["HTTP_AUTHORIZATION"] = authorization
@@ -100,31 +100,31 @@ def answer_of(authorization: str | None, path: str = "/score") -> tuple[str, byt
         return [b"scored"]
 
     checked = key_check.check_key(server, "sesame")
-    body = b"".join(checked(environ, lambda status, headers: seen.append(status)))
+    body = b"".join(checked(environ, lambda status, headers: statuses.append(status)))
     assert (environ["wsgi.input"].read() == b"") == (body != b"scored")
-    return seen[0], body
+    return statuses[0], body
 
 
-def test_the_key_opens_and_health_needs_none():
-    assert answer_of("Bearer sesame") == ("200 OK", b"scored")
-    assert answer_of(None, "/") == ("200 OK", b"scored")
+def test_key_authorizes_scoring_and_health_needs_none():
+    assert respond_to("Bearer sesame") == ("200 OK", b"scored")
+    assert respond_to(None, "/") == ("200 OK", b"scored")
 
 
-@pytest.mark.parametrize("offered", [None, "", "sesame", "Bearer ", "Bearer sesam", "Bearer \xe9"])
-def test_anything_else_is_refused_when_it_was_read(offered):
-    status, body = answer_of(offered)
+@pytest.mark.parametrize("header", [None, "", "sesame", "Bearer ", "Bearer sesam", "Bearer \xe9"])
+def test_request_without_the_key_is_read_and_rejected(header):
+    status, body = respond_to(header)
     assert status == "401 Unauthorized"
     assert b"Authorization: Bearer" in body
 
 
-def test_without_a_key_gunicorn_does_not_start(monkeypatch):
+def test_gunicorn_does_not_start_without_a_key(monkeypatch):
     monkeypatch.setenv("SERVICE_KEY", "")
-    with pytest.raises(SystemExit, match="open to all"):
+    with pytest.raises(SystemExit, match="scoring would need no key"):
         key_check.on_starting(None)
 
 
 @pytest.mark.processes
-def test_gunicorn_asks_for_the_key_where_it_finds_the_file(package, model):
+def test_gunicorn_checks_the_key_with_the_file_of_the_package(package, model):
     app = package / "azureml-app"
     environment = os.environ | {
         "AML_APP_ROOT": str(app),
@@ -138,28 +138,28 @@ def test_gunicorn_asks_for_the_key_where_it_finds_the_file(package, model):
         gunicorn = subprocess.Popen(command, cwd=app, env=environment, pass_fds=[listener.fileno()])
         try:
             uri = f"http://127.0.0.1:{listener.getsockname()[1]}/score"
-            keys = [{"Authorization": key} for key in ("Bearer sesame", "Bearer open")]
+            keys = [{"Authorization": key} for key in ("Bearer sesame", "Bearer wrong")]
             data = {"data": [[1, 2, 3]]}
-            asked = [requests.post(uri, json=data, headers=key, timeout=60) for key in keys]
+            responses = [requests.post(uri, json=data, headers=key, timeout=60) for key in keys]
         finally:
             gunicorn.terminate()
             gunicorn.wait(30)
-    assert [each.status_code for each in asked] == [200, 401]
-    assert asked[0].json() == [321]
+    assert [each.status_code for each in responses] == [200, 401]
+    assert responses[0].json() == [321]
 
 
-# In a container
+# --- in a container ---
 
 TOOLS = ("debootstrap", "podman", "runc")
 PACKAGES = "ca-certificates,python3,python3-pip"
 LIMITS = '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]\n'
-# How pip finds PyPI on this machine: it is asked inside the build.
+# The configuration of pip on this machine, which the build needs as well.
 PIP_FILES = ("/etc/ssl/certs", "/etc/pip.conf", "/etc/xdg/pip")
 
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory) -> Callable[..., str]:
-    """Runs podman, with runc and with limits that a container may have within one."""
+    """A function that runs podman, with runc and with limits that are valid within a container."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing or os.geteuid() != 0:
         pytest.skip(
@@ -171,23 +171,23 @@ def podman(tmp_path_factory) -> Callable[..., str]:
 
     def run(*arguments: str) -> str:
         command = ["podman", "--runtime", "runc", *arguments]
-        done = subprocess.run(
+        completed = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=1200, check=False
         )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout.strip()
+        assert completed.returncode == 0, completed.stdout[-3000:] + completed.stderr[-3000:]
+        return completed.stdout.strip()
 
     return run
 
 
 @pytest.fixture(scope="module")
 def python_image(podman, tmp_path_factory) -> str:
-    """What stands in for ``python:3.11-slim``: Debian bookworm with its Python."""
+    """A substitute for ``python:3.11-slim``: Debian bookworm with its Python."""
     root = tmp_path_factory.mktemp("bookworm")
     bootstrap = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(root)]
     subprocess.run(bootstrap, check=True, capture_output=True, timeout=600)
-    for mark in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
-        mark.unlink()
+    for marker in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
+        marker.unlink()
     archive = root.with_suffix(".tar")
     subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True, timeout=300)
     shutil.rmtree(root)
@@ -199,15 +199,15 @@ def python_image(podman, tmp_path_factory) -> str:
 
 @pytest.fixture
 def digits(ws, sample_dir, tmp_path) -> Path:
-    """A package of the tutorial's own service."""
+    """A package of the tutorial's service."""
     model = md.prepare_workspace(ws, sample_dir)
     config = md.build_inference_config(md.fetch_environment(ws))
     return md.package_service(ws, model, config, tmp_path / "digits")
 
 
 @pytest.mark.containers
-def test_a_digit_is_scored_in_a_container(podman, python_image, digits, sample_data):
-    """As the manifest has it run: no root, no capabilities, nothing to write to but /tmp."""
+def test_container_scores_digits(podman, python_image, digits, sample_data):
+    """With the restrictions of the manifest: no root, no capabilities, only /tmp is writable."""
     manifest = manifest_of(digits)
     (container,) = manifest["Deployment"]["spec"]["template"]["spec"]["containers"]
     key = manifest["Secret"]["stringData"]["key"]
@@ -218,10 +218,10 @@ def test_a_digit_is_scored_in_a_container(podman, python_image, digits, sample_d
     pip += [f"--volume={path}:{path}:ro" for path in PIP_FILES if Path(path).exists()]
     build = ("build", "--network=host", "--from", python_image, *pip, "--tag", image, str(digits))
     podman(*build)
-    confined = ("--read-only", "--tmpfs=/tmp", "--user=1001", "--cap-drop=all")
+    restrictions = ("--read-only", "--tmpfs=/tmp", "--user=1001", "--cap-drop=all")
     ports = "--publish=127.0.0.1::5001"
-    given = (f"--env={each}" for each in environment)
-    name = podman("run", "--detach", ports, *confined, *given, image)
+    variables = (f"--env={each}" for each in environment)
+    name = podman("run", "--detach", ports, *restrictions, *variables, image)
     try:
         address = podman("port", name, "5001")
         until(lambda: is_healthy(f"http://{address}/"), 60)

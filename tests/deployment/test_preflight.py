@@ -1,4 +1,4 @@
-"""What is refused before anything is sent, and what is not refused although it looks odd."""
+"""Checks before a deployment: what is rejected, and what is valid although it looks odd."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOUND = "def init():\n    pass\n\ndef run(data):\n    return data\n"
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+def _empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
@@ -41,29 +41,33 @@ def environment_of(*packages: str) -> Environment:
     return environment
 
 
-# Names
+# --- names ---
 
 
 @pytest.mark.parametrize(
-    ("name", "good"),
+    ("name", "is_valid"),
     [
         *((name, True) for name in ("abc", "sklearn-mnist-svc3", "a" * 32)),
         *((name, False) for name in ("", "ab", "Abc", "3abc", "abc-", "a_b", "a" * 33, "äbc")),
         ("abc\n", False),
     ],
 )
-def test_names_are_taken_and_refused_as_the_sdk_would(name, good):
+def test_name_is_valid_as_by_the_sdk(name, is_valid):
     from azureml._model_management._util import webservice_name_validation
     from azureml.exceptions import WebserviceException
 
-    with contextlib.nullcontext() if good else pytest.raises(DeploymentError, match="Expected 3 t"):
+    with (
+        contextlib.nullcontext()
+        if is_valid
+        else pytest.raises(DeploymentError, match="Expected 3 t")
+    ):
         check_name(name)
-    if name != "abc\n":  # which the SDK lets through to Azure
-        with contextlib.nullcontext() if good else pytest.raises(WebserviceException):
+    if name != "abc\n":  # which the SDK accepts
+        with contextlib.nullcontext() if is_valid else pytest.raises(WebserviceException):
             webservice_name_validation(name)
 
 
-# The script
+# --- the script ---
 
 
 @pytest.mark.parametrize(
@@ -81,12 +85,12 @@ def test_names_are_taken_and_refused_as_the_sdk_would(name, good):
         "def init(): ...\nasync def run(data): ...",
     ],
 )
-def test_both_functions_are_found_however_they_are_defined(script, source):
+def test_init_and_run_may_be_defined_in_any_way(script, source):
     script.write_text(source, encoding="utf-8")
     check_script(script)
 
 
-def test_the_tutorials_own_script_and_one_in_another_encoding(script):
+def test_script_may_have_another_encoding(script):
     check_script(tutorial_file("score.py"))
     script.write_bytes(b"# -*- coding: latin-1 -*-\n# gr\xf6\xdfe\n" + SOUND.encode())
     check_script(script)
@@ -103,14 +107,14 @@ def test_the_tutorials_own_script_and_one_in_another_encoding(script):
         ("print(init, run)", "init and run"),
     ],
 )
-def test_a_missing_function_is_named(script, source, missing):
+def test_missing_function_is_named(script, source, missing):
     script.write_text(source)
     with pytest.raises(DeploymentError, match=f"does not define {missing}\\. Expected are init"):
         check_script(script)
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (b"def init(:", r"score\.py, line 1"),
         (b"def init():\nreturn 1", "line 2"),
@@ -121,14 +125,30 @@ def test_a_missing_function_is_named(script, source, missing):
         (b"print 'Python 2'", "Missing parentheses"),
     ],
 )
-def test_what_does_not_compile_is_refused_with_the_line(script, source, said):
+def test_script_that_does_not_compile_is_rejected_with_the_line(script, source, message):
     script.write_bytes(source)
-    with pytest.raises(DeploymentError, match=said) as raised:
+    with pytest.raises(DeploymentError, match=message) as raised:
         check_script(script)
     assert str(script) in str(raised.value)
 
 
-def test_the_script_is_not_run(script, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("score.py", "from utils import load"),
+        ("score.py", "import config.paths"),
+        ("routes.py", ""),
+    ],
+)
+def test_module_that_microsofts_server_hides_is_warned_of(tmp_path, name, line):
+    """The folder of azureml_inference_server_http comes before the script's on sys.path."""
+    script = tmp_path / name
+    script.write_text(f"{line}\n{SOUND}")
+    with pytest.warns(UserWarning, match=r"module '(utils|config|routes)' .*Rename it"):
+        check_script(script)
+
+
+def test_script_is_not_executed(script, tmp_path):
     script.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + SOUND)
     check_script(script)
     assert not (tmp_path / "ran").exists()
@@ -137,7 +157,7 @@ def test_the_script_is_not_run(script, tmp_path):
         check_script(script)
 
 
-# Versions
+# --- versions of scikit-learn ---
 
 
 def trained(version: str | None, model_framework: str | None = None) -> Model:
@@ -161,31 +181,31 @@ def trained(version: str | None, model_framework: str | None = None) -> Model:
         (("2.0", "TensorFlow"), "scikit-learn==1.6.1"),
     ],
 )
-def test_versions_that_may_agree(model, package):
+def test_compatible_versions_are_accepted(model, package):
     check_version(trained(*model), environment_of(package))
 
 
 @pytest.mark.parametrize("framework", [None, "ScikitLearn"])
-@pytest.mark.parametrize("asked", ["==1.5.2", "==1.5.*", ">=1.7", "<1.6"])
-def test_versions_that_cannot_agree_are_refused(asked, framework):
+@pytest.mark.parametrize("required", ["==1.5.2", "==1.5.*", ">=1.7", "<1.6"])
+def test_incompatible_versions_are_rejected(required, framework):
     with pytest.raises(DeploymentError) as raised:
-        check_version(trained("1.6.1", framework), environment_of(f"scikit-learn{asked}"))
+        check_version(trained("1.6.1", framework), environment_of(f"scikit-learn{required}"))
     assert str(raised.value).startswith(
         "Model some:1 was saved by scikit-learn 1.6.1, but the environment 'of' installs "
-        f"scikit-learn{asked}: "
+        f"scikit-learn{required}: "
     )
 
 
-# All together
+# --- all checks ---
 
 
-def test_a_sound_deployment_passes_in_silence(script, capsys):
-    script.write_text(SOUND + "path = 'a_cache.pkl'")  # which may be no file of the model's
+def test_valid_deployment_prints_nothing(script, capsys):
+    script.write_text(SOUND + "path = 'a_cache.pkl'")
     configured = build_inference_config(environment_of("numpy"), script)
     beside = InferenceConfig("score.py", source_directory=str(script.parent))
     for each in (configured, beside):
         check_deployment("abc", [trained("1.6.1")], each)
     assert capsys.readouterr().out == ""
-    script.write_text("def init(:")  # after it was configured
+    script.write_text("def init(:")  # changed after the configuration
     with pytest.raises(DeploymentError, match="cannot be compiled"):
         check_deployment("abc", [trained("1.6.1")], configured)

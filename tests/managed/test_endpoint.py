@@ -24,7 +24,7 @@ from mnist_deploy.managed import (
     deploy_to_endpoint,
     migrate_service,
 )
-from mnist_deploy.managed.endpoint import _share
+from mnist_deploy.managed.endpoint import divide_traffic
 
 IMAGES = np.array([[0.25, 0.5, 1.0], [1.0, 0.0, 0.0]])
 
@@ -54,7 +54,7 @@ def environment(client):
 
 @pytest.fixture
 def script(tmp_path, monkeypatch):
-    """The working directory has a score.py, which this writes."""
+    """A function that writes score.py in the working directory."""
     monkeypatch.chdir(tmp_path)
 
     def write(text: str) -> str:
@@ -65,15 +65,15 @@ def script(tmp_path, monkeypatch):
     return write
 
 
-def test_a_model_is_deployed_called_rolled_over_and_deleted(client, model, environment, script):
-    wanted = {"name": "managed", "instance_type": "Standard_DS1_v2"}
-    endpoint = deploy_to_endpoint(client, model, environment, **wanted)
+def test_model_is_deployed_called_replaced_and_deleted(client, model, environment, script):
+    options = {"name": "managed", "instance_type": "Standard_DS1_v2"}
+    endpoint = deploy_to_endpoint(client, model, environment, **options)
     assert endpoint.traffic == {"blue": 100}
     assert call_endpoint(client, endpoint, IMAGES).tolist() == [105.25, 1.0]
 
     script(SCRIPT.replace("float(", "2 * float("))
     endpoint = deploy_to_endpoint(
-        client, model, environment, deployment="green", traffic=0, **wanted
+        client, model, environment, deployment="green", traffic=0, **options
     )
     assert endpoint.traffic == {"blue": 100, "green": 0}
     assert call_endpoint(client, endpoint, IMAGES).tolist() == [105.25, 1.0]
@@ -81,16 +81,18 @@ def test_a_model_is_deployed_called_rolled_over_and_deleted(client, model, envir
 
     script(SCRIPT.replace("global weights", "raise ImportError('torn')"))
     with pytest.raises(DeploymentError, match="ImportError: torn") as failure:
-        deploy_to_endpoint(client, model, environment, deployment="red", traffic=0, **wanted)
+        deploy_to_endpoint(client, model, environment, deployment="red", traffic=0, **options)
     assert failure.value.state == "Failed"
     assert "ImportError: torn" in failure.value.logs
-    assert "The first error: ImportError: torn\nMend that, then deploy again." in str(failure.value)
+    assert "The first error: ImportError: torn\nCorrect it. Then deploy again." in str(
+        failure.value
+    )
     with pytest.raises(DeploymentError, match=r"not be deployed: 'large' is no VM size") as failure:
         deploy_to_endpoint(
             client, model, environment, name="managed", deployment="red", traffic=0,
             instance_type="large",
         )  # fmt: skip
-    assert failure.value.logs == ""  # and not that of the try before
+    assert failure.value.logs == ""  # not the log of the deployment before
 
     with pytest.raises(ScriptFailed):
         call_endpoint(client, endpoint, np.zeros((1, 7)))
@@ -101,26 +103,26 @@ def test_a_model_is_deployed_called_rolled_over_and_deleted(client, model, envir
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("options", "message"),
     [
-        ({"name": "a"}, "'a' is no name for an endpoint"),
-        ({"deployment": "blue-"}, "'blue-' is no name for a deployment"),
+        ({"name": "a"}, "'a' is not a valid name of an endpoint"),
+        ({"deployment": "blue-"}, "'blue-' is not a valid name of a deployment"),
         ({"traffic": 101}, "traffic is 101"),
-        ({"traffic": 30}, "cannot get 30 % of the traffic"),
+        ({"traffic": 30}, "traffic=30 is not possible"),
         ({"entry_script": "none.py"}, "There is no scoring script none.py"),
         ({"instance_type": "large"}, "'large' is no VM size"),
     ],
 )
-def test_what_is_certain_to_fail_is_refused(client, model, environment, script, asked, reason):
+def test_invalid_arguments_are_rejected(client, model, environment, script, options, message):
     try:
-        with pytest.raises(DeploymentError, match=reason):
-            deploy_to_endpoint(client, model, environment, **{"name": "refused"} | asked)
+        with pytest.raises(DeploymentError, match=message):
+            deploy_to_endpoint(client, model, environment, **{"name": "rejected"} | options)
     finally:
-        client.online_endpoints.begin_delete("refused").result()
+        client.online_endpoints.begin_delete("rejected").result()
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (
             lambda client: call_endpoint(client, "digits", IMAGES),
@@ -137,25 +139,43 @@ def test_what_is_certain_to_fail_is_refused(client, model, environment, script, 
         ),
     ],
 )
-def test_what_is_passed_in_the_wrong_place_says_what_belongs_there(client, call, told):
-    with pytest.raises(TypeError, match=told):
+def test_argument_of_the_wrong_class_is_rejected(client, call, message):
+    with pytest.raises(TypeError, match=message):
         call(client)
 
 
-def test_a_script_or_an_environment_that_does_not_fit_is_found_before(
-    client, model, environment, script
-):
+def test_invalid_script_or_version_is_rejected_before_a_request(client, model, environment, script):
     script("def init(: pass")
     with pytest.raises(DeploymentError, match="cannot be compiled"):
-        deploy_to_endpoint(client, model, environment, name="refused")
+        deploy_to_endpoint(client, model, environment, name="rejected")
     script(SCRIPT)
     model.properties = {"scikit-learn": "1.4.0"}
     with pytest.raises(DeploymentError, match=r"managed:1 was saved by scikit-learn 1\.4"):
-        deploy_to_endpoint(client, model, environment, name="refused")
+        deploy_to_endpoint(client, model, environment, name="rejected")
     model.properties = {"scikit-learn": "1.5.2"}
 
 
-def test_no_more_than_the_given_time_is_waited(client, model, environment, script):
+def test_source_directory_is_uploaded_with_all_its_files(
+    client, model, environment, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "source" / "deep").mkdir(parents=True)
+    (tmp_path / "source" / "factor.py").write_text("FACTOR = 3\n")
+    script = SCRIPT.replace("float(", "factor.FACTOR * float(").replace(
+        "import json", "import factor, json"
+    )
+    (tmp_path / "source" / "deep" / "mine.py").write_text(script)
+    endpoint = deploy_to_endpoint(
+        client, model, environment, name="source", entry_script="deep/mine.py",
+        source_directory="source",
+    )  # fmt: skip
+    try:
+        assert call_endpoint(client, endpoint, IMAGES).tolist() == [315.75, 3.0]
+    finally:
+        delete_endpoint(client, endpoint)
+
+
+def test_slow_deployment_raises_after_the_timeout(client, model, environment, script):
     script(SCRIPT.replace("print(", "import time; time.sleep(30)\n    print("))
     try:
         with pytest.raises(DeploymentTimeout, match="was not healthy within 1 s"):
@@ -174,12 +194,12 @@ def test_no_more_than_the_given_time_is_waited(client, model, environment, scrip
         ({"a": 50, "new": 50}, 100, {"new": 100}),
     ],
 )
-def test_the_others_keep_their_traffic_in_proportion(present, share, expected):
-    assert _share(present, "new", share) == expected
+def test_other_deployments_divide_the_rest_in_proportion(present, share, expected):
+    assert divide_traffic(present, "new", share) == expected
     assert sum(expected.values()) == 100
 
 
-def test_azure_is_asked_where_a_config_says_so_and_only_then(tmp_path, monkeypatch):
+def test_azure_without_config_json_raises_config_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"No config\.json was found"):
         connect_client(local=False)
@@ -187,7 +207,7 @@ def test_azure_is_asked_where_a_config_says_so_and_only_then(tmp_path, monkeypat
         connect_client("config.json", local=True)
 
 
-def test_who_has_no_sdk_v2_is_told_how_to_get_it(monkeypatch):
+def test_missing_sdk_v2_is_reported_with_the_command_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "azure.ai.ml", None)
     with pytest.raises(WorkspaceError, match=r"pip install 'mnist-deploy\[sdk-v2\]'"):
         connect_client(local=True)

@@ -1,4 +1,4 @@
-"""The way from a v1 service to a v2 endpoint, walked for real."""
+"""`migrate_service`: from a service of SDK v1 to an endpoint of SDK v2."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def script(tmp_path, monkeypatch):
 
 @pytest.fixture
 def deploy(ws, script, tmp_path):
-    """Deploy the weights' script, to a cluster or without one; the service goes in the end."""
+    """Deploy the script of the weights to ACI or to a cluster; delete the service at the end."""
     deployed = []
 
     def deploy(config, cluster=None):
         model = Model.register(ws, "weights.txt", "old-weights")
-        recipe = make_inference_config(tmp_path / "v1", packages=("numpy",))
-        deployed.append(Model.deploy(ws, "old-weights", [model], recipe, config, cluster))
+        inference_config = make_inference_config(tmp_path / "v1", packages=("numpy",))
+        deployed.append(Model.deploy(ws, "old-weights", [model], inference_config, config, cluster))
         deployed[0].wait_for_deployment()
         return deployed[0], model
 
@@ -53,9 +53,7 @@ def cluster(ws):
 
 
 @pytest.mark.processes
-def test_both_give_the_same_labels_and_the_text_says_what_became_of_what(
-    client, deploy, script, tmp_path
-):
+def test_service_on_aci_is_migrated_with_equal_labels(client, deploy, script, tmp_path):
     from azure.ai.ml import load_online_deployment, load_online_endpoint
 
     service, model = deploy(
@@ -75,21 +73,21 @@ def test_both_give_the_same_labels_and_the_text_says_what_became_of_what(
         assert "numpy" in conda["dependencies"][-1]["pip"]
         text = (folder / "MIGRATION.md").read_text()
         assert text == str(migration)
-        assert "2 images were scored by both; 0 labels differ." in text
+        assert "scored 2 images; 0 labels differ." in text
         assert f"the model {model.id}" in migration.carried_over
-        assert any("a key is asked for now" in what for what, _ in migration.changed)
-        assert service.run('{"data": [[1, 0, 0]]}') == [1.0]  # nothing was deleted
+        assert any("a key is required" in what for what, _ in migration.changed)
+        assert service.run('{"data": [[1, 0, 0]]}') == [1.0]  # it is not deleted
 
         script.write_text(SCRIPT.replace("float(", "2 * float("))
-        again = migrate_service(service, client, folder, IMAGES, entry_script=script)
-        assert again.different == 2
+        second = migrate_service(service, client, folder, IMAGES, entry_script=script)
+        assert second.different == 2
         assert "2 labels differ" in (folder / "MIGRATION.md").read_text()
     finally:
         delete_endpoint(client, migration.endpoint)
 
 
 @pytest.mark.processes
-def test_replicas_tokens_and_limits_of_a_service_on_kubernetes_come_along(
+def test_service_on_aks_is_migrated_with_replicas_tokens_and_limits(
     client, cluster, deploy, script, tmp_path
 ):
     service, _ = deploy(
@@ -103,54 +101,57 @@ def test_replicas_tokens_and_limits_of_a_service_on_kubernetes_come_along(
     migration = migrate_service(service, client, tmp_path / "v2", IMAGES, entry_script=script)
     try:
         made = client.online_deployments.get("blue", service.name)
-        answer = call_endpoint(client, migration.endpoint, IMAGES).tolist()
+        labels = call_endpoint(client, migration.endpoint, IMAGES).tolist()
     finally:
         delete_endpoint(client, migration.endpoint)
-    assert (migration.compared, migration.different, answer) == (2, 0, [105.25, 1.0])
+    assert (migration.compared, migration.different, labels) == (2, 0, [105.25, 1.0])
     assert (migration.endpoint.auth_mode, made.instance_count) == ("aml_token", 2)
     assert made.instance_type == "Standard_DS3_v2"  # as large as its limit
-    asked = made.request_settings
-    assert (asked.request_timeout_ms, asked.max_queue_wait_ms) == (180_000, 2000)
-    assert asked.max_concurrent_requests_per_instance == 4
+    settings = made.request_settings
+    assert (settings.request_timeout_ms, settings.max_queue_wait_ms) == (180_000, 2000)
+    assert settings.max_concurrent_requests_per_instance == 4
     assert (made.liveness_probe.initial_delay, made.liveness_probe.period) == (60, 5)
-    assert "2 replicas, each now a virtual machine of its own" in migration.carried_over
+    assert "2 replicas, each on a virtual machine of its own" in migration.carried_over
     assert migration.lost == ()
     changed = "\n".join(what for what, _ in migration.changed)
     for what in ("the tokens", "cpu_cores=3 and memory_gb=1 became",
-                 "place of the cluster old-cluster", "180 s at most"):  # fmt: skip
+                 "replace the cluster old-cluster", "180 s at most"):  # fmt: skip
         assert what in changed
-    assert "a key is asked for" not in changed
+    assert "a key is required" not in changed
 
 
 @pytest.mark.parametrize("replicas", [3, None])
-def test_only_who_had_an_autoscaler_is_told_to_replace_it(
+def test_report_names_the_autoscaler_only_if_there_was_one(
     mocked_workspace, mocked_client, script, tmp_path, replicas
 ):
     cluster = ComputeTarget.create(mocked_workspace, "c", AksCompute.provisioning_configuration())
     config = AksWebservice.deploy_configuration(num_replicas=replicas)
-    recipe, models = make_inference_config(tmp_path / "v1"), [fetch_model(mocked_workspace)]
-    service = Model.deploy(mocked_workspace, "old", models, recipe, config, cluster)
+    inference_config, models = (
+        make_inference_config(tmp_path / "v1"),
+        [fetch_model(mocked_workspace)],
+    )
+    service = Model.deploy(mocked_workspace, "old", models, inference_config, config, cluster)
     service.wait_for_deployment()
     images, folder = np.zeros((2, 784)), tmp_path / "v2"
     migration = migrate_service(service, mocked_client, folder, images, entry_script=script)
-    told = "the number of replicas no longer follows the load" in dict(migration.changed)
-    assert told == (replicas is None)
+    is_named = "the number of replicas does not depend on the load" in dict(migration.changed)
+    assert is_named == (replicas is None)
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"),
+    ("settings", "message"),
     [
-        ({"state": "Failed"}, "'old' is Failed: there is nothing to compare with"),
+        ({"state": "Failed"}, "'old' is Failed, so that"),
         ({"models": [1, 2]}, "has 2 models"),
         ({"environment": None}, "no environment"),
         ({"versions": {"one": 1, "two": 2}}, "AksEndpoint with the versions one, two"),
     ],
 )
-def test_what_cannot_be_brought_over_is_said_before(settings, reason, tmp_path):
+def test_service_that_cannot_be_migrated_is_rejected(settings, message, tmp_path):
     service = create_autospec(AciWebservice, instance=True)
     settings = {"state": "Healthy", "models": [1], "environment": object(), **settings}
     service.configure_mock(name="old", **settings)
-    with pytest.raises(DeploymentError, match=reason):
+    with pytest.raises(DeploymentError, match=message):
         migrate_service(service, None, tmp_path / "v2", IMAGES)
     assert not (tmp_path / "v2").exists()
 
@@ -167,12 +168,12 @@ def test_what_cannot_be_brought_over_is_said_before(settings, reason, tmp_path):
         ({"data_collection": SimpleNamespace(storage_enabled=True)}, {"collect_model_data"}),
     ],
 )
-def test_what_is_lost_is_told(settings, lost):
-    from mnist_deploy.managed.migration import _lost
+def test_losses_are_listed(settings, lost):
+    from mnist_deploy.managed.migration_report import list_losses
 
     small = {"container_resource_requirements": SimpleNamespace(gpu=None)}
     service = SimpleNamespace(**small | settings)
-    told = _lost(service, "def init(): pass")
-    assert len(told) == len(lost)
-    assert all(word in what for word, (what, _) in zip(lost, told, strict=True))
-    assert len(_lost(service, "Model.get_model_path('x')")) == len(lost) + 1
+    losses = list_losses(service, "def init(): pass")
+    assert len(losses) == len(lost)
+    assert all(word in what for word, (what, _) in zip(lost, losses, strict=True))
+    assert len(list_losses(service, "Model.get_model_path('x')")) == len(lost) + 1
