@@ -1,65 +1,81 @@
 """The local workspace: Microsoft's genuine SDKs, v1 and v2, without Azure.
 
-A small control plane on 127.0.0.1, a process of its own, answers both as Azure would.
-Its web services are real processes of Microsoft's inference server. What is registered
-stays on disk; everything that runs ends with the last process that uses it.
+The control plane, a process that serves Azure's REST APIs on 127.0.0.1, answers both SDKs. The
+container of a web service is a process of Microsoft's inference server. Registered models and
+environments stay on disk. The control plane and all services end with the last registered client.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
 
-from .control_plane import LocalWorkspaceError, call, end, join_or_launch, locked
+from . import control_plane
+from .control_plane import LocalWorkspaceError, call, join_or_launch, locked
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azureml.core import Workspace
     from azureml.core.authentication import TokenAuthentication
 
-    from .discovery import Endpoint
+    from .discovery import ControlPlaneAddress
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
 RESOURCE_GROUP = "local"
 WORKSPACE_NAME = "local"
-LONGEST_HOME = 400  # bytes of a path: SQLite opens no file beyond 512
+MAX_HOME_PATH = 400  # bytes: SQLite opens no file whose path is longer than 512
 
 
 def home_folder(home: str | os.PathLike[str] | None = None) -> Path:
-    """Where a local workspace lies: `home`, $MNIST_DEPLOY_HOME or the user's data folder."""
+    """The folder of the local workspace: `home`, $MNIST_DEPLOY_HOME or the user's data folder.
+
+    Raises
+    ------
+    LocalWorkspaceError
+        If the home directory of the user is needed and unknown.
+    """
     chosen = home or os.environ.get("MNIST_DEPLOY_HOME")
-    return Path(chosen or platformdirs.user_data_path("mnist_deploy")).expanduser().absolute()
+    try:
+        return Path(chosen or platformdirs.user_data_path("mnist_deploy")).expanduser().absolute()
+    except RuntimeError as error:  # of expanduser
+        raise LocalWorkspaceError(
+            "The home directory of this user is unknown: HOME is not set, and the system knows no "
+            "such user. Set MNIST_DEPLOY_HOME to a folder for the local workspace."
+        ) from error
 
 
-def start(home: str | os.PathLike[str] | None = None, *, port: int = 0) -> Endpoint:
-    """Start the control plane or join the one that runs; it stays while this process lives.
+def start(home: str | os.PathLike[str] | None = None, *, port: int = 0) -> ControlPlaneAddress:
+    """Start the control plane or join the running one, which stays while this process lives.
 
     Parameters
     ----------
     home : path, optional
         See :func:`home_folder`.
     port : int
-        Where to listen if it is not running yet; 0 lets the system choose.
+        The port of a control plane that is started; 0 lets the system choose.
 
     Returns
     -------
-    Endpoint
+    ControlPlaneAddress
 
     Raises
     ------
     LocalWorkspaceError
-        If it does not start within 30 seconds; with the last lines of its log.
+        If the control plane does not start within 30 seconds, with the last lines of its log; or
+        if its folder cannot be used.
     """
     folder = home_folder(home)
-    if len(os.fsencode(folder)) > LONGEST_HOME:
+    if len(os.fsencode(folder)) > MAX_HOME_PATH:
         raise LocalWorkspaceError(
             f"The local workspace cannot be kept in {folder}: the path is longer than "
-            f"{LONGEST_HOME} bytes. Set MNIST_DEPLOY_HOME to a shorter one."
+            f"{MAX_HOME_PATH} bytes. Set MNIST_DEPLOY_HOME to a shorter one."
         )
     try:
         for private in (folder, folder / "run"):
@@ -73,7 +89,7 @@ def start(home: str | os.PathLike[str] | None = None, *, port: int = 0) -> Endpo
 
 
 def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
-    """The local workspace as a genuine ``azureml.core.Workspace``; started if it does not run.
+    """The local workspace as a genuine ``azureml.core.Workspace``, started if need be.
 
     Sets REQUESTS_CA_BUNDLE in this process to a file that holds the loopback certificate
     beside the roots that were trusted before.
@@ -81,7 +97,7 @@ def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
     Raises
     ------
     LocalWorkspaceError
-        If it cannot be started.
+        If the workspace cannot be started, or the SDK cannot read $ARM_CLOUD_METADATA_URL.
     """
     endpoint = start(home)
     _set_variables(endpoint)
@@ -96,8 +112,8 @@ def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
     )
 
 
-def _set_variables(endpoint: Endpoint) -> None:
-    """Have https in this process trust the endpoint, and MLflow send no telemetry at its import.
+def _set_variables(endpoint: ControlPlaneAddress) -> None:
+    """Let https in this process trust the control plane, and keep MLflow from sending telemetry.
 
     Both SDKs import MLflow where azureml-mlflow is installed.
     """
@@ -105,12 +121,12 @@ def _set_variables(endpoint: Endpoint) -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
-def _authentication(endpoint: Endpoint) -> TokenAuthentication:
-    """The SDK's own, with this endpoint for its cloud.
+def _authentication(endpoint: ControlPlaneAddress) -> TokenAuthentication:
+    """The SDK's own token authentication, with the control plane as its cloud.
 
-    By its name a cloud would be looked up in a list that the SDK reads once for each process
-    and keeps in the user's ~/.azure: an endpoint that moved, or one beside Azure's own, would
-    not be found.
+    By its name a cloud would be looked up in a list that the SDK reads once for each process and
+    keeps in the user's ~/.azure. A control plane at a new port, or beside Azure's own clouds,
+    would not be found there.
     """
     from azureml.core.authentication import TokenAuthentication
 
@@ -119,7 +135,8 @@ def _authentication(endpoint: Endpoint) -> TokenAuthentication:
     known = os.environ.get("AZUREML_CURRENT_CLOUD", "AzureCloud")
     if known.startswith(f"{CLOUD}-"):  # a name that SDK v2 has set, and alone knows
         known = "AzureCloud"
-    authentication = TokenAuthentication(lambda audience: endpoint.token, cloud=known)
+    with _explaining_metadata_url():
+        authentication = TokenAuthentication(lambda audience: endpoint.token, cloud=known)
     cloud = authentication._cloud_type = copy.deepcopy(authentication._cloud_type)
     for service in ("resource_manager", "management", "active_directory", "portal",
                     "active_directory_resource_id"):  # fmt: skip
@@ -127,16 +144,31 @@ def _authentication(endpoint: Endpoint) -> TokenAuthentication:
     return authentication
 
 
+@contextlib.contextmanager
+def _explaining_metadata_url() -> Iterator[None]:
+    """Explain an error of SDK v1, which reads $ARM_CLOUD_METADATA_URL whatever the cloud."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # no answer, or not the JSON that the SDK expects
+        url = os.environ.get("ARM_CLOUD_METADATA_URL")
+        if url is None:
+            raise
+        raise LocalWorkspaceError(
+            f"SDK v1 reads ARM_CLOUD_METADATA_URL before it connects, and {url} does not "
+            f"answer with a list of clouds ({error}). Unset that variable, or correct it."
+        ) from error
+
+
 def connect_client(home: str | os.PathLike[str] | None = None) -> MLClient:
-    """The local workspace as a genuine ``azure.ai.ml.MLClient``; started if it does not run.
+    """The local workspace as a genuine ``azure.ai.ml.MLClient``, started if need be.
 
     Sets REQUESTS_CA_BUNDLE as `connect` does. SDK v2 itself sets AZUREML_CURRENT_CLOUD: an
-    MLClient that is made without a cloud after this one leads here as well.
+    MLClient that is made later in this process, without a cloud, reaches the local workspace too.
 
     Raises
     ------
     LocalWorkspaceError
-        If it cannot be started.
+        If the workspace cannot be started.
     """
     endpoint = start(home)
     _set_variables(endpoint)
@@ -152,65 +184,65 @@ def portal_link(
     files: str | os.PathLike[str] | None = None,
     port: int = 0,
 ) -> str:
-    """Start or join the local workspace, and make a link to its page in the browser.
+    """Start or join the local workspace, and make a link to its page for a browser.
 
     Parameters
     ----------
     home : path, optional
         See :func:`home_folder`.
     files : path, optional
-        A folder whose ``*.js`` add ways to try a service to the page; programs on this machine
-        can read what lies in it.
+        A folder whose ``*.js`` add ways to try a service to the page. Every program on this
+        machine can read its ``.js``, ``.css`` and ``.gz`` files.
     port : int
-        Where the page is to be, if it is not served yet; 0 lets the system choose.
+        Where to serve the page, if it is not served yet; 0 lets the system choose.
 
     Returns
     -------
     str
-        It works once, within a minute.
+        The link. It works once, within a minute.
 
     Raises
     ------
     LocalWorkspaceError
-        If the workspace cannot be started, or the page not be served.
+        If the workspace cannot be started, or the page cannot be served.
     """
     endpoint = start(home)
     asked = {"folder": str(Path(files).absolute()) if files else None, "port": port}
     answer = call(endpoint, "POST", "/portal", asked)
     if not answer.ok:
-        raise LocalWorkspaceError(f"The page cannot be served: {answer.json()['error']['message']}")
+        raise LocalWorkspaceError(answer.json()["error"]["message"])
     return answer.json()["url"]
 
 
 def stop(home: str | os.PathLike[str] | None = None) -> bool:
-    """End the control plane and all its services, whoever uses them; False if it did not run.
+    """Stop the control plane and all services, whatever clients it has; False if none runs.
 
-    One that does not answer, because it is suspended for instance, is ended all the same.
+    A control plane that does not answer, for instance because it is suspended, is killed.
 
     Raises
     ------
     LocalWorkspaceError
-        If it does not end.
+        If the control plane does not end.
     """
-    return end(home_folder(home))
+    return control_plane.stop(home_folder(home))
 
 
 def wipe(home: str | os.PathLike[str] | None = None) -> Path:
-    """Stop the local workspace and delete everything that is registered or was downloaded in it.
+    """Stop the local workspace and delete all that was registered or downloaded in it.
 
     Raises
     ------
     LocalWorkspaceError
-        If it does not end; then nothing is deleted.
+        If the control plane does not end; then nothing is deleted.
     OSError
-        If something cannot be deleted.
+        If a file cannot be deleted.
     """
     folder = home_folder(home)
     parts = [folder / name for name in ("store", "data", "run")]
     if any(part.is_dir() for part in parts):
         (folder / "run").mkdir(mode=0o700, exist_ok=True)
         with locked(folder / "run" / "starting"):
-            end(folder)
+            control_plane.stop(folder)
             for part in filter(Path.is_dir, parts):
                 shutil.rmtree(part)
     return folder

@@ -1,4 +1,4 @@
-"""SDK v2 in this process: an ``MLClient`` of the local workspace, and nothing of the user's."""
+"""SDK v2 in this process: an ``MLClient`` that reaches the local workspace and no other cloud."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from azure.ai.ml import MLClient
 from azure.core.credentials import AccessToken
 
 from .control_plane import LocalWorkspaceError, lock_owner
-from .discovery import CLOUD, Endpoint
+from .discovery import CLOUD, ControlPlaneAddress
 
 
-class OwnToken:
-    """A credential that asks nobody: it is the endpoint's token, as long as that runs.
+class ControlPlaneCredential:
+    """A credential that returns the control plane's token, and asks no identity service.
 
-    It is always about to expire: so the SDK comes for it before each request, and each attempt
-    at one, and is told at once that nobody can answer any more.
+    The token always expires now. Therefore the SDK asks for it before each attempt of each
+    request, and gets an error at once when the control plane has ended.
     """
 
-    def __init__(self, endpoint: Endpoint, cloud: str) -> None:
+    def __init__(self, endpoint: ControlPlaneAddress, cloud: str) -> None:
         self._endpoint = endpoint
         self._cloud = cloud
 
@@ -28,32 +28,32 @@ class OwnToken:
         runtime = self._endpoint.folder
         if lock_owner(runtime) != self._endpoint.pid:
             raise LocalWorkspaceError(
-                f"The local workspace in {runtime.parent} has ended. What is registered is kept: "
-                "connect again, and deploy again what ran. If nobody stopped it, "
-                f"{runtime / 'control_plane.log'} may say why it ended."
+                f"The local workspace in {runtime.parent} has ended. Models and environments are "
+                "kept: connect again, and deploy the services again. If it was not stopped on "
+                f"purpose, {runtime / 'control_plane.log'} may hold the reason."
             )
-        # Where blobs lie, the SDK finds out by the cloud that was named last in this process.
+        # The SDK looks up the storage address of the cloud that was named last in this process.
         os.environ["AZUREML_CURRENT_CLOUD"] = self._cloud
         return AccessToken(self._endpoint.token, int(time.time()))
 
 
-def make_client(endpoint: Endpoint, *workspace: str) -> MLClient:
+def make_client(endpoint: ControlPlaneAddress, *workspace: str) -> MLClient:
     """The client of a workspace of a running control plane.
 
     Parameters
     ----------
-    endpoint : Endpoint
+    endpoint : ControlPlaneAddress
     workspace : str
         Subscription, resource group and name.
 
     Notes
     -----
     SDK v2 sets AZUREML_CURRENT_CLOUD in this process: an MLClient that is made after this one
-    and names no cloud is of the same.
+    without a cloud uses the same cloud.
     """
     cloud = name_cloud(endpoint)
     return MLClient(
-        OwnToken(endpoint, cloud["cloud"]),
+        ControlPlaneCredential(endpoint, cloud["cloud"]),
         *workspace,
         enable_telemetry=False,
         show_progress=False,
@@ -61,10 +61,11 @@ def make_client(endpoint: Endpoint, *workspace: str) -> MLClient:
     )
 
 
-def name_cloud(endpoint: Endpoint) -> dict[str, Any]:
-    """How SDK v2 is told where the cloud is: by its name, where the environment knows that.
+def name_cloud(endpoint: ControlPlaneAddress) -> dict[str, Any]:
+    """The arguments by which SDK v2 finds the cloud.
 
-    Else by all its addresses, under a name with the port: what a name means cannot be changed.
+    Inside `exec` its name is enough. Elsewhere they are all addresses, under a name with the port,
+    because SDK v2 does not let a process define a name twice.
     """
     if os.environ.get("ARM_CLOUD_METADATA_URL") == endpoint.metadata_url:
         return {"cloud": CLOUD}

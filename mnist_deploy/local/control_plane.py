@@ -1,10 +1,12 @@
-"""The control plane's process as others see it: found, joined, launched and ended."""
+"""The control plane's process, from outside: it is found, joined, launched and stopped."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -13,109 +15,156 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Every scoring process imports this on its way to its own module: what makes it large or slow
-# to start is imported where it is used.
+# Every scoring process imports this package on the way to its own module: what is large, or slow
+# to import, is imported where it is used.
 if TYPE_CHECKING:
     import requests
 
-    from .discovery import Endpoint
+    from .discovery import ControlPlaneAddress
 
-START_LIMIT = 30.0  # seconds to start, or to answer at all
-ANSWER_LIMIT = 5.0  # seconds for one answer
-GRACE = 5.0  # seconds to end when it is told to
+START_TIMEOUT = 30.0  # seconds to start, or to answer at all
+CALL_TIMEOUT = 5.0  # seconds for one answer
+SIGNAL_TIMEOUT = 5.0  # seconds to end after a signal
+POLL_INTERVAL = 0.05  # seconds
+PROCESS_MODULE = "mnist_deploy.local.server.process"
 
 
 class LocalWorkspaceError(RuntimeError):
     """The local workspace could not be started, reached or stopped."""
 
 
-def join_or_launch(folder: Path, port: int) -> Endpoint:
+def join_or_launch(folder: Path, port: int) -> ControlPlaneAddress:
     """Register this process with the running control plane, or start a control plane.
 
     Raises
     ------
     LocalWorkspaceError
-        If it does not start, with the last lines of its log; or if one runs that does not
-        answer, with its number.
+        If the control plane does not start, with the last lines of its log; or if a running one
+        does not answer, with its process id.
     """
-    from .discovery import Endpoint
+    from .discovery import ControlPlaneAddress
 
     runtime = folder / "run"
-    give_up_at = time.monotonic() + START_LIMIT
+    check_owner(runtime)
+    give_up_at = time.monotonic() + START_TIMEOUT
     with locked(runtime / "starting"):
         while (pid := lock_owner(runtime)) is not None:
-            endpoint = Endpoint.read(runtime)
-            if endpoint is not None and pid in (0, endpoint.pid) and join(endpoint):
-                return endpoint
+            address = ControlPlaneAddress.read(runtime)
+            if address is not None and pid in (0, address.pid) and join(address):
+                return address
             if time.monotonic() > give_up_at:
-                raise LocalWorkspaceError(
-                    f"Process {pid}{describe(pid)} holds the local workspace in {folder} and has "
-                    f"not answered for {START_LIMIT:g} s. mnist_deploy.local.stop() ends it"
-                    f"{f', kill -CONT {pid} wakes it' if describe(pid) else ''}."
-                )
-            time.sleep(0.05)
+                raise LocalWorkspaceError(report_unresponsive(folder, pid))
+            time.sleep(POLL_INTERVAL)
         return launch(folder, port)
 
 
-def lock_owner(runtime: Path) -> int | None:
-    """The number of the process that holds the workspace, 0 if it has not said; None if none does.
+def check_owner(runtime: Path) -> None:
+    """Reject a folder in which another user could read the token or replace the certificate.
 
-    It holds a lock as long as it lives, also while it starts, ends or is suspended.
+    Raises
+    ------
+    LocalWorkspaceError
+        If the folder belongs to another user, or others may write to it.
     """
-    import fcntl  # not on Windows, where the other modules of this package can be imported
+    status = os.stat(runtime)
+    if status.st_uid != os.geteuid():
+        raise LocalWorkspaceError(
+            f"{runtime} belongs to another user (id {status.st_uid}), who could read all that this "
+            "workspace receives. Set MNIST_DEPLOY_HOME to a folder of your own."
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise LocalWorkspaceError(
+            f"Other users may write to {runtime}, and could take the place of the control plane. "
+            f"Correct that: chmod 700 {runtime}"
+        )
 
+
+def lock_owner(runtime: Path) -> int | None:
+    """The process id of the control plane; 0 if it is not written yet, None if none runs.
+
+    A control plane holds a lock as long as it lives, also while it starts, ends or is suspended.
+    """
     try:
         with open(runtime / "alive") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(file.read() or 0)
+                text = file.read().strip()
+                return int(text) if text.isascii() and text.isdecimal() else 0
     except FileNotFoundError:
         pass
     return None
 
 
-def describe(pid: int) -> str:
-    """`` (suspended)`` if it is, else nothing."""
+def report_unresponsive(folder: Path, pid: int) -> str:
+    """State which process does not answer, and how to end or wake it."""
+    suspended = is_suspended(pid)
+    return (
+        f"Process {pid}{' (suspended)' if suspended else ''} runs the local workspace in {folder} "
+        f"and has not answered for {START_TIMEOUT:g} s. "
+        f"{f'Wake it with kill -CONT {pid}, or end' if suspended else 'End'} it with "
+        "python -m mnist_deploy.local stop."
+    )
+
+
+def is_suspended(pid: int) -> bool:
     import psutil
 
     with contextlib.suppress(psutil.Error, ValueError):
-        if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
-            return " (suspended)"
-    return ""
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    return False
 
 
-def join(endpoint: Endpoint) -> bool:
-    """Register this process as a client; False if the control plane is stopping or unreachable."""
+def join(address: ControlPlaneAddress) -> bool:
+    """Register this process as a client; False if the control plane is stopping or unreachable.
+
+    Raises
+    ------
+    LocalWorkspaceError
+        If its certificate is not valid at the time that the clock shows.
+    """
     try:
-        return call(endpoint, "POST", "/clients", {"pid": os.getpid()}).ok
-    except OSError:  # as all errors of requests are
+        return call(address, "POST", "/clients", {"pid": os.getpid()}).ok
+    except OSError as error:  # the base class of all errors of requests
+        if any(text in str(error) for text in ("not yet valid", "certificate has expired")):
+            raise LocalWorkspaceError(
+                f"The certificate of the local workspace in {address.folder.parent} is not valid "
+                f"at {time.strftime('%Y-%m-%d %H:%M')}: the clock of this machine was changed "
+                "after the workspace was started. Correct the clock, or make a new certificate: "
+                "python -m mnist_deploy.local stop, then connect again."
+            ) from error
         return False
 
 
-def launch(folder: Path, port: int) -> Endpoint:
-    from .discovery import Endpoint
+def launch(folder: Path, port: int) -> ControlPlaneAddress:
+    """Start a control plane and wait until it serves."""
+    from .discovery import ControlPlaneAddress
 
     runtime = folder / "run"
     log_file = runtime / "control_plane.log"
-    command = [sys.executable, "-m", "mnist_deploy.local.server.process"]
+    command = [sys.executable, "-m", PROCESS_MODULE, str(folder), str(port), str(os.getpid())]
     with open(log_file, "wb") as log:
-        process = subprocess.Popen(
-            [*command, str(folder), str(port), str(os.getpid())],
-            cwd=runtime,  # not the caller's folder, whose modules would hide others
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # out of reach of the terminal's Ctrl-C
-        )
-    # Whenever it ends, no zombie of it stays.
-    threading.Thread(target=process.wait, daemon=True, name="reaper").start()
-    give_up_at = time.monotonic() + START_LIMIT
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=runtime,  # not the caller's folder, whose modules would hide others
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # the terminal's Ctrl-C does not reach it
+            )
+        except OSError as error:
+            raise LocalWorkspaceError(
+                f"The local workspace cannot start its control plane: {sys.executable}: "
+                f"{error.strerror}. Check that this Python can be executed."
+            ) from error
+    threading.Thread(target=process.wait, daemon=True, name="control plane reaper").start()
+    give_up_at = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < give_up_at:
-        endpoint = Endpoint.read(runtime)
-        if endpoint is not None and endpoint.pid == process.pid:
-            return endpoint
-        time.sleep(0.02)
+        address = ControlPlaneAddress.read(runtime)
+        if address is not None and address.pid == process.pid:
+            return address
+        time.sleep(POLL_INTERVAL / 2)
     process.kill()
     tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-15:])
     raise LocalWorkspaceError(
@@ -123,65 +172,68 @@ def launch(folder: Path, port: int) -> Endpoint:
     )
 
 
-def end(folder: Path) -> bool:
-    """End the control plane, asked first and then by signals; False if none runs.
+def stop(folder: Path) -> bool:
+    """Stop the control plane, by a request and then by signals; False if none runs.
 
     Raises
     ------
     LocalWorkspaceError
         If it does not end even so.
     """
-    from .discovery import Endpoint
+    from .discovery import ControlPlaneAddress
 
     runtime = folder / "run"
     if lock_owner(runtime) is None:
         return False
-    endpoint = Endpoint.read(runtime)
-    if endpoint is not None and ask_to_end(endpoint) and is_over(runtime, START_LIMIT):
+    address = ControlPlaneAddress.read(runtime)
+    if address is not None and request_stop(address) and has_ended(runtime, START_TIMEOUT):
         return True
     for signals in ((signal.SIGCONT, signal.SIGTERM), (signal.SIGKILL,)):
         for number in signals:
-            send(lock_owner(runtime), number)
-        if is_over(runtime, GRACE):
+            send_signal(lock_owner(runtime), number)
+        if has_ended(runtime, SIGNAL_TIMEOUT):
             return True
     raise LocalWorkspaceError(
-        f"Process {lock_owner(runtime)} holds the local workspace in {folder} and does not end."
+        f"Process {lock_owner(runtime)}, which runs the local workspace in {folder}, does not end "
+        "when it is killed."
     )
 
 
-def ask_to_end(endpoint: Endpoint) -> bool:
+def request_stop(address: ControlPlaneAddress) -> bool:
     try:
-        return call(endpoint, "DELETE", "/clients").ok
+        return call(address, "DELETE", "/clients").ok
     except OSError:
         return False
 
 
-def is_over(runtime: Path, seconds: float) -> bool:
-    """Whether it ends within `seconds`."""
+def has_ended(runtime: Path, seconds: float) -> bool:
+    """Whether the control plane ends within `seconds`."""
     give_up_at = time.monotonic() + seconds
     while lock_owner(runtime) is not None:
         if time.monotonic() > give_up_at:
             return False
-        time.sleep(0.05)
+        time.sleep(POLL_INTERVAL)
     return True
 
 
-def send(pid: int | None, number: int) -> None:
-    """Send a signal to a control plane, and to nothing else that may have got its number."""
+def send_signal(pid: int | None, number: int) -> None:
+    """Send a signal to a control plane, and to no other process that may have its id by now."""
     import psutil
 
     with contextlib.suppress(psutil.Error, ProcessLookupError):
-        if pid and "mnist_deploy.local.server.process" in psutil.Process(pid).cmdline():
+        if pid and PROCESS_MODULE in psutil.Process(pid).cmdline():
             os.kill(pid, number)
 
 
-def call(endpoint: Endpoint, method: str, path: str, body: dict | None = None) -> requests.Response:
+def call(
+    address: ControlPlaneAddress, method: str, path: str, body: dict | None = None
+) -> requests.Response:
     """Send a request to the control plane.
 
     Raises
     ------
     OSError
-        As all errors of requests are: if it does not answer, or somebody else does.
+        If the control plane does not answer, or another program answers at its port.
     """
     import requests
 
@@ -189,26 +241,24 @@ def call(endpoint: Endpoint, method: str, path: str, body: dict | None = None) -
         session.trust_env = False  # neither proxies nor other roots: this is the loopback
         return session.request(
             method,
-            endpoint.url + path,
+            address.url + path,
             json=body,
-            headers={"Authorization": f"Bearer {endpoint.token}"},
-            verify=str(endpoint.certificate),
-            timeout=ANSWER_LIMIT,
+            headers={"Authorization": f"Bearer {address.token}"},
+            verify=str(address.certificate),
+            timeout=CALL_TIMEOUT,
         )
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock that a file stands for.
+    """Hold the lock on a file.
 
     Raises
     ------
     LocalWorkspaceError
-        If another process keeps it for too long.
+        If another process holds the lock for too long.
     """
-    import fcntl
-
-    limit = 2 * START_LIMIT  # who waits behind one that waits gets its turn
+    limit = 2 * START_TIMEOUT  # a process that waits behind one that waits gets its turn
     with open(path, "w") as file:
         give_up_at = time.monotonic() + limit
         while True:
@@ -218,7 +268,7 @@ def locked(path: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > give_up_at:
                     raise LocalWorkspaceError(
-                        f"Another process has held {path} for {limit:g} s; end it first."
+                        f"Another process has held {path} for {limit:g} s. End that process first."
                     ) from None
-                time.sleep(0.05)
+                time.sleep(POLL_INTERVAL)
         yield

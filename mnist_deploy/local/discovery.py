@@ -31,7 +31,7 @@ NO_TELEMETRY = {
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class ControlPlaneAddress:
     """Where a running control plane is found, as it wrote it into ``endpoint.json``."""
 
     url: str
@@ -40,7 +40,7 @@ class Endpoint:
     folder: Path
 
     def __repr__(self) -> str:
-        return f"Endpoint(url={self.url!r}, pid={self.pid})"
+        return f"ControlPlaneAddress(url={self.url!r}, pid={self.pid})"
 
     @property
     def certificate(self) -> Path:
@@ -56,7 +56,7 @@ class Endpoint:
         write_private(self.folder / "endpoint.json", json.dumps(document).encode())
 
     @classmethod
-    def read(cls, folder: Path) -> Endpoint | None:
+    def read(cls, folder: Path) -> ControlPlaneAddress | None:
         try:
             return cls(folder=folder, **json.loads((folder / "endpoint.json").read_bytes()))
         except (OSError, ValueError, TypeError):

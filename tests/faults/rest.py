@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import requests
 from weights_service import WORKSPACE
 
-from mnist_deploy.local.discovery import Endpoint
+from mnist_deploy.local.discovery import ControlPlaneAddress
 
 MMS = f"/modelmanagement/v1.0{WORKSPACE}"
 ARTIFACTS = f"/artifact/v2.0{WORKSPACE}/artifacts"
@@ -19,7 +19,7 @@ ARTIFACTS = f"/artifact/v2.0{WORKSPACE}/artifacts"
 class Rest:
     """A client of one control plane."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: ControlPlaneAddress) -> None:
         self.endpoint = endpoint
         self._session = requests.Session()
         self._session.trust_env = False

@@ -321,8 +321,8 @@ def test_changes_at_the_same_time(home, account):
 
 def test_suspended(home, account, monkeypatch):
     """ControlChannel plane suspended, joined by another process meanwhile, resumed or stopped."""
-    monkeypatch.setattr(control_plane, "START_LIMIT", 3.0)
-    monkeypatch.setattr(control_plane, "ANSWER_LIMIT", 0.5)
+    monkeypatch.setattr(control_plane, "START_TIMEOUT", 3.0)
+    monkeypatch.setattr(control_plane, "CALL_TIMEOUT", 0.5)
     for turn in range(6):
         endpoint = local.start(home)
         model = Rest(endpoint).register("kept", bytes([turn]))

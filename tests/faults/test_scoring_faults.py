@@ -24,7 +24,7 @@ from weights_service import until
 from mnist_deploy import local
 from mnist_deploy.client import post_images
 from mnist_deploy.errors import ScoringError
-from mnist_deploy.local.discovery import Endpoint
+from mnist_deploy.local.discovery import ControlPlaneAddress
 from mnist_deploy.part_one import fit_model
 
 SCORE = Path(__file__).resolve().parents[2] / "score.py"
@@ -208,7 +208,7 @@ def test_a_kernel_is_killed(home, tmp_path, account):
         try:
             client.wait_for_ready(timeout=60)
             kernel = run_cell(client, NOTEBOOK.format(folder=str(tmp_path), home=str(home)))
-            control_plane = psutil.Process(Endpoint.read(home / "run").pid)
+            control_plane = psutil.Process(ControlPlaneAddress.read(home / "run").pid)
             family = [control_plane, *control_plane.children(recursive=True)]
             assert len(family) >= 1 + 2, family
             ports = {

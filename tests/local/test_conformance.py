@@ -28,11 +28,11 @@ from mnist_deploy import local
 from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.store import Store
-from mnist_deploy.local.discovery import Endpoint
+from mnist_deploy.local.discovery import ControlPlaneAddress
 from mnist_deploy.local.listener import Listener
 from mnist_deploy.local.server.app import create_app
 from mnist_deploy.local.server.client_registrations import ClientRegistrations
-from mnist_deploy.local.server.process import hold
+from mnist_deploy.local.server.process import acquire_lock
 from mnist_deploy.local.tls import create_server_context
 from mnist_deploy.local.tokens import create_token
 
@@ -146,9 +146,9 @@ def recorded(home: Path) -> Iterator[list[Exchange]]:
     listener = Listener(
         listening, app, lambda _: None, tls=create_server_context(runtime), name="control plane"
     )
-    Endpoint(f"https://{host}", os.getpid(), token, runtime).write()
+    ControlPlaneAddress(f"https://{host}", os.getpid(), token, runtime).write()
     try:
-        with hold(runtime):
+        with acquire_lock(runtime):
             yield exchanges
     finally:
         listener.close()

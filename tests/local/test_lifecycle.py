@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import http.server
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import types
@@ -23,7 +26,7 @@ from weights_service import until
 
 from mnist_deploy import local
 from mnist_deploy.local import LocalWorkspaceError, control_plane
-from mnist_deploy.local.discovery import Endpoint
+from mnist_deploy.local.discovery import ControlPlaneAddress
 from mnist_deploy.local.tls import create_server_context
 
 CLIENT = """
@@ -33,6 +36,9 @@ endpoint = local.start(sys.argv[1])
 print(endpoint.pid, flush=True)
 sys.stdin.read()
 """
+
+
+CONNECT = "import sys; from mnist_deploy import local; local.connect(sys.argv[1])"
 
 
 @pytest.fixture
@@ -68,7 +74,7 @@ def is_gone(process: psutil.Process) -> bool:
 
 def test_it_is_shared_and_ends_with_the_last_that_uses_it(client, home):
     first = client()
-    endpoint = Endpoint.read(home / "run")
+    endpoint = ControlPlaneAddress.read(home / "run")
     second = client()
     assert second.control_plane == first.control_plane
     first.process.communicate("")
@@ -76,7 +82,7 @@ def test_it_is_shared_and_ends_with_the_last_that_uses_it(client, home):
     assert not is_gone(second.control_plane)
     second.process.communicate("")
     until(lambda: is_gone(first.control_plane), 5)
-    assert Endpoint.read(home / "run") is None
+    assert ControlPlaneAddress.read(home / "run") is None
     with pytest.raises(requests.ConnectionError):
         requests.get(endpoint.url, verify=False, timeout=5)
 
@@ -109,11 +115,11 @@ def test_six_that_start_at_once_share_one(client):
 @pytest.mark.processes
 def test_a_control_plane_that_was_killed_is_started_anew(client, home):
     first = client()
-    before = Endpoint.read(home / "run")
+    before = ControlPlaneAddress.read(home / "run")
     first.control_plane.kill()
     until(lambda: is_gone(first.control_plane), 5)
     second = client()
-    after = Endpoint.read(home / "run")
+    after = ControlPlaneAddress.read(home / "run")
     assert second.control_plane != first.control_plane
     assert after.token != before.token
 
@@ -131,9 +137,9 @@ def test_an_endpoint_of_nobody_or_of_a_stranger_is_passed_over(client, home):
     try:
         for port in (9, server.server_port):
             url = f"https://127.0.0.1:{port}"
-            Endpoint(url, os.getpid(), "token", home / "run").write()
+            ControlPlaneAddress(url, os.getpid(), "token", home / "run").write()
             only = client()
-            assert Endpoint.read(home / "run").url != url
+            assert ControlPlaneAddress.read(home / "run").url != url
             only.process.communicate("")
             until(lambda: is_gone(only.control_plane), 5)  # noqa: B023
     finally:
@@ -149,14 +155,14 @@ def test_it_has_a_session_of_its_own(client):
 
 @pytest.mark.processes
 def test_one_that_is_suspended_is_waited_for_then_named_and_can_be_ended(client, home, monkeypatch):
-    monkeypatch.setattr(control_plane, "START_LIMIT", 2.0)
-    monkeypatch.setattr(control_plane, "ANSWER_LIMIT", 0.5)
+    monkeypatch.setattr(control_plane, "START_TIMEOUT", 2.0)
+    monkeypatch.setattr(control_plane, "CALL_TIMEOUT", 0.5)
     running = client().control_plane
-    endpoint = Endpoint.read(home / "run")
+    endpoint = ControlPlaneAddress.read(home / "run")
     running.suspend()
-    with pytest.raises(LocalWorkspaceError, match=rf"Process {running.pid} \(suspended\) holds"):
+    with pytest.raises(LocalWorkspaceError, match=rf"Process {running.pid} \(suspended\) runs"):
         local.start(home)
-    assert Endpoint.read(home / "run") == endpoint
+    assert ControlPlaneAddress.read(home / "run") == endpoint
     threading.Timer(1.0, running.resume).start()
     assert local.start(home) == endpoint
     running.suspend()
@@ -167,7 +173,7 @@ def test_one_that_is_suspended_is_waited_for_then_named_and_can_be_ended(client,
 
 @pytest.mark.processes
 def test_one_that_neither_answers_nor_ends_is_killed(client, home, monkeypatch):
-    for limit in ("ANSWER_LIMIT", "START_LIMIT", "GRACE"):
+    for limit in ("CALL_TIMEOUT", "START_TIMEOUT", "SIGNAL_TIMEOUT"):
         monkeypatch.setattr(control_plane, limit, 0.5)
     monkeypatch.setattr(control_plane, "call", raise_time_out)
     running = client().control_plane
@@ -230,6 +236,110 @@ def test_a_damaged_store_is_told(tmp_path):
     local.stop(tmp_path)
 
 
+@pytest.mark.processes
+def test_store_without_its_database_is_rejected_and_keeps_its_files(tmp_path):
+    address = local.start(tmp_path)
+    blob = tmp_path / "store" / "blobs" / ("a" * 32)
+    local.stop(tmp_path)
+    blob.write_bytes(b"a model")
+    for damage in (Path.unlink, lambda file: file.write_bytes(b"")):
+        damage(tmp_path / "store" / "workspace.sqlite")
+        with pytest.raises(LocalWorkspaceError, match=r"is missing or empty.*1 uploaded") as raised:
+            local.start(tmp_path)
+        assert "Traceback" not in str(raised.value)
+        assert blob.read_bytes() == b"a model"
+    assert address.pid != 0
+
+
+@pytest.mark.processes
+def test_store_of_a_later_version_is_rejected_in_one_sentence(tmp_path):
+    (tmp_path / "store").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "store" / "workspace.sqlite")) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(LocalWorkspaceError, match="later version of mnist_deploy") as raised:
+        local.start(tmp_path)
+    assert "Traceback" not in str(raised.value)
+
+
+@pytest.mark.processes
+def test_garbage_in_the_lock_file_is_ignored(client, home):
+    running = client()
+    (home / "run" / "alive").write_text("\u00b2 no number")
+    assert local.start(home).pid == running.control_plane.pid
+
+
+def test_run_folder_that_others_may_write_to_is_rejected(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run").chmod(0o777)
+    with pytest.raises(LocalWorkspaceError, match="chmod 700"):
+        local.start(tmp_path)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_run_folder_of_another_user_is_rejected(tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir(mode=0o700)
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(LocalWorkspaceError, match=rf"another user \(id {owner}\)"):
+        local.start(tmp_path)
+
+
+def test_python_that_cannot_be_executed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path))
+    with pytest.raises(
+        LocalWorkspaceError, match=r"cannot start its control plane.*denied"
+    ) as told:
+        local.start(tmp_path / "home")
+    assert "MNIST_DEPLOY_HOME" not in str(told.value)
+
+
+def test_unknown_home_directory_is_explained(monkeypatch):
+    for name in ("HOME", "MNIST_DEPLOY_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # of a container without a user
+    with pytest.raises(LocalWorkspaceError, match="HOME is not set"):
+        local.home_folder()
+
+
+def test_clock_that_was_changed_is_named(client, home, monkeypatch):
+    client()
+    error = "certificate verify failed: certificate is not yet valid"
+
+    def fail(*_: object) -> None:
+        raise requests.exceptions.SSLError(error)
+
+    monkeypatch.setattr(control_plane, "call", fail)
+    with pytest.raises(LocalWorkspaceError, match="the clock of this machine was changed"):
+        local.start(home)
+
+
+@pytest.mark.processes
+def test_metadata_url_that_does_not_answer_is_named(home):
+    """SDK v2 reports such an address and goes on; SDK v1 does not."""
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECT, str(home)],
+        env={**os.environ, "ARM_CLOUD_METADATA_URL": "http://127.0.0.1:9/none"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert "Unset that variable" in last, done.stderr
+    assert "http://127.0.0.1:9/none" in last
+
+
+@pytest.mark.processes
+def test_folders_of_a_killed_control_plane_are_removed_at_the_next_start(client, home):
+    first = client().control_plane
+    [left] = Path(tempfile.gettempdir()).glob(f"mnist-deploy-{first.pid}-*")
+    first.kill()
+    until(lambda: is_gone(first), 5)
+    assert left.is_dir()
+    until(lambda: not psutil.pid_exists(first.pid), 5)
+    local.start(home)
+    assert not left.exists()
+
+
 def test_a_read_only_store_is_told(tmp_path):
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
@@ -240,7 +350,7 @@ def test_a_read_only_store_is_told(tmp_path):
 
 
 def test_one_that_does_not_let_go_of_the_lock_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(control_plane, "START_LIMIT", 0.2)
+    monkeypatch.setattr(control_plane, "START_TIMEOUT", 0.2)
     (tmp_path / "run").mkdir()
     with open(tmp_path / "run" / "starting", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -14,7 +14,7 @@ import pytest
 import requests
 from forgery import is_trusted, make_forged_context
 
-from mnist_deploy.local.discovery import OTHER_IDENTITIES, Endpoint
+from mnist_deploy.local.discovery import OTHER_IDENTITIES, ControlPlaneAddress
 from mnist_deploy.local.private_files import write_private
 from mnist_deploy.local.tls import create_server_context
 from mnist_deploy.local.tokens import create_token, derive
@@ -25,13 +25,13 @@ def mode(path: Path) -> int:
 
 
 @pytest.fixture
-def lone_endpoint(tmp_path, monkeypatch) -> Endpoint:
+def lone_endpoint(tmp_path, monkeypatch) -> ControlPlaneAddress:
     """An endpoint with a certificate, which nobody serves; in an environment without proxies."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
             monkeypatch.delenv(name)
     create_server_context(tmp_path)
-    return Endpoint("https://127.0.0.1:1", 1, create_token(), tmp_path)
+    return ControlPlaneAddress("https://127.0.0.1:1", 1, create_token(), tmp_path)
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o777])
@@ -93,7 +93,7 @@ def test_the_token_is_what_the_sdk_decodes_new_each_time_and_secrets_do_not_give
 
 def test_an_endpoint_is_read_as_it_was_written_and_does_not_print_its_token(lone_endpoint):
     lone_endpoint.write()
-    assert Endpoint.read(lone_endpoint.folder) == lone_endpoint
+    assert ControlPlaneAddress.read(lone_endpoint.folder) == lone_endpoint
     assert mode(lone_endpoint.folder / "endpoint.json") == 0o600
     assert lone_endpoint.token not in f"{lone_endpoint!r} {lone_endpoint!s}"
 
@@ -102,7 +102,7 @@ def test_an_endpoint_is_read_as_it_was_written_and_does_not_print_its_token(lone
 def test_no_endpoint_is_read_from_anything_else(tmp_path, content):
     if content is not None:
         (tmp_path / "endpoint.json").write_bytes(content)
-    assert Endpoint.read(tmp_path) is None
+    assert ControlPlaneAddress.read(tmp_path) is None
 
 
 def certificates(bundle: str) -> int:

@@ -18,7 +18,7 @@ import requests
 
 from .. import LocalWorkspaceError, home_folder, start
 from ..control_plane import call
-from ..discovery import OTHER_IDENTITIES, Endpoint
+from ..discovery import OTHER_IDENTITIES, ControlPlaneAddress
 from ..scoring import aliases
 from .config_file import find_config, lend_config, read_subscription
 from .kernels import AZURE_KERNELS, find_notebooks, kernel_of, write_kernels
@@ -156,7 +156,7 @@ def prepare(
 
 
 @contextlib.contextmanager
-def config_in(folder: Path, endpoint: Endpoint) -> Iterator[None]:
+def config_in(folder: Path, endpoint: ControlPlaneAddress) -> Iterator[None]:
     """See to it that ``Workspace.from_config()`` in `folder` finds the local workspace."""
     config = find_config(folder)
     subscription = config and read_subscription(config)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import home_folder, start
 from ..control_plane import call
-from ..discovery import Endpoint
+from ..discovery import ControlPlaneAddress
 from .tutorial import find_tutorial
 
 
@@ -17,7 +17,7 @@ def show(options: argparse.Namespace) -> int:
     if not (home / "store").is_dir():
         print(f"Nothing is registered: there is no local workspace in {home}.")
         return 0
-    running = Endpoint.read(home / "run")
+    running = ControlPlaneAddress.read(home / "run")
     endpoint = start()
     is_running = running is not None and running.pid == endpoint.pid
     print(f"Local workspace in {home}")

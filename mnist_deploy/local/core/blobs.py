@@ -69,6 +69,9 @@ class Blobs:
     def remove(self, name: str) -> None:
         self.file(name).unlink(missing_ok=True)
 
+    def count(self) -> int:
+        return sum(1 for _ in self._whole.iterdir())
+
     def keep_only(self, names: Collection[str]) -> None:
         """Remove every blob but these."""
         for file in self._whole.iterdir():

@@ -53,7 +53,8 @@ def migrate(database: sqlite3.Connection) -> None:
     [(version,)] = database.execute("PRAGMA user_version").fetchall()
     if version > VERSION:
         raise ValueError(
-            f"it was written by a later version of mnist_deploy (schema {version}, not {VERSION})"
+            f"it was written by a later version of mnist_deploy (schema {version}; this one reads "
+            f"{VERSION}). Install the later version, or set MNIST_DEPLOY_HOME to another folder"
         )
     if version == VERSION:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -22,6 +23,9 @@ from .statuses import UNAVAILABLE_STATUS
 from .store import Store
 from .telemetry import SILENT, Telemetry
 
+# Followed by the process id of the control plane: the next one removes what a killed one left.
+TEMPORARY_PREFIX = "mnist-deploy-"
+
 
 class ProcessRuntime:
     """Runs containers as processes of this machine.
@@ -41,7 +45,9 @@ class ProcessRuntime:
         self.fallback = FallbackResponder()
         # The path of a UNIX socket has room for about 100 bytes.
         parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
-        self.sockets = Path(tempfile.mkdtemp(prefix="mnist-deploy-", dir=parent))
+        self.sockets = Path(
+            tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-", dir=parent)
+        )
 
     def open_address(self, kind: str, name: str) -> ProcessAddress:
         return ProcessAddress(self, kind, name)

@@ -89,6 +89,7 @@ class Store:
             for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
                 # Exclusive: without a file in shared memory, which network drives do not have.
                 self._database.execute(f"PRAGMA {setting}")
+            self._reject_lost_database()
             with self.transaction() as database:
                 migrate(database)
             self.sweep()
@@ -96,9 +97,31 @@ class Store:
         except (OSError, sqlite3.OperationalError, Full):  # not what is written there
             self.close()
             raise
+        except UnreadableStore:
+            self.close()
+            raise
         except Exception as error:
             self.close()
-            raise UnreadableStore(f"{folder} cannot be read: {error}") from error
+            raise UnreadableStore(
+                f"The store in {folder} cannot be read: {error}. To start with an empty one: "
+                "python -m mnist_deploy.local wipe"
+            ) from error
+
+    def _reject_lost_database(self) -> None:
+        """Reject blobs without a database, which the sweep of an empty store would delete.
+
+        Raises
+        ------
+        UnreadableStore
+            If the database has no table, and there are blobs.
+        """
+        count = self._blobs.count()
+        if count and not self._rows("SELECT name FROM sqlite_master"):
+            raise UnreadableStore(
+                f"{self.folder / 'workspace.sqlite'} is missing or empty, but there are {count} "
+                "uploaded files beside it. No file was deleted. Restore the database from a "
+                "backup; or delete them all: python -m mnist_deploy.local wipe"
+            )
 
     def close(self) -> None:
         self._database.close()

@@ -1,7 +1,7 @@
-"""The process that the SDK takes for Azure: its beginning, its watch and its end.
+"""The control plane's process: it starts, watches over its clients, and stops.
 
-Run as ``python -m mnist_deploy.local.server.process FOLDER PORT PID``, which gives the process PID
-as the first registered client; the control plane stops when the last registered process has ended.
+Run as ``python -m mnist_deploy.local.server.process FOLDER PORT PID``. The process PID becomes the
+first registered client; the control plane stops when the last registered client has ended.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ import shutil
 import signal
 import socket
 import sqlite3
+import stat
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TextIO
+
+import psutil
 
 from ..core.endpoints import Endpoints
 from ..core.faults import Full
 from ..core.job_engine import JobEngine
 from ..core.job_process import launch_job
-from ..core.process_runtime import ProcessRuntime
+from ..core.process_runtime import TEMPORARY_PREFIX, ProcessRuntime
 from ..core.runs import Runs
 from ..core.store import Store, UnreadableStore
-from ..discovery import Endpoint
+from ..discovery import ControlPlaneAddress
 from ..listener import Listener
 from ..rest import state_of
 from ..tls import create_server_context
@@ -36,29 +40,29 @@ from .authentication import find_body_limit
 from .client_registrations import ClientRegistrations
 from .run_environment import run_environment
 
-REGISTRATION_CHECK_INTERVAL = 0.5  # seconds between two looks at who is still there
-SWEEP_INTERVAL = 60.0  # seconds between two looks for uploads that nobody needs
-DESCRIPTORS = 4096  # of files: a service takes eight, and macOS gives a process 256
-UPLOAD_PATIENCE = 3600.0  # seconds that an upload may wait for what refers to it
+REGISTRATION_CHECK_INTERVAL = 0.5  # seconds
+SWEEP_INTERVAL = 60.0  # seconds between two searches for uploads that no record refers to
+UPLOAD_RETENTION = 3600.0  # seconds that an upload is kept before a record refers to it
+MAX_DESCRIPTORS = 4096  # of files: a service takes eight, and macOS gives a process 256
+
+log = logging.getLogger(__name__)
 
 
-def run(home: Path, port: int, first_user: int) -> None:
-    """Serve the workspace under `home` until nobody uses it any more.
+def run(home: Path, port: int, first_client: int) -> None:
+    """Serve the workspace under `home` until its last registered client has ended.
 
     Raises
     ------
     UnreadableStore
-        If what is registered there cannot be read.
+        If the store cannot be read.
     """
     runtime = home / "run"
-    alive = hold(runtime)  # noqa: F841 - open, and so locked, while we live
+    lock = acquire_lock(runtime)  # noqa: F841 - is open, and so locked, as long as this runs
     registrations = ClientRegistrations()
-    if not registrations.add(first_user):
+    if not registrations.add(first_client):
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(DESCRIPTORS, hard)), hard))
-    for leftover in ("containers", "azure", "jobs", "python"):
-        shutil.rmtree(runtime / leftover, ignore_errors=True)
+    raise_descriptor_limit()
+    remove_leftovers(runtime)
     store = Store(home / "store")
     listening = socket.create_server(("127.0.0.1", port))
     host, token = f"127.0.0.1:{listening.getsockname()[1]}", create_token()
@@ -71,12 +75,12 @@ def run(home: Path, port: int, first_user: int) -> None:
     Listener(
         listening, app, lambda asked: find_body_limit(asked, token), tls=tls, name="control plane"
     )
-    endpoint = Endpoint(f"https://{host}", os.getpid(), token, runtime)
+    address = ControlPlaneAddress(f"https://{host}", os.getpid(), token, runtime)
     runs = state_of(app).part(Runs)
     runs.fail_interrupted()
-    jobs = JobEngine(runs, runtime / "jobs", launch_job, run_environment(endpoint, runs))
+    jobs = JobEngine(runs, runtime / "jobs", launch_job, run_environment(address, runs))
     state_of(app).add(jobs)
-    endpoint.write()
+    address.write()
     try:
         watch(store, registrations)
     finally:
@@ -86,25 +90,46 @@ def run(home: Path, port: int, first_user: int) -> None:
         store.close()
 
 
-def hold(runtime: Path) -> TextIO:
-    """The file whose lock says that a control plane lives, and whose content says which."""
-    alive = open(runtime / "alive", "a")  # noqa: SIM115 - closing it would let go
-    fcntl.flock(alive, fcntl.LOCK_EX)
-    alive.truncate(0)
-    print(os.getpid(), file=alive, flush=True)
-    return alive
+def acquire_lock(runtime: Path) -> TextIO:
+    """Lock the file that shows whether a control plane runs, and write the process id into it."""
+    lock = open(runtime / "alive", "a")  # noqa: SIM115 - closing it would release the lock
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.truncate(0)
+    print(os.getpid(), file=lock, flush=True)
+    return lock
+
+
+def raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(MAX_DESCRIPTORS, hard)), hard))
+
+
+def remove_leftovers(runtime: Path) -> None:
+    """Remove the folders of control planes, and of `exec`, that were killed."""
+    for leftover in ("containers", "azure", "jobs", "python"):
+        shutil.rmtree(runtime / leftover, ignore_errors=True)
+    for parent in {tempfile.gettempdir(), "/tmp"}:
+        for folder in Path(parent).glob(f"{TEMPORARY_PREFIX}*"):
+            pid = folder.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
+            if pid.isdecimal() and not psutil.pid_exists(int(pid)) and is_own(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_own(folder: Path) -> bool:
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def watch(store: Store, registrations: ClientRegistrations) -> None:
-    """Wait until nobody uses it any more, and tidy up meanwhile."""
+    """Wait until no client is registered any more; remove forgotten uploads meanwhile."""
     swept = time.monotonic()
     while not registrations.close_if_unused():
         time.sleep(REGISTRATION_CHECK_INTERVAL)
         if time.monotonic() - swept > SWEEP_INTERVAL:
             try:
-                store.sweep(UPLOAD_PATIENCE)
-            except (Full, OSError, sqlite3.OperationalError) as error:  # another time
-                logging.getLogger(__name__).warning("no upload could be removed: %s", error)
+                store.sweep(UPLOAD_RETENTION)
+            except (Full, OSError, sqlite3.OperationalError) as error:  # it is tried again
+                log.warning("forgotten uploads could not be removed: %s", error)
             swept = time.monotonic()
 
 
@@ -113,5 +138,5 @@ if __name__ == "__main__":
     try:
         run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     except UnreadableStore as error:
-        sys.exit(f"{error}. To begin anew: python -m mnist_deploy.local wipe")
-    os._exit(0)  # threads that still hold an answer back must not hold the process
+        sys.exit(str(error))
+    os._exit(0)  # not waiting for threads that still hold an answer back

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
 from ..core.runs import Run, Runs
-from ..discovery import Endpoint
+from ..discovery import ControlPlaneAddress
 from ..scoring import aliases
 from ..session_hooks.copies import write_hooks
 from ..tokens import derive
@@ -33,7 +33,7 @@ def write_start_modules(folder: Path) -> list[Path]:
     return [names, write_hooks(folder / "hooks")]
 
 
-def run_environment(endpoint: Endpoint, runs: Runs) -> Callable[[Run], dict[str, str]]:
+def run_environment(endpoint: ControlPlaneAddress, runs: Runs) -> Callable[[Run], dict[str, str]]:
     """A function of a run that returns the environment variables of its process."""
     hooks = write_start_modules(endpoint.folder / "python")
     base = {name: os.environ[name] for name in INHERITED if name in os.environ}

@@ -19,7 +19,7 @@ from weights_service import until
 
 from mnist_deploy.local import SUBSCRIPTION, cli
 from mnist_deploy.local.cli import session, tutorial
-from mnist_deploy.local.discovery import Endpoint
+from mnist_deploy.local.discovery import ControlPlaneAddress
 from mnist_deploy.tutorial import LOCAL_WORKSPACE
 
 SHOW_WORKSPACE = (
@@ -104,7 +104,7 @@ def test_a_config_of_ones_own_leads_here_and_stays(here):
 
 def test_no_config_is_lent_where_none_can_be_written(here, capsys):
     (here / ".azureml").write_text("in the way")
-    with session.config_in(here, Endpoint("https://127.0.0.1:9", 1, "token", here)):
+    with session.config_in(here, ControlPlaneAddress("https://127.0.0.1:9", 1, "token", here)):
         pass
     assert f"{here} takes no config.json (File exists)" in capsys.readouterr().err
 

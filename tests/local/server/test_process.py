@@ -33,7 +33,7 @@ def test_a_full_disk_ends_nothing_but_the_tidying_up(tmp_path, monkeypatch):
 
 
 def test_uploads_that_nobody_needs_go_while_it_runs(tmp_path, monkeypatch):
-    for name in ("REGISTRATION_CHECK_INTERVAL", "SWEEP_INTERVAL", "UPLOAD_PATIENCE"):
+    for name in ("REGISTRATION_CHECK_INTERVAL", "SWEEP_INTERVAL", "UPLOAD_RETENTION"):
         monkeypatch.setattr(process, name, 0.01)
     store, registrations = Store(tmp_path), ClientRegistrations()
     registrations.add(os.getpid())
