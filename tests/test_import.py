@@ -49,6 +49,7 @@ MAP: dict[str, set[str]] = {
 # and core of none, nor of Flask; scoring processes are started, not imported.
 LOCAL_MAP: dict[str, set[str]] = {
     "platforms": set(),
+    "http": set(),
     "private_files": set(),
     "tokens": set(),
     "tls": {"private_files"},
@@ -58,15 +59,15 @@ LOCAL_MAP: dict[str, set[str]] = {
     "client": {"control_plane", "discovery"},
     "control_plane": {"discovery"},
     "": {"client", "control_plane", "discovery"},
-    "core": {"authorization", "process_tree"},
-    "scoring": {"authorization", "process_tree"},
+    "core": {"authorization", "http", "platforms", "process_tree"},
+    "scoring": {"authorization", "http", "platforms", "process_tree"},
     "session_hooks": set(),  # copied for the processes of ``exec`` and of runs
     "bodies": {"core"},
     "listener": {"wsgi"},
     "wsgi": set(),
     "rest": {"bodies", "core"},
-    "v1": {"bodies", "core", "rest", "tokens"},
-    "v2": {"bodies", "core", "rest", "tokens"},
+    "v1": {"bodies", "core", "platforms", "rest", "tokens"},
+    "v2": {"bodies", "core", "platforms", "rest", "tokens"},
     "portal": {"bodies", "core", "listener", "rest", "wsgi"},
     "server": {
         *("", "bodies", "core", "discovery", "listener", "portal", "rest", "scoring"),

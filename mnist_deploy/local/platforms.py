@@ -11,7 +11,7 @@ reference of ``AksWebservice.deploy_configuration``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 RUN_FAILED = "x-ms-run-function-failed"  # "True" in an answer of Microsoft's inference server
 MODEL_STATUS = "ms-azureml-model-error-statuscode"
@@ -39,6 +39,15 @@ class RequestSettings:
     def max_admitted(self, instances: int) -> int | None:
         """Requests that may wait or run at once on so many instances; None: any number."""
         return None if self.max_concurrent is None else 2 * self.max_concurrent * instances
+
+    def max_running(self, instances: int) -> int | None:
+        """Requests that may run at once on so many instances; None: any number."""
+        return None if self.max_concurrent is None else self.max_concurrent * instances
+
+    def with_defaults(self, defaults: RequestSettings) -> RequestSettings:
+        """These settings, and those of `defaults` where they are None."""
+        own = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(defaults, **own)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from ..platforms import ProbeSettings
 from .launch import variables
 from .log import Log
 from .process import ScoringProcess
@@ -75,19 +76,23 @@ class Container:
     def __init__(
         self,
         folder: Path,
-        public: socket.socket,
+        public: socket.socket | None,
         inner: socket.socket | None = None,
         *,
         cpu_cores: float,
         memory_gb: float,
         environment: Mapping[str, str],
         on_change: Callable[[], Any] = lambda: None,
+        liveness: ProbeSettings | None = None,
+        documented_limit: int | None = None,
     ) -> None:
         self.folder = folder
         self.state = "Transitioning"
         self.problem: str | None = None
         self._log = Log(folder / "container.log")
-        self._listeners = [public, inner] if inner else [public]
+        listeners = {"public": public, "inner": inner}
+        self._listeners = {name: each for name, each in listeners.items() if each is not None}
+        self._documented_limit = documented_limit
         self._memory = memory_gb * 2**30
         self._environment = {
             **variables(threads=max(1, math.ceil(cpu_cores))),
@@ -242,6 +247,7 @@ class Container:
                 may_fork=self._memory >= 2**29,
                 buckets=BUCKETS,
                 memory=int(self._memory / 4),
+                documented_limit=self._documented_limit,
             )
         except OSError as error:
             self._retry(worker, f"its process could not be started: {error}")

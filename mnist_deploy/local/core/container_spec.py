@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+from ..platforms import ProbeSettings
 from .records import Model
 from .requirements import differences
 
@@ -47,8 +48,8 @@ class ContainerSpec:
     variables : dict of str to str
         Environment variables of the script.
     cpu_cores, memory_gb : float
-    max_pending : int or None
-        How many requests may wait or run in one of its processes; the next is answered 429.
+    liveness : ProbeSettings or None
+        When a container that does not react is restarted. None: as the platform's default.
     insights : bool
         Its telemetry is kept: requests, failures, durations, what the script prints.
     warnings : tuple of str
@@ -65,7 +66,7 @@ class ContainerSpec:
     variables: dict[str, str] = field(default_factory=dict)
     cpu_cores: float = 1.0
     memory_gb: float = 1.0
-    max_pending: int | None = None
+    liveness: ProbeSettings | None = None
     insights: bool = False
     warnings: tuple[str, ...] = ()
     generation: int = 0

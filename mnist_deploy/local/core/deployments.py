@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from ..platforms import RequestSettings
 from .container_spec import ContainerSpec
 from .faults import Failed, Fault
 from .records import now
@@ -21,6 +22,7 @@ class DeploymentSpec:
 
     container_spec: ContainerSpec
     replicas: int = 1
+    requests: RequestSettings = field(default_factory=RequestSettings)
     description: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
@@ -276,7 +278,7 @@ class Deployment:
         run_concurrently(self._configure, containers)
 
     def _configure(self, container: Container) -> None:
-        container.configure(replace(self._access, max_pending=self.spec.container_spec.max_pending))
+        container.configure(self._access)
 
     def _configure_closed(self, container: Container) -> None:
         """Keep a starting container from accepting: others may serve, and it may be stopped."""

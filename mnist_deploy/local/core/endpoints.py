@@ -15,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
+from ..platforms import Platform, platform_of
 from .container_spec import ContainerSpec
 from .deployments import Deployment, DeploymentSpec
 from .faults import Failed, Fault, NotFound
 from .operations import Operation, Operations
 from .records import now
 from .runtime import AccessPolicy, Address, Backend, Container, RoutingTable, Runtime
-from .statuses import MODEL_ERROR
 from .store import Store
 from .telemetry import BUCKETS, Telemetry, sum_counts, summary_of
 
@@ -99,6 +99,11 @@ class Endpoint:
         self._access_lock, self._routing_lock = threading.Lock(), threading.Lock()
 
     @property
+    def platform(self) -> Platform:
+        """Of Azure: its front end decides about status codes and limits."""
+        return platform_of(self.kind, self.spec.compute)
+
+    @property
     def state(self) -> str:
         """The worst of its deployments: ``Transitioning``, ``Failed``, ``Unhealthy``, ``Healthy``.
 
@@ -144,11 +149,13 @@ class Endpoint:
                 spec.traffic.get(name, 0),
                 spec.mirror.get(name, 0),
                 deployment.problem,
+                deployment.spec.requests,
+                deployment.spec.replicas,
             )
             for name, deployment in list(self.deployments.items())
         }
         tokens = dict(self._tokens) if spec.authentication == "token" else {}
-        return RoutingTable(targets, AccessPolicy(keys, tokens))
+        return RoutingTable(self.platform, targets, AccessPolicy(keys, tokens))
 
     def issue_token(self, seconds: float) -> tuple[str, float]:
         """A token that opens the endpoint, and when it ends, in seconds since the epoch."""
@@ -163,10 +170,8 @@ class Endpoint:
     def apply_access_policy(self) -> None:
         """Have the containers let in who has the right: that holds when this returns."""
         with self._access_lock:
-            access = replace(self.routes.access, public=not self.address.has_router)
-            for name, deployment in list(self.deployments.items()):
-                if self.kind == "endpoint":
-                    access = replace(access, deployment=name, model_error=MODEL_ERROR)
+            access = self.routes.access
+            for deployment in list(self.deployments.values()):
                 deployment.apply_access_policy(access)
 
     def route(self) -> None:
@@ -181,7 +186,7 @@ class Endpoint:
 
     def switch(self) -> None:
         """Have a router accept, or the containers themselves, as the routes need."""
-        self.address.switch(self.routes, self.apply_access_policy)
+        self.address.switch(self.routes)
         self.route()
 
     def new_deployment(self, name: str) -> Deployment:
@@ -189,7 +194,7 @@ class Endpoint:
         factory = self.address.add_deployment(name)
 
         def create(spec: ContainerSpec) -> Container:
-            container = factory.create(spec, self.telemetry, self.route)
+            container = factory.create(spec, self.platform, self.telemetry, self.route)
             for warning in spec.all_warnings:
                 container.log(warning)
             return container

@@ -1,37 +1,36 @@
-"""The sign at an address where nobody serves: every request is answered at once, with why."""
+"""Answers every request at addresses where no container serves, with a status and the reason."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import threading
-from collections.abc import Callable
-from http import HTTPStatus
+from collections.abc import Callable, Collection
 
-HEAD_LIMIT = 64 << 10  # bytes
-PATIENCE = 10.0  # seconds that the head of a request may take
-LINGER = 2.0  # seconds in which a sender may come to the end of its body
-MOST = 200  # connections at once; of more, the oldest is dropped
+from ..http.connection import Connection, Rejection
+from ..http.message import Request
+from ..http.server import HttpServer
+
+MAX_CONNECTIONS = 200
 
 
 class FallbackResponder:
-    """Signs at any number of listening sockets; one thread for all of them.
+    """Fixed answers at any number of listening sockets, all from one thread.
 
-    A connection costs a socket and nothing else: half-sent requests keep nobody waiting.
+    A slow client costs a socket and nothing else. The thread ``fallback responder`` is started
+    here and joined by `close`.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._connections: dict[asyncio.Transport, None] = {}  # the oldest first
-        self._servers: set[asyncio.Server] = set()
+        self._server = _FixedAnswers(self._loop)
         self._thread = threading.Thread(
-            target=self._loop.run_forever, daemon=True, name="closed fallback"
+            target=self._loop.run_forever, daemon=True, name="fallback responder"
         )
         self._thread.start()
 
     def install(self, listener: socket.socket, status: int, message: str) -> Callable[[], None]:
-        """Answer whoever connects to `listener`, until the returned function is called.
+        """Answer the requests at `listener`, until the returned function is called.
 
         Parameters
         ----------
@@ -40,77 +39,60 @@ class FallbackResponder:
         status : int
             The HTTP status of every answer.
         message : str
-            Its body is ``{"message": message}``.
+            The body is ``{"message": message}``.
         """
-        body = json.dumps({"message": message}).encode()
-        answer = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        ).encode() + body
-        opening = self._loop.create_server(
-            lambda: _Connection(answer, self._connections), sock=listener.dup(), backlog=1024
-        )
-        server = asyncio.run_coroutine_threadsafe(opening, self._loop).result()
-        self._servers.add(server)
+        own = listener.dup()
+        own.setblocking(False)
+        self._call(lambda: self._server.install(own, (status, message)))
 
         def remove() -> None:
-            if server in self._servers:  # not closed as a whole meanwhile
-                self._servers.discard(server)
-                self._in_the_loop(server.close)
+            if not self._loop.is_closed():
+                self._call(lambda: self._server.remove(own))
 
         return remove
 
     def close(self) -> None:
-        """Take down every sign, and drop who is connected."""
-        servers, self._servers = self._servers, set()
-        for server in servers:
-            self._in_the_loop(server.close)
-        for connection in list(self._connections):
-            self._in_the_loop(connection.abort)
+        """Remove every answer, and close all connections."""
+        self._call(self._server.close)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    def _in_the_loop(self, function: Callable[[], None]) -> None:
+    def _call(self, function: Callable[[], None]) -> None:
         async def call() -> None:
             function()
 
         asyncio.run_coroutine_threadsafe(call(), self._loop).result()
 
 
-class _Connection(asyncio.Protocol):
-    """One connection: its head is awaited, the answer sent, the rest of the request thrown away."""
+class _FixedAnswers(HttpServer):
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop, memory=0, body_limit=0, max_connections=MAX_CONNECTIONS)
+        self._answers: dict[socket.socket, Rejection] = {}
 
-    def __init__(self, answer: bytes, connections: dict[asyncio.Transport, None]) -> None:
-        self._answer = answer
-        self._connections = connections
-        self._head = b""
-        self._answered = False
+    def listeners(self) -> Collection[socket.socket]:
+        return self._answers.keys()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._end_in(PATIENCE)
-        self._connections[transport] = None
-        if len(self._connections) > MOST:
-            next(iter(self._connections)).abort()
+    def install(self, listener: socket.socket, answer: Rejection) -> None:
+        self._answers[listener] = answer
+        self.update_listeners()
 
-    def data_received(self, data: bytes) -> None:
-        if self._answered:
-            return
-        self._head += data
-        if b"\r\n\r\n" in self._head or len(self._head) > HEAD_LIMIT:
-            self._answered, self._head = True, b""
-            self._transport.write(self._answer)
-            self._transport.write_eof()
-            # Closed at once, what is still being sent would be answered by a reset, and the
-            # sender might never read why.
-            self._timer.cancel()
-            self._end_in(LINGER)
+    def remove(self, listener: socket.socket) -> None:
+        if self._answers.pop(listener, None) is not None:
+            self.update_listeners()
+            listener.close()
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self._timer.cancel()
-        self._connections.pop(self._transport, None)
+    def close(self) -> None:
+        for listener in list(self._answers):
+            self.remove(listener)
+        for connection in list(self._connections):
+            connection.transport.abort()
+        for handshake in self._handshakes:
+            handshake.cancel()
+        if self._next_tick is not None:
+            self._next_tick.cancel()
 
-    def _end_in(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._transport.abort)
+    def reject_head(self, connection: Connection, request: Request) -> Rejection:
+        request.keeps_alive = False  # another process may answer the next request
+        assert connection.listener is not None
+        return self._answers.get(connection.listener, (503, "The service has just changed."))

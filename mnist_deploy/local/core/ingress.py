@@ -1,10 +1,11 @@
-"""Who answers at an endpoint's address: its containers themselves, a router, or the closed sign."""
+"""What accepts at an endpoint's address: its containers, a router, or the fallback responder."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -12,33 +13,35 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from multiprocessing.connection import wait
+from typing import Any
 
+from ..platforms import Platform
 from .fallback_responder import FallbackResponder
-from .runtime import RoutingTable
+from .runtime import Backend, RoutingTable
 
-TELL_LIMIT = 20.0  # seconds until new routes count; it may only just have been started
-PAUSE = 1.0  # seconds before a router that has ended is started again
+START_TIMEOUT = 20.0  # seconds until a router that was just started applies its first routes
+APPLY_TIMEOUT = 5.0  # seconds until it applies any others
+PROBE_PERIOD = 10.0  # seconds between two checks that it still does
+RESTART_DELAY = 1.0  # seconds before a router that has ended is started again
+DRAIN_TIMEOUT = 60.0  # seconds in which a router answers at its end what has reached it
+
+log = logging.getLogger(__name__)
 
 
 class Ingress:
-    """What accepts on the listening socket of an endpoint.
+    """Gives the listening socket of an endpoint to what has to answer there now.
 
-    Parameters
-    ----------
-    closed : int
-        The status of an answer where nobody serves.
+    Lock order: `_lock`, then the lock of a `RouterProcess`.
     """
 
-    def __init__(self, listener: socket.socket, fallback: FallbackResponder, closed: int) -> None:
+    def __init__(self, listener: socket.socket, fallback: FallbackResponder) -> None:
         self._listener = listener
         self._fallback = fallback
-        self._unavailable_status = closed
         self._lock = threading.Lock()
         self._router: RouterProcess | None = None
-        self._sign: tuple[int, str] | None = None
-        self._remove: Callable[[], None] = lambda: None
+        self._answer: tuple[int, str] | None = None  # of the fallback responder
+        self._remove_answer: Callable[[], None] = lambda: None
         self._ended = False
 
     @property
@@ -46,69 +49,77 @@ class Ingress:
         return self._router is not None
 
     def apply(self, routes: RoutingTable, problem: str | None) -> None:
-        """Have it known where requests go, or why they go nowhere."""
+        """Route requests as `routes` says, or answer them with `problem`."""
         with self._lock:
             if self._router is not None:
-                self._router.send(routes, self._unavailable_status)
+                self._router.send(routes)
             elif not self._ended:
-                status = self._unavailable_status if routes.targets else 404
-                self._show(None if problem is None else (status, problem))
+                status = routes.platform.unavailable if routes.targets else 404
+                self._install(None if problem is None else (status, problem))
 
     def start_router(self, routes: RoutingTable) -> None:
-        """Put a router in the place of containers that accept themselves."""
         with self._lock:
             if not self._ended:
                 self._router = RouterProcess(self._listener)
-                self._router.send(routes, self._unavailable_status)
-                self._show(None)
+                self._router.send(routes)
+                self._install(None)
 
-    def stop_router(self, open_containers: Callable[[], None]) -> None:
-        """Let containers accept themselves again."""
+    def stop_router(self) -> None:
         with self._lock:
             router, self._router = self._router, None
-        open_containers()
         if router is not None:
-            router.end()
+            router.stop()
 
     def end(self) -> None:
         with self._lock:
             self._ended = True
-            self._show(None)
+            self._install(None)
             router, self._router = self._router, None
         if router is not None:
-            router.end()
+            router.stop()
 
-    def _show(self, sign: tuple[int, str] | None) -> None:
-        if sign != self._sign:
-            self._remove()
-            self._remove = self._fallback.install(self._listener, *sign) if sign else lambda: None
-            self._sign = sign
+    def _install(self, answer: tuple[int, str] | None) -> None:
+        if answer != self._answer:
+            self._remove_answer()
+            self._remove_answer = (
+                self._fallback.install(self._listener, *answer) if answer else lambda: None
+            )
+            self._answer = answer
 
 
 class RouterProcess:
-    """The process of ``router.py``, started again whenever it ends."""
+    """The process of ``router.py``, started again whenever it ends or does not react.
+
+    The thread ``router supervisor`` is started here; it ends with the process after `stop`, which
+    does not wait for it.
+    """
 
     def __init__(self, listener: socket.socket) -> None:
-        self._listener = listener
+        self._listener = listener.dup()  # the endpoint's own may be closed while this one drains
         self._lock = threading.Lock()
         self._number = 0
         self._line = b""
         self._ended = threading.Event()
+        self._timeout = START_TIMEOUT
         self._process = self._start()
-        threading.Thread(target=self._watch, daemon=True, name="router").start()
+        self._supervisor = threading.Thread(
+            target=self._supervise, daemon=True, name="router supervisor"
+        )
+        self._supervisor.start()
 
-    def send(self, routes: RoutingTable, closed: int) -> None:
-        """Give it routes, which count when this returns."""
-        targets = {name: asdict(target) for name, target in routes.targets.items()}
-        access = {"keys": routes.access.keys, "tokens": dict(routes.access.tokens)}
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, routes: RoutingTable) -> None:
+        """Give it routes, which it has applied when this returns."""
         with self._lock:
             self._number += 1
-            message = {"number": self._number, "targets": targets, "closed": closed, **access}
-            self._line = json.dumps(message).encode() + b"\n"
+            self._line = encode_routes(self._number, routes)
             self._send()
 
-    def end(self) -> None:
-        """Let it answer what it has begun; nobody waits for that."""
+    def stop(self) -> None:
+        """Have it answer what has reached it, and end; this does not wait for that."""
         self._ended.set()
         with self._lock:
             self._process.send_signal(signal.SIGTERM)
@@ -123,34 +134,103 @@ class RouterProcess:
         )
 
     def _send(self) -> None:
-        process, told = self._process, f"{self._number}\n".encode()
+        """Send the current line and await its acknowledgement; kill a router that sends none."""
+        process, acknowledgement = self._process, f"{self._number}\n".encode()
         assert process.stdin is not None
         assert process.stdout is not None
-        if process.stdin.closed:  # it has ended: it is told when it is back
+        if process.stdin.closed:  # it has ended: the next one gets the line
             return
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(self._line)
-            process.stdin.flush()
-        give_up_at = time.monotonic() + TELL_LIMIT
-        while wait([process.stdout.fileno()], max(0.0, give_up_at - time.monotonic())):
-            if process.stdout.readline() in (told, b""):
-                return
-        logging.getLogger(__name__).error("a router does not follow its routes")
+        give_up_at = time.monotonic() + self._timeout
+        try:
+            send_before(process.stdin.fileno(), self._line, give_up_at)
+            while wait([process.stdout.fileno()], max(0.0, give_up_at - time.monotonic())):
+                if process.stdout.readline() in (acknowledgement, b""):
+                    self._timeout = APPLY_TIMEOUT
+                    return
+        except BrokenPipeError:
+            return
+        except TimeoutError:
+            pass
+        log.error("A router did not apply its routes within %g s; it is killed.", self._timeout)
         process.kill()
 
-    def _watch(self) -> None:
-        while True:
-            status = self._process.wait()
+    def _supervise(self) -> None:
+        """Start the router again until `stop`; whatever goes wrong, this goes on."""
+        while not self._ended.is_set():
+            try:
+                self._await_end()
+            except Exception:
+                log.exception("The supervision of a router failed and goes on.")
+                self._ended.wait(RESTART_DELAY)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(DRAIN_TIMEOUT)
+        self._process.kill()
+        self._process.wait()
+        self._close_pipes()
+        self._listener.close()
+
+    def _await_end(self) -> None:
+        """Probe the router until it ends, and start another."""
+        try:
+            status = self._process.wait(PROBE_PERIOD)
+        except subprocess.TimeoutExpired:
             with self._lock:
-                for pipe in (self._process.stdin, self._process.stdout):
-                    assert pipe is not None
-                    with contextlib.suppress(BrokenPipeError):
-                        pipe.close()
-            if self._ended.wait(PAUSE):
-                return
-            logging.getLogger(__name__).error("a router ended with status %s", status)
-            with self._lock:
-                if self._ended.is_set():
-                    return
+                if not self._ended.is_set() and self._line:
+                    self._send()
+            return
+        with self._lock:
+            self._close_pipes()
+        if self._ended.wait(RESTART_DELAY):
+            return
+        log.error("A router ended with status %s; it is started again.", status)
+        with self._lock:
+            if not self._ended.is_set():
+                self._timeout = START_TIMEOUT
                 self._process = self._start()
                 self._send()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+def send_before(fd: int, data: bytes, give_up_at: float) -> None:
+    """Write to a pipe; TimeoutError if its reader does not take the data in time."""
+    os.set_blocking(fd, False)
+    while data:
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            if time.monotonic() > give_up_at:
+                raise TimeoutError from None
+            time.sleep(0.01)
+
+
+def encode_routes(number: int, routes: RoutingTable) -> bytes:
+    """The routing table as the line that ``router.py`` reads."""
+    message = {
+        "number": number,
+        "platform": routes.platform.name,
+        "backends": {
+            name: encode_backend(routes.platform, each) for name, each in routes.targets.items()
+        },
+        "keys": routes.access.keys,
+        "tokens": dict(routes.access.tokens),
+    }
+    return json.dumps(message).encode() + b"\n"
+
+
+def encode_backend(platform: Platform, backend: Backend) -> dict[str, Any]:
+    settings = backend.requests.with_defaults(platform.defaults)
+    return {
+        "socket": backend.socket,
+        "share": backend.share,
+        "mirror": backend.mirror,
+        "problem": backend.problem,
+        "max_admitted": settings.max_admitted(backend.instances),
+        "max_running": settings.max_running(backend.instances),
+        "max_queue_wait": settings.max_queue_wait,
+        "timeout": settings.timeout,
+    }

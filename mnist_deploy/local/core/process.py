@@ -9,7 +9,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ class ScoringProcess:
         The container's.
     log_file : Path
         What it prints is appended there.
-    listeners : sequence of socket
-        The public one, and perhaps the inner one.
+    listeners : mapping of str to socket
+        ``public`` or ``inner``, or both.
     environment : mapping of str to str
         All its environment variables.
     access : bytes
@@ -64,7 +64,7 @@ class ScoringProcess:
         self,
         folder: Path,
         log_file: Path,
-        listeners: Sequence[socket.socket],
+        listeners: Mapping[str, socket.socket],
         environment: Mapping[str, str],
         access: bytes,
         *,
@@ -82,9 +82,7 @@ class ScoringProcess:
         reports, report = os.pipe()
         line, self._line = os.pipe()
         fds = {"line": line, "report": report}
-        fds |= {
-            name: each.fileno() for name, each in zip(("public", "inner"), listeners, strict=False)
-        }
+        fds |= {name: each.fileno() for name, each in listeners.items()}
         try:
             with open(log_file, "ab") as log:
                 self._process = launch(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..platforms import Platform
 from .container import Container
 from .container_folder import build_folder, script_environment
 from .container_spec import ContainerSpec
@@ -19,7 +20,6 @@ from .fallback_responder import FallbackResponder
 from .ingress import Ingress
 from .launch import fork_server
 from .runtime import RoutingTable
-from .statuses import UNAVAILABLE_STATUS
 from .store import Store
 from .telemetry import SILENT, Telemetry
 
@@ -78,12 +78,8 @@ class ProcessAddress:
         self.runtime = runtime
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        self._ingress = Ingress(self.listener, runtime.fallback, UNAVAILABLE_STATUS[kind])
+        self._ingress = Ingress(self.listener, runtime.fallback)
         self._switching = threading.Lock()
-
-    @property
-    def has_router(self) -> bool:
-        return self._ingress.has_router
 
     def add_deployment(self, name: str) -> ProcessContainerFactory:
         return ProcessContainerFactory(self)
@@ -92,17 +88,16 @@ class ProcessAddress:
         self._ingress.apply(routes, problem)
 
     def has_to_switch(self, routes: RoutingTable) -> bool:
-        return routes.needs_router != self.has_router
+        return routes.needs_router != self._ingress.has_router
 
-    def switch(self, routes: RoutingTable, apply_access_policy: Callable[[], None]) -> None:
+    def switch(self, routes: RoutingTable) -> None:
         with self._switching:
             if not self.has_to_switch(routes):
                 return
-            if self.has_router:
-                self._ingress.stop_router(apply_access_policy)
-            else:
+            if routes.needs_router:
                 self._ingress.start_router(routes)
-                apply_access_policy()
+            else:
+                self._ingress.stop_router()
 
     def close(self) -> None:
         self._ingress.end()
@@ -126,7 +121,11 @@ class ProcessContainerFactory:
         self.socket: str = self._inner.getsockname()
 
     def create(
-        self, spec: ContainerSpec, telemetry: Telemetry, on_change: Callable[[], Any]
+        self,
+        spec: ContainerSpec,
+        platform: Platform,
+        telemetry: Telemetry,
+        on_change: Callable[[], Any],
     ) -> Container:
         folder = build_folder(self._runtime.folder, self._runtime.store, spec)
         variables = script_environment(folder, self._address.name, spec) | SILENT
@@ -134,11 +133,13 @@ class ProcessContainerFactory:
             variables |= telemetry.variables(self._runtime.ingestion, folder)
         return Container(
             folder,
-            self._address.listener,
+            None if platform.has_front_end else self._address.listener,
             self._inner,
             cpu_cores=spec.cpu_cores,
             memory_gb=spec.memory_gb,
             environment=variables,
+            liveness=spec.liveness or platform.liveness,
+            documented_limit=platform.max_body,
             on_change=on_change,
         )
 

@@ -1,4 +1,4 @@
-"""The process that splits the requests of an endpoint among its deployments.
+"""The process before the containers of an endpoint: what Azure's front end does.
 
 Run as ``python -m mnist_deploy.local.core.router FD`` with the endpoint's listening socket. The
 routing table arrives as lines of JSON on standard input (see `RoutingTable`); each line is
@@ -8,55 +8,40 @@ acknowledged on standard output as soon as it is applied. The process ends with 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import random
 import signal
 import socket
 import sys
-import time
-from collections.abc import AsyncIterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
-
-from aiohttp import ClientError, ClientSession, ClientTimeout, UnixConnector, web
-from yarl import URL
 
 from ..authorization import is_authorized
+from ..http.connection import Connection, Rejection
+from ..http.message import (
+    HOP_BY_HOP,
+    STATUSES_WITHOUT_BODY,
+    Request,
+    encode_chunk,
+    error_response,
+    response_head,
+    status_line,
+)
+from ..http.server import HttpServer
+from ..platforms import PLATFORMS, Platform
+from .backend import Backend, BackendSettings, Exchange
 
-DEPLOYMENT = "azureml-model-deployment"  # header: asks for a deployment by its name
-BODY_LIMIT = 256 << 20  # bytes
-SILENCE_LIMIT = 30.0  # seconds that a sender may pause within a request
-IDLE_LIMIT = 60.0  # seconds that a connection is kept on which no request comes
-LAST_CALL = 1.0  # seconds without a request, at the end, after which connections are closed
-DRAIN_LIMIT = 60.0  # seconds in which what was begun has to be answered at the end
-LONGEST_LINE = 1 << 20  # bytes of standard input
-MIRROR_QUEUE = 64  # chunks that a copy may lag behind before it is given up
-MOST_MIRRORS = 64  # copies at once
-HOP_BY_HOP = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
-              "upgrade"}  # fmt: skip
+DEPLOYMENT = "azureml-model-deployment"  # header: the deployment that a request asks for
+MAX_BODY = 256 << 20  # bytes
+MEMORY = 1 << 30  # bytes of bodies and answers
+DRAIN_LINGER = 1.0  # seconds in which connections may still arrive at the end
+MAX_LINE = 64 << 20  # bytes of standard input
+MAX_MIRRORS = 64  # copies at once
 
-
-@dataclass
-class Backend:
-    """One deployment.
-
-    Attributes
-    ----------
-    socket : str
-        Path of the UNIX socket where its containers accept.
-    share, mirror : float
-        In percent: of the requests that name no deployment, and of those copies of such.
-    problem : str or None
-        Why nobody answers there.
-    """
-
-    socket: str
-    share: float = 0
-    mirror: float = 0
-    problem: str | None = None
-    waiting: set[asyncio.Task] = field(default_factory=set)
+KEY_REQUIRED = (
+    "This endpoint requires a key or a token: send the header 'Authorization: Bearer <key>'."
+)
 
 
 @dataclass
@@ -67,257 +52,276 @@ class RoutingTable:
     ----------
     number : int
         Repeated in the acknowledgement.
+    backends : dict of str to BackendSettings
+        The deployments.
     keys : list of str or None
-        One of them is asked for, or a token; None: nothing is.
+        A request needs one of them, or a token; None: it needs neither.
     tokens : dict of str to float
-        When each ends, in seconds since the epoch.
-    closed : int
-        The status where a deployment has a problem.
+        When each expires, in seconds since the epoch.
     """
 
-    number: int
-    targets: dict[str, Backend]
+    number: int = 0
+    platform: Platform = PLATFORMS["managed"]
+    backends: dict[str, BackendSettings] = field(default_factory=dict)
     keys: list[str] | None = None
     tokens: dict[str, float] = field(default_factory=dict)
-    closed: int = 503
 
     @classmethod
     def parse(cls, line: bytes) -> RoutingTable:
         fields = json.loads(line)
-        targets = {name: Backend(**target) for name, target in fields.pop("targets").items()}
-        return cls(targets=targets, **fields)
+        backends = {name: BackendSettings(**each) for name, each in fields.pop("backends").items()}
+        return cls(backends=backends, platform=PLATFORMS[fields.pop("platform")], **fields)
 
 
-class Refusal(Exception):
-    """Ends a request with a status and a message."""
+class Router(HttpServer):
+    """Authorizes requests, limits how many run, and forwards them to deployments."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Router:
-    """Answers requests by passing them on, as its routes say."""
-
-    def __init__(self) -> None:
-        self.routes = RoutingTable(0, {})
-        self.ending = False  # no connection is kept any more
-        self.heard = 0.0  # when the last request came, by the monotonic clock
-        self._sessions: dict[str, ClientSession] = {}
-        self._mirrors: set[asyncio.Task] = set()
+    def __init__(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+        super().__init__(loop, memory=MEMORY, body_limit=MAX_BODY)
+        listener.setblocking(False)
+        self._listener = listener
+        self.routes = RoutingTable()
+        self._backends: dict[str, Backend] = {}
+        self._exchanges: dict[Connection, Exchange] = {}
+        self._mirrors: set[Exchange] = set()
 
     def apply(self, routes: RoutingTable) -> None:
-        """Take new routes; who waits at a deployment that has closed by them is told at once."""
-        before, self.routes = self.routes.targets, routes
-        for name, target in routes.targets.items():
-            target.waiting = before[name].waiting if name in before else target.waiting
-            if target.problem is not None:
-                for task in target.waiting:
-                    task.cancel()
+        """Use new routes; requests that wait for a deployment without containers are answered."""
+        self.routes = routes
+        unavailable = routes.platform.unavailable
+        for name in self._backends.keys() - routes.backends.keys():
+            self._backends.pop(name).fail_all(unavailable, f"Deployment {name} was deleted.")
+        for name, settings in routes.backends.items():
+            backend = self._backends.setdefault(name, Backend(settings))
+            backend.settings = settings
+            if settings.problem is not None:
+                backend.fail_all(unavailable, settings.problem)
+            backend.run_waiting()
+        self.update_listeners()
 
-    async def close(self) -> None:
-        for session in self._sessions.values():
-            await session.close()
+    # Called by the connections
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.heard = time.monotonic()
+    def listeners(self) -> Collection[socket.socket]:
+        return [self._listener] if self.routes.number else []
+
+    def reject_head(self, connection: Connection, request: Request) -> Rejection | None:
+        routes = self.routes
+        authorization = request.headers.get("authorization", "")
+        if request.path != "/" and not is_authorized(authorization, routes.keys, routes.tokens):
+            return 401, KEY_REQUIRED
+        return None
+
+    def reject_request(self, connection: Connection, request: Request) -> Rejection | None:
         try:
-            routes, authorization = self.routes, request.headers.get("Authorization", "")
-            if request.path != "/" and not is_authorized(authorization, routes.keys, routes.tokens):
-                raise Refusal(
-                    401,
-                    "This endpoint asks for a key or a token: send the header 'Authorization: "
-                    "Bearer <key>'.",
-                )
-            if (request.content_length or 0) > BODY_LIMIT:
-                raise too_large()
-            if not request.raw_path.startswith("/"):
-                raise Refusal(400, f"{request.raw_path} is no path.")
-            name, target = self._choose(request.headers.get(DEPLOYMENT))
-            return await self._pass_on(request, name, target)
-        except Refusal as refusal:
-            answer = web.json_response({"message": str(refusal)}, status=refusal.status)
-            answer.force_close()  # whatever is left of its body
-            return answer
+            name = self._choose(request.headers.get(DEPLOYMENT))
+        except LookupError as error:
+            return 404, error.args[0]
+        backend = self._backends[name]
+        if backend.settings.problem is not None:
+            return self.routes.platform.unavailable, backend.settings.problem
+        if not backend.admit(request):
+            return self.routes.platform.overload, (
+                f"Too many pending requests: {name} admits {backend.settings.max_admitted} at "
+                "once, twice the concurrent requests of all its instances. Try again later."
+            )
+        request.context = name, backend
+        return None
 
-    def _choose(self, asked: str | None) -> tuple[str, Backend]:
-        targets = self.routes.targets
+    def _choose(self, asked: str | None) -> str:
+        """The deployment of a request, drawn by the shares of the traffic unless it names one."""
+        backends = self.routes.backends
         if asked is not None:
-            if asked not in targets:
-                names = ", ".join(targets) or "none"
-                raise Refusal(404, f"There is no deployment {asked} here. There is: {names}.")
-            return asked, targets[asked]
-        shares = [target.share for target in targets.values()]
+            if asked not in backends:
+                names = ", ".join(backends) or "none"
+                raise LookupError(f"There is no deployment {asked} here. There is: {names}.")
+            return asked
+        shares = [backend.share for backend in backends.values()]
         if not any(shares):
-            raise Refusal(404, "No deployment of this endpoint gets any of its traffic.")
-        [name] = random.choices(list(targets), shares)
-        return name, targets[name]
+            raise LookupError("No deployment of this endpoint has traffic.")
+        return random.choices(list(backends), shares)[0]
 
-    async def _pass_on(
-        self, request: web.BaseRequest, name: str, target: Backend
-    ) -> web.StreamResponse:
-        if target.problem is not None:
-            raise Refusal(self.routes.closed, target.problem)
-        body = Body(request, self._mirror(request)) if request.body_exists else None
-        task = asyncio.ensure_future(self._send(request, target, body))
-        target.waiting.add(task)
-        try:
-            answer = await task
-        except asyncio.CancelledError:
-            raise Refusal(self.routes.closed, self._problem(name)) from None
-        except (ClientError, OSError) as error:
-            refusal = body.refusal if body is not None else None
-            raise refusal or Refusal(502, f"{name} did not answer: {error}") from error
-        finally:
-            target.waiting.discard(task)
-        async with answer:
-            response = web.StreamResponse(
-                status=answer.status, reason=answer.reason, headers=passed_on(answer.headers)
-            )
-            response.headers[DEPLOYMENT] = name
-            if self.ending:
-                response.force_close()
-            await response.prepare(request)
-            try:
-                async for chunk in answer.content.iter_any():
-                    await response.write(chunk)
-            except (ClientError, OSError):  # cut off: not to be taken for the whole answer
-                if request.transport is not None:
-                    request.transport.abort()
-                return response
-            await response.write_eof()
-            return response
-
-    def _problem(self, name: str) -> str:
-        target = self.routes.targets.get(name)
-        return (target and target.problem) or f"{name} was deleted."
-
-    async def _send(self, request: web.BaseRequest, target: Backend, body: Any) -> Any:
-        return await self._session(target.socket).request(
-            request.method,
-            URL(f"http://deployment{request.raw_path}", encoded=True),
-            headers=passed_on(request.headers),
-            data=body,
-            allow_redirects=False,
+    def queue(self, connection: Connection) -> None:
+        request = connection.waiting[0]
+        name, backend = request.context
+        self._exchanges[connection] = exchange = Exchange(
+            self._loop,
+            backend,
+            head := self._forwarded_head(request),
+            body := request.body.getvalue(),
+            ForwardedAnswer(self, connection, request, name),
+            is_bodiless=request.method == "HEAD",
         )
+        exchange.start()
+        if DEPLOYMENT not in request.headers:
+            self._mirror(backend, head, body)
 
-    def _session(self, path: str) -> ClientSession:
-        if path not in self._sessions:
-            # A connection for each request: one that is kept could be closed just when a
-            # container is stopped, and would let one of two containers do all the work.
-            self._sessions[path] = ClientSession(
-                connector=UnixConnector(path, force_close=True, limit=0),
-                timeout=ClientTimeout(total=None),
-                auto_decompress=False,
-                skip_auto_headers=["User-Agent", "Content-Type", "Accept", "Accept-Encoding"],
-            )
-        return self._sessions[path]
+    def _forwarded_head(self, request: Request) -> bytes:
+        lines = [f"{request.method} {request.target.decode('latin-1')} HTTP/1.1"]
+        lines += [
+            f"{name}: {value}"
+            for name, value in request.headers.items()
+            if name not in HOP_BY_HOP and name not in ("content-length", "expect")
+        ]
+        if request.size or request.method not in ("GET", "HEAD", "OPTIONS"):
+            lines.append(f"content-length: {request.size}")
+        return "\r\n".join([*lines, "connection: close", "\r\n"]).encode("latin-1")
 
-    def _mirror(self, request: web.BaseRequest) -> list[asyncio.Queue[bytes]]:
-        """Queues for copies of this request's body, each with somebody who sends it."""
-        if DEPLOYMENT in request.headers:
-            return []
-        queues = []
-        for target in self.routes.targets.values():
-            drawn = target.problem is None and random.uniform(0, 100) < target.mirror
-            if drawn and len(self._mirrors) < MOST_MIRRORS:
-                queue: asyncio.Queue[bytes] = asyncio.Queue(MIRROR_QUEUE)
-                task = asyncio.ensure_future(self._send_copy(request, target, queue))
-                self._mirrors.add(task)
-                task.add_done_callback(self._mirrors.discard)
-                queues.append(queue)
-        return queues
+    def writable(self, connection: Connection) -> None:
+        if connection in self._exchanges:
+            self._exchanges[connection].resume_reading()
 
-    async def _send_copy(
-        self, request: web.BaseRequest, target: Backend, queue: asyncio.Queue[bytes]
+    def release(self, request: Request) -> None:
+        if request.context is not None:
+            request.context[1].release(request)
+            request.context = None
+        super().release(request)
+
+    def lost(self, connection: Connection) -> None:
+        exchange = self._exchanges.pop(connection, None)
+        if exchange is not None:
+            exchange.cancel()
+        super().lost(connection)
+
+    def pause_container(self, connection: Connection) -> None:
+        """Read no further in an answer that the client does not take."""
+        self._exchanges[connection].pause_reading()
+
+    def finish(self, connection: Connection) -> None:
+        """The answer to the first request that waits was sent."""
+        del self._exchanges[connection]
+        connection.answered()
+
+    def log(self, message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+
+    # Copies of requests for deployments with a share of mirrored traffic
+
+    def _mirror(self, chosen: Backend, head: bytes, body: bytes) -> None:
+        for backend in self._backends.values():
+            settings = backend.settings
+            drawn = settings.problem is None and random.uniform(0, 100) < settings.mirror
+            if drawn and backend is not chosen and len(self._mirrors) < MAX_MIRRORS:
+                receiver = DiscardedAnswer(self._mirrors)
+                receiver.exchange = Exchange(self._loop, backend, head, body, receiver)
+                self._mirrors.add(receiver.exchange)
+                receiver.exchange.start()
+
+
+class ForwardedAnswer:
+    """Writes a container's answer to the client, with the status that the platform gives it."""
+
+    def __init__(
+        self, router: Router, connection: Connection, request: Request, deployment: str
     ) -> None:
-        async def body() -> AsyncIterator[bytes]:
-            while chunk := await asyncio.wait_for(queue.get(), SILENCE_LIMIT):
-                yield chunk
+        self._router = router
+        self._connection = connection
+        self._request = request
+        self._own = [(DEPLOYMENT, deployment)]
+        self._parts: list[bytes] = []
+        self._has_begun = self._is_chunked = False
 
-        with contextlib.suppress(ClientError, OSError, asyncio.TimeoutError):
-            async with await self._send(request, target, body()) as answer:
-                await answer.read()
+    def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
+        request = self._request
+        if not self._router.keeps(self._connection):
+            request.keeps_alive = False
+        lower = {name.lower(): value for name, value in headers}
+        request.status, added = self._router.routes.platform.translate_answer(status, lower)
+        line = f"{status} {reason}" if status == request.status else status_line(request.status)
+        own = [*self._own, *added.items()]
+        if status in STATUSES_WITHOUT_BODY and status != request.status:
+            own.append(("Content-Length", "0"))
+        elif "transfer-encoding" in lower and request.version == "1.0":
+            request.keeps_alive = False  # the end of the connection is that of the answer
+        else:
+            self._is_chunked = "transfer-encoding" in lower and request.method != "HEAD"
+        head = response_head(request, line, [*headers, *own], is_chunked=self._is_chunked)
+        self._parts.append(head)
+
+    def piece(self, data: bytes) -> None:
+        self._parts.append(encode_chunk(data) if self._is_chunked else data)
+
+    def flush(self) -> None:
+        if self._parts:
+            self._has_begun = True
+            data, self._parts = b"".join(self._parts), []
+            self._connection.send(data)
+            if self._connection.is_congested:
+                self._router.pause_container(self._connection)
+
+    def done(self) -> None:
+        if self._is_chunked:
+            self._parts.append(encode_chunk(b""))
+        self.flush()
+        self._router.finish(self._connection)
+
+    def failed(self, status: int, message: str) -> None:
+        if self._has_begun:  # half an answer must not be taken for a whole one
+            self._connection.transport.abort()
+            return
+        if not self._router.keeps(self._connection):
+            self._request.keeps_alive = False
+        self._connection.send(error_response(self._request, status, message, self._own))
+        self._router.finish(self._connection)
+
+    def overloaded(self, message: str) -> None:
+        self.failed(self._router.routes.platform.overload, message)
+
+    def timed_out(self, message: str) -> None:
+        self.failed(self._router.routes.platform.timeout, message)
 
 
-class Body:
-    """The body of a request as it arrives; copies go to queues, as long as they keep up."""
+class DiscardedAnswer:
+    """Takes the answer to a copy of a request, of which only the container's log remains."""
 
-    def __init__(self, request: web.BaseRequest, queues: list[asyncio.Queue[bytes]]) -> None:
-        self._content = request.content
-        self._queues = queues
-        self.refusal: Refusal | None = None  # why it broke off
+    exchange: Exchange
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = BODY_LIMIT
-        while True:
-            try:
-                chunk = await asyncio.wait_for(self._content.readany(), SILENCE_LIMIT)
-            except TimeoutError:
-                self.refusal = Refusal(408, "The rest of the body did not come in time.")
-                raise self.refusal from None
-            left -= len(chunk)
-            if left < 0:
-                self.refusal = too_large()
-                raise self.refusal
-            self._copy(chunk)
-            if not chunk:
-                return
-            yield chunk
+    def __init__(self, mirrors: set[Exchange]) -> None:
+        self._mirrors = mirrors
 
-    def _copy(self, chunk: bytes) -> None:
-        for queue in list(self._queues):
-            try:
-                queue.put_nowait(chunk)
-            except asyncio.QueueFull:  # it lags behind: it must not delay the original
-                self._queues.remove(queue)
+    def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
+        pass
+
+    def piece(self, data: bytes) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def done(self) -> None:
+        self._mirrors.discard(self.exchange)
+
+    def failed(self, status: int, message: str) -> None:
+        self.done()
+
+    def overloaded(self, message: str) -> None:
+        self.done()
+
+    def timed_out(self, message: str) -> None:
+        self.done()
 
 
-def too_large() -> Refusal:
-    return Refusal(413, f"The body is larger than {BODY_LIMIT} bytes. Send smaller batches.")
-
-
-def passed_on(headers: Any) -> Any:
-    """Headers without those that are about one connection alone."""
-    kept = headers.copy()
-    for name in HOP_BY_HOP:
-        kept.popall(name, None)
-    return kept
-
-
-async def serve(listener: socket.socket) -> None:
-    """Ingress until standard input ends; or, after SIGTERM, until what was begun is answered."""
-    loop, router, ended = asyncio.get_running_loop(), Router(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, ended.set)
-    lines = asyncio.StreamReader(limit=LONGEST_LINE)
+async def read_routes(router: Router) -> None:
+    """Apply each line of standard input, and end with it: then the control plane has ended."""
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader(limit=MAX_LINE)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    server = web.Server(
-        router.answer, keepalive_timeout=IDLE_LIMIT, access_log=None, auto_decompress=False
-    )
-    runner = web.ServerRunner(server, shutdown_timeout=DRAIN_LIMIT)
-    await runner.setup()
+    while line := await lines.readline():
+        routes = RoutingTable.parse(line)
+        router.apply(routes)
+        print(routes.number, flush=True)
+    os._exit(0)
 
-    async def listen() -> None:
-        while line := await lines.readline():
-            routes = RoutingTable.parse(line)
-            router.apply(routes)
-            if not runner.sites:
-                await web.SockSite(runner, listener, backlog=1024).start()
-            print(routes.number, flush=True)
-        os._exit(0)  # the control plane is gone
 
-    listening = asyncio.ensure_future(listen())
-    await ended.wait()
-    for site in runner.sites:
-        await site.stop()
-    router.ending, router.heard = True, time.monotonic()
-    # Who still sends leaves with the answer; a connection that is closed under a request loses it.
-    while (quiet := time.monotonic() - router.heard) < LAST_CALL:
-        await asyncio.sleep(LAST_CALL - quiet)
-    await runner.cleanup()
-    listening.cancel()
-    await router.close()
+def main() -> None:
+    """Route until standard input ends; or, after SIGTERM, until what was begun is answered."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    router = Router(loop, socket.socket(fileno=int(sys.argv[1])))
+    loop.add_signal_handler(signal.SIGTERM, router.drain, DRAIN_LINGER)
+    reading = loop.create_task(read_routes(router))
+    loop.run_forever()
+    reading.cancel()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(socket.socket(fileno=int(sys.argv[1]))))
+    main()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..platforms import Platform, RequestSettings
 from .container_spec import ContainerSpec
 from .telemetry import Telemetry
 
@@ -29,46 +30,52 @@ class AccessPolicy:
     tokens : mapping of str to float
         Tokens that are accepted as well, each until its expiry, in seconds since the epoch.
     public : bool
-        The container accepts on the public socket itself, or leaves that to a router.
-    model_error : int, optional
-        The status in the place of any from 400 on that the script's side answers with.
-    max_pending : int, optional
-        How many requests may wait or run in one process; the next is answered 429.
-    deployment : str, optional
-        The name that answers carry, and that requests may ask for.
+        The container accepts at the endpoint's address, unless its platform has a front end.
     """
 
     keys: tuple[str, ...] | None = field(default=None, repr=False)
     tokens: Mapping[str, float] = field(default_factory=dict, repr=False)
     public: bool = True
-    model_error: int | None = None
-    max_pending: int | None = None
-    deployment: str | None = None
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A deployment as a router sees it; the fields are those of ``router.py``."""
+    """A deployment as a front end sees it.
+
+    Attributes
+    ----------
+    socket : str
+        The path at which its containers accept.
+    share, mirror : int
+        In percent: of the requests that name no deployment, and of copies of those.
+    problem : str or None
+        Why no container serves.
+    requests : RequestSettings
+        What the deployment sets of its own; None fields stand for the platform's defaults.
+    instances : int
+        Containers that should run.
+    """
 
     socket: str
     share: int = 0
     mirror: int = 0
     problem: str | None = None
+    requests: RequestSettings = field(default_factory=RequestSettings)
+    instances: int = 1
 
 
 @dataclass(frozen=True)
 class RoutingTable:
     """Where the requests of an endpoint go, and which of them are authorized."""
 
+    platform: Platform
     targets: dict[str, Backend] = field(default_factory=dict)
     access: AccessPolicy = field(default_factory=AccessPolicy)
 
     @property
     def needs_router(self) -> bool:
-        """Whether that takes a router: a container knows of no other deployment."""
-        shares = [target.share for target in self.targets.values()]
-        mirrors = any(target.mirror for target in self.targets.values())
-        return bool(shares) and (mirrors or shares != [100])
+        """Whether requests pass a front end of the platform before they reach a container."""
+        return self.platform.has_front_end and bool(self.targets)
 
 
 class Container(Protocol):
@@ -119,10 +126,15 @@ class ContainerFactory(Protocol):
     socket: str
 
     def create(
-        self, spec: ContainerSpec, telemetry: Telemetry, on_change: Callable[[], Any]
+        self,
+        spec: ContainerSpec,
+        platform: Platform,
+        telemetry: Telemetry,
+        on_change: Callable[[], Any],
     ) -> Container:
         """Make a container that has not been started.
 
+        Where the platform has a front end, the container answers that alone.
         `on_change` is called without arguments, in any thread, when its state or problem changes.
 
         Raises
@@ -142,10 +154,6 @@ class Address(Protocol):
 
     url: str
 
-    @property
-    def has_router(self) -> bool:
-        """Whether a router accepts at the address, instead of the containers."""
-
     def add_deployment(self, name: str) -> ContainerFactory:
         """Make room for the containers of another deployment."""
 
@@ -155,8 +163,8 @@ class Address(Protocol):
     def has_to_switch(self, routes: RoutingTable) -> bool:
         """Whether a router must be started or stopped for these routes."""
 
-    def switch(self, routes: RoutingTable, apply_access_policy: Callable[[], None]) -> None:
-        """Start or stop the router; `apply_access_policy` has the containers follow."""
+    def switch(self, routes: RoutingTable) -> None:
+        """Start or stop the router."""
 
     def close(self) -> None:
         """Stop accepting; called before the containers are stopped."""

@@ -31,6 +31,8 @@ class Options:
         Upper bounds of the durations that are counted together, in seconds.
     memory : int
         Bytes that bodies may take, and answers that are not taken.
+    documented_limit : int or None
+        Bytes of a body beyond which Azure's documentation names 413.
     public, inner : int
         File descriptors of listening sockets: TCP, and a UNIX socket on which no key is asked
         for.
@@ -40,7 +42,8 @@ class Options:
     mark: str
     buckets: list[float]
     memory: int
-    public: int
+    documented_limit: int | None = None
+    public: int | None = None
     inner: int | None = None
 
 
@@ -58,10 +61,20 @@ def run(options: Options) -> None:
     # Where init() fails it would wait 30 s; what is left to be told is told at the end anyway.
     appinsights_client.WAIT_EXCEPTION_UPLOAD_IN_SECONDS = 0
 
-    from .server import Server  # it brings Microsoft's app, and that the script
+    from .server import ScoringServer  # imports Microsoft's app, which imports the script
 
-    listeners = [socket.socket(fileno=fd) for fd in (options.public, options.inner) if fd]
-    Server(control, *listeners, buckets=options.buckets, memory=options.memory).run()
+    public, inner = (
+        None if fd is None else socket.socket(fileno=fd) for fd in (options.public, options.inner)
+    )
+    server = ScoringServer(
+        control,
+        public,
+        inner,
+        buckets=options.buckets,
+        memory=options.memory,
+        documented_limit=options.documented_limit,
+    )
+    server.run()
 
 
 if __name__ == "__main__":

@@ -174,13 +174,6 @@ def notes(asked: Service) -> Iterator[str]:
         )
     if asked.namespace:
         yield f"namespace: there is no {asked.namespace} here"
-    if any((asked.liveness_probe_requirements or {}).values()):
-        yield "liveness probes: a process that ends is started again at once, without probes"
-    if asked.max_queue_wait_ms or (asked.max_concurrent_requests_per_container or 1) > 1:
-        yield (
-            "replica_max_concurrent_requests, max_request_wait_time: a replica answers one "
-            "request after the other here, and the others wait"
-        )
 
 
 def describe(service: Endpoint) -> Document:

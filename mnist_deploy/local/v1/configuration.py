@@ -13,6 +13,7 @@ from ..core.container_spec import ContainerSpec
 from ..core.deployments import DeploymentSpec
 from ..core.endpoints import EndpointSpec, new_key
 from ..core.faults import Invalid
+from ..platforms import AKS_PROBE, ProbeSettings, RequestSettings
 from . import no_code
 from .container_specs import find_container_spec
 from .models import Change
@@ -151,8 +152,32 @@ def build_container_spec(asked: Service, notes: tuple[str, ...]) -> ContainerSpe
         variables=container_spec.variables
         | ({"SCORING_TIMEOUT_MS": str(timeout)} if timeout else {}),
         insights=bool(asked.app_insights_enabled),
+        liveness=liveness(asked),
         warnings=(*notes, *container_spec.warnings),
     )
+
+
+def limits(asked: Service) -> RequestSettings:
+    """What a service on AKS sets of its own; ACI has no front end that could limit requests."""
+
+    def seconds(milliseconds: int | None) -> float | None:
+        return milliseconds and milliseconds / 1000
+
+    return RequestSettings(
+        seconds(asked.scoring_timeout_ms),
+        asked.max_concurrent_requests_per_container,
+        seconds(asked.max_queue_wait_ms),
+    )
+
+
+def liveness(asked: Service) -> ProbeSettings | None:
+    """The probe that is asked for; the defaults of AKS stand for what it does not set."""
+    given = asked.liveness_probe_requirements or {}
+    names = {"periodSeconds": "period", "initialDelaySeconds": "initial_delay",
+             "timeoutSeconds": "timeout", "failureThreshold": "failure_threshold",
+             "successThreshold": "success_threshold"}  # fmt: skip
+    own = {names[name]: value for name, value in given.items() if name in names and value}
+    return replace(AKS_PROBE, **own) if own else None
 
 
 def deployment(
@@ -170,6 +195,7 @@ def deployment(
     return DeploymentSpec(
         container_spec,
         replicas,
+        limits(asked),
         asked.description or "",
         texts(asked.kv_tags),
         texts(asked.properties),

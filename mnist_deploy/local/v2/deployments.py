@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from flask import Blueprint, Response, jsonify
 from msgspec import Meta, Struct, to_builtins
 
+from .. import platforms
 from ..bodies import Document, Labels, body, texts
 from ..core.container_spec import ContainerSpec, Upload
 from ..core.deployments import Deployment, DeploymentSpec
@@ -46,10 +47,32 @@ class RequestSettings(Struct, rename="camel"):
     request_timeout: timedelta | None = None
 
     @property
-    def max_pending(self) -> int | None:
-        """Azure lets twice as many requests in as an instance is said to serve at once."""
-        asked = self.max_concurrent_requests_per_instance
-        return asked and 2 * asked
+    def limits(self) -> platforms.RequestSettings:
+        """What the deployment sets of its own."""
+        return platforms.RequestSettings(
+            self.request_timeout.total_seconds() if self.request_timeout else None,
+            self.max_concurrent_requests_per_instance,
+            self.max_queue_wait.total_seconds() if self.max_queue_wait else None,
+        )
+
+
+class Probe(Struct, rename="camel"):
+    initial_delay: timedelta | None = None
+    period: timedelta | None = None
+    timeout: timedelta | None = None
+    success_threshold: Annotated[int, Meta(ge=1)] | None = None
+    failure_threshold: Annotated[int, Meta(ge=1)] | None = None
+
+    @property
+    def settings(self) -> platforms.ProbeSettings:
+        """What it sets, and Azure's defaults for the rest."""
+        given: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
+        own: dict[str, Any] = {
+            name: value.total_seconds() if isinstance(value, timedelta) else value
+            for name, value in given.items()
+            if value is not None
+        }
+        return platforms.ProbeSettings(**own)
 
 
 class ScaleSettings(Struct, rename="camel"):
@@ -76,9 +99,9 @@ class Properties(Struct, rename="camel", kw_only=True):
     container_resource_requirements: ContainerResources | None = None
     request_settings: RequestSettings | None = None
     scale_settings: ScaleSettings | None = None
-    liveness_probe: dict[str, Any] | None = None
-    readiness_probe: dict[str, Any] | None = None
-    startup_probe: dict[str, Any] | None = None
+    liveness_probe: Probe | None = None
+    readiness_probe: Probe | None = None
+    startup_probe: Probe | None = None
     app_insights_enabled: bool | None = None
     data_collector: dict[str, Any] | None = None
     egress_public_network_access: str | None = None
@@ -168,6 +191,7 @@ def specify(asked: Asked, before: DeploymentSpec | None, *, restart: bool) -> De
     return DeploymentSpec(
         container_spec,
         instance_count(asked),
+        (wanted.request_settings or RequestSettings()).limits,
         wanted.description or "",
         texts(asked.tags or {}),
         texts(wanted.properties or {}),
@@ -219,7 +243,7 @@ def make_container_spec(wanted: Properties) -> ContainerSpec:
         cpu_cores=cpu_cores,
         memory_gb=memory_gb,
         insights=bool(wanted.app_insights_enabled),
-        max_pending=settings.max_pending,
+        liveness=wanted.liveness_probe.settings if wanted.liveness_probe else None,
         warnings=tuple(notes(wanted)),
     )
 

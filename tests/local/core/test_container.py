@@ -37,18 +37,19 @@ def build(tmp_path):
     """Build a container of a script, without starting it; the caller gets its address too."""
     built = []
 
-    def do(script=SCRIPT, cores=1.0, memory=1.0, inner=None, **environment):
+    def do(script=SCRIPT, cores=1.0, memory=1.0, inner=None, options=None, **environment):
         folder = tmp_path / f"container{len(built)}"
         (folder / "app").mkdir(parents=True)
         (folder / "app" / "score.py").write_text(script)
         listener = socket.create_server(("127.0.0.1", 0))
         container = Container(
             folder,
-            listener,
+            None if inner else listener,
             inner,
             cpu_cores=cores,
             memory_gb=memory,
             environment={"AZUREML_ENTRY_SCRIPT": "score.py", **environment},
+            **(options or {}),
         )
         built.append((container, listener))
         return container, f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -272,45 +273,29 @@ def test_it_is_told_who_is_let_in_until_it_has_stopped(build):
     container.configure(AccessPolicy())
 
 
-def test_it_answers_for_one_deployment(build):
-    container, url = build()
-    container.configure(AccessPolicy(deployment="blue"))
-    container.start()
-
-    def ask(**headers: str) -> tuple[int, str | None]:
-        answer = requests.post(f"{url}/score", "{}", headers=headers, timeout=10)
-        return answer.status_code, answer.headers.get("azureml-model-deployment")
-
-    assert ask() == (200, "blue")
-    assert ask(**{"azureml-model-deployment": "blue"}) == (200, "blue")
-    assert ask(**{"azureml-model-deployment": "green"}) == (404, None)
-
-
-def test_a_router_may_stand_before_it(build, tmp_path):
+def test_container_behind_a_router_accepts_there_alone_and_requires_no_key(build, tmp_path):
     with socket.socket(socket.AF_UNIX) as inner:
         inner.bind(str(tmp_path / "inner"))
         inner.listen()
         container, url = build(inner=inner)
-        container.configure(
-            AccessPolicy(keys=("key",), public=False, model_error=424, max_pending=0)
-        )
+        container.configure(AccessPolicy(keys=("key",)))
         container.start()
-
-        def ask(path: str) -> bytes:
-            with socket.socket(socket.AF_UNIX) as client:
-                client.connect(str(tmp_path / "inner"))
-                client.sendall(f"PUT {path} HTTP/1.0\r\n\r\n".encode())
-                return client.makefile("rb").read()
-
-        assert ask("/score").startswith(b"HTTP/1.1 429 ")
-        container.configure(AccessPolicy(keys=("key",), public=False, model_error=424))
-        refused = ask("/score")  # no key is asked for, and PUT is not allowed
-        assert refused.startswith(b"HTTP/1.1 424 ")
-        assert b"azureml-model-error-statuscode: 405" in refused
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "inner"))
+            client.sendall(b"POST /score HTTP/1.0\r\n\r\n")
+            assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
         with pytest.raises(requests.ReadTimeout):
             requests.get(url, timeout=0.5)
-        container.configure(AccessPolicy())
-        assert requests.get(url, timeout=5).status_code == 200
+
+
+def test_container_is_closed_until_its_policy_opens_it(build):
+    container, url = build()
+    container.configure(AccessPolicy(public=False))
+    container.start()
+    with pytest.raises(requests.ReadTimeout):
+        requests.get(url, timeout=0.5)
+    container.configure(AccessPolicy())
+    assert requests.get(url, timeout=5).status_code == 200
 
 
 def test_workers_follow_a_variable_and_threads_the_cores(build):

@@ -109,7 +109,7 @@ def test_the_old_ones_serve_until_the_new_ones_can(deployment, made):
     follow(deployment, ContainerSpec("one", ()))
     assert made[0].access == AccessPolicy(("key",))
     deployment.gates["slow"] = threading.Event()
-    outcome = in_background(deployment, ContainerSpec("slow", (), max_pending=2))
+    outcome = in_background(deployment, ContainerSpec("slow", ()))
     until(lambda: len(made) == 2)
     deployment.apply_access_policy(AccessPolicy(("other",)))
     assert (running(made), deployment.state) == (["one"], "Transitioning")
@@ -117,7 +117,7 @@ def test_the_old_ones_serve_until_the_new_ones_can(deployment, made):
     deployment.gates["slow"].set()
     until(lambda: outcome)
     assert (outcome, running(made)) == (["Succeeded"], ["slow"])
-    assert made[1].access == AccessPolicy(("other",), max_pending=2)
+    assert made[1].access == AccessPolicy(("other",))
 
 
 def test_replicas_come_and_go_and_are_told_apart_in_the_log(deployment, made):

@@ -1,11 +1,10 @@
-"""The closed sign: everybody is told at once, whoever else is connected."""
+"""The fallback responder: each request gets its answer at once, whatever other clients do."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import socket
-import time
 
 import pytest
 import requests
@@ -13,6 +12,7 @@ from weights_service import until
 
 from mnist_deploy.local.core import fallback_responder
 from mnist_deploy.local.core.fallback_responder import FallbackResponder
+from mnist_deploy.local.http import connection as connection_limits
 
 
 @pytest.fixture
@@ -33,37 +33,32 @@ def url(listener: socket.socket) -> str:
 
 
 @pytest.mark.parametrize("size", [0, 100, 20_000_000])
-def test_everybody_is_told_why(fallback, listener, size):
+def test_request_is_answered_with_status_and_message(fallback, listener, size):
     fallback.install(listener, 503, "init() raised")
     answer = requests.post(url(listener), b"x" * size, timeout=5)
     assert (answer.status_code, answer.json()) == (503, {"message": "init() raised"})
     assert answer.headers["Connection"] == "close"
 
 
-def test_half_sent_requests_keep_nobody_waiting(fallback, listener, monkeypatch):
-    monkeypatch.setattr(fallback_responder, "PATIENCE", 0.5)
+def test_unfinished_requests_delay_no_other_client(fallback, listener, monkeypatch):
+    for name in ("HEAD_TIMEOUT", "IDLE_TIMEOUT", "CLOSE_TIMEOUT"):
+        monkeypatch.setattr(connection_limits, name, 0)
     fallback.install(listener, 502, "later")
-    silent = [
-        socket.create_connection(listener.getsockname())
-        for _ in range(fallback_responder.MOST + 20)
-    ]
-    for connection in silent[::2]:
-        connection.sendall(b"POST /score HTTP/1.1\r\nHost:")
-    began = time.monotonic()
-    assert requests.get(url(listener), timeout=5).status_code == 502
-    assert time.monotonic() - began < 1
-    for connection in silent:  # none is kept for ever
-        connection.settimeout(5)
-        try:
-            assert connection.recv(1) == b""
-        except ConnectionResetError:
-            continue
-        finally:
-            connection.close()
-    until(lambda: not fallback._connections)
+    with contextlib.ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(listener.getsockname(), timeout=10))
+            for _ in range(fallback_responder.MAX_CONNECTIONS + 20)
+        ]
+        for connection in silent[::2]:
+            connection.sendall(b"POST /score HTTP/1.1\r\nHost:")
+        assert requests.get(url(listener), timeout=5).status_code == 502
+        for connection in silent:
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.makefile("rb").read()[:12] in (b"", b"HTTP/1.1 408")
+    until(lambda: not fallback._server._connections)
 
 
-def test_a_sign_that_was_taken_down_answers_nobody(fallback, listener):
+def test_removed_answer_is_not_given(fallback, listener):
     remove = fallback.install(listener, 503, "first")
     remove()
     with pytest.raises(requests.Timeout):
@@ -72,17 +67,17 @@ def test_a_sign_that_was_taken_down_answers_nobody(fallback, listener):
     assert requests.get(url(listener), timeout=5).json() == {"message": "second"}
 
 
-@pytest.mark.filterwarnings("error")  # what nobody has closed
-def test_closed_as_a_whole_nothing_is_left(listener):
-    def hang_and_close() -> None:
+@pytest.mark.filterwarnings("error")  # about sockets that are not closed
+def test_closed_responder_leaves_no_socket(listener):
+    def install_and_close() -> None:
         fallback = FallbackResponder()
         remove = fallback.install(listener, 503, "first")
         with socket.create_connection(listener.getsockname(), timeout=5) as silent:
-            until(lambda: fallback._connections)
+            until(lambda: fallback._server._connections)
             fallback.close()
             with contextlib.suppress(ConnectionResetError):
                 assert silent.recv(1) == b""
         remove()
 
-    hang_and_close()
+    install_and_close()
     gc.collect()

@@ -1,8 +1,7 @@
-"""The router, as a process of its own before deployments that are pretended by this one."""
+"""The router, as a process of its own before deployments that the test pretends to be."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.client
 import json
@@ -15,53 +14,91 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
 
 import pytest
 import requests
-from aiohttp import web
 from weights_service import until
 
-from mnist_deploy.local.core.router import BODY_LIMIT
+from mnist_deploy.local.core.router import MAX_BODY
+from mnist_deploy.local.platforms import PLATFORMS
+
+RUN_FAILED = {"x-ms-run-function-failed": "True"}
 
 
 class Deployments:
-    """``blue`` and ``green``, which answer with their name, and what reached them."""
+    """``blue`` and ``green``, which answer with their names, and the requests they have got."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="router"))
-        self.seen: dict[str, list[web.Request]] = {"blue": [], "green": []}
+        self.seen: dict[str, list[BaseHTTPRequestHandler]] = {"blue": [], "green": []}
         self.bodies: dict[str, list[int]] = {"blue": [], "green": []}
         self.gate = threading.Event()  # requests to /slow wait for it
-        self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        for name in self.seen:
-            asyncio.run_coroutine_threadsafe(self._serve(name), self.loop).result()
+        self.servers = [self._serve(name) for name in self.seen]
 
-    async def _serve(self, name: str) -> None:
-        async def answer(request: web.BaseRequest) -> web.StreamResponse:
-            self.seen[name].append(request)
-            size = 0
-            with contextlib.suppress(ConnectionResetError):
-                async for chunk in request.content.iter_any():
-                    size += len(chunk)
-            self.bodies[name].append(size)
-            while request.path == "/slow" and not self.gate.is_set():
-                await asyncio.sleep(0.01)
-            if request.path == "/cut-off":
-                response = web.StreamResponse()
-                await response.prepare(request)
-                await response.write(b"half")
-                request.transport.abort()
-                return response
-            return web.json_response({"name": name, "size": size}, status=207)
+    def _serve(self, name: str) -> ThreadingUnixStreamServer:
+        deployments = self
 
-        runner = web.ServerRunner(web.Server(answer))
-        await runner.setup()
-        await web.UnixSite(runner, str(self.folder / name)).start()
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
 
-    def targets(self, **more: dict) -> dict:
+            def answer(self) -> None:
+                deployments.seen[name].append(self)
+                size = len(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+                deployments.bodies[name].append(size)
+                if self.path == "/slow":
+                    deployments.gate.wait(20)
+                if self.path == "/cut-off":
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+                    self.close_connection = True
+                    return
+                kind, _, status = self.path[1:].partition("/")
+                status = int(status) if kind in ("raised", "chosen") else 200
+                self.send_response(status)
+                for header in RUN_FAILED.items() if kind == "raised" else ():
+                    self.send_header(*header)
+                self._body(kind, json.dumps({"name": name, "size": size}).encode(), status)
+
+            def _body(self, kind: str, body: bytes, status: int) -> None:
+                if kind == "chunks":
+                    self.send_header("Transfer-Encoding", "chunked")
+                    self.end_headers()
+                    self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+                elif status == 204:
+                    self.end_headers()
+                else:
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    if self.command != "HEAD":
+                        self.wfile.write(body)
+
+            do_GET = do_POST = do_HEAD = answer
+
+            def log_message(self, *_) -> None:
+                pass
+
+            def address_string(self) -> str:
+                return ""
+
+        class Server(ThreadingUnixStreamServer):
+            daemon_threads = True
+
+            def handle_error(self, *_) -> None:
+                """The router has closed the connection."""
+
+        server = Server(str(self.folder / name), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        return server
+
+    def backends(self, **more: dict) -> dict:
         return {name: {"socket": str(self.folder / name), **more[name]} for name in more}
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
 
 
 class Router:
@@ -77,21 +114,32 @@ class Router:
         self.listener = listener
         self.number = 0
 
-    def send(self, **routes) -> None:
+    def send(self, platform: str = "aci", **routes) -> None:
         self.number += 1
-        line = json.dumps({"number": self.number, **routes})
+        line = json.dumps({"number": self.number, "platform": platform, **routes})
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
         assert self.process.stdout.readline() == f"{self.number}\n".encode()
 
-    def ask(self, path="/score", body=b"{}", **headers) -> requests.Response:
+    def ask(self, path="/score", body=b"{}", method="POST", **headers) -> requests.Response:
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        return requests.post(self.url + path, body, headers=headers, timeout=10)
+        return requests.request(
+            method, self.url + path, data=body, headers=headers, timeout=20, allow_redirects=False
+        )
+
+    def raw(self, sent: bytes) -> bytes:
+        """All that comes back when this was sent and nothing will follow."""
+        with socket.create_connection(self.listener.getsockname(), timeout=20) as client:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+            return client.makefile("rb").read()
 
 
 @pytest.fixture(scope="module")
 def deployments():
-    return Deployments()
+    made = Deployments()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -107,52 +155,66 @@ def shared():
 @pytest.fixture
 def router(shared, deployments):
     """With blue alone, and nothing that an earlier test has left."""
-    shared.send(targets=deployments.targets(blue={"share": 100}))
+    shared.send(backends=deployments.backends(blue={"share": 100}))
     deployments.gate.clear()
     for lists in (deployments.seen, deployments.bodies):
         for each in lists.values():
             each.clear()
-    return shared
+    yield shared
+    deployments.gate.set()
 
 
-def test_shares_are_kept(router, deployments):
-    router.send(targets=deployments.targets(blue={"share": 70}, green={"share": 30}))
+def test_traffic_follows_the_shares(router, deployments):
+    router.send(backends=deployments.backends(blue={"share": 70}, green={"share": 30}))
     connection, counts = http.client.HTTPConnection(*router.listener.getsockname()), Counter()
     for _ in range(1000):
         connection.request("POST", "/score", b"{}")
         counts[json.loads(connection.getresponse().read())["name"]] += 1
     connection.close()
-    assert abs(counts["blue"] - 700) < 3 * math.sqrt(1000 * 0.7 * 0.3)
+    assert abs(counts["blue"] - 700) < 4 * math.sqrt(1000 * 0.7 * 0.3)
 
 
-def test_a_deployment_can_be_asked_for_by_name(router, deployments):
-    router.send(targets=deployments.targets(blue={"share": 100}, green={}))
+def test_request_reaches_the_deployment_that_it_names(router, deployments):
+    router.send(backends=deployments.backends(blue={"share": 100}, green={}))
     answer = router.ask(azureml_model_deployment="green")
-    assert (answer.status_code, answer.json()["name"]) == (207, "green")
+    assert (answer.status_code, answer.json()["name"]) == (200, "green")
     assert answer.headers["azureml-model-deployment"] == "green"
     assert router.ask().json()["name"] == "blue"
     missing = router.ask(azureml_model_deployment="red")
     assert (missing.status_code, "There is: blue, green." in missing.text) == (404, True)
-    router.send(targets=deployments.targets(green={}))
+
+
+def test_404_where_no_deployment_has_traffic(router, deployments):
+    router.send("managed", backends=deployments.backends(green={}))
     assert (router.ask().status_code, "traffic" in router.ask().text) == (404, True)
+    assert router.ask(azureml_model_deployment="green").status_code == 200
 
 
-def test_what_is_passed_on(router, deployments):
+def test_request_is_forwarded_unchanged(router, deployments):
     answer = router.ask("/score?verbose=true&x=%2F", b"abc", X_Mine="1", Connection="close")
     [request] = deployments.seen["blue"]
-    assert request.raw_path == "/score?verbose=true&x=%2F"
+    assert request.path == "/score?verbose=true&x=%2F"
     assert (request.headers["X-Mine"], request.headers["Content-Length"]) == ("1", "3")
-    assert (answer.status_code, answer.json()["size"]) == (207, 3)
+    assert (answer.status_code, answer.json()["size"]) == (200, 3)
     router.ask(body=iter([b"a" * 70_000, b"b" * 70_000]))
     router.ask(body=b"")
-    assert requests.get(f"{router.url}/swagger.json", timeout=10).status_code == 207
+    assert requests.get(f"{router.url}/swagger.json", timeout=10).status_code == 200
     assert deployments.bodies["blue"] == [3, 140_000, 0, 0]
 
 
-def test_keys_and_tokens_are_asked_for_before_the_body_is_read(router, deployments):
+def test_answer_keeps_its_framing(router):
+    head = router.ask(method="HEAD", body=None)
+    assert (head.status_code, int(head.headers["Content-Length"]) > 0, head.text) == (200, True, "")
+    assert router.ask("/chunks").json()["name"] == "blue"
+    received = router.raw(b"POST /chunks HTTP/1.0\r\nContent-Length: 0\r\n\r\n")
+    assert b"chunked" not in received
+    assert received.endswith(b'{"name": "blue", "size": 0}')
+
+
+def test_keys_and_tokens_are_checked_before_the_body_is_read(router, deployments):
     later, earlier = time.time() + 100, time.time() - 1
     router.send(
-        targets=deployments.targets(blue={"share": 100}),
+        backends=deployments.backends(blue={"share": 100}),
         keys=["one", "two"],
         tokens={"lasting": later, "ended": earlier},
     )
@@ -161,75 +223,167 @@ def test_keys_and_tokens_are_asked_for_before_the_body_is_read(router, deploymen
         for header in ("Bearer one", "bearer two", "Bearer lasting", "Bearer ended", "Bearer x",
                        "one", "", b"Bearer \xe9")
     ]  # fmt: skip
-    assert statuses == [207, 207, 207, 401, 401, 401, 401, 401]
-    assert requests.get(router.url, timeout=10).status_code == 207  # whether it lives
+    assert statuses == [200, 200, 200, 401, 401, 401, 401, 401]
+    assert requests.get(router.url, timeout=10).status_code == 200  # the health route
     with socket.create_connection(router.listener.getsockname(), timeout=5) as connection:
-        head = f"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY_LIMIT}\r\n\r\n"
+        head = f"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: {MAX_BODY}\r\n\r\n"
         connection.sendall(head.encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 401")
     assert len(deployments.seen["blue"]) == 4
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_body_that_is_too_large_is_refused(router, announced):
+def test_body_above_the_limit_is_rejected(router, announced):
     with socket.create_connection(router.listener.getsockname(), timeout=30) as connection:
-        length = f"Content-Length: {BODY_LIMIT + 1}" if announced else "Transfer-Encoding: chunked"
+        length = f"Content-Length: {MAX_BODY + 1}" if announced else "Transfer-Encoding: chunked"
         connection.sendall(f"POST /score HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n".encode())
         if not announced:
             chunk = b"400000\r\n" + bytes(4 << 20) + b"\r\n"
-            with contextlib.suppress(ConnectionError):
-                for _ in range((BODY_LIMIT >> 22) + 1):
-                    connection.sendall(chunk)
+            for _ in range((MAX_BODY >> 22) + 1):
+                connection.sendall(chunk)
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
-def test_where_nobody_answers_it_says_why_and_who_waits_is_told_too(router, deployments):
+def test_expect_100_continue_is_answered(router):
+    with socket.create_connection(router.listener.getsockname(), timeout=10) as connection:
+        head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n"
+        connection.sendall(head + b"\r\n")
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"hi")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_malformed_request_is_answered_in_http_1_1_with_json(router):
+    head, _, body = router.raw(b"hello there\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert "could not be read" in json.loads(body)["message"]
+
+
+def test_waiting_and_new_requests_get_the_problem_of_a_deployment(router, deployments):
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(router.ask, "/slow") for _ in range(4)]
         until(lambda: len(deployments.seen["blue"]) == 4)
-        closed = {"share": 100, "problem": "init() raised"}
-        router.send(targets=deployments.targets(blue=closed), closed=502)
+        failed = {"share": 100, "problem": "init() raised"}
+        router.send("managed", backends=deployments.backends(blue=failed))
         answers = [each.result() for each in waiting] + [router.ask()]
     assert {(each.status_code, each.json()["message"]) for each in answers} == {
         (502, "init() raised")
     }
 
 
-def test_a_deployment_whose_process_dies_meanwhile(router, deployments):
+def test_answer_of_a_container_that_dies_is_no_whole_answer(router, deployments):
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
-        router.ask("/cut-off")  # half an answer is not taken for a whole one
-    router.send(targets={"blue": {"socket": "/no/such/socket", "share": 100}})
-    assert (router.ask().status_code, "blue did not answer" in router.ask().text) == (502, True)
+        router.ask("/cut-off")
+    router.send(backends={"blue": {"socket": "/no/such/socket", "share": 100}})
+    answer = router.ask()
+    assert (answer.status_code, "cannot be reached" in answer.text) == (502, True)
 
 
 def test_copies_are_sent_and_delay_nothing(router, deployments):
-    both = deployments.targets(blue={"share": 100}, green={"mirror": 100})
-    router.send(targets=both)
+    both = deployments.backends(blue={"share": 100}, green={"mirror": 100})
+    router.send(backends=both)
     for body in (b"x" * 1_000_000, b"", iter([b"a", b"b"])):
         assert router.ask(body=body).json()["name"] == "blue"
-    router.ask(azureml_model_deployment="blue")  # who asks for one by name is not copied
-    until(lambda: sorted(deployments.bodies["green"]) == [2, 1_000_000])
-    answers = [router.ask("/slow-copy" if n else "/score", b"y") for n in range(3)]
-    assert all(each.json()["name"] == "blue" for each in answers)
-    router.send(targets=both | {"green": {"socket": "/no/such/socket", "mirror": 100}})
+    router.ask(azureml_model_deployment="blue")  # a request that names a deployment is not copied
+    until(lambda: sorted(deployments.bodies["green"]) == [0, 2, 1_000_000])
+    router.send(backends=both | {"green": {"socket": "/no/such/socket", "mirror": 100}})
     assert router.ask().json()["name"] == "blue"
 
 
-def test_who_sends_nothing_or_little_keeps_nobody_waiting(router):
+def test_unfinished_requests_delay_no_other_client(router):
     begun = b"POST /score HTTP/1.1\r\nHost: x\r\n"
-    silent = [socket.create_connection(router.listener.getsockname()) for _ in range(150)]
-    for number, connection in enumerate(silent):
-        connection.sendall(begun[:9] if number % 2 else begun + b"Content-Length: 9\r\n\r\nx")
-    began = time.monotonic()
-    assert router.ask().status_code == 207
-    assert time.monotonic() - began < 1
-    for connection in silent:
-        connection.close()
+    with contextlib.ExitStack() as stack:
+        for number in range(150):
+            address = router.listener.getsockname()
+            connection = stack.enter_context(socket.create_connection(address))
+            connection.sendall(begun[:9] if number % 2 else begun + b"Content-Length: 9\r\n\r\nx")
+        assert router.ask().status_code == 200
 
 
-def test_at_its_end_it_answers_what_was_begun(deployments):
+# Status codes and limits of the platforms. ONLINE: "Troubleshoot online endpoint deployment and
+# scoring", HTTP status codes. V1: "Troubleshoot remote model deployment", SDK v1.
+
+RAISED, CHOSEN = "/raised/500", "/chosen/415"
+
+
+@pytest.mark.parametrize(
+    ("platform", "path", "status", "original"),
+    [
+        ("managed", RAISED, 424, "500"),  # ONLINE
+        ("managed", CHOSEN, 424, "415"),  # ONLINE: any non-200 response
+        ("managed", "/chosen/204", 424, "204"),
+        ("managed", "/chosen/302", 424, "302"),
+        ("managed", "/score", 200, None),
+        ("kubernetes", RAISED, 502, None),  # ONLINE: exception in run()
+        ("kubernetes", CHOSEN, 415, None),
+        ("aks", RAISED, 502, None),  # V1: HTTP status code 502
+        ("aks", CHOSEN, 415, None),
+    ],
+)
+def test_platform_gives_an_answer_its_status(router, deployments, platform, path, status, original):
+    router.send(platform, backends=deployments.backends(blue={"share": 100}))
+    answer = router.ask(path)
+    found = answer.headers.get("ms-azureml-model-error-statuscode")
+    assert (answer.status_code, found) == (status, original)
+    assert answer.headers.get("x-ms-run-function-failed") == ("True" if path == RAISED else None)
+    assert router.ask(method="GET", path="/").status_code == 200
+
+
+@pytest.mark.parametrize("platform", ["managed", "kubernetes", "aks"])
+def test_timeout_covers_running_and_waiting(router, deployments, platform):
+    limits = {"share": 100, "max_running": 1, "max_admitted": 2}
+    router.send(platform, backends=deployments.backends(blue={**limits, "timeout": 0.3}))
+    assert router.ask("/slow").status_code == PLATFORMS[platform].timeout
+    router.send(platform, backends=deployments.backends(blue=limits))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(router.ask, "/slow")
+        until(lambda: len(deployments.seen["blue"]) == 2)
+        router.send(platform, backends=deployments.backends(blue={**limits, "timeout": 0.3}))
+        assert router.ask().status_code == PLATFORMS[platform].timeout
+        assert len(deployments.seen["blue"]) == 2  # it did not reach the container
+        deployments.gate.set()
+        assert running.result().status_code == 200
+
+
+@pytest.mark.parametrize("platform", ["managed", "kubernetes", "aks"])
+def test_requests_above_the_limit_are_rejected_at_once(router, deployments, platform):
+    limits = {"share": 100, "max_running": 2, "max_admitted": 4}
+    router.send(platform, backends=deployments.backends(blue=limits))
+    with ThreadPoolExecutor(4) as pool:
+        admitted = [pool.submit(router.ask, "/slow") for _ in range(4)]
+        until(lambda: len(deployments.seen["blue"]) == 2)
+        until(lambda: router.ask().status_code == PLATFORMS[platform].overload)
+        assert not deployments.gate.is_set()  # that was answered while run() was busy
+        deployments.gate.set()
+        assert {each.result().status_code for each in admitted} == {200}
+    assert router.ask().status_code == 200
+
+
+def test_request_that_waits_too_long_is_rejected(router, deployments):
+    limits = {"share": 100, "max_running": 1, "max_admitted": 9, "max_queue_wait": 0.2}
+    router.send("aks", backends=deployments.backends(blue=limits))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(router.ask, "/slow")
+        until(lambda: deployments.seen["blue"])
+        answer = router.ask()
+        assert (answer.status_code, "waited for 0.2 s" in answer.text) == (503, True)
+        deployments.gate.set()
+        assert running.result().status_code == 200
+
+
+def test_request_of_a_client_that_leaves_makes_room(router, deployments):
+    limits = {"share": 100, "max_running": 1, "max_admitted": 1}
+    router.send("managed", backends=deployments.backends(blue=limits))
+    with socket.create_connection(router.listener.getsockname()) as client:
+        client.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
+        until(lambda: deployments.seen["blue"])
+        assert router.ask().status_code == 429
+    until(lambda: router.ask().status_code == 200)
+
+
+def test_ending_router_answers_what_has_reached_it(deployments):
     router = Router()
-    router.send(targets=deployments.targets(blue={"share": 100}))
+    router.send(backends=deployments.backends(blue={"share": 100}))
     deployments.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         begun = len(deployments.seen["blue"])
@@ -241,12 +395,12 @@ def test_at_its_end_it_answers_what_was_begun(deployments):
         time.sleep(0.1)
         kept.request("POST", "/score", b"{}")
         last = kept.getresponse()
-        assert (last.status, last.headers["Connection"]) == (207, "close")
+        assert (last.status, last.headers["Connection"]) == (200, "close")
         kept.close()
         deployments.gate.set()
-        assert waiting.result().status_code == 207
-    assert router.process.wait(5) == 0
-    with socket.create_connection(router.listener.getsockname()):  # for whoever is next
+        assert waiting.result().status_code == 200
+    assert router.process.wait(10) == 0
+    with socket.create_connection(router.listener.getsockname()):  # the next process accepts it
         router.listener.settimeout(5)
         router.listener.accept()[0].close()
     for each in (router.listener, router.process.stdin, router.process.stdout):

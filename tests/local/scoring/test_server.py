@@ -232,7 +232,7 @@ def test_requests_in_a_row_are_answered_in_their_order(ours):
         (POST + "X: x\r\n" * 20_000 + "\r\n", 431, "larger than 65536 bytes"),
         (POST + f"X: {'x' * 2_000_000}", 431, "larger than 65536 bytes"),
         (POST + f"Content-Length: {1 << 30}\r\n\r\n", 413, "larger than 134217728 bytes"),
-        ("CONNECT a:1 HTTP/1.1\r\n\r\n", 405, "no proxy"),
+        ("CONNECT a:1 HTTP/1.1\r\n\r\n", 405, "not a proxy"),
     ],
 )
 def test_what_cannot_be_read_is_answered_with_why(ours, request_, status, message):

@@ -1,4 +1,4 @@
-"""Which clients are too slow, second by second, without waiting for them."""
+"""A connection: its limits of time, counted second by second without waiting, and of size."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import io
 
 import pytest
 
-from mnist_deploy.local.scoring import connection as room
-from mnist_deploy.local.scoring.connection import Connection
-from mnist_deploy.local.scoring.control_channel import AccessPolicy
+from mnist_deploy.local.http import connection as limits
+from mnist_deploy.local.http.connection import Connection
 
 HEAD = b"POST /score HTTP/1.1\r\nContent-Length: 20000000\r\n"
 
@@ -43,21 +42,19 @@ class Host:
     """Has a limit of one body, and answers requests when the test says so."""
 
     memory, body_limit, held, unsent = 20_000_000, 20_000_000, 0, 0
-    is_full = is_draining = False
-    access = AccessPolicy(keys=None, tokens={}, public=True, model_error=None, max_pending=None,
-                    deployment=None)  # fmt: skip
+    is_draining, is_kept = False, True
 
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(1 << 20))
         self.queued = []
 
-    def is_ours(self, connection) -> bool:
-        return self.access.public
+    def keeps(self, connection) -> bool:
+        return self.is_kept
 
     def queue(self, connection) -> None:
         self.queued.append(connection)
 
-    def refuse(self, connection, request, status, message) -> bytes:
+    def error_response(self, connection, request, status, message) -> bytes:
         return f"{status} {message}".encode()
 
     def release(self, request) -> None:
@@ -67,7 +64,7 @@ class Host:
     def nothing(self, *_) -> None:
         pass
 
-    connected = lost = serve = wake = nothing
+    connected = lost = input_read = writable = reject_head = reject_request = nothing
 
 
 @pytest.fixture
@@ -77,7 +74,7 @@ def host():
 
 @pytest.fixture
 def client(host):
-    connection = Connection(host, is_inner=True)
+    connection = Connection(host)
     connection.connection_made(Transport())
     return connection
 
@@ -87,7 +84,7 @@ def send(client: Connection, data: bytes) -> None:
     client.buffer_updated(len(data))
 
 
-def seconds_until_refused(client: Connection, each_second=lambda: None) -> int:
+def seconds_until_rejected(client: Connection, each_second=lambda: None) -> int:
     before = client.transport.written
     for second in range(1, 400):
         each_second()
@@ -97,37 +94,37 @@ def seconds_until_refused(client: Connection, each_second=lambda: None) -> int:
     return 0
 
 
-def test_half_a_head_has_some_seconds(client):
+def test_unfinished_head_is_rejected_after_a_timeout(client):
     send(client, HEAD)
-    spent = seconds_until_refused(client, lambda: send(client, b"A: b\r\n"))
-    assert spent == room.HEAD_SECONDS + 1
+    spent = seconds_until_rejected(client, lambda: send(client, b"A: b\r\n"))
+    assert spent == limits.HEAD_TIMEOUT + 1
     assert client.transport.written.startswith(b"408 ")
-    assert seconds_until_refused(client) == room.FAREWELL_SECONDS + 1  # and then it is cut off
+    assert seconds_until_rejected(client) == limits.CLOSE_TIMEOUT + 1
 
 
-def test_a_body_that_drips_has_some_seconds_in_all(client):
+def test_body_below_the_minimum_rate_is_rejected(client):
     send(client, HEAD + b"\r\n")
-    assert seconds_until_refused(client, lambda: send(client, b"x")) == room.SLOW_SECONDS + 1
+    assert seconds_until_rejected(client, lambda: send(client, b"x")) == limits.SLOW_TIMEOUT + 1
     assert client.transport.written.startswith(b"408 ")
 
 
-def test_a_body_that_comes_steadily_has_all_the_time_that_it_needs(client, host):
+def test_body_at_the_minimum_rate_is_read_to_its_end(client, host):
     send(client, HEAD + b"\r\n")
-    assert not seconds_until_refused(client, lambda: send(client, b"x" * room.SLOW))
-    assert host.queued == [client]  # and then its turn to wait for us
+    assert not seconds_until_rejected(client, lambda: send(client, b"x" * limits.MIN_RATE))
+    assert host.queued == [client]
 
 
-def test_who_goes_on_sending_after_a_last_refusal_is_cut_off(client):
+def test_client_that_sends_on_after_a_rejection_is_disconnected(client):
     send(client, HEAD.replace(b"20000000", b"20000001") + b"Expect: 100-continue\r\n\r\n")
     assert client.transport.written.startswith(b"413 ")
-    spent = seconds_until_refused(client, lambda: send(client, b"x" * room.SLOW))
-    assert (spent, client.transport.is_over) == (room.FAREWELL_SECONDS + 1, True)
+    spent = seconds_until_rejected(client, lambda: send(client, b"x" * limits.MIN_RATE))
+    assert (spent, client.transport.is_over) == (limits.CLOSE_TIMEOUT + 1, True)
 
 
-def test_who_does_not_take_an_answer_has_some_seconds_in_all(client):
+def test_client_that_does_not_read_its_answer_is_disconnected(client):
     send(client, b"GET /score HTTP/1.1\r\n\r\n")
     client.waiting[0].keeps_alive = True
-    assert not seconds_until_refused(client)
+    assert not seconds_until_rejected(client)
     client.send(b"x" * 9_000_000)
     client.answered()
 
@@ -135,24 +132,24 @@ def test_who_does_not_take_an_answer_has_some_seconds_in_all(client):
         client.transport.taken += size
 
     for _ in range(100):
-        take(room.SLOW)
+        take(limits.MIN_RATE)
         client.tick()
     assert not client.transport.is_over
-    assert seconds_until_refused(client, lambda: take(9)) == room.SLOW_SECONDS + 1
+    assert seconds_until_rejected(client, lambda: take(9)) == limits.SLOW_TIMEOUT + 1
 
 
-@pytest.mark.parametrize("is_ours", [True, False])
-def test_silence_between_requests_is_longer_unless_others_should_answer(client, host, is_ours):
-    host.is_ours = lambda connection: is_ours
-    limit = room.IDLE_SECONDS if is_ours else room.QUIET_SECONDS
-    assert seconds_until_refused(client) == limit + 1
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_idle_connection_is_closed_sooner_if_another_process_has_to_answer(client, host, is_kept):
+    host.is_kept = is_kept
+    limit = limits.IDLE_TIMEOUT if is_kept else limits.HANDOVER_TIMEOUT
+    assert seconds_until_rejected(client) == limit + 1
     assert client.transport.written == b""
 
 
-def test_memory_is_for_all_bodies_together_but_small_ones_find_room(host):
+def test_memory_limit_covers_all_bodies_but_spares_small_ones(host):
     clients = []
     for _ in range(3):
-        client = Connection(host, is_inner=True)
+        client = Connection(host)
         client.connection_made(Transport())
         send(client, HEAD + b"\r\n")
         for _ in range(9):
@@ -161,7 +158,7 @@ def test_memory_is_for_all_bodies_together_but_small_ones_find_room(host):
     assert [client.transport.written[:3] for client in clients] == [b"", b"", b"503"]
     assert host.held == 18_000_000
     host.held = host.memory
-    last = Connection(host, is_inner=True)
+    last = Connection(host)
     last.connection_made(Transport())
     send(last, b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc")
     assert host.queued == [last]
@@ -169,3 +166,25 @@ def test_memory_is_for_all_bodies_together_but_small_ones_find_room(host):
     for client in (*clients, last):
         client.connection_lost(None)
     assert host.held == host.memory - 18_000_000
+
+
+def test_large_body_in_the_second_read_is_not_charged_to_the_head(client, host):
+    send(client, b"POST /score HTTP/1.1\r\nHost: a\r\n")
+    send(client, b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000)
+    assert (client.transport.written, host.queued) == (b"", [client])
+
+
+def test_pipelined_requests_are_all_read(client, host):
+    request = b"POST /score HTTP/1.1\r\nContent-Length: 1\r\n\r\n1"
+    sent = request * 5000
+    for start in range(0, len(sent), 65_537):
+        send(client, sent[start : start + 65_537])
+    assert (client.transport.written, len(client.waiting)) == (b"", 5000)
+
+
+@pytest.mark.parametrize("piece", [b"A: b\r\n" * 1000, b"x" * 10_000], ids=["many", "one"])
+def test_head_above_its_limit_is_rejected_however_it_arrives(client, piece):
+    send(client, b"POST /score HTTP/1.1\r\nA: ")
+    for _ in range(20):
+        send(client, piece)
+    assert client.transport.written.startswith(b"431 ")

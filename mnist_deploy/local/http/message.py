@@ -1,0 +1,121 @@
+"""A request as it is read, and the bytes of answers."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterable
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any
+
+Headers = Iterable[tuple[str, str]]
+
+# They describe one connection, not the answer: the server that writes the answer sets them.
+HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
+     "upgrade"}
+)  # fmt: skip
+STATUSES_WITHOUT_BODY = frozenset({204, 304})
+
+
+class Request:
+    """One request, as it is read.
+
+    Attributes
+    ----------
+    head_size : int
+        Bytes of the target and of the headers that were parsed.
+    unparsed_size : int
+        Bytes of whole reads in which the head has not ended.
+    size, dropped : int
+        Bytes of the body that are kept, and bytes of a body that is not kept.
+    rejection : tuple of int and str, or None
+        The status and the message of its answer, if the application does not see it.
+    status : int
+        Of the answer, once there is one.
+    context : object
+        Whatever the server keeps with it.
+    """
+
+    version = "1.1"
+    has_head = False
+    head_size = 0
+    unparsed_size = 0
+    dropped = 0
+    keeps_alive = False
+    awaits_continue = False
+    rejection: tuple[int, str] | None = None
+    status = 0
+    context: Any = None
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.target = b""
+        self.path = self.query = ""
+        self.headers: dict[str, str] = {}
+        self.body = io.BytesIO()
+        self.size = 0
+        self.began = time.perf_counter()
+
+    def add_header(self, name: bytes, value: bytes) -> None:
+        self.head_size += len(name) + len(value) + 4
+        if b"_" in name:  # WSGI and CGI cannot tell A_B from A-B
+            return
+        key, text = lower_name(name), value.decode("latin-1")
+        known = self.headers.get(key)
+        self.headers[key] = text if known is None else f"{known},{text}"
+
+    def complete(self) -> None:
+        """The body has arrived: from now on it can be read."""
+        self.body.seek(0)
+        self.body.getvalue()  # gives its spare room back, so that read() need not copy
+        self.began = time.perf_counter()
+
+
+@lru_cache(maxsize=64)  # most requests have the same few
+def lower_name(sent: bytes) -> str:
+    return sent.decode("latin-1").lower()
+
+
+def error_response(request: Request, status: int, message: str, headers: Headers = ()) -> bytes:
+    """The answer to a request that the application does not see: ``{"message": message}``."""
+    request.status = status
+    body = json.dumps({"message": message}).encode()
+    own = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    head = response_head(request, status_line(status), [*own, *headers])
+    return head if request.method == "HEAD" else head + body
+
+
+def response_head(
+    request: Request, line: str, headers: Headers, *, is_chunked: bool = False
+) -> bytes:
+    """The head of an answer: `line` is its status and reason, ``200 OK``."""
+    lines = [f"HTTP/1.1 {line}", date_header(int(time.time()))]
+    for name, value in headers:
+        lower = name.lower()
+        if lower not in HOP_BY_HOP and lower != "date":
+            lines.append(f"{name}: {value}")
+    if is_chunked:
+        lines.append("Transfer-Encoding: chunked")
+    if not request.keeps_alive:
+        lines.append("Connection: close")
+    elif request.version == "1.0":
+        lines.append("Connection: keep-alive")
+    return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+
+
+def encode_chunk(piece: bytes) -> bytes:
+    """A chunk of that transfer encoding; that of no bytes ends the answer."""
+    return b"%x\r\n%b\r\n" % (len(piece), piece)
+
+
+def status_line(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase}"
+
+
+@lru_cache(maxsize=1)
+def date_header(second: int) -> str:
+    return f"Date: {formatdate(second, usegmt=True)}"
