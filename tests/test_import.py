@@ -66,8 +66,9 @@ LOCAL_MAP: dict[str, set[str]] = {
     "listener": {"wsgi"},
     "wsgi": set(),
     "rest": {"bodies", "core"},
-    "v1": {"bodies", "core", "platforms", "rest", "tokens"},
-    "v2": {"bodies", "core", "platforms", "rest", "tokens"},
+    "validation": {"core"},
+    "v1": {"bodies", "core", "platforms", "rest", "tokens", "validation"},
+    "v2": {"bodies", "core", "platforms", "rest", "tokens", "validation"},
     "portal": {"bodies", "core", "listener", "rest", "wsgi"},
     "server": {
         *("", "bodies", "core", "discovery", "listener", "portal", "rest", "scoring"),

@@ -199,6 +199,11 @@ def paginate(
     found, end = list(items), start + size
     answer: Document = {"value": [serialize(item) for item in found[start:end]]}
     if end < len(found):
-        following = request.args.to_dict() | {parameter: str(end)}
-        answer["nextLink"] = f"{state().url}{quote(request.path)}?{urlencode(following)}"
+        answer["nextLink"] = next_link(parameter, end)
     return answer
+
+
+def next_link(parameter: str, value: int) -> str:
+    """The URL of the present request with another value of one parameter."""
+    following = request.args.to_dict() | {parameter: str(value)}
+    return f"{state().url}{quote(request.path)}?{urlencode(following)}"

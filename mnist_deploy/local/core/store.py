@@ -27,6 +27,8 @@ from .records import Code, Compute, Dataset, Environment, Model, SavedDataset
 Record = TypeVar("Record", Model, Environment, Code, Compute, Dataset, SavedDataset)
 Version = int | str
 DATASTORE = "datastore"  # the first part of the paths of what the data store holds
+CHUNK = 500  # rows that a scan reads at once
+MAX_POSITION = 2**63 - 1
 DIGITS = 18  # at most, of a version that takes part in the counting
 
 
@@ -147,6 +149,10 @@ class Store:
         with self._lock:
             return self._database.execute(query, values).fetchall()
 
+    def _named_rows(self, query: str, values: Mapping[str, object]) -> list[tuple]:
+        with self._lock:
+            return self._database.execute(query, values).fetchall()
+
     # Records.
 
     def add(self, record: Record) -> Record:
@@ -224,6 +230,61 @@ class Store:
             "SELECT document FROM record WHERE kind = ? ORDER BY position DESC", kind_of(kind)
         )
         return [decode(kind, document) for (document,) in rows]
+
+    def versions(self, kind: type[Record], name: str) -> list[Record]:
+        """Every version of a name, the newest first."""
+        rows = self._rows(
+            "SELECT document FROM record WHERE kind = ? AND name = ? ORDER BY position DESC",
+            kind_of(kind),
+            name,
+        )
+        return [decode(kind, document) for (document,) in rows]
+
+    def scan(
+        self,
+        kind: type[Record],
+        *,
+        name: str | None = None,
+        before: int | None = None,
+        latest: bool = False,
+    ) -> Iterator[tuple[int, Record]]:
+        """(position, record) of every version, the newest first; decoded as they are taken.
+
+        Parameters
+        ----------
+        name : str, optional
+            Only versions of this name.
+        before : int, optional
+            Only records of lower positions: where an earlier scan ended.
+        latest : bool
+            Only the version of each name that was registered last.
+        """
+        conditions = (
+            "kind = :kind AND name = coalesce(:name, name) AND position < :before"
+            " AND (NOT :latest OR position = (SELECT max(position) FROM record AS other"
+            " WHERE other.kind = record.kind AND other.name = record.name))"
+        )
+        query = (
+            f"SELECT position, document FROM record WHERE {conditions}"
+            " ORDER BY position DESC LIMIT :chunk"
+        )
+        values = {"kind": kind_of(kind), "name": name, "latest": latest, "chunk": CHUNK}
+        position = MAX_POSITION if before is None else before
+        while rows := self._named_rows(query, values | {"before": position}):
+            for position, document in rows:
+                yield position, decode(kind, document)
+
+    def names(self, kind: type[Record], before: int | None = None) -> Iterator[tuple[int, str]]:
+        """(position of its newest version, name), as :meth:`scan`."""
+        query = (
+            "SELECT max(position) AS newest, name FROM record WHERE kind = :kind GROUP BY name"
+            " HAVING newest < :before ORDER BY newest DESC LIMIT :chunk"
+        )
+        values = {"kind": kind_of(kind), "chunk": CHUNK}
+        position = MAX_POSITION if before is None else before
+        while rows := self._named_rows(query, values | {"before": position}):
+            for position, name in rows:
+                yield position, name
 
     def change(
         self,

@@ -1,4 +1,4 @@
-"""The REST that azure-ai-ml, SDK v2, speaks."""
+"""The REST API that azure-ai-ml, SDK v2, calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .unsupported import unsupported_api
 
 
 def register(app: Flask) -> None:
-    """Let `app` answer azure-ai-ml."""
+    """Add the routes that azure-ai-ml calls to `app`."""
     v2 = Blueprint("v2", __name__)
     for api in (model_api, environment_api, code_api, datastore_api,
                 endpoint_api, deployment_api, operation_api, unsupported_api):  # fmt: skip

@@ -1,9 +1,11 @@
-"""What models, environments and codes have in common: versions under a name, called container."""
+"""What models and environments have in common: versions under a name, which Azure's REST calls
+a container.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from flask import Blueprint, Response, jsonify
@@ -13,91 +15,119 @@ from ..bodies import Document, body, query
 from ..core.faults import NotFound
 from ..core.records import Environment, Model
 from ..rest import WORKSPACE, store
-from .resources import page, resource
+from ..validation import check_choice
+from .resources import read_page_token, resource, serialize_page
 
 Asset = TypeVar("Asset", Model, Environment)
 VIEWS = {"ActiveOnly": (False,), "ArchivedOnly": (True,), "All": (False, True)}
 
 
-class View(Struct, rename={"list_view_type": "listViewType", "top": "$top"}):
+class ListQuery(Struct, rename={"list_view_type": "listViewType", "top": "$top"}):
     """What a list is asked for. The newest comes first, which is the only order asked for."""
 
     list_view_type: str = "ActiveOnly"
     top: int | None = None
+    stage: str | None = None
+
+    @property
+    def archived(self) -> tuple[bool, ...]:
+        view = check_choice("listViewType", self.list_view_type, tuple(VIEWS))
+        return VIEWS[view or "ActiveOnly"]
 
 
 class ContainerProperties(Struct, rename="camel"):
     is_archived: bool = False
 
 
-class Container(Struct):
+class ContainerRequest(Struct):
     properties: ContainerProperties
 
 
-def versions_of(kind: type[Asset], name: str) -> list[Asset]:
-    """Every version of a name, the newest first.
-
-    Raises
-    ------
-    NotFound
-        If there is none.
-    """
-    found = [asset for asset in store().all(kind) if asset.name == name]
-    if not found:
-        raise NotFound(kind.__name__.lower(), name)
-    return found
-
-
-def add_routes(
-    api: Blueprint, kind: type[Asset], plural: str, describe: Callable[[Asset], Document]
+def add_asset_routes(
+    api: Blueprint,
+    kind: type[Asset],
+    plural: str,
+    serialize: Callable[[Asset], Document],
+    find_version: Callable[[str, str], Asset],
+    list_all_versions: Callable[[str], list[Asset]],
 ) -> None:
-    """Have `api` answer what is asked of all assets of a kind alike; `describe` tells one."""
+    """Add the routes to `api` that models and environments share.
+
+    Parameters
+    ----------
+    plural : str
+        The segment of the URL.
+    serialize : callable
+        One version as the REST has it.
+    find_version : callable
+        The version of a name and a version; raises `NotFound`.
+    list_all_versions : callable
+        All versions of a name, the newest first.
+    """
     containers = f"{WORKSPACE}/{plural}"
 
+    def find_container(name: str) -> list[Asset]:
+        found = list_all_versions(name)
+        if not found:
+            raise NotFound(kind.__name__.lower(), name)
+        return found
+
     @api.get(containers)
-    def list_all(**_: str) -> Response:
-        return list_containers(kind, plural)
+    def list_containers(**_: str) -> Response:
+        wanted = query(ListQuery).archived
+
+        def scan() -> Iterator[tuple[int, list[Asset]]]:
+            for position, name in store().names(kind, read_page_token()):
+                versions = store().versions(kind, name)
+                if versions and is_archived(versions) in wanted:
+                    yield position, versions
+
+        return jsonify(serialize_page(scan(), lambda each: serialize_container(plural, each)))
 
     @api.get(f"{containers}/<name>")
-    def show_name(name: str, **_: str) -> Response:
-        return jsonify(describe_container(plural, versions_of(kind, name)))
+    def show_container(name: str, **_: str) -> Response:
+        return jsonify(serialize_container(plural, find_container(name)))
 
     @api.put(f"{containers}/<name>")
-    def change_name(name: str, **_: str) -> Response:
-        return change_container(kind, plural, name)
+    def change_container(name: str, **_: str) -> Response:
+        """Archive all versions of a name, or restore them: nothing else of it can change."""
+        archived = body(ContainerRequest).properties.is_archived
+        for asset in find_container(name):
+            store().change(
+                kind,
+                name,
+                asset.version,
+                lambda found: dataclasses.replace(found, archived=archived),
+            )
+        return jsonify(serialize_container(plural, find_container(name)))
 
     @api.get(f"{containers}/<name>/versions")
-    def list_of_name(name: str, **_: str) -> Response:
-        return list_versions(kind, name, describe)
+    def list_versions(name: str, **_: str) -> Response:
+        asked = query(ListQuery)
+        if asked.top is not None or store().find(kind, name) is None:
+            found = [each for each in list_all_versions(name) if is_wanted(each, asked)]
+            return jsonify(value=[serialize(each) for each in found[: asked.top]])
+        scan = store().scan(kind, name=name, before=read_page_token())
+        return jsonify(
+            serialize_page((each for each in scan if is_wanted(each[1], asked)), serialize)
+        )
 
     @api.get(f"{containers}/<name>/versions/<version>")
     def show_version(name: str, version: str, **_: str) -> Response:
-        return jsonify(describe(store().get(kind, name, version)))
+        return jsonify(serialize(find_version(name, version)))
 
 
-def list_versions(kind: type[Asset], name: str, describe: Callable[[Asset], Document]) -> Response:
-    view = query(View)
-    wanted = VIEWS.get(view.list_view_type, VIEWS["All"])
-    found = [asset for asset in store().all(kind) if asset.name == name]
-    found = [asset for asset in found if asset.archived in wanted][: view.top]
-    return jsonify(page(found, describe))
-
-
-def list_containers(kind: type[Asset], plural: str) -> Response:
-    wanted = VIEWS.get(query(View).list_view_type, VIEWS["All"])
-    by_name: dict[str, list[Asset]] = {}
-    for asset in store().all(kind):
-        by_name.setdefault(asset.name, []).append(asset)
-    found = [each for each in by_name.values() if is_archived(each) in wanted]
-    return jsonify(page(found, lambda versions: describe_container(plural, versions)))
+def is_wanted(asset: Model | Environment, asked: ListQuery) -> bool:
+    stage = asset.other.get("v2", {}).get("stage")
+    return asset.archived in asked.archived and asked.stage in (None, stage)
 
 
 def is_archived(versions: list[Asset]) -> bool:
-    """A container is archived when all in it is."""
+    """A container is archived when all versions in it are."""
     return all(asset.archived for asset in versions)
 
 
-def describe_container(plural: str, versions: list[Asset]) -> Document:
+def serialize_container(plural: str, versions: list[Asset]) -> Document:
     newest = versions[0]
     numbers = [int(each.version) for each in versions if str(each.version).isdecimal()]
     properties = {
@@ -110,13 +140,3 @@ def describe_container(plural: str, versions: list[Asset]) -> Document:
         "provisioningState": "Succeeded",
     }
     return resource((plural, newest.name), properties, versions[-1].created, newest.created)
-
-
-def change_container(kind: type[Asset], plural: str, name: str) -> Response:
-    """Archive all versions of a name, or restore them: nothing else of a container can change."""
-    archived = body(Container).properties.is_archived
-    for asset in versions_of(kind, name):
-        store().change(
-            kind, name, asset.version, lambda found: dataclasses.replace(found, archived=archived)
-        )
-    return jsonify(describe_container(plural, versions_of(kind, name)))

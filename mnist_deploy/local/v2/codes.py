@@ -13,38 +13,38 @@ from ..core.faults import Conflict, Invalid
 from ..core.records import Code, now
 from ..rest import WORKSPACE, store
 from .datastores import CONTAINER, folder_url, sas_token
-from .resources import page, resource
+from .resources import read_page_token, resource, serialize_page
 
 CODES = f"{WORKSPACE}/codes"
 
 code_api = Blueprint("codes", __name__)
 
 
-class Properties(Struct, rename="camel"):
+class CodeProperties(Struct, rename="camel"):
     code_uri: str = ""
     properties: Labels = {}
 
 
-class Asked(Struct):
-    properties: Properties
+class CodeRequest(Struct):
+    properties: CodeProperties
 
 
-class Lookup(Struct):
+class CodeQuery(Struct):
     hash: str | None = None
 
 
 @code_api.get(f"{CODES}/<name>/versions")
 def find_codes(name: str, **_: str) -> Response:
     """The versions of a name; with a hash, every code of that content, whatever its name."""
-    digest = query(Lookup).hash
-    found = store().all(Code)
-    wanted = [each for each in found if (each.digest == digest if digest else each.name == name)]
-    return jsonify(page(wanted, describe))
+    digest = query(CodeQuery).hash
+    scan = store().scan(Code, name=None if digest else name, before=read_page_token())
+    found = (each for each in scan if digest in (None, each[1].digest))
+    return jsonify(serialize_page(found, serialize_code))
 
 
 @code_api.post(f"{CODES}/<name>/versions/<version>/startPendingUpload")
-def start_upload(name: str, version: str, **_: str) -> Response:
-    """A storage container of its own, and an address that allows to fill it."""
+def start_code_upload(name: str, version: str, **_: str) -> Response:
+    """A storage container of its own, and an address that gives write access to it."""
     folder = f"Code/{uuid.uuid4().hex}"
     url = folder_url(folder)
     return jsonify(
@@ -62,15 +62,15 @@ def start_upload(name: str, version: str, **_: str) -> Response:
 
 
 @code_api.get(f"{CODES}/<name>/versions/<version>")
-def show_version(name: str, version: str, **_: str) -> Response:
-    return jsonify(describe(store().get(Code, name, version)))
+def show_code_version(name: str, version: str, **_: str) -> Response:
+    return jsonify(serialize_code(store().get(Code, name, version)))
 
 
 @code_api.put(f"{CODES}/<name>/versions/<version>")
-def put_version(name: str, version: str, **_: str) -> Response:
-    asked = body(Asked).properties
+def put_code_version(name: str, version: str, **_: str) -> Response:
+    asked = body(CodeRequest).properties
     labels = texts(asked.properties)
-    path = parse_uri(asked.code_uri)
+    path = parse_code_uri(asked.code_uri)
     code = Code(name, version, (path,), now(), labels.get("hash_sha256", ""), {"v2": labels})
     with store().transaction():
         before = store().find(Code, name, version)
@@ -78,18 +78,18 @@ def put_version(name: str, version: str, **_: str) -> Response:
             store().put(code)
         elif before.artifacts != code.artifacts:
             raise Conflict("code", "Asset paths cannot be updated.")
-    return jsonify(describe(before or code))
+    return jsonify(serialize_code(before or code))
 
 
-def parse_uri(uri: str) -> str:
-    """The folder of uploads that a code's address leads to."""
+def parse_code_uri(uri: str) -> str:
+    """The folder of uploads that the address of a code names."""
     container, _, path = urlsplit(uri).path.strip("/").partition("/")
     if container != CONTAINER or not path.startswith("Code/"):
         raise Invalid("code", f"{uri!r} is not below an address that startPendingUpload gave.")
     return path
 
 
-def describe(code: Code) -> Document:
+def serialize_code(code: Code) -> Document:
     properties = {
         "codeUri": folder_url(code.artifacts[0]),
         "description": "",

@@ -8,7 +8,7 @@ from ..bodies import Document
 from ..core.faults import NotFound
 from ..rest import WORKSPACE, state
 from ..tokens import derive
-from .resources import page, resource, workspace_names
+from .resources import resource, serialize_list, workspace_names
 
 DATASTORES = f"{WORKSPACE}/datastores"
 DATASTORE = "workspaceblobstore"
@@ -46,27 +46,27 @@ def sas_token(path: str = "") -> str:
 
 @datastore_api.get(DATASTORES)
 def list_datastores(**_: str) -> Response:
-    return jsonify(page([DATASTORE], describe))
+    return jsonify(serialize_list([DATASTORE], serialize_datastore))
 
 
 @datastore_api.get(f"{DATASTORES}/<name>")
 def show_datastore(name: str, **_: str) -> Response:
-    check_name(name)
-    return jsonify(describe(name))
+    check_datastore_name(name)
+    return jsonify(serialize_datastore(name))
 
 
 @datastore_api.post(f"{DATASTORES}/<name>/listSecrets")
 def list_secrets(name: str, **_: str) -> Response:
-    check_name(name)
+    check_datastore_name(name)
     return jsonify(secretsType="Sas", sasToken=sas_token())
 
 
-def check_name(name: str) -> None:
+def check_datastore_name(name: str) -> None:
     if name != DATASTORE:
         raise NotFound("data store", name)
 
 
-def describe(name: str) -> Document:
+def serialize_datastore(name: str) -> Document:
     properties = {
         "datastoreType": "AzureBlob",
         "credentials": {"credentialsType": "Sas"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from flask import Blueprint, Response, jsonify
 from msgspec import Meta, Struct
@@ -12,17 +12,21 @@ from msgspec import Meta, Struct
 from ..bodies import Document, Labels, body, texts
 from ..core.endpoints import Endpoint, EndpointSpec
 from ..core.faults import Conflict, Invalid, NotSupported
-from ..rest import WORKSPACE, Regeneration, endpoints, regenerate_key, serialize_keys
-from .resources import IDENTITY, LOCATION, page, resource
+from ..core.records import Compute
+from ..rest import WORKSPACE, Regeneration, endpoints, regenerate_key, serialize_keys, store
+from ..validation import check_choice, is_placeholder
+from .option_warnings import list_endpoint_warnings
+from .resources import LOCATION, SYSTEM_IDENTITY, resource, serialize_list
 
 KIND = "endpoint"
 ENDPOINTS = f"{WORKSPACE}/onlineEndpoints"
 NAME = re.compile("[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 NAME_RULE = "3 to 32 letters, digits and '-', a letter first and no '-' last"
-MODES = {"key": ("key", "Key"), "amltoken": ("token", "AMLToken")}  # here, and in answers
+MODES = {"Key": "key", "AMLToken": "token"}  # EndpointAuthMode, and what it is called in core
+IDENTITY_TYPES = ("SystemAssigned", "UserAssigned", "SystemAssigned,UserAssigned", "None")
 TOKEN_LIFE = 12 * 3600.0  # seconds
 CHANGE_LIMIT = 100.0  # seconds that a change of traffic may take
-MOST_MIRRORED = 50  # percent
+MAX_MIRRORED = 50  # percent
 
 endpoint_api = Blueprint("endpoints", __name__)
 
@@ -34,7 +38,7 @@ class Keys(Struct, rename="camel"):
     secondary_key: str | None = None
 
 
-class Properties(Struct, rename="camel"):
+class EndpointProperties(Struct, rename="camel"):
     auth_mode: str = "Key"
     description: str | None = None
     properties: Labels | None = None
@@ -45,9 +49,35 @@ class Properties(Struct, rename="camel"):
     keys: Keys | None = None
 
 
-class Asked(Struct):
-    properties: Properties
+class Identity(Struct, rename="camel"):
+    type: str
+    user_assigned_identities: dict[str, Any] | None = None
+
+
+class EndpointRequest(Struct):
+    properties: EndpointProperties
+    identity: Identity | None = None
     tags: Labels | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EndpointOptions:
+    """What only this REST knows of an endpoint.
+
+    Attributes
+    ----------
+    compute : str or None
+        The id of the cluster, of an endpoint on Kubernetes.
+    identity : dict or None
+        As it is answered; None for the identity that Azure assigns by default.
+    warnings : tuple of str
+        Options that have another effect here than on Azure.
+    """
+
+    compute: str | None = None
+    public_network_access: str = "Enabled"
+    identity: Document | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def find_endpoint(name: str) -> Endpoint:
@@ -56,67 +86,122 @@ def find_endpoint(name: str) -> Endpoint:
 
 @endpoint_api.get(ENDPOINTS)
 def list_endpoints(**_: str) -> Response:
-    return jsonify(page(endpoints().all(KIND), describe))
+    return jsonify(serialize_list(endpoints().all(KIND), serialize_endpoint))
 
 
 @endpoint_api.get(f"{ENDPOINTS}/<endpoint>")
 def show_endpoint(endpoint: str, **_: str) -> Response:
-    return jsonify(describe(find_endpoint(endpoint)))
+    return jsonify(serialize_endpoint(find_endpoint(endpoint)))
 
 
 @endpoint_api.put(f"{ENDPOINTS}/<endpoint>")
 def put_endpoint(endpoint: str, **_: str) -> Response:
-    """Create an endpoint or change it; answered when it is so, for the SDK asks each 30 s."""
-    asked = body(Asked)
+    """Create or change an endpoint; the answer waits for that, because the SDK polls each 30 s."""
+    asked = body(EndpointRequest)
     if not NAME.fullmatch(endpoint):
         raise Invalid("endpoint", f"{endpoint!r} is no name for an endpoint: {NAME_RULE}.")
     is_new = endpoints().find(KIND, endpoint) is None
-    operation = endpoints().put(KIND, endpoint, lambda spec: changed(spec, asked))
+    operation = endpoints().put(KIND, endpoint, lambda spec: update_endpoint_spec(spec, asked))
     operation.wait(CHANGE_LIMIT)
     if operation.error is not None:
         raise operation.error
-    answer = jsonify(describe(find_endpoint(endpoint)))
+    answer = jsonify(serialize_endpoint(find_endpoint(endpoint)))
     answer.status_code = 201 if is_new else 200
     return answer
 
 
-def changed(spec: EndpointSpec | None, asked: Asked) -> EndpointSpec:
-    """What is wanted of an endpoint from now on.
+def update_endpoint_spec(spec: EndpointSpec | None, asked: EndpointRequest) -> EndpointSpec:
+    """The endpoint that is asked for, with the deployments of the present one.
 
     Raises
     ------
     Invalid
-        If the traffic cannot be shared as asked for.
+        If a value is none that Azure allows, or the traffic cannot be shared as asked for.
     NotSupported
-        If it asks for identities of Azure.
+        If Microsoft Entra tokens are asked for.
     """
     wanted = asked.properties
-    if wanted.auth_mode.lower() not in MODES:
-        raise NotSupported(f"auth_mode {wanted.auth_mode}: it needs identities of Azure")
-    mode, _ = MODES[wanted.auth_mode.lower()]
+    mode = check_choice("auth_mode", wanted.auth_mode, (*MODES, "AADToken"))
+    if mode not in MODES:
+        raise NotSupported("auth_mode aad_token: it needs identities of Azure")
     spec = spec or EndpointSpec()
     keys = wanted.keys or Keys()
     spec = dataclasses.replace(
         spec,
-        authentication=mode,
+        authentication=MODES[mode],
         primary_key=keys.primary_key or spec.primary_key,
         secondary_key=keys.secondary_key or spec.secondary_key,
-        traffic=spec.traffic if wanted.traffic is None else shares(wanted.traffic),
-        mirror=spec.mirror if wanted.mirror_traffic is None else shares(wanted.mirror_traffic),
+        traffic=spec.traffic if wanted.traffic is None else drop_zeros(wanted.traffic),
+        mirror=(
+            spec.mirror if wanted.mirror_traffic is None else drop_zeros(wanted.mirror_traffic)
+        ),
         description=wanted.description or "",
         tags=texts(asked.tags or {}),
         properties=texts(wanted.properties or {}),
-        compute=(wanted.compute or "").rpartition("/")[2],
-        other={
-            "compute": wanted.compute,
-            "publicNetworkAccess": wanted.public_network_access or "Enabled",
-        },
+        compute=find_cluster_name(wanted.compute),
+        other=make_endpoint_options(asked),
     )
     check_traffic(spec)
     return spec
 
 
-def shares(traffic: dict[str, int]) -> dict[str, int]:
+def make_endpoint_options(asked: EndpointRequest) -> EndpointOptions:
+    wanted, identity = asked.properties, asked.identity
+    access = check_choice(
+        "public_network_access", wanted.public_network_access, ("Enabled", "Disabled")
+    )
+    assigned = identity.user_assigned_identities if identity else None
+    kind = (
+        check_choice("identity.type", identity.type.replace(" ", ""), IDENTITY_TYPES)
+        if identity
+        else None
+    )
+    return EndpointOptions(
+        wanted.compute,
+        access or "Enabled",
+        serialize_identity(kind, assigned) if kind else None,
+        tuple(list_endpoint_warnings(access or "Enabled", assigned)),
+    )
+
+
+def serialize_identity(kind: str, assigned: dict[str, Any] | None) -> Document:
+    """The identity as Azure answers it, with ids that lead to none."""
+    principal = {"principalId": SYSTEM_IDENTITY["principalId"]}
+    answer: Document = {"type": kind}
+    if kind.startswith("SystemAssigned"):
+        answer |= principal | {"tenantId": SYSTEM_IDENTITY["tenantId"]}
+    if assigned:
+        own = principal | {"clientId": SYSTEM_IDENTITY["principalId"]}
+        answer["userAssignedIdentities"] = dict.fromkeys(assigned, own)
+    return answer
+
+
+def find_cluster_name(compute: str | None) -> str:
+    """The name in a compute's id; empty for a managed endpoint.
+
+    Raises
+    ------
+    Invalid
+        If there is no such Kubernetes cluster in the workspace.
+    """
+    if compute is None:
+        return ""
+    name = compute.rpartition("/")[2]
+    if is_placeholder(name):
+        return name
+    cluster = store().find(Compute, name)
+    if cluster is None or cluster.kind != "Kubernetes":
+        known = [each.name for each in store().all(Compute) if each.kind == "Kubernetes"]
+        raise Invalid(
+            "compute",
+            f"compute {name!r} is no Kubernetes cluster of this workspace. Expected one of "
+            f"{', '.join(known) or 'none, so far'}: attach one with "
+            "begin_create_or_update(KubernetesCompute(…)), and give its name without azureml:.",
+        )
+    return name
+
+
+def drop_zeros(traffic: dict[str, int]) -> dict[str, int]:
     return {name: share for name, share in traffic.items() if share}
 
 
@@ -127,8 +212,10 @@ def check_traffic(spec: EndpointSpec) -> None:
     total = sum(spec.traffic.values())
     if total not in (0, 100):
         raise Invalid("traffic", f"The traffic adds up to {total} %, expected 0 or 100.")
-    if len(spec.mirror) > 1 or sum(spec.mirror.values()) > MOST_MIRRORED:
-        raise Invalid("traffic", "At most 50 % can be mirrored, and to one deployment.")
+    if len(spec.mirror) > 1 or sum(spec.mirror.values()) > MAX_MIRRORED:
+        raise Invalid(
+            "traffic", f"At most {MAX_MIRRORED} % can be mirrored, and to one deployment."
+        )
     if spec.mirror.keys() & spec.traffic.keys():
         raise Invalid("traffic", "A deployment that gets traffic gets no mirrored traffic as well.")
 
@@ -144,7 +231,7 @@ def delete_endpoint(endpoint: str, **_: str) -> Response:
 @endpoint_api.post(f"{ENDPOINTS}/<endpoint>/listKeys")
 def list_keys(endpoint: str, **_: str) -> Response:
     spec = find_endpoint(endpoint).spec
-    check_mode(endpoint, spec, "key")
+    check_authentication(endpoint, spec, "key")
     return jsonify(serialize_keys(spec))
 
 
@@ -152,17 +239,16 @@ def list_keys(endpoint: str, **_: str) -> Response:
 def regenerate_keys(endpoint: str, **_: str) -> Response:
     """Make a new key; the `key_value` that SDK v2 sends is the present one."""
     which = body(Regeneration).key_type
-    change = regenerate_key(
-        KIND, endpoint, which, check=lambda spec: check_mode(endpoint, spec, "key")
-    )
-    change.wait(CHANGE_LIMIT)
+    regenerate_key(
+        KIND, endpoint, which, check=lambda spec: check_authentication(endpoint, spec, "key")
+    ).wait(CHANGE_LIMIT)
     return Response(status=200)
 
 
 @endpoint_api.post(f"{ENDPOINTS}/<endpoint>/token")
 def issue_token(endpoint: str, **_: str) -> Response:
     found = find_endpoint(endpoint)
-    check_mode(endpoint, found.spec, "token")
+    check_authentication(endpoint, found.spec, "token")
     token, end = found.issue_token(TOKEN_LIFE)
     return jsonify(
         accessToken=token,
@@ -172,16 +258,17 @@ def issue_token(endpoint: str, **_: str) -> Response:
     )
 
 
-def check_mode(name: str, spec: EndpointSpec, mode: str) -> None:
+def check_authentication(name: str, spec: EndpointSpec, mode: str) -> None:
     if spec.authentication != mode:
         raise Conflict("endpoint", f"The endpoint {name} does not use a {mode} for authentication.")
 
 
-def describe(endpoint: Endpoint) -> Document:
+def serialize_endpoint(endpoint: Endpoint) -> Document:
     spec = endpoint.spec
-    is_kubernetes = bool(spec.other["compute"])
+    options: EndpointOptions = spec.other
+    names = {core: rest for rest, core in MODES.items()}
     properties = {
-        "authMode": dict(MODES.values())[spec.authentication],
+        "authMode": names[spec.authentication],
         "description": spec.description,
         "properties": spec.properties,
         "traffic": spec.traffic,
@@ -189,17 +276,17 @@ def describe(endpoint: Endpoint) -> Document:
         "scoringUri": f"{endpoint.url}/score",
         "swaggerUri": f"{endpoint.url}/swagger.json",
         "provisioningState": "Succeeded",
-        "publicNetworkAccess": spec.other["publicNetworkAccess"],
+        "publicNetworkAccess": options.public_network_access,
     }
-    if is_kubernetes:
-        properties["compute"] = spec.other["compute"]
+    if options.compute:
+        properties["compute"] = options.compute
     return resource(
         ("onlineEndpoints", endpoint.name),
         properties,
         endpoint.created,
         endpoint.updated,
         location=LOCATION,
-        kind="K8S" if is_kubernetes else "Managed",
+        kind="K8S" if options.compute else "Managed",
         tags=spec.tags,
-        identity=IDENTITY,
+        identity=options.identity or SYSTEM_IDENTITY,
     )

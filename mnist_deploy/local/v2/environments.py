@@ -10,16 +10,24 @@ from flask import Blueprint, Response, jsonify
 from msgspec import Struct, to_builtins
 
 from ..bodies import Document, Labels, body, texts
-from ..core.faults import Conflict, Invalid, NotSupported
+from ..core.curated import find_registry_environment, is_curated_name, make_curated_environment
+from ..core.faults import Conflict, NotFound, NotSupported
 from ..core.records import Environment, now
 from ..rest import WORKSPACE, store
+from ..validation import (
+    check_choice,
+    check_environment_name,
+    check_version_number,
+    check_version_text,
+    parse_conda_file,
+)
 from . import assets
-from .resources import resource
+from .resources import parse_asset_id, reject_registry_reference, resource
 
 environment_api = Blueprint("environments", __name__)
 
 
-class Properties(Struct, rename="camel"):
+class EnvironmentProperties(Struct, rename="camel"):
     """What is asked for of a version; what is missing stays as it is."""
 
     image: str | None = None
@@ -34,49 +42,53 @@ class Properties(Struct, rename="camel"):
     is_archived: bool = False
 
 
-class Asked(Struct):
-    properties: Properties
+class EnvironmentRequest(Struct):
+    properties: EnvironmentProperties
 
 
 @environment_api.put(f"{WORKSPACE}/environments/<name>/versions/<version>")
-def put_version(name: str, version: str, **_: str) -> Response:
+def put_environment_version(name: str, version: str, **_: str) -> Response:
     """Register a version; what it installs never changes, all else may.
 
-    To an environment without a version the SDK first gives the newest there is, and the next one
-    only when that is refused.
+    To an environment without a version the SDK first gives the newest version there is, and the
+    next one only when that is rejected.
     """
-    asked = body(Asked).properties
+    asked = body(EnvironmentRequest).properties
+    check_environment_name(name)
+    check_version_text("environment", version)
     for field in ("build", "inference_config"):
         if getattr(asked, field):
             raise NotSupported(f"an environment with {field}: no container image is built here")
+    asked.os_type = check_choice("os_type", asked.os_type, ("Linux", "Windows"))
     with store().transaction():
+        if version.isdecimal():
+            before = str(int(version) - 1)
+            has_previous = store().find(Environment, name, before) is not None
+            check_version_number("environment", int(version), has_previous)
         if store().find(Environment, name, version) is None:
-            store().put(create(name, version, asked))
-        environment = store().change(Environment, name, version, lambda each: changed(each, asked))
-    return jsonify(describe(environment))
+            store().put(create_environment(name, version, asked))
+        environment = store().change(
+            Environment, name, version, lambda each: update_environment(each, asked)
+        )
+    return jsonify(serialize_environment(environment))
 
 
-def create(name: str, version: str, asked: Properties) -> Environment:
-    conda = parse_conda(asked.conda_file)
+def create_environment(name: str, version: str, asked: EnvironmentProperties) -> Environment:
+    conda = None if asked.conda_file is None else parse_conda_file(asked.conda_file)
     own = {"conda_file": asked.conda_file} if asked.conda_file else {}
     return Environment(name, version, now(), conda=conda, image=asked.image, other={"v2": own})
 
 
-def parse_conda(text: str | None) -> Document | None:
-    if text is None:
-        return None
-    try:
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise Invalid("conda file", f"The conda file is no YAML: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise Invalid("conda file", "The conda file holds no mapping of names to values.")
-    return content
+def update_environment(environment: Environment, asked: EnvironmentProperties) -> Environment:
+    """The environment with the description, tags and properties that are asked for.
 
-
-def changed(environment: Environment, asked: Properties) -> Environment:
-    same_conda = asked.conda_file is None or parse_conda(asked.conda_file) == environment.conda
-    if not same_conda or asked.image not in (None, environment.image):
+    Raises
+    ------
+    Conflict
+        If another image or another conda file is asked for.
+    """
+    conda = environment.conda if asked.conda_file is None else parse_conda_file(asked.conda_file)
+    if conda != environment.conda or asked.image not in (None, environment.image):
         raise Conflict(
             "environment",
             f"Version {environment.version} of environment {environment.name} installs something "
@@ -93,13 +105,44 @@ def changed(environment: Environment, asked: Properties) -> Environment:
     )
 
 
-def describe(environment: Environment) -> Document:
+def find_environment(environment_id: str) -> Environment:
+    """The environment of an id: registered, or one of Azure's curated environments.
+
+    Raises
+    ------
+    NotFound, NotSupported
+        If there is none, or it lies in another registry.
+    """
+    curated = find_registry_environment(environment_id)
+    if curated is not None:
+        return curated
+    reject_registry_reference(environment_id)
+    name, version = parse_asset_id("environments", environment_id)
+    return find_environment_version(name, version)
+
+
+def find_environment_version(name: str, version: str) -> Environment:
+    found = store().find(Environment, name, version)
+    if found is not None:
+        return found
+    if is_curated_name(name):
+        return make_curated_environment(name, version)
+    raise NotFound("environment", f"{name}:{version}")
+
+
+def list_environment_versions(name: str) -> list[Environment]:
+    """All versions, the newest first; of a curated name one, if none is registered."""
+    found = store().versions(Environment, name)
+    return found or ([make_curated_environment(name)] if is_curated_name(name) else [])
+
+
+def serialize_environment(environment: Environment) -> Document:
     own = environment.other.get("v2", {})
     properties = {
         "image": environment.image,
         "condaFile": own.get("conda_file") or dump_conda(environment.conda),
         "osType": own.get("os_type", "Linux"),
-        "environmentType": "UserCreated",
+        "environmentType": "Curated" if is_curated_name(environment.name) else "UserCreated",
         "description": environment.description,
         "tags": environment.tags,
         "properties": texts(own.get("properties") or {}),
@@ -115,4 +158,11 @@ def dump_conda(conda: Document | None) -> str | None:
     return None if conda is None else yaml.safe_dump(conda, sort_keys=False)
 
 
-assets.add_routes(environment_api, Environment, "environments", describe)
+assets.add_asset_routes(
+    environment_api,
+    Environment,
+    "environments",
+    serialize_environment,
+    find_environment_version,
+    list_environment_versions,
+)

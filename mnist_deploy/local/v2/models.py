@@ -14,6 +14,7 @@ from ..bodies import Document, Labels, body, texts
 from ..core.faults import Invalid, NotSupported
 from ..core.records import Model, now
 from ..rest import WORKSPACE, store
+from ..validation import check_asset_name, check_version_number
 from . import assets
 from .datastores import DATASTORE, path_uri
 from .resources import resource
@@ -32,7 +33,7 @@ class Flavor(Struct):
     data: dict[str, Any] = {}
 
 
-class Properties(Struct, rename="camel"):
+class ModelProperties(Struct, rename="camel"):
     """What is asked for of a version; what is missing stays as it is."""
 
     model_uri: str | None = None
@@ -44,26 +45,34 @@ class Properties(Struct, rename="camel"):
     stage: str | None = None
     is_anonymous: bool = False
     is_archived: bool = False
+    default_deployment_template: Any = None
+    allowed_deployment_templates: Any = None
 
 
-class Asked(Struct):
-    properties: Properties
+class ModelRequest(Struct):
+    properties: ModelProperties
 
 
 @model_api.put(f"{WORKSPACE}/models/<name>/versions/<version>")
-def put_version(name: str, version: str, **_: str) -> Response:
-    """Register a version; of one that is there all but its path may change."""
+def put_model_version(name: str, version: str, **_: str) -> Response:
+    """Register a version; of a registered one all but its path may change."""
+    asked = body(ModelRequest).properties
+    check_asset_name("model", name)
     if not VERSION.fullmatch(version):
         raise Invalid("version", f"{version!r} is no version of a model: expected 1, 2, 3, …")
-    asked = body(Asked).properties
+    for option in ("default_deployment_template", "allowed_deployment_templates"):
+        if getattr(asked, option):
+            raise NotSupported(f"a model with {option}")
+    number = int(version)
     with store().transaction():
-        if store().find(Model, name, version) is None:
-            store().put(Model(name, int(version), (parse_uri(asked.model_uri or ""),), now()))
-        model = store().change(Model, name, int(version), lambda found: changed(found, asked))
-    return jsonify(describe(model))
+        check_version_number("model", number, store().find(Model, name, number - 1) is not None)
+        if store().find(Model, name, number) is None:
+            store().put(Model(name, number, (parse_model_uri(asked.model_uri or ""),), now()))
+        model = store().change(Model, name, number, lambda found: update_model(found, asked))
+    return jsonify(serialize_model(model))
 
 
-def parse_uri(uri: str) -> str:
+def parse_model_uri(uri: str) -> str:
     """The path of a model's files, as they were uploaded, from the model's URI."""
     found = URI.fullmatch(uri)
     if found is None:
@@ -73,8 +82,15 @@ def parse_uri(uri: str) -> str:
     return found[2].rstrip("/")
 
 
-def changed(model: Model, asked: Properties) -> Model:
-    if asked.model_uri is not None and parse_uri(asked.model_uri) != path_of(model):
+def update_model(model: Model, asked: ModelProperties) -> Model:
+    """The model with the description, tags and properties that are asked for.
+
+    Raises
+    ------
+    Invalid
+        If another path is asked for.
+    """
+    if asked.model_uri is not None and parse_model_uri(asked.model_uri) != find_model_path(model):
         raise Invalid("path", "Asset paths cannot be updated.")
     kept = ("model_type", "flavors", "stage", "is_anonymous")
     fresh = {each: getattr(asked, each) for each in kept if getattr(asked, each) is not None}
@@ -88,15 +104,15 @@ def changed(model: Model, asked: Properties) -> Model:
     )
 
 
-def path_of(model: Model) -> str:
+def find_model_path(model: Model) -> str:
     """The one path of a model's files; of several, the folder that all of them lie in."""
     return posixpath.commonpath([path.rstrip("/") for path in model.artifacts] or [""])
 
 
-def describe(model: Model) -> Document:
+def serialize_model(model: Model) -> Document:
     own = model.other.get("v2", {})
     properties = {
-        "modelUri": path_uri(path_of(model)),
+        "modelUri": path_uri(find_model_path(model)),
         "modelType": own.get("model_type", "custom_model"),
         "description": model.description,
         "tags": model.tags,
@@ -111,4 +127,14 @@ def describe(model: Model) -> Document:
     return resource(parts, properties, model.created)
 
 
-assets.add_routes(model_api, Model, "models", describe)
+def find_model_version(name: str, version: str) -> Model:
+    return store().get(Model, name, version)
+
+
+def list_model_versions(name: str) -> list[Model]:
+    return store().versions(Model, name)
+
+
+assets.add_asset_routes(
+    model_api, Model, "models", serialize_model, find_model_version, list_model_versions
+)

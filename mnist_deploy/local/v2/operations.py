@@ -1,4 +1,4 @@
-"""Long operations: accepted at once, asked about until they are over."""
+"""Long-running operations: accepted at once, polled until they have ended."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..rest import ASYNC_OPERATION, WORKSPACE, endpoints, serialize_fault, state
 from .resources import resource_id, workspace_names
 
 OPERATIONS = f"{WORKSPACE}/operations"
-HOLD = 20.0  # seconds that the answer about a running operation is held back
+LONG_POLL_TIMEOUT = 20.0  # seconds that the answer about a running operation is held back
 
 operation_api = Blueprint("operations", __name__)
 
 
 def location(operation: Operation) -> dict[str, str]:
-    """The header that says where the SDK asks how far it is."""
+    """The header with the URL that the SDK polls."""
     subscription, group, workspace = workspace_names()
     path = url_for(
         "v2.operations.show_operation",
@@ -31,8 +31,8 @@ def location(operation: Operation) -> dict[str, str]:
 @operation_api.get(f"{OPERATIONS}/<operation_id>")
 def show_operation(operation_id: str, **_: str) -> Response:
     operation = endpoints().operations.get(operation_id)
-    # The SDK sleeps five seconds between two questions: it asks only once if the answer is held.
-    operation.wait(HOLD)
+    # The SDK sleeps five seconds between two polls: a held answer makes one poll enough.
+    operation.wait(LONG_POLL_TIMEOUT)
     answer: Document = {
         "id": resource_id("operations", operation.id),
         "name": operation.id,

@@ -1,25 +1,26 @@
-"""Azure's resources: their ids, and what every answer carries around the properties."""
+"""Azure's resources: their ids, pages of them, and what each carries around its properties."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Annotated, Any, TypeVar
 
 from flask import request
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ..bodies import Document, query
-from ..core.faults import Invalid
-from ..rest import PROVIDER, paginate
+from ..core.faults import Invalid, NotSupported
+from ..rest import PROVIDER, next_link, paginate
 from ..tokens import TENANT
 
 Item = TypeVar("Item")
 
 LOCATION = "local"
-IDENTITY = {"type": "SystemAssigned", "principalId": TENANT, "tenantId": TENANT}
+SYSTEM_IDENTITY = {"type": "SystemAssigned", "principalId": TENANT, "tenantId": TENANT}
 USER = "local user"
-PAGE = 100  # resources in the answer to a list
+PAGE = 500  # resources in the answer to a list
 ASSET_ID = re.compile(
     r"(?:azureml:)?/subscriptions/[^/]+/resourceGroups/[^/]+/providers/"
     rf"{re.escape(PROVIDER)}/[^/]+/(\w+)/([^/]+)/versions/([^/]+)",
@@ -69,14 +70,31 @@ def resource(
     return answer
 
 
-class Page(Struct, rename={"skip": "$skip"}):
-    skip: int = 0
+class PageQuery(Struct, rename={"skip": "$skip", "token": "$skiptoken"}):
+    skip: Annotated[int, Meta(ge=0)] = 0
+    token: Annotated[int, Meta(ge=0, le=10**18)] | None = None
 
 
-def page(items: Iterable[Item], describe: Callable[[Item], Document]) -> Document:
-    """The part of a list that was asked for, and where the rest is."""
-    start = max(0, query(Page).skip)
-    return paginate(items, describe, start=start, size=PAGE, parameter="$skip")
+def read_page_token() -> int | None:
+    """Where the page before this one ended in the store; None for the first page."""
+    return query(PageQuery).token
+
+
+def serialize_page(
+    items: Iterator[tuple[int, Item]], serialize: Callable[[Item], Document]
+) -> Document:
+    """The first items of a scan of the store, and the link that goes on behind the last one."""
+    found = list(islice(items, PAGE + 1))
+    answer: Document = {"value": [serialize(item) for _, item in found[:PAGE]]}
+    if len(found) > PAGE:
+        answer["nextLink"] = next_link("$skiptoken", found[PAGE - 1][0])
+    return answer
+
+
+def serialize_list(items: Iterable[Item], serialize: Callable[[Item], Document]) -> Document:
+    """The page of a list in memory that was asked for, and the link to the next page."""
+    start = query(PageQuery).skip
+    return paginate(items, serialize, start=start, size=PAGE, parameter="$skip")
 
 
 def parse_asset_id(kind: str, text: str) -> tuple[str, str]:
@@ -95,3 +113,9 @@ def parse_asset_id(kind: str, text: str) -> tuple[str, str]:
             f"/subscriptions/…/workspaces/…/{kind}/NAME/versions/VERSION.",
         )
     return found[2], found[3]
+
+
+def reject_registry_reference(reference: str) -> None:
+    """Raise `NotSupported` for assets that lie in a registry."""
+    if reference.startswith(("azureml://registries", "azureml:")):
+        raise NotSupported(f"{reference}: assets of registries")

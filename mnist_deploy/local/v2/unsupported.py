@@ -13,12 +13,16 @@ METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE"]
 BEGUN = {"batchEndpoints", "computes", "onlineEndpoints", "schedules", "serverlessEndpoints"}
 NAMES = {"computes": "compute"}  # what the client calls otherwise than the URL does
 
+DATA_COLLECTOR = b"modelDataCollector"  # in the path of data that a data_collector registers
+
 unsupported_api = Blueprint("unsupported", __name__)
 
 
 @unsupported_api.route(f"{WORKSPACE}/<kind>", methods=METHODS)
 @unsupported_api.route(f"{WORKSPACE}/<kind>/<path:rest>", methods=METHODS)
 def refuse(kind: str, rest: str = "", **_: str) -> Response:
+    if kind == "data" and DATA_COLLECTOR in request.get_data():
+        raise NotSupported("a deployment with data_collector")
     raise NotSupported(f"{call_name(kind, rest)} ({request.method} …/{kind})")
 
 

@@ -26,6 +26,7 @@ from weights_service import WORKSPACE, until
 
 from mnist_deploy.local.core.endpoints import EndpointSpec
 from mnist_deploy.local.rest import state_of
+from mnist_deploy.local.v2.endpoints import EndpointOptions
 
 
 def test_a_deployment_answers_and_says_what_it_is_made_of(client, shared, model, request_file):
@@ -50,7 +51,7 @@ def test_one_that_is_deleted_while_it_is_accepted_is_not_found(tmp_path, monkeyp
     asked = {"endpointComputeType": "Managed"}
     with app_to_try(tmp_path) as app:
         endpoints = state_of(app).endpoints
-        endpoints.put("endpoint", "a", lambda present: EndpointSpec(other={"compute": None}))
+        endpoints.put("endpoint", "a", lambda present: EndpointSpec(other=EndpointOptions()))
         monkeypatch.setattr(endpoints, "change", lambda *_: endpoints.operations.begin("Service"))
         answer = app.test_client().put(
             f"{WORKSPACE}/onlineEndpoints/a/deployments/blue",
@@ -89,9 +90,12 @@ def test_a_script_that_raises_ends_the_poller_at_once_with_its_traceback(
     [
         ({"model": "weights-v2:99"}, "no model weights-v2:99"),
         ({"environment": "weights-env-v2:99"}, "no environment weights-env-v2:99"),
-        ({"environment": "azureml://registries/azureml/environments/e/versions/1"}, "registries"),
+        ({"environment": "azureml://registries/mine/environments/e/versions/1"}, "registries"),
+        ({"model": "azureml://registries/azureml/models/m/versions/1"}, "registries"),
+        ({"environment": None}, "has no environment"),
         ({"instance_type": "Standard_NC6s_v3"}, "GPUs"),
-        ({"instance_type": "large"}, "'large' is no VM size"),
+        ({"instance_type": "large"}, "'large' is no VM size of managed online endpoints"),
+        ({"instance_type": "Standard_D3_v99"}, r"Expected one of Standard_DS\{1,2,3,4,5\}_v2"),
         ({"code_configuration": None}, "without code_configuration"),
         ({"model_mount_path": "/models"}, "model_mount_path"),
     ],

@@ -1,0 +1,53 @@
+"""Azure's curated environments: here each of them stands for the running Python."""
+
+from __future__ import annotations
+
+import platform
+import re
+
+from .records import Environment
+
+PREFIX = "azureml-"
+IMAGES = "mcr.microsoft.com/azureml/curated/"
+REGISTRY_ID = re.compile(
+    r"azureml://registries/azureml[^/]*/environments/([^/]+)/(?:versions|labels)/([^/]+)",
+    re.IGNORECASE,
+)
+CREATED = "2022-01-01T00:00:00+00:00"
+
+
+def is_curated_name(name: str) -> bool:
+    """Whether a name of the workspace is one of Azure's, which all begin with ``AzureML-``."""
+    return name.lower().startswith(PREFIX)
+
+
+def make_curated_environment(name: str, version: str | None = None) -> Environment:
+    """An environment of a curated one's name, whose description states what it stands for."""
+    python = platform.python_version()
+    return Environment(
+        name,
+        version or "1",
+        CREATED,
+        description=(
+            f"Stands for Azure's curated environment {name}: what runs in it here runs in this "
+            f"Python, {python}, with the packages that are installed."
+        ),
+        conda={"name": "base", "dependencies": ["python", {"pip": ["azureml-defaults"]}]},
+        image=f"{IMAGES}{name.lower()}",
+    )
+
+
+def find_registry_environment(reference: str) -> Environment | None:
+    """The environment of a reference to Azure's registry; None for any other reference."""
+    found = REGISTRY_ID.fullmatch(reference)
+    return make_curated_environment(found[1], found[2]) if found else None
+
+
+def find_curated_warning(image: str | None) -> str | None:
+    """What to warn of where a curated image is used; None for any other image."""
+    if not (image or "").startswith(IMAGES):
+        return None
+    return (
+        f"environment: {image} is an image of Azure's curated environments; here it stands for "
+        f"this Python, {platform.python_version()}, and the packages that are installed"
+    )

@@ -1,0 +1,121 @@
+"""What a deployment's containers are made of, from the request that asks for the deployment."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from ..core.container_spec import ContainerSpec, Upload
+from ..core.faults import Invalid, NotSupported
+from ..core.records import Code, Environment, Model
+from ..platforms import PLATFORMS
+from ..rest import store
+from .deployment_requests import ContainerResources, DeploymentProperties, make_probe
+from .environments import find_environment
+from .instances import parse_instance_type, parse_quantity
+from .option_warnings import list_deployment_warnings
+from .resources import parse_asset_id, reject_registry_reference
+
+MANAGED_SIZE = "Standard_DS3_v2"
+KUBERNETES_SIZE = {"cpu": "2", "memory": "8Gi"}
+Asset = TypeVar("Asset", Model, Code)
+
+
+def make_container_spec(wanted: DeploymentProperties) -> ContainerSpec:
+    """What the containers are made of.
+
+    Raises
+    ------
+    Invalid
+        If there is no environment.
+    NotFound
+        If the model, the environment or the code is not registered.
+    NotSupported
+        For what only an image or Azure could give.
+    """
+    reject_unsupported_options(wanted)
+    if wanted.code_configuration is None:
+        raise NotSupported("a deployment without code_configuration (MLflow, Triton, own image)")
+    if not wanted.environment_id:
+        raise Invalid(
+            "deployment",
+            "The deployment has no environment: pass environment=, which the YAML schema of "
+            "online deployments requires.",
+        )
+    environment = find_environment(wanted.environment_id)
+    reject_windows(environment)
+    code = find_asset(Code, "codes", wanted.code_configuration.code_id)
+    model = find_asset(Model, "models", wanted.model)
+    cpu_cores, memory_gb = parse_size(wanted)
+    timeout = wanted.limits.with_defaults(PLATFORMS["managed"].defaults).timeout
+    return ContainerSpec(
+        script=wanted.code_configuration.scoring_script,
+        uploads=tuple(Upload(path) for path in code.artifacts) if code else (),
+        models=(model,) if model else (),
+        conda=environment.conda,
+        environment=environment.id,
+        variables={
+            **environment.variables,
+            "SCORING_TIMEOUT_MS": str(max(1, round(1000 * (timeout or 0)))),
+            **{name: value or "" for name, value in (wanted.environment_variables or {}).items()},
+        },
+        cpu_cores=cpu_cores,
+        memory_gb=memory_gb,
+        insights=bool(wanted.app_insights_enabled),
+        liveness=make_probe("liveness_probe", wanted.liveness_probe),
+        warnings=tuple(list_deployment_warnings(wanted, environment)),
+    )
+
+
+def reject_unsupported_options(wanted: DeploymentProperties) -> None:
+    """Raise `NotSupported` for options whose absence shows only when they are needed."""
+    options = {
+        "data_collector": wanted.data_collector,
+        "model_mount_path": wanted.model_mount_path,
+        "private_network_connection": wanted.wants_private_network,
+        "startup_probe": wanted.startup_probe,
+    }
+    for option, value in options.items():
+        if value:
+            raise NotSupported(f"a deployment with {option}")
+
+
+def reject_windows(environment: Environment) -> None:
+    if environment.other.get("v2", {}).get("os_type") == "Windows":
+        raise NotSupported(
+            f"a deployment with the environment {environment.id}, whose os_type is Windows"
+        )
+
+
+def find_asset(kind: type[Asset], plural: str, asset_id: str | None) -> Asset | None:
+    """The asset of an id; None where there is none to find."""
+    if not asset_id:
+        return None
+    reject_registry_reference(asset_id)
+    return store().get(kind, *parse_asset_id(plural, asset_id))
+
+
+def parse_size(wanted: DeploymentProperties) -> tuple[float, float]:
+    """(cores, memory in GB) of an instance."""
+    if wanted.endpoint_compute_type == "Managed":
+        return parse_instance_type(wanted.instance_type or MANAGED_SIZE)
+    asked = wanted.container_resource_requirements or ContainerResources()
+    requests = drop_missing(asked.container_resource_requests)
+    limits = drop_missing(asked.container_resource_limits)
+    size = KUBERNETES_SIZE | requests | limits
+    if size.get("gpu", "0") != "0":
+        raise NotSupported("a deployment with resources.limits.gpu: GPUs")
+    for name in ("cpu", "memory"):
+        if name in requests and name in limits:
+            asked_for = parse_quantity(f"resources.requests.{name}", requests[name])
+            if parse_quantity(f"resources.limits.{name}", limits[name]) < asked_for:
+                raise Invalid(
+                    "resources",
+                    f"resources.limits.{name} is {limits[name]}, but at least "
+                    f"resources.requests.{name}, {requests[name]}, is expected.",
+                )
+    cores = parse_quantity("resources.limits.cpu", size["cpu"])
+    return cores, parse_quantity("resources.limits.memory", size["memory"]) / 2**30
+
+
+def drop_missing(quantities: dict[str, str | None] | None) -> dict[str, str]:
+    return {name: value for name, value in (quantities or {}).items() if value}

@@ -1,0 +1,81 @@
+"""Options of endpoints and deployments that have another effect here than on Azure.
+
+A warning begins with the name of its option. It stands in the log of the deployment and in
+``show``. Options whose absence shows only when they are needed are rejected instead, in
+`container_specs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..core.curated import find_curated_warning
+from ..core.records import Environment
+from .deployment_requests import DeploymentProperties, make_probe
+
+# Base images that Microsoft builds: they bring Python and its inference server, or nothing else.
+DEFAULT_IMAGES = "mcr.microsoft.com/azureml/"
+# how-to-deploy-online-endpoints: the conda file must bring the inference server.
+SERVERS = ("azureml-inference-server-http", "azureml-defaults")
+
+
+def list_endpoint_warnings(access: str, identities: object) -> Iterator[str]:
+    """Options of an endpoint.
+
+    Parameters
+    ----------
+    access : str
+        ``Enabled`` or ``Disabled``.
+    identities : object
+        The user-assigned identities that were asked for.
+    """
+    if access == "Disabled":
+        yield (
+            "public_network_access: no private endpoint is made; the scoring URI is on 127.0.0.1, "
+            "which programs of this machine reach"
+        )
+    if identities:
+        yield (
+            "identity: the user-assigned identity is only recorded; a script gets no token of "
+            "Azure for it"
+        )
+
+
+def list_deployment_warnings(
+    wanted: DeploymentProperties, environment: Environment
+) -> Iterator[str]:
+    """Options of a deployment, and what its environment would be on Azure."""
+    if wanted.scale_settings and wanted.scale_settings.scale_type == "TargetUtilization":
+        yield "scale_settings: nothing scales by itself here; min_instances run"
+    if wanted.egress_public_network_access == "Disabled":
+        yield "egress_public_network_access: outgoing connections of the script are not restricted"
+    if wanted.endpoint_compute_type == "Kubernetes" and wanted.instance_type:
+        yield (
+            f"instance_type: {wanted.instance_type} is no instance type here; resources set cores "
+            "and memory"
+        )
+    if wanted.readiness_probe:
+        make_probe("readiness_probe", wanted.readiness_probe)
+        yield "readiness_probe: a container gets requests as soon as its init() has returned"
+    yield from list_environment_warnings(environment)
+
+
+def list_environment_warnings(environment: Environment) -> Iterator[str]:
+    curated = find_curated_warning(environment.image)
+    if curated:
+        yield curated
+        return
+    image = environment.image or ""
+    if image and not image.startswith(DEFAULT_IMAGES):
+        yield f"environment: the script runs in this Python, not in the image {image}"
+    if environment.conda is None:
+        if image.startswith(DEFAULT_IMAGES):
+            yield (
+                f"environment: it has no conda file; the script sees what this Python has, not "
+                f"what the image {image} has"
+            )
+    elif not any(server in str(environment.conda) for server in SERVERS):
+        yield (
+            "environment: its conda file lacks azureml-inference-server-http; on Azure the "
+            "container would not start"
+        )

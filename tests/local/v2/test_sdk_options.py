@@ -1,0 +1,191 @@
+"""Every constructor argument of both SDKs has an effect, a warning, or an error response.
+
+A new version of an SDK that brings another argument fails here, until that argument is in one of
+the three lists.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from azure.ai.ml import entities
+from azure.ai.ml.entities import (
+    IdentityConfiguration,
+    KubernetesOnlineDeployment,
+    KubernetesOnlineEndpoint,
+    ManagedIdentityConfiguration,
+    ManagedOnlineDeployment,
+    ManagedOnlineEndpoint,
+)
+from azureml.core.model import InferenceConfig
+from azureml.core.webservice import AciWebservice, AksWebservice
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of a constructor.
+
+    Attributes
+    ----------
+    effective : str
+        They do here what they do on Azure; among them those that only the SDK reads.
+    warned : str
+        A warning in the log names them.
+    rejected : str
+        The call is answered 501 or 400.
+    """
+
+    effective: str
+    warned: str = ""
+    rejected: str = ""
+
+
+# `location` is replaced by the workspace's and `kind` is not sent: OnlineEndpoint of the SDK.
+ENDPOINT = "name tags properties auth_mode description location traffic mirror_traffic kind kwargs"
+DEPLOYMENT = (
+    "name endpoint_name tags properties description model code_configuration environment "
+    "app_insights_enabled request_settings liveness_probe environment_variables "
+    "instance_count code_path scoring_script kwargs"
+)
+SERVICE = (
+    "cpu_cores memory_gb tags properties description auth_enabled enable_app_insights "
+    "primary_key secondary_key"
+)
+OPTIONS: dict[Callable, Options] = {
+    ManagedOnlineEndpoint: Options(ENDPOINT, "identity public_network_access"),
+    KubernetesOnlineEndpoint: Options(f"{ENDPOINT} compute", "identity"),
+    ManagedOnlineDeployment: Options(
+        f"{DEPLOYMENT} instance_type scale_settings",  # of which there is the default only
+        "readiness_probe egress_public_network_access",
+        "data_collector private_network_connection model_mount_path",
+    ),
+    KubernetesOnlineDeployment: Options(
+        f"{DEPLOYMENT} resources", "readiness_probe scale_settings instance_type", "data_collector"
+    ),
+    # `datastore` says where the SDK uploads a build context to.
+    entities.Environment: Options(
+        "name version description conda_file tags properties datastore kwargs", "image", "build"
+    ),
+    # `utc_time_created` is not sent.
+    entities.Model: Options(
+        "name version type path utc_time_created flavors description tags properties stage kwargs",
+        rejected="default_deployment_template allowed_deployment_templates",
+    ),
+    AciWebservice.deploy_configuration: Options(
+        SERVICE,
+        "location dns_name_label",
+        "ssl_enabled ssl_cert_pem_file ssl_key_pem_file ssl_cname collect_model_data "
+        "cmk_vault_base_url cmk_key_name cmk_key_version vnet_name subnet_name",
+    ),
+    AksWebservice.deploy_configuration: Options(
+        f"{SERVICE} scoring_timeout_ms replica_max_concurrent_requests max_request_wait_time "
+        "num_replicas period_seconds initial_delay_seconds timeout_seconds success_threshold "
+        "failure_threshold token_auth_enabled compute_target_name cpu_cores_limit memory_gb_limit",
+        "autoscale_enabled autoscale_min_replicas autoscale_max_replicas "
+        "autoscale_refresh_seconds autoscale_target_utilization namespace blobfuse_enabled",
+        "collect_model_data gpu_cores",
+    ),
+    # The SDK makes an environment of `runtime` and `conda_file`, and does not send `description`.
+    InferenceConfig: Options(
+        "entry_script runtime conda_file source_directory description environment",
+        "base_image base_image_registry",
+        "extra_docker_file_steps enable_gpu cuda_version",
+    ),
+}
+# Taken out of **kwargs.
+HIDDEN = {
+    ManagedOnlineDeployment: {"private_network_connection", "model_mount_path"},
+    KubernetesOnlineDeployment: {"data_collector"},
+}
+
+
+@pytest.mark.parametrize("constructor", OPTIONS, ids=lambda each: each.__qualname__)
+def test_every_constructor_argument_is_in_one_list(constructor):
+    found = set(inspect.signature(constructor).parameters) | HIDDEN.get(constructor, set())
+    options = OPTIONS[constructor]
+    listed = f"{options.effective} {options.warned} {options.rejected}".split()
+    assert sorted(listed) == sorted(found - {"self", "args"})
+
+
+def test_warned_options_of_sdk_v2_are_in_the_log(client, deploy, model, environment, folder):
+    """ManagedOnlineEndpoint, ManagedOnlineDeployment and Environment."""
+    identity = IdentityConfiguration(
+        type="user_assigned",
+        user_assigned_identities=[ManagedIdentityConfiguration(resource_id="/subscriptions/s/u")],
+    )
+    made = client.online_endpoints.begin_create_or_update(
+        ManagedOnlineEndpoint(
+            name="warned", identity=identity, public_network_access="disabled", location="west"
+        )
+    ).result()
+    assert (made.identity.type, made.public_network_access) == ("user_assigned", "Disabled")
+    image = client.environments.create_or_update(entities.Environment(name="own", image="own/i:1"))
+    deploy(
+        "warned",
+        environment=image.id,
+        egress_public_network_access="disabled",
+        readiness_probe=entities.ProbeSettings(period=5),
+    )
+    log = client.online_deployments.get_logs("blue", "warned", lines=1000)
+    client.online_endpoints.begin_delete("warned").result()
+    warned = OPTIONS[ManagedOnlineEndpoint].warned, OPTIONS[ManagedOnlineDeployment].warned
+    for option in " ".join(warned).split():
+        assert f"{option}: " in log
+    assert "not in the image own/i:1" in log
+
+
+def test_warned_options_of_kubernetes_are_in_the_log(client, model, environment, folder):
+    """KubernetesOnlineDeployment: ``instance_type`` names a custom resource of the cluster.
+
+    how-to-manage-kubernetes-instance-types. The compute is a placeholder of a notebook of
+    Microsoft's, kubernetes-online-endpoints-simple-deployment.
+    """
+    client.begin_create_or_update(
+        KubernetesOnlineEndpoint(name="warned-k8s", compute="<COMPUTE_NAME>")
+    ).result()
+    deployment = KubernetesOnlineDeployment(
+        name="blue",
+        endpoint_name="warned-k8s",
+        model=model.id,
+        environment=environment.id,
+        code_configuration=entities.CodeConfiguration(
+            code=str(folder / "code"), scoring_script="score.py"
+        ),
+        instance_count=1,
+        instance_type="gpuinstance",
+    )
+    client.begin_create_or_update(deployment).result()
+    log = client.online_deployments.get_logs("blue", "warned-k8s", lines=1000)
+    client.online_endpoints.begin_delete("warned-k8s").result()
+    assert "instance_type: gpuinstance is no instance type here" in log
+    assert "its conda file lacks azureml-inference-server-http" in log
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("private_network_connection", True),
+        ("model_mount_path", "/models"),
+        (
+            "data_collector",
+            entities.DataCollector(
+                collections={"model_inputs": entities.DeploymentCollection(enabled="true")}
+            ),
+        ),
+    ],
+)
+def test_rejected_options_of_a_deployment_are_named(deploy, shared, option, value):
+    with pytest.raises(Exception, match=f"does not support a deployment with {option}"):
+        deploy("shared", "rejected", properties={}, **{option: value})
+
+
+def test_rejected_options_of_a_model_are_named(client, folder):
+    template = {"asset_id": "azureml://registries/r/deploymentTemplates/t/versions/1"}
+    asked = entities.Model(
+        name="templated", path=str(folder / "weights"), default_deployment_template=template
+    )
+    with pytest.raises(Exception, match="a model with default_deployment_template"):
+        client.models.create_or_update(asked)
