@@ -58,7 +58,7 @@ LOCAL_MAP: dict[str, set[str]] = {
     "process_tree": set(),
     "client": {"control_plane", "discovery"},
     "control_plane": {"discovery"},
-    "": {"client", "control_plane", "discovery"},
+    "": {"client", "control_plane", "discovery", "session_hooks"},
     "core": {"authorization", "http", "platforms", "process_tree"},
     "scoring": {"authorization", "http", "platforms", "process_tree"},
     "session_hooks": set(),  # copied for the processes of ``exec`` and of runs

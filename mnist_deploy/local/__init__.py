@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from . import control_plane
+from . import control_plane, session_hooks
 from .control_plane import LocalWorkspaceError, call, join_or_launch, locked
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
     """
     endpoint = start(home)
     _set_variables(endpoint)
+
+    session_hooks.install_no_telemetry()
 
     from azureml.core import Workspace
 

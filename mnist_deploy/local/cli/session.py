@@ -20,6 +20,7 @@ from .. import LocalWorkspaceError, home_folder, start
 from ..control_plane import call
 from ..discovery import OTHER_IDENTITIES, ControlPlaneAddress
 from ..scoring import aliases
+from ..session_hooks.copies import write_hooks
 from .config_file import find_config, lend_config, read_subscription
 from .kernels import AZURE_KERNELS, find_notebooks, kernel_of, write_kernels
 from .tutorial import Tutorial, find_tutorial
@@ -74,7 +75,12 @@ def open_session(
             "MNIST_DEPLOY_DATA": str(data_dir),
             aliases.STAND_INS: ",".join(f"{name}={module}" for name, module in stand_ins.items()),
             "PATH": prepend(Path(sys.executable).parent, "PATH"),
-            "PYTHONPATH": prepend(add_aliases(folder / "python"), "PYTHONPATH"),
+            "PYTHONPATH": os.pathsep.join(
+                [
+                    str(add_aliases(folder / "python")),
+                    prepend(write_hooks(folder / "hooks"), "PYTHONPATH"),
+                ]
+            ),
             "JUPYTER_PATH": prepend(add_kernels(folder / "jupyter", notebooks), "JUPYTER_PATH"),
         }
         if tutorial.prepare and not bare:

@@ -106,9 +106,10 @@ def copy_code(store: Store, code_id: str, folder: Path) -> None:
 
 
 def link_input(store: Store, folder: Path, job_input: JobInput) -> Path:
-    """Link the artifacts of an input in `folder`; the value that the job gets for the input.
+    """Link or copy the artifacts of an input in `folder`; the value that the job gets for it.
 
-    The artifacts are made read-only, so that a job that writes to its input gets an error.
+    Linked artifacts are made read-only, so that a job that writes to its input gets an error.
+    The superuser may write to them all the same, and so gets copies.
     """
     folder.mkdir(parents=True)
     files: list[Path] = []
@@ -119,9 +120,12 @@ def link_input(store: Store, folder: Path, job_input: JobInput) -> Path:
         for each in found:
             link = below(folder, str(PurePosixPath(each.path).relative_to(job_input.root or ".")))
             link.parent.mkdir(parents=True, exist_ok=True)
-            each.file.chmod(0o400)
-            link.unlink(missing_ok=True)
-            link.symlink_to(each.file)
+            if job_input.is_copied or os.geteuid() == 0:
+                shutil.copyfile(each.file, link)
+            else:
+                each.file.chmod(0o400)
+                link.unlink(missing_ok=True)  # of an artifact that two paths name
+                link.symlink_to(each.file)
             files.append(link)
     return files[0] if job_input.is_file else folder
 

@@ -37,11 +37,14 @@ class JobInput:
         A folder that all of them are in: paths in the input's folder are relative to it.
     is_file : bool
         The value of the input is the path of its one file, not of its folder.
+    is_copied : bool
+        The job gets copies, which it may change; else links to the files of the store.
     """
 
     artifacts: tuple[str, ...]
     root: str
     is_file: bool = False
+    is_copied: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,5 +20,6 @@ def install() -> None:
 
 
 def install_no_telemetry() -> None:
-    """Turn telemetry off in this process, and change nothing else."""
-    import_hooks.install(azure_sdk.NO_TELEMETRY, {}, {})
+    """Turn telemetry off in this process, and change nothing else that works."""
+    substitutes = {name: each for name, each in azure_sdk.SUBSTITUTES.items() if name == "imghdr"}
+    import_hooks.install(azure_sdk.NO_TELEMETRY, substitutes, {})

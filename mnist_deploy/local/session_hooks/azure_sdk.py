@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 from types import ModuleType
 from typing import Any
@@ -11,6 +13,14 @@ from .import_hooks import Change
 
 def _turn_off_collection(telemetry: ModuleType) -> None:
     telemetry.get_diagnostics_collection_info = lambda *_, **__: (False, "NOTSET")  # type: ignore[attr-defined]
+
+
+def _remove_log_handlers(loggers: ModuleType) -> None:
+    """Stop what was set up before the hooks were: these handlers send each log record away."""
+    loggers.telemetry_enabled = False  # type: ignore[attr-defined]
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(f"{loggers.__name__}."):
+            logging.getLogger(name).handlers.clear()
 
 
 def _turn_off_engine_telemetry(engine: ModuleType) -> None:
@@ -48,11 +58,15 @@ def _flush_at_exit(run_module: ModuleType) -> None:
 ENGINE_OPTIONS = ((2, "verbosity", "Off"), (3, "hbi_mode", True))
 NO_TELEMETRY: dict[str, Change] = {
     "azureml.telemetry": _turn_off_collection,
+    "azureml.data._loggerfactory": _remove_log_handlers,
+    "azureml.dataprep.api._loggerfactory": _remove_log_handlers,
     "azureml.dataprep.rslex": _turn_off_engine_telemetry,
 }
 FLUSH_METRICS: dict[str, Change] = {"azureml.core.run": _flush_at_exit}
 # azureml-widgets 1.62 cannot be imported beside the IPython and azure-storage-blob of today.
 SUBSTITUTES = {"azureml.widgets": f"{__package__}.widgets"}
+if sys.version_info >= (3, 13):  # which has it no longer, and azureml-core imports it
+    SUBSTITUTES["imghdr"] = f"{__package__}.image_kinds"
 MISSING = {
     "azureml.train": (
         "No module named 'azureml.train': it is part of the package azureml-train-core, which "

@@ -55,7 +55,7 @@ def _bridge_numpy(numpy: ModuleType) -> None:
     original = getattr(numpy, "__getattr__", None)
 
     def find(name: str) -> Any:
-        is_known = name in BUILTINS or hasattr(numpy, SECOND_NAMES.get(name, " "))
+        is_known = name in BUILTINS or SECOND_NAMES.get(name) in vars(numpy)
         if is_known and not is_called_by_library(2):
             replacement = name if name in BUILTINS else f"numpy.{SECOND_NAMES[name]}"
             warn_once(f"numpy.{name} is no more: {replacement} is taken instead.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from msgspec import Struct
 
@@ -15,6 +15,7 @@ from .datastores import artifact_of, check_datastore
 
 CONSUMPTION = re.compile(r"DatasetConsumptionConfig:([\w-]+)")  # an argument that stands for data
 REFERENCE = re.compile(r"\$AZUREML_DATAREFERENCE_(\w+)")
+DOWNLOAD = "download"  # the script gets copies
 DIRECT = "direct"  # the script reads a data set itself, by its id
 
 
@@ -90,7 +91,8 @@ def resolve_inputs(
             value = each.dataset_id
             get_saved_dataset(each.dataset_id)
         else:
-            inputs.job_inputs[name] = files_of_dataset(each.dataset_id)
+            files = files_of_dataset(each.dataset_id)
+            inputs.job_inputs[name] = replace(files, is_copied=mechanism == DOWNLOAD)
             value = f"${{{{inputs.{name}}}}}"
         inputs.values[name] = inputs.variables[variable] = value
         declared.append(f"{variable}:{mechanism}")

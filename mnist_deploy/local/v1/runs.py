@@ -116,7 +116,10 @@ def apply_changes(run: Run, asked: Changes) -> Run:
         "inputDatasets": asked.input_datasets,
         "outputDatasets": asked.output_datasets,
     }
-    sent = {name: value for name, value in own.items() if value is not None}
+    sent: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+    for lineage in {"inputDatasets", "outputDatasets"} & sent.keys():
+        known = run.other.get("v1", {}).get(lineage, [])
+        sent[lineage] = [*known, *(each for each in sent[lineage] if each not in known)]
     return dataclasses.replace(
         run,
         name=asked.name or run.name,

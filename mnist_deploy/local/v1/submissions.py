@@ -134,9 +134,9 @@ def create_run(experiment: str, asked: Submission, sent: Document) -> Run:
         job = dataclasses.replace(job, code=f"{asked.snapshot_id}:{SNAPSHOT_VERSION}")
     lineage = [
         {
-            "dataset": {"id": each.dataset_id},
-            "consumptionDetails": {
-                "type": "RunInput",
+            "identifier": {"savedId": each.dataset_id},
+            "consumptionType": "RunInput",
+            "inputDetails": {
                 "inputName": name,
                 "mechanism": (each.mechanism or "direct").capitalize(),
             },

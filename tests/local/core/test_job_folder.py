@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +38,21 @@ def test_code_asset_of_one_folder_is_the_working_directory(store, tmp_path):
     assert (folder.working_directory / "train.py").read_bytes() == b"t"
 
 
-def test_inputs_are_links_and_placeholders_are_their_paths(store, tmp_path):
+@pytest.mark.parametrize("user", [0, 1000])
+def test_input_is_a_link_or_for_the_superuser_a_copy(store, tmp_path, monkeypatch, user):
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    store.write("datastore/mnist/train.gz", [b"images"])
+    files = JobInput(("datastore/mnist",), "datastore/mnist")
+    for is_copied in (False, True):
+        job_input = dataclasses.replace(files, is_copied=is_copied)
+        job = Job(("${{inputs.mnist}}",), inputs={"mnist": job_input})
+        link = Path(build_job_folder(tmp_path, store, job).command[0], "train.gz")
+        assert link.read_bytes() == b"images"
+        assert link.is_symlink() == (user == 1000 and not is_copied)
+        assert bool(link.stat().st_mode & 0o222) != link.is_symlink()
+
+
+def test_placeholders_are_the_paths_of_inputs_and_outputs(store, tmp_path):
     store.write("datastore/mnist/deep/train.gz", [b"images"])
     store.write("datastore/one.csv", [b"1,2"])
     job = Job(
@@ -51,11 +67,7 @@ def test_inputs_are_links_and_placeholders_are_their_paths(store, tmp_path):
     folder = build_job_folder(tmp_path, store, job)
     data = folder.variables["mnist"]
     assert folder.command[2] == f"--data={data}"
-    link = os.path.join(data, "deep", "train.gz")
-    assert os.path.islink(link)
-    with open(link, "rb") as file:
-        assert file.read() == b"images"
-    assert os.stat(link).st_mode & 0o222 == 0
+    assert Path(data, "deep", "train.gz").read_bytes() == b"images"
     assert folder.command[3].endswith("one.csv")
     assert os.path.isdir(folder.command[4])
     folder.remove()
