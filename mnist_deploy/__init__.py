@@ -1,7 +1,7 @@
 """Deploy an image classification model with Azure Machine Learning, on Azure or without it.
 
-The public names are those of ``__init__.pyi``, which type checkers read too. Each is imported
-when it is first used: ``import mnist_deploy`` costs nothing, and a plot needs no Azure.
+The public names are those of ``__init__.pyi``, which type checkers read as well. Each is imported
+on first use, so that ``import mnist_deploy`` is fast and a plot imports no SDK of Azure.
 """
 
 import lazy_loader

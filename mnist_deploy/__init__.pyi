@@ -1,3 +1,4 @@
+from . import errors as errors
 from .client import call_service as call_service
 from .client import post_images as post_images
 from .data import MnistFiles as MnistFiles
@@ -14,7 +15,6 @@ from .deployment import deploy_to_aci as deploy_to_aci
 from .deployment import deploy_to_aks as deploy_to_aks
 from .deployment import package_service as package_service
 from .environments import fetch_environment as fetch_environment
-from .errors import MnistDeployError as MnistDeployError
 from .models import download_model as download_model
 from .models import fetch_model as fetch_model
 from .part_one import prepare_workspace as prepare_workspace

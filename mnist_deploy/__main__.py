@@ -1,7 +1,7 @@
-"""``python -m mnist_deploy``: run the notebook from its first cell to its last.
+"""Run the tutorial's notebook from its first cell to its last.
 
-Shows which section it is in and how long each takes, and leaves the executed notebook and
-the same as one HTML page.
+Prints each section and the time that it took, and writes the executed notebook and an HTML page
+of it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbconvert import HTMLExporter
 from nbconvert.filters import strip_ansi
 
+from . import __version__
+from .errors import ConfigError
 from .tutorial import tutorial_file
 
 NOTEBOOK = "notebooks/img-classification-part2-deploy.ipynb"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+INTERRUPTED, BROKEN_PIPE = 130, 141  # exit statuses: 128 + the signal, as shells report them
 # nbconvert's page without RequireJS, widgets, MathJax and Mermaid, loaded from other hosts.
 PAGE = """{% extends 'index.html.j2' %}
 {% block html_head_js %}{% endblock %}
@@ -37,15 +40,17 @@ PAGE = """{% extends 'index.html.j2' %}
 
 
 class Sections:
-    """Prints each section's heading when its first cell starts, and the time it took."""
+    """Prints the heading of each section when its first cell starts, and the time it took."""
 
     def __init__(self, notebook: nbformat.NotebookNode) -> None:
         self.current = ""
         self._cells, self._began = notebook.cells, 0.0
 
     def start(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
-        above = [each.source for each in self._cells[:cell_index] if each.cell_type == "markdown"]
-        headings = ["Beginning", *re.findall(r"^## (.+)$", "\n".join(above), re.M)]
+        previous = [
+            each.source for each in self._cells[:cell_index] if each.cell_type == "markdown"
+        ]
+        headings = ["Beginning", *re.findall(r"^## (.+)$", "\n".join(previous), re.M)]
         if headings[-1] != self.current and cell.cell_type == "code":
             self.end()
             self.current, self._began = headings[-1], time.monotonic()
@@ -59,26 +64,27 @@ class Sections:
 def run_notebook(
     notebook_file: Path, output_dir: Path, parameters: dict[str, str]
 ) -> nbformat.NotebookNode:
-    """Execute a notebook in `output_dir`, and leave it there as .ipynb and .html, finished or not.
+    """Execute a notebook in `output_dir`, and write it there as .ipynb and .html.
 
-    If a cell fails it exits with the section's name and the last lines of the error.
+    The files are written after a failure as well. If a cell fails, the process exits with the
+    section and the last lines of the error.
     """
     try:
         notebook = nbformat.read(notebook_file, as_version=4)
         output_dir.mkdir(parents=True, exist_ok=True)
-    except Exception as error:  # what is no notebook is told in many ways
+    except Exception as error:  # nbformat raises many classes
         raise SystemExit(f"{notebook_file} cannot be run in {output_dir}: {error}") from None
     inject(notebook, parameters)
     sections = Sections(notebook)
     try:
         execute(notebook, output_dir, sections)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        told = strip_ansi(getattr(error, "traceback", str(error))).rstrip().splitlines()
-        where = f"\nFailed in section {sections.current!r}:"
-        raise SystemExit("\n".join([where, *told[-15:]])) from None
+        lines = strip_ansi(getattr(error, "traceback", str(error))).rstrip().splitlines()
+        title = f"\nFailed in section {sections.current!r}:"
+        raise SystemExit("\n".join([title, *lines[-15:]])) from None
     except KeyboardInterrupt:
         print(f"\nInterrupted in section {sections.current!r}.", file=sys.stderr)
-        raise SystemExit(130) from None  # the status that shells give for Ctrl-C
+        raise SystemExit(INTERRUPTED) from None
     finally:
         drop_progress_bars(notebook)
         nbformat.write(notebook, output_dir / notebook_file.name)
@@ -89,7 +95,7 @@ def run_notebook(
 
 def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -> None:
     with tempfile.TemporaryDirectory() as sockets:
-        # Over files, not over ports that others on this machine could listen to.
+        # Over UNIX sockets, because other users of this machine could connect to ports.
         kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
         client = NotebookClient(
             notebook,
@@ -102,10 +108,11 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
         log = Path(sockets, "kernel.log")
         try:
             with log.open("wb") as output:
-                client.execute(cleanup_kc=True, stdout=output, stderr=output)
+                unattended = {**os.environ, "MNIST_DEPLOY_UNATTENDED": "1"}  # no prompt to log in
+                client.execute(cleanup_kc=True, env=unattended, stdout=output, stderr=output)
         except (AssertionError, DeadKernelError) as error:
             if kernel.shutting_down:
-                # On Ctrl-C nbclient ends its kernel, and then stumbles over having none.
+                # On Ctrl-C nbclient shuts its kernel down, and then fails for want of one.
                 logging.getLogger("asyncio").disabled = True
                 raise KeyboardInterrupt from None
             if isinstance(error, AssertionError):
@@ -115,7 +122,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
 
 
 def drop_progress_bars(notebook: nbformat.NotebookNode) -> None:
-    """Take out widgets and erased bars: without the kernel that moved them they show nothing."""
+    """Remove widgets and erased progress bars, which are empty without a running kernel."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if "outputs" in cell:
@@ -143,7 +150,7 @@ def render_page(notebook: nbformat.NotebookNode, notebook_file: Path, output_dir
 
 
 def inject(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> None:
-    """Assign `parameters` in a cell of their own after the tagged one, as papermill does."""
+    """Assign `parameters` in a new cell after the tagged one, as papermill does."""
     if not parameters:
         return
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
@@ -159,7 +166,7 @@ def inject(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> None:
 
 
 def summary(notebook: nbformat.NotebookNode) -> str:
-    """The last confusion matrix and accuracy that were printed, and the data they are of."""
+    """The last confusion matrix and accuracy that were printed, and their data."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.text for output in outputs if output.get("name") == "stdout")
     results = re.findall(r"^ *\[\[[^\]]*\](?:\n *\[[^\]]*\])*\]\nOverall accuracy: \S+", text, re.M)
@@ -169,27 +176,47 @@ def summary(notebook: nbformat.NotebookNode) -> str:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mnist_deploy", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, help="where MNIST lies, or is downloaded to")
+    parser.add_argument("--data-dir", type=Path, help="the folder of MNIST; it is downloaded there")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="default: outputs")
-    parser.add_argument("--config", type=Path, help="a config.json: then it runs on Azure")
-    parser.add_argument("--notebook", type=Path, help="another notebook than the tutorial's")
+    parser.add_argument("--config", type=Path, help="the config.json of a workspace on Azure")
+    parser.add_argument("--notebook", type=Path, help="a notebook instead of the tutorial's")
+    version = f"mnist-deploy {__version__}"
+    parser.add_argument("--version", action="version", version=version)
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="set a text in the cell of parameters, for instance: -p aks_cluster my-cluster",
+        help="set a text in the parameters cell, for instance: -p aks_cluster my-cluster",
     )  # fmt: skip
     return parser.parse_args(arguments)
 
 
+def check_config(path: Path) -> None:
+    """Exit if the config.json cannot be used, before a kernel starts."""
+    from .workspace import find_config, read_config
+
+    try:
+        file = find_config(path)
+        assert file is not None  # a missing one is a ConfigError
+        read_config(file)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
+    if options.config:
+        check_config(options.config)
     notebook_file = (options.notebook or tutorial_file(NOTEBOOK)).absolute()
-    chosen = {"data_dir": options.data_dir, "config": options.config}
-    parameters = {name: str(path.absolute()) for name, path in chosen.items() if path}
+    paths = {"data_dir": options.data_dir, "config": options.config}
+    parameters = {name: str(path.absolute()) for name, path in paths.items() if path}
     parameters |= options.parameter
-    os.environ["MNIST_DEPLOY_UNATTENDED"] = "1"  # nobody can answer a log-in in here
-    output_dir = options.output_dir.absolute()
-    notebook = run_notebook(notebook_file, output_dir, parameters)
-    print(f"\n{summary(notebook)}\nResults: {options.output_dir}/{notebook_file.stem}.html, .ipynb")
+    try:
+        notebook = run_notebook(notebook_file, options.output_dir.absolute(), parameters)
+        print(f"\n{summary(notebook)}")
+        print(f"Results: {options.output_dir}/{notebook_file.stem}.html, .ipynb", flush=True)
+    except BrokenPipeError:
+        # What is still buffered would raise again when Python flushes it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(BROKEN_PIPE) from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The environment that a model is scored in: fetch it, build it, read its pins."""
+"""The environment of a model: fetch it, build it, read the versions that it pins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from azureml.core import Environment, Workspace
 
 ENVIRONMENT_NAME = "tutorial-env"
-_NEWEST_PYTHON = (3, 13)  # that azureml-defaults has wheels for; pickles do not mind
+_NEWEST_PYTHON = (3, 13)  # with wheels of azureml-defaults; pickles do not depend on it
 
 
 def fetch_environment(
@@ -29,7 +29,7 @@ def fetch_environment(
 ) -> Environment:
     """Fetch a registered environment, by default the newest version.
 
-    Wraps the tutorial's ``Environment.get``, which asked for version 1 and so missed any later one.
+    Wraps the tutorial's ``Environment.get``, which requests version 1 and ignores later ones.
 
     Parameters
     ----------
@@ -44,17 +44,17 @@ def fetch_environment(
     Raises
     ------
     EnvironmentNotFound
-        It is not registered; says which are.
+        It is not registered; the message lists the registered ones.
     WorkspaceError
-        The workspace does not answer.
+        The workspace does not respond.
     """
     from azureml.core import Environment
 
     with workspace_call(ws, f"fetch the environment {name!r}"):
         try:
-            if name:  # an environment without one is no error of the SDK's
+            if name:  # the SDK accepts an empty name
                 return Deadline().call(Environment.get, ws, name, version=version)
-        except Exception as error:  # the SDK raises a bare one here
+        except Exception as error:  # the SDK raises no class of its own
             if "Code: 404" not in str(error):
                 raise
         known = Deadline().call(Environment.list, ws).values()
@@ -65,11 +65,11 @@ def fetch_environment(
 def build_scoring_environment(
     name: str = ENVIRONMENT_NAME, *, scikit_learn: str | None = None
 ) -> Environment:
-    """Build the environment of environment.yml, with what is installed here as its pins.
+    """Build the environment of environment.yml, with the installed versions as pins.
 
-    A model is sure to load only where the versions that saved it are installed: with their
-    pins, and the scikit-learn that saved the model if that is another one, model and environment
-    agree. What is not installed here keeps the file's own pin. It is not registered yet.
+    A model loads reliably only with the versions that saved it. `scikit_learn` is the version that
+    saved the model, if it differs from the installed one. A package that is not installed keeps
+    the pin of the file. The environment is not registered.
     """
     from azureml.core import Environment
 
@@ -91,9 +91,9 @@ def build_scoring_environment(
 
 
 def find_requirement(environment: Environment, package: str) -> Requirement | None:
-    """What an environment of either SDK asks of a package, in pip's words.
+    """The requirement for a package in an environment of SDK v1 or v2, in pip's syntax.
 
-    None if it does not name it, or if its image installs its packages itself.
+    None if there is none, or if the packages are part of the image.
     """
     for line in _list_requirements(environment):
         with suppress(InvalidRequirement):
@@ -104,7 +104,7 @@ def find_requirement(environment: Environment, package: str) -> Requirement | No
 
 
 def _list_requirements(environment: Any) -> list[str]:
-    if hasattr(environment, "conda_file"):  # SDK v2's
+    if hasattr(environment, "conda_file"):  # of SDK v2
         entries = (environment.conda_file or {}).get("dependencies") or []
         pip = [line for each in entries if isinstance(each, dict) for line in each.get("pip") or []]
         return [*pip, *(_conda_to_pip(each) for each in entries if isinstance(each, str))]
@@ -115,7 +115,7 @@ def _list_requirements(environment: Any) -> list[str]:
 
 
 def pinned_version(environment: Environment, package: str) -> str | None:
-    """The version that an environment pins a package to (``==``, conda's ``=``), or None."""
+    """The version to which an environment pins a package (``==``, conda's ``=``), or None."""
     requirement = find_requirement(environment, package)
     pins = requirement.specifier if requirement else ()
     exact = (pin.version.removesuffix(".*") for pin in pins if pin.operator in ("==", "==="))
@@ -123,7 +123,7 @@ def pinned_version(environment: Environment, package: str) -> str | None:
 
 
 def _conda_to_pip(entry: str) -> str:
-    """``channel::name=1.5=build``, ``name=1.5`` and ``name 1.5``: 1.5 and all that begins so."""
+    """Convert ``channel::name=1.5=build``, ``name=1.5`` and ``name 1.5`` to ``name==1.5.*``."""
     entry = entry.split("::")[-1]
     name = re.split(r"[\s=<>!~]", entry, maxsplit=1)[0]
     version = entry.removeprefix(name).strip()

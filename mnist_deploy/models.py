@@ -1,14 +1,19 @@
-"""Registered models: fetch one, download it, and verify its file before anybody loads it."""
+"""Registered models: fetch one, download it, and verify its file before it is loaded."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import lzma
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +29,18 @@ if TYPE_CHECKING:
 MODEL_NAME = "sklearn_mnist"
 MODEL_FILE = "sklearn_mnist_model.pkl"
 
-# scikit-learn writes its version into each estimator. In a pickle: the name, one of the opcodes
-# that remember it, one of those that begin a string, and the length of what follows.
+# scikit-learn writes its version into each estimator. In a pickle: the name of the attribute, an
+# opcode that memoizes it, an opcode that begins a string, and the length of the string.
 _SAVED_WITH = re.compile(rb"_sklearn_version(?:\x94|q.|r.{4})(?:\x8c(.)|X(.)\0{3})", re.S)
 _SUFFIXES = {".pkl", ".pickle", ".joblib"}
+_DECOMPRESSORS: dict[bytes, Callable[[bytes], bytes]] = {  # by the first bytes, as joblib does
+    b"\x78": zlib.decompress,
+    b"\x1f\x8b": gzip.decompress,
+    b"BZ": bz2.decompress,
+    b"\x5d\x00": lzma.decompress,
+    b"\xfd7zXZ": lzma.decompress,
+}
+_DECOMPRESSION_ERRORS = (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
 
 
 def fetch_model(ws: Workspace, name: str = MODEL_NAME, version: int | None = None) -> Model:
@@ -48,9 +61,9 @@ def fetch_model(ws: Workspace, name: str = MODEL_NAME, version: int | None = Non
     Raises
     ------
     ModelError
-        It is not registered; says which models, or which of its versions, are.
+        It is not registered; the message lists the registered models, or the versions.
     WorkspaceError
-        The workspace does not answer.
+        The workspace does not respond.
     """
     from azureml.core import Model
 
@@ -68,8 +81,8 @@ def find_model(ws: Workspace, name: str, version: int | None = None) -> Model | 
 
     with workspace_call(ws, f"fetch the model {name!r}"):
         try:
-            wanted = None if version is None else str(version)  # 0 is the newest to the SDK
-            return Deadline().call(Model, ws, name, version=wanted)
+            requested = None if version is None else str(version)  # 0 means the newest to the SDK
+            return Deadline().call(Model, ws, name, version=requested)
         except Exception as error:
             if "ModelNotFound" not in str(error):
                 raise
@@ -77,24 +90,25 @@ def find_model(ws: Workspace, name: str, version: int | None = None) -> Model | 
 
 
 def trained_with(model: Model) -> str | None:
-    """Read which scikit-learn made a model, of either SDK; None if it does not say so."""
-    named = (model.properties or {}).get("scikit-learn")
-    if named is None and getattr(model, "model_framework", None) == "ScikitLearn":
+    """The version of scikit-learn that is registered with a model of SDK v1 or v2, or None."""
+    version = (model.properties or {}).get("scikit-learn")
+    if version is None and getattr(model, "model_framework", None) == "ScikitLearn":
         return model.model_framework_version
-    return named
+    return version
 
 
 def download_model(model: Model, target_dir: str | os.PathLike[str] = ".") -> Path:
-    """Download a model's file, or folder, and verify it before anybody loads it.
+    """Download the file or folder of a model, and verify it before it is loaded.
 
-    Wraps the tutorial's ``model.download(target_dir='.')`` and ``os.stat``. A pickle is code:
-    load only models whose maker you trust.
+    Wraps the tutorial's ``model.download(target_dir='.')`` and ``os.stat``. Loading a pickle runs
+    code: load only models from a trusted source.
 
     Parameters
     ----------
     model : azureml.core.Model
     target_dir : path-like
-        Made if need be; a file of the same name in it is replaced, once the new one is verified.
+        Created if it does not exist. A file of the same name in it is replaced after the new one
+        is verified.
 
     Returns
     -------
@@ -104,14 +118,19 @@ def download_model(model: Model, target_dir: str | os.PathLike[str] = ".") -> Pa
     Raises
     ------
     ModelError
-        The download failed. Or a file is empty, is a pickle that is cut short, differs from the
-        ``sha256`` it was registered with, or was saved by another scikit-learn than the one
-        installed here.
+        The download failed. Or a file is empty, is a truncated pickle, differs from the ``sha256``
+        of the registered model, or was saved by another minor version of scikit-learn than the
+        installed one, as far as the model or its pickle states the version.
+
+    Warns
+    -----
+    UserWarning
+        The model was saved by another patch release of scikit-learn.
     """
     check_kind("model", model, "azureml.core.Model", "fetch_model(ws)")
     _check_version(model, trained_with(model))
     try:
-        with passing_folder(target_dir) as folder:
+        with temporary_folder(target_dir) as folder:
             path = Path(Deadline(TRANSFER_TIMEOUT).call(model.download, target_dir=str(folder)))
             _check_files(model, path)
             target = Path(target_dir) / path.name
@@ -121,7 +140,7 @@ def download_model(model: Model, target_dir: str | os.PathLike[str] = ".") -> Pa
     except ModelError:
         raise
     except Exception as error:  # the SDK raises its own, requests' and azure-storage's
-        # Without its cause, which may hold a signed address of the file.
+        # Without the cause, which may hold a signed URL of the file.
         raise ModelError(f"Model {model.id} could not be downloaded: {reason(error)}") from None
 
 
@@ -130,45 +149,66 @@ def _check_files(model: Model, path: Path) -> None:
     for file in filter(Path.is_file, [path, *path.rglob("*")]):
         if problem := find_problem(file, sha256):
             raise ModelError(
-                f"{file.name} of model {model.id} is not fit to be loaded, and was not kept: "
-                f"{problem}. Download it again; if that does not help, register the model anew."
+                f"{file.name} of model {model.id} must not be loaded, and was deleted: {problem}. "
+                "Download it again; if that does not help, register the model again."
             )
         _check_version(model, saved_with(file))
 
 
 def _check_version(model: Model, trained: str | None) -> None:
-    if trained is not None and not loads_here(trained):
-        here = installed_version("scikit-learn")
-        raise ModelError(
-            f"Model {model.id} was saved by scikit-learn {trained}, and installed here is {here}: "
-            f"it might not load, or answer wrongly. Run 'pip install scikit-learn=={trained}', or "
-            f"train and register it anew with {here}."
-        )
+    installed = installed_version("scikit-learn")
+    if trained is None or trained == installed:
+        return
+    versions = f"Model {model.id} was saved by scikit-learn {trained}; installed is {installed}."
+    if loads_here(trained):
+        warnings.warn(versions, UserWarning, stacklevel=4)
+        return
+    raise ModelError(
+        f"{versions} It may fail to load, or predict wrongly. Run 'pip install "
+        f"scikit-learn=={trained}', or train the model with {installed} and register it again."
+    )
 
 
 def find_problem(path: Path, sha256: str | None) -> str | None:
-    """Say why a file must not be loaded; None if nothing speaks against it.
+    """Return why a file must not be loaded, or None.
 
-    ``sha256`` is what was registered with the model, in hexadecimal.
+    ``sha256`` is the one that is registered with the model, in hexadecimal.
     """
     content = path.read_bytes()
     if not content:
         return "it is empty"
     if sha256 is not None and sha256_of(path) != sha256:
-        return "its sha256 is not the one that it was registered with"
-    # Every pickle ends with this opcode; joblib's compressed ones begin otherwise.
-    if path.suffix in _SUFFIXES and content.startswith(b"\x80") and not content.endswith(b"."):
-        return "it is cut short"
+        return "its sha256 differs from the registered one"
+    if path.suffix not in _SUFFIXES:
+        return None
+    try:
+        content = _decompress(content)
+    except _DECOMPRESSION_ERRORS:
+        return "it is truncated or damaged"
+    # Each pickle ends with the opcode STOP.
+    if content.startswith(b"\x80") and not content.endswith(b"."):
+        return "it is truncated"
     return None
 
 
 def saved_with(path: Path) -> str | None:
-    """Read which scikit-learn pickled a model, without loading it; None if it does not say so."""
+    """The version of scikit-learn in a pickle, which is not loaded; None if there is none."""
     content = path.read_bytes()
+    if path.suffix in _SUFFIXES:
+        with suppress(*_DECOMPRESSION_ERRORS):
+            content = _decompress(content)
     if found := _SAVED_WITH.search(content):
         end = found.end() + ord(found[1] or found[2])
         return content[found.end() : end].decode("ascii", "replace")
     return None
+
+
+def _decompress(content: bytes) -> bytes:
+    """Unpack what ``joblib.dump(..., compress=...)`` packed; other content is returned as it is."""
+    for prefix, decompress in _DECOMPRESSORS.items():
+        if content.startswith(prefix):
+            return decompress(content)
+    return content
 
 
 def sha256_of(path: Path) -> str:
@@ -176,12 +216,12 @@ def sha256_of(path: Path) -> str:
 
 
 def loads_here(version: str) -> bool:
-    """Whether a model of that scikit-learn loads in the one installed here."""
+    """Whether the installed scikit-learn loads a model that another version saved."""
     return same_minor(version, installed_version("scikit-learn"))
 
 
 def same_minor(one: str, other: str) -> bool:
-    """Whether two releases belong to one minor version, whose pickles are interchangeable."""
+    """Whether two releases belong to one minor version; these load each other's pickles."""
     try:
         return Version(one).release[:2] == Version(other).release[:2]
     except InvalidVersion:
@@ -189,8 +229,8 @@ def same_minor(one: str, other: str) -> bool:
 
 
 @contextmanager
-def passing_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
-    """Make a folder in `parent`, itself made if need be, and remove it in the end."""
+def temporary_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
+    """Create a folder in `parent`, and remove it at the end; `parent` is created if needed."""
     Path(parent).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mnist_deploy-", dir=parent) as folder:
         yield Path(folder)

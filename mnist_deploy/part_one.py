@@ -1,7 +1,7 @@
-"""Part one of the tutorial in brief: fit its model, save it, register what it leaves behind.
+"""Part one of the tutorial: fit its model, save it, register model and environment.
 
-``python -m mnist_deploy.part_one DATA_DIR`` does it in the local workspace. That is what
-``python -m mnist_deploy.local exec`` runs, for notebooks that do not call our helpers.
+``python -m mnist_deploy.part_one DATA_DIR`` does that in the local workspace, and
+``python -m mnist_deploy.local exec`` runs it for notebooks that do not call these helpers.
 """
 
 from __future__ import annotations
@@ -26,42 +26,57 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 
-def prepare_workspace(
-    ws: Workspace, data_dir: str | os.PathLike[str] = "data", regularization: float = 0.8
-) -> Model:
-    """Make sure of what part one of the tutorial leaves behind: its model and its environment.
+REGULARIZATION = 0.8  # of the tutorial
 
-    Wraps part one in brief. Where both are registered it only looks, with one exception: a
-    model that this function trained gets a new version where other data lie in the folder now
-    (the sample never takes the place of anything), or where scikit-learn was changed since. The
-    environment always pins the scikit-learn of such a model.
+
+def prepare_workspace(
+    ws: Workspace, data_dir: str | os.PathLike[str] = "data", regularization: float = REGULARIZATION
+) -> Model:
+    """Register the model and the environment of part one, unless they are registered.
+
+    A model that this function registered is trained again if the folder holds other data than
+    before (except the sample), or if another scikit-learn is installed. The environment pins the
+    scikit-learn of such a model.
 
     Parameters
     ----------
     ws : azureml.core.Workspace
     data_dir : path-like
-        Where MNIST lies; it is downloaded to there if the model must be trained.
+        The folder of MNIST, which is downloaded there if a model is trained.
     regularization : float
-        The inverse of scikit-learn's C.
+        The inverse of scikit-learn's C. A registered model is not trained again because of
+        another value; a line is printed.
 
     Returns
     -------
     azureml.core.Model
-        ``sklearn_mnist``, with the properties ``scikit-learn``, ``accuracy``, ``data`` and
-        ``sha256`` if it was trained here. The environment is ``tutorial-env``.
+        ``sklearn_mnist``, with the properties ``scikit-learn``, ``accuracy``, ``data``,
+        ``regularization`` and ``sha256`` if this function trained it. The environment is
+        ``tutorial-env``.
 
     Raises
     ------
     DataError
-        The files under `data_dir` are damaged, or it must be trained and there are none.
+        The files under `data_dir` are damaged, or missing although a model is to be trained.
     WorkspaceError
-        The workspace does not answer, or does not take what is registered.
+        The workspace does not respond, or rejects the registration.
     """
     model = models.find_model(ws, models.MODEL_NAME)
     if model is None or (_was_trained_here(model) and not _is_current(model, data_dir)):
         model = _train_and_register(ws, data_dir, regularization)
+    else:
+        _print_ignored_regularization(model, regularization)
     _prepare_environment(ws, model)
     return model
+
+
+def _print_ignored_regularization(model: Model, regularization: float) -> None:
+    used = (model.properties or {}).get("regularization")
+    if regularization != (REGULARIZATION if used is None else float(used)):
+        print(
+            f"Kept the registered model {model.id} (regularization {used or 'unknown'}): "
+            f"regularization={regularization:g} is used only if a model is trained."
+        )
 
 
 def _was_trained_here(model: Model) -> bool:
@@ -69,7 +84,7 @@ def _was_trained_here(model: Model) -> bool:
 
 
 def _is_current(model: Model, data_dir: str | os.PathLike[str]) -> bool:
-    """Whether nothing better than this registered model can be trained now."""
+    """Whether the folder has no better data, and the installed scikit-learn loads the model."""
     files, trained_on = find_files(data_dir), model.properties["data"].split(":")[0]
     has_better = files is not None and files.kind not in ("sample", trained_on)
     return not has_better and models.loads_here(model.properties["scikit-learn"])
@@ -86,8 +101,8 @@ def _train_and_register(
     print(f"Training {models.MODEL_NAME} on {len(labels):,} images.")
     classifier = fit_model(images, labels, regularization)
     accuracy = classifier.score(*load_test_data(data_dir))
-    # The SDK registers no file from outside the working directory.
-    with workspace_call(ws, "register the model"), models.passing_folder(".") as folder:
+    # The SDK rejects files outside of the working directory.
+    with workspace_call(ws, "register the model"), models.temporary_folder(".") as folder:
         path = folder / models.MODEL_FILE
         joblib.dump(classifier, path)
         model = Deadline(TRANSFER_TIMEOUT).call(
@@ -101,6 +116,7 @@ def _train_and_register(
                 "scikit-learn": installed_version("scikit-learn"),
                 "accuracy": f"{accuracy:.4f}",
                 "data": f"{files.kind}: {len(labels)} images",
+                "regularization": f"{regularization:g}",
                 "sha256": models.sha256_of(path),
             },
         )
@@ -123,14 +139,14 @@ def _prepare_environment(ws: Workspace, model: Model) -> None:
 def fit_model(X: ArrayLike, y: ArrayLike, regularization: float = 0.8) -> LogisticRegression:
     """Fit the tutorial's model: one-vs-rest logistic regression with liblinear.
 
-    One binary fit for each class, put together into one plain `LogisticRegression`, as
-    scikit-learn before 1.8 made it by itself; it gives the labels that ``OneVsRestClassifier``
-    around the same estimator gives. 60,000 MNIST images took 15 to 18 seconds on two cores.
+    One binary fit for each class, joined to one plain `LogisticRegression`, as scikit-learn did
+    before 1.8; its labels are those of ``OneVsRestClassifier`` with the same estimator. 60,000
+    images of MNIST took 15 to 18 seconds on two cores.
 
-    X has the shape (n, features), y (n,). The model scores, but its own ``fit`` refuses more
-    classes than two since scikit-learn 1.8, and its ``predict_proba`` is since then a softmax of
-    the ten scores, before that each class's own probability, scaled to a sum of 1. A ValueError
-    says that the arrays do not fit, or that there is only one class.
+    X has the shape (n, features), y (n,). Since scikit-learn 1.8 the ``fit`` of the returned
+    model rejects more than two classes, and its ``predict_proba`` is a softmax of the scores;
+    before, it was the probability of each class, scaled to a sum of 1. A ValueError reports
+    arrays that do not match, or a single class.
     """
     from joblib import Parallel, delayed
     from scipy.sparse import csr_matrix
@@ -150,7 +166,7 @@ def fit_model(X: ArrayLike, y: ArrayLike, regularization: float = 0.8) -> Logist
     order = np.argsort(labels, kind="stable")
     rows, labels = csr_matrix(images)[order], labels[order]
     targets = classes[1:] if len(classes) == 2 else classes
-    # Two at a time: each copies the training set, 300 MB for MNIST.
+    # Two in parallel: each copies the training set, 300 MB for MNIST.
     fits = Parallel(n_jobs=min(2, len(targets)), prefer="threads", return_as="generator")(
         delayed(clone(model).fit)(rows, labels == target) for target in targets
     )

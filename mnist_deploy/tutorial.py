@@ -1,16 +1,18 @@
-"""Where the files of the tutorial lie, and what it hands over to the local workspace."""
+"""Find the files of the tutorial; declare what the tutorial adds to the local workspace."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# What the local workspace adds for the tutorial: an entry point in pyproject.toml hands it over.
+# The entry point "mnist_deploy.local" in pyproject.toml. Its fields are those of `Tutorial` in
+# mnist_deploy/local/cli/tutorial.py.
 LOCAL_WORKSPACE = {
     "prepare": "mnist_deploy.part_one",
     "stand_ins": {"azureml.opendatasets": "mnist_deploy.data.open_datasets"},
+    "fallback_modules": {"utils": "mnist_deploy.data.tutorial_utils"},
     "data_host": "https://azureopendatastorage.blob.core.windows.net/",
     "shown": ["accuracy", "data"],
-    "page": str(Path(__file__).parent / "pad"),  # to draw a digit on
+    "page": str(Path(__file__).parent / "pad"),  # the drawing pad
 }
 
 
@@ -20,7 +22,7 @@ def tutorial_file(name: str) -> Path:
     Parameters
     ----------
     name : str
-        Such as ``score.py``, ``environment.yml`` or ``notebooks/…``.
+        ``score.py``, ``environment.yml`` or ``notebooks/...``.
 
     Returns
     -------
@@ -29,10 +31,10 @@ def tutorial_file(name: str) -> Path:
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        The tutorial has no such file.
     """
     package = Path(__file__).parent
     for folder in (package.parent, package / "tutorial_files"):
         if (folder / "environment.yml").is_file() and (folder / name).exists():
             return folder / name
-    raise FileNotFoundError(f"{name} is no file of the tutorial.")
+    raise FileNotFoundError(f"{name} is not a file of the tutorial.")

@@ -38,7 +38,7 @@ MAP: dict[str, set[str]] = {
     "workspace": {"errors", "local", "sdk"},
     "managed": {"client", "deployment", "errors", "local", "models", "sdk", "workspace"},
     "part_one": {"data", "environments", "errors", "models", "sdk", "workspace"},
-    "__main__": {"tutorial"},
+    "__main__": {"errors", "tutorial", "workspace"},
     "testing": {
         *("client", "data", "deployment", "environments", "errors", "local", "managed"),
         *("models", "sdk", "workspace"),

@@ -1,7 +1,8 @@
-"""``python -m mnist_deploy``: its options, and how it ends when a cell fails."""
+"""``python -m mnist_deploy``: options, output, and exit after a failure."""
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import nbformat
 import pytest
 
+import mnist_deploy
 from mnist_deploy import __main__
 from mnist_deploy.__main__ import NOTEBOOK, inject, main, summary
 from mnist_deploy.tutorial import tutorial_file
@@ -16,13 +18,13 @@ from mnist_deploy.tutorial import tutorial_file
 
 def notebook(*cells: str, tags: tuple[str, ...] = ()) -> nbformat.NotebookNode:
     """A notebook of Markdown cells (those that begin with #) and code cells."""
-    made = nbformat.v4.new_notebook()
+    result = nbformat.v4.new_notebook()
     for source in cells:
         if source.startswith("#"):
-            made.cells.append(nbformat.v4.new_markdown_cell(source))
+            result.cells.append(nbformat.v4.new_markdown_cell(source))
         else:
-            made.cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)}))
-    return made
+            result.cells.append(nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)}))
+    return result
 
 
 def run(tmp_path, *cells: str) -> None:
@@ -30,7 +32,7 @@ def run(tmp_path, *cells: str) -> None:
     main(["--notebook", str(tmp_path / "mine.ipynb"), "--output-dir", str(tmp_path / "out")])
 
 
-def test_shows_sections_and_leaves_results(tmp_path, capfd):
+def test_sections_are_printed_and_results_written(tmp_path, capfd):
     run(tmp_path, "# Title", "## Add", "print(1 + 1)", "## Multiply", "print(2 * 3)", "2 * 5")
     lines = capfd.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:2]] == ["Add", "Multiply"]
@@ -39,10 +41,10 @@ def test_shows_sections_and_leaves_results(tmp_path, capfd):
     assert "Multiply" in (tmp_path / "out" / "mine.html").read_text()
 
 
-def test_a_failing_cell_ends_it_with_its_section_and_error(tmp_path):
-    with pytest.raises(SystemExit) as ended:
+def test_failing_cell_exits_with_section_and_error(tmp_path):
+    with pytest.raises(SystemExit) as raised:
         run(tmp_path, "## Good", "1", "## Bad", "raise RuntimeError('the cell broke')", "print(9)")
-    message = str(ended.value)
+    message = str(raised.value)
     assert "Failed in section 'Bad'" in message
     assert message.endswith("RuntimeError: the cell broke")
     assert "\x1b" not in message
@@ -50,14 +52,14 @@ def test_a_failing_cell_ends_it_with_its_section_and_error(tmp_path):
     assert executed.cells[3].outputs[0].ename == "RuntimeError"
 
 
-def test_a_dying_kernel_is_told(tmp_path):
-    with pytest.raises(SystemExit, match="Failed in section 'Die'") as ended:
+def test_dead_kernel_exits_with_its_last_output(tmp_path):
+    with pytest.raises(SystemExit, match="Failed in section 'Die'") as raised:
         run(tmp_path, "## Die", "import os; os.write(2, b'last words'); os._exit(1)")
-    assert "last words" in str(ended.value)
+    assert "last words" in str(raised.value)
 
 
 @pytest.mark.processes
-def test_ctrl_c_ends_it_and_its_kernel(tmp_path, interruptible):
+def test_ctrl_c_exits_with_130_and_writes_results(tmp_path, interruptible):
     endless = notebook("## Wait", "import os; print(os.getpid())", "while True: pass")
     nbformat.write(endless, tmp_path / "endless.ipynb")
     command = [sys.executable, "-m", "mnist_deploy", "--notebook", "endless.ipynb"]
@@ -65,8 +67,8 @@ def test_ctrl_c_ends_it_and_its_kernel(tmp_path, interruptible):
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        while (shown := process.stdout.read(1)) != "W":
-            assert shown, process.communicate()
+        while (character := process.stdout.read(1)) != "W":
+            assert character, process.communicate()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -76,42 +78,43 @@ def test_ctrl_c_ends_it_and_its_kernel(tmp_path, interruptible):
     assert executed.cells[0].source == "## Wait"
 
 
-def test_a_notebook_that_is_missing_or_none_and_a_folder_that_is_a_file_are_told(tmp_path):
+def test_invalid_notebook_or_folder_exits_with_the_reason(tmp_path):
     (tmp_path / "text.ipynb").write_text("no JSON")
     nbformat.write(notebook("1"), tmp_path / "mine.ipynb")
-    for name, folder, told in [
+    for name, folder, message in [
         ("none.ipynb", "out", "none.ipynb cannot be run in .*No such file"),
         ("text.ipynb", "out", "not appear to be JSON"),
         ("mine.ipynb", "text.ipynb", "cannot be run in .*text.ipynb: .*File exists"),
     ]:
-        with pytest.raises(SystemExit, match=told):
+        with pytest.raises(SystemExit, match=message):
             main(["--notebook", str(tmp_path / name), "--output-dir", str(tmp_path / folder)])
 
 
-def test_parameters_are_set_after_the_tagged_cell_which_must_be_there():
+def test_parameters_are_set_after_the_tagged_cell():
     parametrised = notebook("data_dir = 'data'", tags=("parameters",))
-    inject(parametrised, {"data_dir": "else'where"})
+    inject(parametrised, {"data_dir": "other's"})
     scope: dict = {}
     for cell in parametrised.cells:
         exec(cell.source, scope)
-    assert scope["data_dir"] == "else'where"
+    assert scope["data_dir"] == "other's"
     with pytest.raises(SystemExit, match="no cell tagged 'parameters'"):
         inject(notebook("1 + 1"), {"data_dir": "x"})
     with pytest.raises(SystemExit, match=r"no parameter data_dri; it has \['data_dir'\]"):
         inject(notebook("data_dir = 'data'", tags=("parameters",)), {"data_dri": "x"})
 
 
-def test_options_become_parameters_of_the_tutorials_notebook(tmp_path, monkeypatch):
+def test_options_become_parameters_of_the_notebook(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MNIST_DEPLOY_UNATTENDED", "")
+    config = {"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     runs = []
     monkeypatch.setattr(__main__, "run_notebook", lambda *run: runs.append(run) or notebook())
     main([])
     main(["--data-dir", "mnist", "--config", "config.json", "-p", "aks_cluster", "mine"])
-    here, theirs = str(tmp_path / "mnist"), str(tmp_path / "config.json")
-    parameters = {"data_dir": here, "config": theirs, "aks_cluster": "mine"}
-    where = (tutorial_file(NOTEBOOK).absolute(), tmp_path / "outputs")
-    assert runs == [(*where, {}), (*where, parameters)]
+    data_dir, config_file = str(tmp_path / "mnist"), str(tmp_path / "config.json")
+    parameters = {"data_dir": data_dir, "config": config_file, "aks_cluster": "mine"}
+    run_of = (tutorial_file(NOTEBOOK).absolute(), tmp_path / "outputs")
+    assert runs == [(*run_of, {}), (*run_of, parameters)]
 
 
 def test_summary_is_the_last_matrix_with_its_data():
@@ -122,3 +125,38 @@ def test_summary_is_the_last_matrix_with_its_data():
     )
     executed.cells[0].outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
     assert summary(executed) == "[[2 1]\n [0 3]]\nOverall accuracy: 0.8333\nMNIST: files."
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, r"There is no config\.json at"), ("{}", "'subscription_id' is not filled in")],
+)
+def test_invalid_config_json_exits_before_a_kernel_starts(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(__main__, "run_notebook", lambda *_: pytest.fail("a kernel was started"))
+    file = tmp_path / "mine.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SystemExit, match=message) as raised:
+        main(["--config", str(file)])
+    assert "\n" not in str(raised.value)
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"mnist-deploy {mnist_deploy.__version__}\n"
+
+
+@pytest.mark.processes
+def test_closed_pipe_exits_without_a_traceback(tmp_path):
+    """As ``mnist-deploy | head -1``."""
+    nbformat.write(notebook("## One", "1", "## Two", "2"), tmp_path / "mine.ipynb")
+    command = [sys.executable, "-m", "mnist_deploy", "--notebook", "mine.ipynb"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait(60) == 141
+    assert "Traceback" not in errors
+    assert "BrokenPipeError" not in errors

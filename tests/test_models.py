@@ -1,4 +1,4 @@
-"""Models, fetched and downloaded from a genuine local workspace, and what their files tell."""
+"""Models: fetched and downloaded from a local workspace; their files verified."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HERE = version("scikit-learn")
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+def _empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
@@ -37,7 +37,7 @@ def fitted():
 
 
 def register(ws, estimator, name: str, *, cut: int | None = None, **properties) -> Model:
-    """Register what joblib writes of an estimator, cut short if that is asked for."""
+    """Register an estimator that joblib wrote, truncated to `cut` bytes."""
     joblib.dump(estimator, "model.pkl")
     properties = {"sha256": sha256_of(Path("model.pkl"))} | properties
     Path("model.pkl").write_bytes(Path("model.pkl").read_bytes()[:cut])
@@ -46,10 +46,10 @@ def register(ws, estimator, name: str, *, cut: int | None = None, **properties) 
     return model
 
 
-# Fetch
+# --- fetch ---
 
 
-def test_fetches_the_newest_or_a_version_and_tells_what_there_is(ws, fitted, capfd):
+def test_fetch_model_returns_the_newest_or_a_version(ws, fitted, capfd):
     models = [register(ws, fitted, "fetched") for _ in range(2)]
     register(ws, fitted, "others")
     assert isinstance(fetch_model(ws, "fetched"), Model)
@@ -62,27 +62,27 @@ def test_fetches_the_newest_or_a_version_and_tells_what_there_is(ws, fitted, cap
     assert models[1].id in str(raised.value)
     assert models[0].id not in str(raised.value)
     assert "prepare_workspace(ws)" in str(raised.value)
-    for wanted in (0, 77):
-        said = f"Version {wanted} of model 'fetched' is not registered"
-        with pytest.raises(ModelError, match=said) as raised:
-            fetch_model(ws, "fetched", version=wanted)
+    for version_number in (0, 77):
+        message = f"Version {version_number} of model 'fetched' is not registered"
+        with pytest.raises(ModelError, match=message) as raised:
+            fetch_model(ws, "fetched", version=version_number)
     assert f"Registered are: {', '.join(model.id for model in models)}." in str(raised.value)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_workspace_that_does_not_answer(ws, monkeypatch):
-    def refuse(*_, **__):
-        raise ConnectionError("the line is dead")
+def test_workspace_that_does_not_respond_is_reported(ws, monkeypatch):
+    def fail(*_, **__):
+        raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(Model, "__init__", refuse)
-    with pytest.raises(WorkspaceError, match="could not fetch the model 'x': the line is dead"):
+    monkeypatch.setattr(Model, "__init__", fail)
+    with pytest.raises(WorkspaceError, match="could not fetch the model 'x': no route to host"):
         fetch_model(ws, "x")
 
 
-# Download
+# --- download ---
 
 
-def test_downloads_what_was_registered_over_what_was_there(ws, fitted, capfd):
+def test_download_model_replaces_the_old_file_only(ws, fitted, capfd):
     model = register(ws, fitted, "whole", **{"scikit-learn": HERE})
     capfd.readouterr()
     assert download_model(model) == Path("model.pkl")
@@ -97,7 +97,7 @@ def test_downloads_what_was_registered_over_what_was_there(ws, fitted, capfd):
     assert download_model(model, "another/folder").is_file()
 
 
-def test_downloads_a_folder(ws, fitted):
+def test_download_model_of_a_folder(ws, fitted):
     Path("bundle/deep").mkdir(parents=True)
     joblib.dump(fitted, "bundle/deep/model.pkl")
     Path("bundle/labels.txt").write_text("a b")
@@ -106,11 +106,11 @@ def test_downloads_a_folder(ws, fitted):
     assert path == Path("here/bundle")
     assert (path / "labels.txt").read_text() == "a b"
     assert joblib.load(path / "deep" / "model.pkl").C == 1
-    download_model(model, "here")  # again, over it
+    download_model(model, "here")  # replaces the files
 
 
-def test_a_truncated_pickle_is_refused_and_the_old_file_stays(ws, fitted):
-    """Also where nobody registered a sha256, as part one on Azure does not."""
+def test_truncated_pickle_is_rejected_and_the_old_file_kept(ws, fitted):
+    """Without a registered sha256, as for a model of part one on Azure."""
     Path("model.pkl").write_text("the old one")
     old = Path("model.pkl").read_text()
     joblib.dump(fitted, "sound.pkl")
@@ -119,31 +119,32 @@ def test_a_truncated_pickle_is_refused_and_the_old_file_stays(ws, fitted):
     with pytest.raises(ModelError) as raised:
         download_model(model)
     assert str(raised.value) == (
-        f"cut.pkl of model {model.id} is not fit to be loaded, and was not kept: it is cut short. "
-        "Download it again; if that does not help, register the model anew."
+        f"cut.pkl of model {model.id} must not be loaded, and was deleted: it is truncated. "
+        "Download it again; if that does not help, register the model again."
     )
     assert Path("model.pkl").read_text() == old
     assert sorted(os.listdir()) == ["cut.pkl", "model.pkl", "sound.pkl"]
 
 
 @pytest.mark.parametrize(
-    ("how", "why"),
+    ("changes", "problem"),
     [
-        ({"sha256": "0" * 64}, "its sha256 is not the one that it was registered with"),
+        ({"sha256": "0" * 64}, "its sha256 differs from the registered one"),
         ({"cut": 0}, "it is empty"),
     ],
 )
-def test_a_file_that_is_not_the_registered_one_is_refused(ws, fitted, how, why):
-    model = register(ws, fitted, "changed", **how)
-    with pytest.raises(ModelError, match=rf"model\.pkl of model {model.id} is not fit .*: {why}"):
+def test_file_that_differs_from_the_registered_one_is_rejected(ws, fitted, changes, problem):
+    model = register(ws, fitted, "changed", **changes)
+    message = rf"model\.pkl of model {model.id} must not be loaded.*: {problem}"
+    with pytest.raises(ModelError, match=message):
         download_model(model, "target")
     assert os.listdir("target") == []
 
 
-@pytest.mark.parametrize("said_by", ["property", "framework", "file"])
-def test_another_scikit_learn_is_refused_before_loading(ws, fitted, monkeypatch, said_by):
-    properties = {"scikit-learn": "0.22.1"} if said_by == "property" else {}
-    if said_by == "file":
+@pytest.mark.parametrize("source", ["property", "framework", "file"])
+def test_another_minor_version_is_rejected_before_loading(ws, fitted, monkeypatch, source):
+    properties = {"scikit-learn": "0.22.1"} if source == "property" else {}
+    if source == "file":
         monkeypatch.setattr(sklearn.base, "__version__", "0.22.1")
     joblib.dump(fitted, "old.pkl")
     framework = {"model_framework": "ScikitLearn", "model_framework_version": "0.22.1"}
@@ -152,19 +153,17 @@ def test_another_scikit_learn_is_refused_before_loading(ws, fitted, monkeypatch,
         "old.pkl",
         "old",
         properties=properties,
-        **framework if said_by == "framework" else {},
+        **framework if source == "framework" else {},
     )
     with pytest.raises(ModelError) as raised:
         download_model(model, "target")
     message = str(raised.value)
-    assert f"was saved by scikit-learn 0.22.1, and installed here is {HERE}" in message
+    assert f"was saved by scikit-learn 0.22.1; installed is {HERE}." in message
     assert "pip install scikit-learn==0.22.1" in message
     assert not list(Path().rglob("target/*"))
 
 
-def test_a_download_that_breaks_off_leaves_the_old_file_and_tells_no_address(
-    ws, fitted, monkeypatch
-):
+def test_failed_download_keeps_the_old_file_and_shows_no_signed_url(ws, fitted, monkeypatch):
     model = register(ws, fitted, "broken")
     Path("model.pkl").write_text("the old one")
 
@@ -178,13 +177,13 @@ def test_a_download_that_breaks_off_leaves_the_old_file_and_tells_no_address(
             download_model(model)
     assert "S3CRET" not in str(raised.value)
     assert (raised.value.__cause__, raised.value.__suppress_context__) == (None, True)
-    model.delete()  # meanwhile
+    model.delete()
     with pytest.raises(ModelError, match=f"Model {model.id} could not be downloaded: "):
         download_model(model)
     assert {name: Path(name).read_text() for name in os.listdir()} == {"model.pkl": "the old one"}
 
 
-# What a file tells before it is loaded
+# --- what a file states before it is loaded ---
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +195,7 @@ def estimator():
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("library", [pickle, joblib])
-def test_the_version_is_read_from_the_bytes(estimator, tmp_path, library, protocol):
+def test_version_is_read_from_the_pickle(estimator, tmp_path, library, protocol):
     file = tmp_path / "model.pkl"
     with open(file, "wb") as opened:
         library.dump(estimator, opened, protocol=protocol)
@@ -204,8 +203,8 @@ def test_the_version_is_read_from_the_bytes(estimator, tmp_path, library, protoc
     assert find_problem(file, None) is None
 
 
-def test_the_version_is_that_of_the_file_and_not_the_one_here(estimator, tmp_path, monkeypatch):
-    """As old scikit-learn would have written it; loading it warns or fails, reading it does not."""
+def test_version_is_that_of_the_file(estimator, tmp_path, monkeypatch):
+    """Of a file as an old scikit-learn wrote it."""
     monkeypatch.setattr(sklearn.base, "__version__", "0.22.2.post1")
     file = tmp_path / "model.pkl"
     joblib.dump(estimator, file)
@@ -214,25 +213,25 @@ def test_the_version_is_that_of_the_file_and_not_the_one_here(estimator, tmp_pat
 
 
 @pytest.mark.parametrize("content", [{"weights": [1, 2]}, "the text _sklearn_version 1.2.3"])
-def test_what_is_no_estimator_names_no_version(tmp_path, content):
+def test_other_content_has_no_version(tmp_path, content):
     joblib.dump(content, tmp_path / "other.pkl")
     assert saved_with(tmp_path / "other.pkl") is None
 
 
-def test_nothing_in_the_file_is_run(tmp_path):
+def test_file_is_not_executed(tmp_path):
     class Trap:
         def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "was-run"),)
+            return os.mkdir, (str(tmp_path / "executed"),)
 
     joblib.dump(Trap(), tmp_path / "trap.pkl")
     saved_with(tmp_path / "trap.pkl")
     find_problem(tmp_path / "trap.pkl", sha256_of(tmp_path / "trap.pkl"))
-    assert not (tmp_path / "was-run").exists()
-    joblib.load(tmp_path / "trap.pkl")  # so this is what reading it must not do
-    assert (tmp_path / "was-run").exists()
+    assert not (tmp_path / "executed").exists()
+    joblib.load(tmp_path / "trap.pkl")  # to show that the file would execute
+    assert (tmp_path / "executed").exists()
 
 
-def test_a_file_that_is_cut_short_empty_or_changed_has_a_problem(estimator, tmp_path):
+def test_truncated_empty_and_changed_files_have_a_problem(estimator, tmp_path):
     file = tmp_path / "model.pkl"
     joblib.dump(estimator, file)
     whole = file.read_bytes()
@@ -240,19 +239,33 @@ def test_a_file_that_is_cut_short_empty_or_changed_has_a_problem(estimator, tmp_
     for kept in (0, 1, 100, -1, None):
         file.write_bytes(whole[:kept])
         problems[kept] = find_problem(file, None)
-    short = "it is cut short"
-    assert problems == {0: "it is empty", 1: short, 100: short, -1: short, None: None}
+    truncated = "it is truncated"
+    assert problems == {0: "it is empty", 1: truncated, 100: truncated, -1: truncated, None: None}
     registered = hashlib.sha256(whole).hexdigest()
     assert (sha256_of(file), find_problem(file, registered)) == (registered, None)
     file.write_bytes(whole + b"more")
     assert "sha256" in find_problem(file, registered)
 
 
-@pytest.mark.parametrize("compress", [("zlib", 3), ("gzip", 3), ("lzma", 3)])
-def test_a_compressed_pickle_passes(estimator, tmp_path, compress):
+@pytest.mark.parametrize("method", ["zlib", "gzip", "bz2", "lzma", "xz"])
+def test_compressed_pickle_is_verified_as_an_uncompressed_one(
+    estimator, tmp_path, method, monkeypatch
+):
+    monkeypatch.setattr(sklearn.base, "__version__", "0.22.1")
     file = tmp_path / "model.joblib"
-    joblib.dump(estimator, file, compress=compress)
+    joblib.dump(estimator, file, compress=(method, 3))
     assert find_problem(file, None) is None
+    assert saved_with(file) == "0.22.1"
+    file.write_bytes(file.read_bytes()[:-30])
+    assert find_problem(file, None) == "it is truncated or damaged"
+    assert saved_with(file) is None
+
+
+def test_another_patch_release_is_warned_of(ws, fitted):
+    patch_release = ".".join([*HERE.split(".")[:2], "99"])
+    model = register(ws, fitted, "patched", **{"scikit-learn": patch_release})
+    with pytest.warns(UserWarning, match=f"saved by scikit-learn {patch_release}; installed is"):
+        assert download_model(model).is_file()
 
 
 @pytest.mark.parametrize(
@@ -267,12 +280,12 @@ def test_a_compressed_pickle_passes(estimator, tmp_path, compress):
         ("unknown", "1.9.1", False),
     ],
 )
-def test_versions_of_one_minor_release_go_together(one, other, expected):
+def test_same_minor_compares_the_first_two_numbers(one, other, expected):
     assert same_minor(one, other) is expected
     assert same_minor(other, one) is expected
 
 
-def test_loads_here_is_about_the_installed_version():
+def test_loads_here_compares_with_the_installed_version():
     here = version("scikit-learn")
     assert loads_here(here)
     assert not loads_here(re.sub(r"^\d+\.\d+", "0.1", here))

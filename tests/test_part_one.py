@@ -1,6 +1,4 @@
-"""Part one: its model against scikit-learn's own and the published figures, and what it leaves
-behind: made once, made anew for a reason, and otherwise left alone.
-"""
+"""`prepare_workspace` and `fit_model`: what is registered when, and the model's figures."""
 
 from __future__ import annotations
 
@@ -43,7 +41,7 @@ def _no_network(tmp_path, monkeypatch):
 
 @pytest.fixture
 def empty_ws(ws):
-    """The workspace without the tutorial's model, whatever another test registered."""
+    """The workspace without a registered model of the tutorial."""
     for model in Model.list(ws, name="sklearn_mnist"):
         model.delete()
     return ws
@@ -51,7 +49,7 @@ def empty_ws(ws):
 
 @pytest.fixture(scope="module")
 def own_dir(tmp_path_factory) -> Path:
-    """A few images of one's own, of three classes that are easy to tell apart."""
+    """A few images of three classes that are easy to separate."""
     folder = tmp_path_factory.mktemp("own")
     labels = np.arange(60, dtype=np.uint8) % 3
     images = np.zeros((60, 28, 28), np.uint8)
@@ -62,7 +60,7 @@ def own_dir(tmp_path_factory) -> Path:
 
 
 def register(ws, tmp_path, **properties) -> Model:
-    """A model as an earlier run, or somebody else, would have registered it."""
+    """Register a model with the properties that an earlier run gave it."""
     joblib.dump(LogisticRegression(), tmp_path / "sklearn_mnist_model.pkl")
     return Model.register(ws, "sklearn_mnist_model.pkl", "sklearn_mnist", properties=properties)
 
@@ -71,16 +69,17 @@ def versions(ws) -> list[int]:
     return sorted(model.version for model in Model.list(ws, name="sklearn_mnist"))
 
 
-def test_makes_both_and_then_only_looks(empty_ws, own_dir, capsys, monkeypatch):
+def test_model_and_environment_are_registered_once(empty_ws, own_dir, capsys, monkeypatch):
     model = prepare_workspace(empty_ws, own_dir)
     first = capsys.readouterr().out
     assert f"Registered model {model.id}" in first
-    assert os.listdir() == []  # nothing is left in the working directory
+    assert os.listdir() == []  # no file remains in the working directory
     assert (model.name, model.tags) == ("sklearn_mnist", {"data": "MNIST", "method": "sklearn"})
     path = model.download("kept")
     assert model.properties == {
         "data": "own: 60 images",
         "scikit-learn": HERE,
+        "regularization": "0.8",
         "sha256": sha256_of(Path(path)),
         "accuracy": f"{joblib.load(path).score(*load_test_data(own_dir)):.4f}",
     }
@@ -88,7 +87,7 @@ def test_makes_both_and_then_only_looks(empty_ws, own_dir, capsys, monkeypatch):
     pins = {package: pinned_version(environment, package) for package in PINNED}
     assert pins == PINNED
 
-    monkeypatch.setattr(data, "fetch_from_azure", lambda: pytest.fail("the network was asked"))
+    monkeypatch.setattr(data, "fetch_from_azure", lambda: pytest.fail("a request was sent"))
     again = prepare_workspace(empty_ws, own_dir)
     assert prepare_workspace(empty_ws, "no-such-folder").id == again.id == model.id
     assert capsys.readouterr() == ("", "")
@@ -96,17 +95,28 @@ def test_makes_both_and_then_only_looks(empty_ws, own_dir, capsys, monkeypatch):
     assert fetch_environment(empty_ws).version == environment.version
 
 
+@pytest.mark.parametrize(("recorded", "named"), [({"regularization": "0.8"}, "0.8"), ({}, "unk")])
+def test_another_regularization_keeps_the_registered_model(
+    empty_ws, sample_dir, tmp_path, capsys, recorded, named
+):
+    old = register(empty_ws, tmp_path, **TRAINED | recorded)
+    assert prepare_workspace(empty_ws, sample_dir, regularization=0.05).id == old.id
+    assert f"Kept the registered model {old.id} (regularization {named}" in capsys.readouterr().out
+    prepare_workspace(empty_ws, sample_dir)
+    assert "Kept" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "properties",
     [
-        pytest.param(TRAINED, id="better data are at hand"),
+        pytest.param(TRAINED, id="better data"),
         pytest.param(
             TRAINED | {"data": "own: 60 images", "scikit-learn": "0.22.1"},
-            id="scikit-learn was changed",
+            id="another scikit-learn",
         ),
     ],
 )
-def test_trains_anew_for_a_reason(empty_ws, own_dir, tmp_path, properties):
+def test_model_is_trained_again_for_a_reason(empty_ws, own_dir, tmp_path, properties):
     old = register(empty_ws, tmp_path, **properties)
     model = prepare_workspace(empty_ws, own_dir, regularization=5)
     assert versions(empty_ws) == [old.version, model.version]
@@ -115,13 +125,13 @@ def test_trains_anew_for_a_reason(empty_ws, own_dir, tmp_path, properties):
     assert prepare_workspace(empty_ws, own_dir).id == model.id
 
 
-def test_the_sample_takes_the_place_of_nothing(empty_ws, sample_dir, tmp_path):
+def test_sample_does_not_replace_other_data(empty_ws, sample_dir, tmp_path):
     old = register(empty_ws, tmp_path, **TRAINED | {"data": "genuine: 60000 images"})
     assert prepare_workspace(empty_ws, sample_dir).id == old.id
 
 
 @pytest.mark.parametrize(
-    ("trained_on", "at_hand", "current"),
+    ("trained_on", "present", "current"),
     [
         ("sample", None, True),
         ("sample", "sample", True),
@@ -133,18 +143,16 @@ def test_the_sample_takes_the_place_of_nothing(empty_ws, sample_dir, tmp_path):
         ("own", "genuine", False),
     ],
 )
-def test_which_data_are_better(monkeypatch, trained_on, at_hand, current):
+def test_current_model_depends_on_the_data(monkeypatch, trained_on, present, current):
     model = Model(workspace=None)
     model.properties = TRAINED | {"data": f"{trained_on}: 9 images"}
-    files = at_hand and MnistFiles(*[Path("f")] * 4, source="", kind=at_hand)
+    files = present and MnistFiles(*[Path("f")] * 4, source="", kind=present)
     monkeypatch.setattr(part_one, "find_files", lambda folder: files)
     assert _is_current(model, "data") is current
 
 
-def test_a_patch_release_trains_nothing_anew_and_the_environment_follows(
-    empty_ws, own_dir, tmp_path
-):
-    """Model of 1.9.0, 1.9.1 installed: the model stays, and so must the environment's pin."""
+def test_patch_release_keeps_the_model_and_pins_its_version(empty_ws, own_dir, tmp_path):
+    """With a model of 1.9.0 and 1.9.1 installed, the environment pins 1.9.0."""
     almost = ".".join([*HERE.split(".")[:2], "99"])
     old = register(
         empty_ws, tmp_path, **TRAINED | {"data": "own: 60 images", "scikit-learn": almost}
@@ -156,19 +164,19 @@ def test_a_patch_release_trains_nothing_anew_and_the_environment_follows(
     assert fetch_environment(empty_ws).version == environment.version
 
 
-def test_a_model_from_part_one_on_azure_is_left_alone(empty_ws, tmp_path, monkeypatch):
-    """Without our properties: neither the data nor the model nor its environment is touched."""
+def test_model_of_part_one_on_azure_is_not_replaced(empty_ws, tmp_path, monkeypatch):
+    """It has no properties of this function: neither data nor environment are read or changed."""
     environment = Environment("tutorial-env")
     environment.python.conda_dependencies.add_pip_package("scikit-learn==0.22.1")
     registered = environment.register(empty_ws)
     old = register(empty_ws, tmp_path)
-    monkeypatch.setattr(part_one, "find_files", lambda folder: pytest.fail("data was looked for"))
+    monkeypatch.setattr(part_one, "find_files", lambda folder: pytest.fail("data was read"))
     assert prepare_workspace(empty_ws, tmp_path).id == old.id
     found = fetch_environment(empty_ws)
     assert (found.version, pinned_version(found, "scikit-learn")) == (registered.version, "0.22.1")
 
 
-def test_nothing_is_registered_without_data(empty_ws, tmp_path):
+def test_damaged_data_registers_no_model(empty_ws, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-images-idx3-ubyte.gz").write_bytes(b"damaged")
     with pytest.raises(DataError):
@@ -176,17 +184,17 @@ def test_nothing_is_registered_without_data(empty_ws, tmp_path):
     assert versions(empty_ws) == []
 
 
-def test_a_workspace_that_takes_nothing_is_told(empty_ws, own_dir, monkeypatch):
-    def refuse(*_, **__):
+def test_rejected_registration_is_reported(empty_ws, own_dir, monkeypatch):
+    def fail(*_, **__):
         raise ConnectionError("the disk is full")
 
-    monkeypatch.setattr(Model, "register", refuse)
+    monkeypatch.setattr(Model, "register", fail)
     with pytest.raises(WorkspaceError, match=r"'local' could not register the model: the disk is"):
         prepare_workspace(empty_ws, own_dir)
     assert os.listdir() == []
 
 
-# Training
+# --- training ---
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +203,7 @@ def sample_model(sample_data):
     return fit_model(X_train, y_train)
 
 
-def test_the_model_is_the_one_that_the_tutorial_registers(sample_model, sample_data):
+def test_model_is_the_tutorials(sample_model, sample_data):
     _, _, X_test, y_test = sample_data
     assert type(sample_model) is LogisticRegression
     assert sample_model.coef_.shape == (10, 784)
@@ -220,7 +228,7 @@ def test_labels_and_scores_are_those_of_one_vs_rest(sample_data, n_classes):
     )
 
 
-def test_probabilities_follow_the_scores(sample_model, sample_data):
+def test_probabilities_are_ordered_as_the_scores(sample_model, sample_data):
     _, _, X_test, y_test = sample_data
     probabilities = sample_model.predict_proba(X_test)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
@@ -229,7 +237,7 @@ def test_probabilities_follow_the_scores(sample_model, sample_data):
     assert confidence[right].mean() > confidence[~right].mean() + 0.1
 
 
-def test_two_classes_make_an_ordinary_binary_model(sample_data):
+def test_two_classes_give_a_binary_model(sample_data):
     X_train, y_train, _, _ = sample_data
     pair = (y_train == 3) | (y_train == 8)
     X, y = X_train[pair], y_train[pair]
@@ -241,7 +249,7 @@ def test_two_classes_make_an_ordinary_binary_model(sample_data):
     assert model.score(X, y) > 0.97
 
 
-def test_any_table_with_any_labels():
+def test_other_tables_and_labels_are_fitted():
     wine = load_wine()
     names = wine.target_names[wine.target]
     model = fit_model(wine.data, names)
@@ -253,7 +261,7 @@ def test_any_table_with_any_labels():
 
 
 @pytest.mark.parametrize(
-    ("X", "y", "regularization", "said"),
+    ("X", "y", "regularization", "message"),
     [
         (np.eye(3), [1, 1, 1], 0.8, "y has one class only, 1"),
         (np.eye(3), [1, 2, 1], 0, "regularization is 0, expected more than 0"),
@@ -262,13 +270,13 @@ def test_any_table_with_any_labels():
         (np.full((3, 2), np.nan), [1, 2, 1], 0.8, "contains NaN"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused(X, y, regularization, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_training_data_is_rejected(X, y, regularization, message):
+    with pytest.raises(ValueError, match=message):
         fit_model(X, y, regularization)
 
 
 @pytest.mark.slow
-def test_the_published_figures_on_the_genuine_images(genuine_model, genuine_dir):
+def test_accuracy_on_mnist_is_the_published_one(genuine_model, genuine_dir):
     X_test, y_test = load_test_data(genuine_dir)
     labels = genuine_model.predict(X_test)
     assert np.average(labels == y_test) == pytest.approx(0.9204, abs=0.0003)

@@ -1,4 +1,4 @@
-"""The names that the package offers: complete, cheap to import, typed and explained."""
+"""The public names: complete, cheap to import, typed and documented."""
 
 from __future__ import annotations
 
@@ -34,32 +34,53 @@ def imported_with(statement: str) -> set[str]:
     return set(run.stdout.split())
 
 
-def test_all_is_sorted_and_every_name_is_there():
+def test_all_is_sorted_and_each_name_exists():
     assert list(mnist_deploy.__all__) == sorted(set(mnist_deploy.__all__))
     for name in mnist_deploy.__all__:
-        assert public(name).__name__ == name
+        assert public(name).__name__.removeprefix("mnist_deploy.") == name
         assert name in dir(mnist_deploy)
 
 
-def test_every_function_of_the_design_is_public():
-    promised = {
-        *("connect_workspace", "prepare_workspace", "fetch_model", "download_model"),
-        *("fetch_environment", "build_inference_config", "build_aci_config", "deploy_to_aci"),
-        *("call_service", "post_images", "delete_service", "closing_service"),
-        "package_service",
-        *("MnistFiles", "download_mnist", "load_data", "load_test_data", "load_training_data"),
-        *("plot_comparison", "plot_confusion_matrix", "plot_misclassified", "plot_predictions"),
-        *("MnistDeployError", "tutorial_file"),
-    }
-    assert promised <= set(mnist_deploy.__all__)
+# "Public names" of the design.
+PUBLIC_NAMES = {
+    "mnist_deploy": """
+        connect_workspace prepare_workspace fetch_model download_model fetch_environment
+        build_inference_config build_aci_config deploy_to_aci build_aks_config deploy_to_aks
+        package_service call_service post_images download_mnist load_data load_test_data
+        load_training_data MnistFiles plot_confusion_matrix plot_predictions plot_misclassified
+        plot_comparison delete_service closing_service tutorial_file errors
+    """,
+    "mnist_deploy.managed": """
+        connect_client deploy_to_endpoint call_endpoint delete_endpoint migrate_service Migration
+    """,
+}
+SIGNATURES = {  # the parameters that the design names
+    "deploy_to_aci": "ws, model, inference_config, aci_config, name, overwrite, timeout",
+    "deploy_to_aks": "ws, model, inference_config, aks_config, cluster, name, overwrite, timeout",
+    "build_aci_config": "cpu_cores, memory_gb, tags, description, aci",
+    "build_aks_config": "cpu_cores, memory_gb, replicas, tags, description, aks",
+    "package_service": "ws, model, inference_config, folder",
+    "connect_workspace": "config, local, auth",
+    "prepare_workspace": "ws, data_dir, regularization",
+}
 
 
-def test_an_unknown_name_is_an_attribute_error():
+@pytest.mark.parametrize("module", PUBLIC_NAMES)
+def test_public_names_are_those_of_the_design(module):
+    assert set(importlib.import_module(module).__all__) == set(PUBLIC_NAMES[module].split())
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_parameters_are_those_of_the_design(name):
+    assert ", ".join(inspect.signature(public(name)).parameters) == SIGNATURES[name]
+
+
+def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="attribute deploy_to_moon"):
         mnist_deploy.deploy_to_moon  # noqa: B018
 
 
-def test_the_package_itself_imports_nothing_heavy():
+def test_package_imports_nothing_heavy():
     assert not imported_with("import mnist_deploy") & {*HEAVY, "numpy", "requests"}
 
 
@@ -69,24 +90,24 @@ def test_the_package_itself_imports_nothing_heavy():
         ("load_data, download_mnist", set()),
         ("plot_confusion_matrix, plot_predictions", {"matplotlib"}),
         ("prepare_workspace, fetch_environment", set()),
-        ("MnistDeployError", set()),
+        ("errors", set()),
         ("call_service, post_images", set()),
         ("deploy_to_aci, fetch_model, build_aci_config, connect_workspace", set()),
     ],
 )
-def test_a_name_brings_only_what_it_needs(names, allowed):
+def test_name_imports_only_what_it_needs(names, allowed):
     assert imported_with(f"from mnist_deploy import {names}") & {*HEAVY} <= allowed
 
 
-def test_no_sdk_is_loaded_before_it_is_asked_for():
-    """By the kit, which pytest loads, none; by what serves both, none of v2."""
+def test_sdks_are_imported_only_on_use():
+    """Neither by the pytest plugin, nor SDK v2 by the control plane."""
     assert "azureml" not in imported_with("import mnist_deploy.testing")
     v2 = "import mnist_deploy.managed, mnist_deploy.local.server.process"
     assert "azure" not in imported_with(v2)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_argument_and_result_is_typed(name):
+def test_arguments_and_result_are_typed(name):
     signature = inspect.signature(public(name))
     assert signature.return_annotation is not inspect.Signature.empty
     for parameter in signature.parameters.values():
@@ -94,7 +115,7 @@ def test_every_argument_and_result_is_typed(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_function_says_what_it_takes_and_gives(name):
+def test_docstring_has_all_parameters_and_the_result(name):
     function, parts = public(name), sections(public(name))
     summary = inspect.getdoc(function).splitlines()[0]
     assert summary.endswith(".")
@@ -106,13 +127,13 @@ def test_every_function_says_what_it_takes_and_gives(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_what_is_said_to_be_raised_exists(name):
+def test_documented_exceptions_exist(name):
     for raised in documented(sections(public(name)).get("Raises", "")):
         assert hasattr(errors, raised) or hasattr(builtins, raised)
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda ws: mnist_deploy.fetch_model(None), "ws is of type NoneType; expected the Wor"),
         (lambda ws: mnist_deploy.fetch_environment("local"), "ws is of type str"),
@@ -133,19 +154,19 @@ def test_what_is_said_to_be_raised_exists(name):
         ),
     ],
 )
-def test_what_is_passed_in_the_wrong_place_says_what_belongs_there(mocked_workspace, call, told):
-    with pytest.raises(TypeError, match=told):
+def test_argument_of_the_wrong_class_is_rejected(mocked_workspace, call, message):
+    with pytest.raises(TypeError, match=message):
         call(mocked_workspace)
 
 
 def sections(thing: object) -> dict[str, str]:
-    """The parts of a numpydoc docstring under their headings."""
+    """The sections of a numpydoc docstring by their titles."""
     parts = re.split(r"^(\w+)\n-+\n", inspect.getdoc(thing) or "", flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def documented(section: str) -> set[str]:
-    """The names that a section explains: what stands at the margin, before a colon."""
+    """The names that a section documents: unindented, before a colon."""
     lines = [line for line in section.splitlines() if line and not line.startswith(" ")]
     return {name.strip(" *") for line in lines for name in line.partition(" :")[0].split(",")}
 

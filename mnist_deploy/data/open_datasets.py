@@ -1,8 +1,8 @@
-"""Stands in for ``azureml.opendatasets`` where that is not installed, or has no network.
+"""Offline substitute for ``azureml.opendatasets`` where that is not installed, or has no network.
 
-Inside ``python -m mnist_deploy.local exec``, and nowhere else, a notebook's
-``from azureml.opendatasets import MNIST`` leads here in these two cases. The files are those of
-:func:`mnist_deploy.download_mnist`, so that the sample serves where nothing else can be had.
+Only within ``python -m mnist_deploy.local exec`` does ``from azureml.opendatasets import MNIST``
+import this module, in these two cases. The files are those of
+:func:`mnist_deploy.download_mnist`, with the sample as the last resort.
 """
 
 from __future__ import annotations
@@ -19,37 +19,36 @@ from . import download_mnist
 from .files import find_files
 from .sources import GENUINE
 
-# Where azureml-opendatasets puts each file: under its address, as one name for each part.
+# The folder that azureml-opendatasets downloads to: the URL, with one name for each part.
 FOLDER = "https%3A/%2Fazureopendatastorage.azurefd.net/mnist"
 DATA_VARIABLE = "MNIST_DEPLOY_DATA"
-STAND_INS_VARIABLE = "MNIST_DEPLOY_STAND_INS"
 _PREFIXES = {"all": ("train-", "t10k-"), "train": ("train-",), "test": ("t10k-",)}
 
 
 class MNIST:
-    """The handwritten digits, as far as the tutorial asks Azure Open Datasets for them."""
+    """The part of ``azureml.opendatasets.MNIST`` that the tutorial uses."""
 
     @staticmethod
     def get_file_dataset(
         dataset_filter: str = "all", enable_telemetry: bool = True
     ) -> MnistFileDataset:
-        """The four files, or those of one split: "all", "train" or "test". Sends nothing."""
+        """The four files, or those of one split: "all", "train" or "test". Sends no request."""
         return MnistFileDataset(_PREFIXES[dataset_filter])
 
     @staticmethod
     def get_tabular_dataset(*_: object, **__: object) -> NoReturn:
-        """Refused: the tutorial does not use it."""
+        """Rejected: the tutorial does not use it."""
         raise _not_supported("MNIST.get_tabular_dataset()")
 
 
 class MnistFileDataset:
-    """What the tutorial does with a FileDataset: download the files that begin so."""
+    """The part of a FileDataset that the tutorial uses: download the files with a prefix."""
 
     def __init__(self, prefixes: tuple[str, ...]) -> None:
         self._names = [name for name in GENUINE if name.startswith(prefixes)]
 
     def to_path(self) -> list[str]:
-        """The files' paths below the folder that they are downloaded to."""
+        """The paths of the files below the target folder."""
         return [f"/{FOLDER}/{name}" for name in self._names]
 
     def download(
@@ -58,10 +57,10 @@ class MnistFileDataset:
         overwrite: bool = False,
         ignore_not_found: bool = False,
     ) -> list[str]:
-        """Put the files below a folder, by default a new temporary one, and return their paths.
+        """Copy the files below a folder, by default a temporary one, and return their paths.
 
-        Genuine files that lie in their places are kept, never replaced by the sample. A file
-        that must not be overwritten is a UserErrorException, as of the genuine library.
+        Files of the MNIST database in that folder are never replaced by the sample. A file that
+        must not be overwritten is a UserErrorException, as in azureml-opendatasets.
         """
         folder = Path(target_path or tempfile.mkdtemp()).absolute() / FOLDER
         paths = [folder / name for name in self._names]
@@ -69,12 +68,12 @@ class MnistFileDataset:
         if present and not overwrite:
             from azureml.exceptions import UserErrorException
 
-            raise UserErrorException(f"{present[0]} is there already; pass overwrite=True.")
+            raise UserErrorException(f"{present[0]} exists; pass overwrite=True.")
         with suppress(DataError):
             files = find_files(folder)
             if files is not None and files.kind == "genuine":
                 return list(map(str, paths))
-        sources = _fetch()
+        sources = fetch_files()
         folder.mkdir(parents=True, exist_ok=True)
         return [str(shutil.copyfile(sources[path.name], path)) for path in paths]
 
@@ -84,27 +83,24 @@ class MnistFileDataset:
         raise _not_supported(f"{name}() of this dataset")
 
 
-def _fetch() -> dict[str, Path]:
-    """The four files by their published names, wherever they lie."""
-    # download_mnist tries the genuine azureml.opendatasets, in another process: not this again.
-    led_here = os.environ.pop(STAND_INS_VARIABLE, "")
-    try:
-        files = download_mnist(os.environ.get(DATA_VARIABLE, "data"))
-    finally:
-        os.environ[STAND_INS_VARIABLE] = led_here
+def fetch_files() -> dict[str, Path]:
+    """Download MNIST to the folder of ``--data-dir``; return the files by their published names."""
+    files = download_mnist(os.environ.get(DATA_VARIABLE, "data"))
     found = (files.train_images, files.train_labels, files.test_images, files.test_labels)
     return dict(zip(GENUINE, found, strict=True))
 
 
 def _not_supported(what: str) -> NotImplementedError:
     return NotImplementedError(
-        f"501 NotImplemented: the local workspace of mnist_deploy does not support {what}. It "
-        "stands in for azureml.opendatasets, which is not installed here or has no network; "
-        "with both, exec leaves the genuine library alone."
+        f"501 NotImplemented: the local workspace of mnist_deploy does not support {what}. This is "
+        "the offline substitute for azureml.opendatasets, which is not installed or has no "
+        "network; otherwise exec uses azureml.opendatasets itself."
     )
 
 
 def __getattr__(name: str) -> NoReturn:
     if name.startswith("__"):
         raise AttributeError(name)
-    raise ImportError(f"azureml.opendatasets.{name} cannot be had: its stand-in knows MNIST only.")
+    raise ImportError(
+        f"azureml.opendatasets.{name} is not available: the offline substitute has MNIST only."
+    )

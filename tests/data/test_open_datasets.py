@@ -1,4 +1,4 @@
-"""What stands in for azureml.opendatasets where that is not there or has no network."""
+"""The offline substitute for azureml.opendatasets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _data(sample_dir, monkeypatch):
     monkeypatch.setattr("mnist_deploy.data.sources._AZURE", "http://127.0.0.1:9/")  # no network
 
 
-def test_downloads_all_files_below_the_folder(tmp_path, sample_dir):
+def test_download_copies_all_files_below_the_folder(tmp_path, sample_dir):
     target = tmp_path / "data"
     paths = MNIST.get_file_dataset().download(str(target), overwrite=True)
     assert {Path(path).name for path in paths} == NAMES
@@ -35,25 +35,25 @@ def test_downloads_all_files_below_the_folder(tmp_path, sample_dir):
         assert Path(path).read_bytes() == (sample_dir / Path(path).name).read_bytes()
 
 
-@pytest.mark.parametrize(("split", "beginning"), [("train", "train-"), ("test", "t10k-")])
-def test_downloads_one_split_and_overwrites_only_if_asked_to(tmp_path, split, beginning):
+@pytest.mark.parametrize(("split", "prefix"), [("train", "train-"), ("test", "t10k-")])
+def test_download_of_one_split_overwrites_only_on_request(tmp_path, split, prefix):
     files = MNIST.get_file_dataset(dataset_filter=split)
     paths = files.download(tmp_path)
-    assert {Path(path).name for path in paths} == {n for n in NAMES if n.startswith(beginning)}
+    assert {Path(path).name for path in paths} == {n for n in NAMES if n.startswith(prefix)}
     with pytest.raises(UserErrorException, match="overwrite=True"):
         files.download(tmp_path)
     assert files.download(tmp_path, overwrite=True) == paths
 
 
-def test_downloads_into_a_new_folder_if_none_is_named():
+def test_download_without_a_folder_uses_a_temporary_one():
     (first, *_) = MNIST.get_file_dataset().download()
     (other, *_) = MNIST.get_file_dataset().download()
     assert Path(first).is_file()
     assert first != other
 
 
-def test_keeps_genuine_files(tmp_path, genuine_dir):
-    """What the genuine library brought when there was a network is worth more than the sample."""
+def test_download_keeps_files_of_the_mnist_database(tmp_path, genuine_dir):
+    """azureml-opendatasets downloaded them earlier; the sample must not replace them."""
     folder = tmp_path / FOLDER
     folder.mkdir(parents=True)
     for name in NAMES:
@@ -63,11 +63,11 @@ def test_keeps_genuine_files(tmp_path, genuine_dir):
         assert (folder / name).read_bytes() == (genuine_dir / name).read_bytes()
 
 
-def test_refuses_everything_else_by_name():
+def test_other_calls_raise_not_implemented_with_their_name():
     with pytest.raises(NotImplementedError, match=r"501 .* register\(\)"):
         MNIST.get_file_dataset().register(workspace=None, name="mnist")
     with pytest.raises(NotImplementedError, match="get_tabular_dataset"):
         MNIST.get_tabular_dataset()
-    with pytest.raises(ImportError, match="Diabetes cannot be had"):
+    with pytest.raises(ImportError, match="Diabetes is not available"):
         from mnist_deploy.data.open_datasets import Diabetes  # noqa: F401
     assert not hasattr(open_datasets, "__path__")

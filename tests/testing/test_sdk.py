@@ -84,7 +84,7 @@ def test_the_sdk_needs_each_part(mocked_workspace, deploy, monkeypatch, owner, p
         monkeypatch.setattr(mocked_workspace, part, None)
     else:
         monkeypatch.delattr(owner, part)
-    with pytest.raises((AttributeError, TypeError, md.MnistDeployError, AssertionError)):
+    with pytest.raises((AttributeError, TypeError, md.errors.MnistDeployError, AssertionError)):
         use("half")
 
 

@@ -73,7 +73,8 @@ def open_session(
             **endpoint.environment(),
             "MNIST_DEPLOY_HOME": str(home),
             "MNIST_DEPLOY_DATA": str(data_dir),
-            aliases.STAND_INS: ",".join(f"{name}={module}" for name, module in stand_ins.items()),
+            aliases.STAND_INS: join_pairs(stand_ins),
+            aliases.FALLBACK_MODULES: join_pairs(tutorial.fallback_modules),
             "PATH": prepend(Path(sys.executable).parent, "PATH"),
             "PYTHONPATH": os.pathsep.join(
                 [
@@ -88,6 +89,10 @@ def open_session(
         for place in dict.fromkeys((Path.cwd(), *(notebook.parent for notebook in notebooks))):
             stack.enter_context(config_in(place, endpoint))
         yield environment
+
+
+def join_pairs(modules: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={module}" for name, module in modules.items())
 
 
 def prepend(folder: Path, variable: str) -> str:

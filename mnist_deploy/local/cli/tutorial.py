@@ -23,6 +23,8 @@ class Tutorial(msgspec.Struct, frozen=True):
         with the folder of the data for its argument.
     stand_ins : dict of str to str
         Modules that take the place of others where those are missing, or without a network.
+    fallback_modules : dict of str to str
+        Modules for names that the user's code imports and does not have.
     data_host : str
         An address that answers if there is a network.
     shown : tuple of str
@@ -33,6 +35,7 @@ class Tutorial(msgspec.Struct, frozen=True):
 
     prepare: str = ""
     stand_ins: dict[str, str] = {}
+    fallback_modules: dict[str, str] = {}
     data_host: str = ""
     shown: tuple[str, ...] = ()
     page: str | None = None

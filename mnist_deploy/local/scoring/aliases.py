@@ -23,6 +23,7 @@ from types import ModuleType
 
 # Read by ``sitecustomize``: name=module, separated by commas.
 STAND_INS = "MNIST_DEPLOY_STAND_INS"
+FALLBACK_MODULES = "MNIST_DEPLOY_FALLBACK_MODULES"
 
 
 class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -36,17 +37,24 @@ class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     ----------
     stand_ins : mapping of str to str
         Names that lead elsewhere even if they could be found.
+    fallback_modules : mapping of str to str
+        Names that lead elsewhere only if there is no module of that name.
     """
 
-    def __init__(self, stand_ins: Mapping[str, str]) -> None:
+    def __init__(
+        self, stand_ins: Mapping[str, str], fallback_modules: Mapping[str, str] | None = None
+    ) -> None:
         self._same = dict(stand_ins)  # an alias, and the module that it is
-        self._quiet = frozenset(stand_ins)
+        self._fallback_modules = dict(fallback_modules or {})
+        self._quiet = frozenset(stand_ins) | frozenset(self._fallback_modules)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package, _, name = fullname.rpartition(".")
-        if fullname in self._same:
+        if fullname in self._fallback_modules and not PathFinder.find_spec(fullname):
+            origin = self._same[fullname] = self._fallback_modules[fullname]
+        elif fullname in self._same:
             origin = self._same[fullname]
         elif package in self._same:  # else it would be found a second time, as another module
             origin = self._same[fullname] = f"{self._same[package]}.{name}"
@@ -95,14 +103,22 @@ class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         vars(module).update(names)
 
 
-def install(stand_ins: Mapping[str, str] | None = None) -> None:
+def install(
+    stand_ins: Mapping[str, str] | None = None, fallback_modules: Mapping[str, str] | None = None
+) -> None:
     """Make the aliases known to this process.
 
     They come first of all: what lies below an alias would else be found a second time, as
     another module than the one that is in use.
     """
     if not any(isinstance(finder, Aliases) for finder in sys.meta_path):
-        sys.meta_path.insert(0, Aliases(stand_ins or {}))
+        sys.meta_path.insert(0, Aliases(stand_ins or {}, fallback_modules))
+
+
+def _read_variable(name: str) -> dict[str, str]:
+    """The modules that a variable of the environment names."""
+    pairs = (pair.split("=") for pair in os.environ.get(name, "").split(",") if pair)
+    return {alias: module for alias, module in pairs}
 
 
 def _run_the_other_sitecustomize() -> None:
@@ -115,6 +131,5 @@ def _run_the_other_sitecustomize() -> None:
 
 
 if __name__ == "sitecustomize":
-    named = [pair.split("=") for pair in os.environ.get(STAND_INS, "").split(",") if pair]
-    install({alias: module for alias, module in named})
+    install(_read_variable(STAND_INS), _read_variable(FALLBACK_MODULES))
     _run_the_other_sitecustomize()
