@@ -36,6 +36,12 @@ PAGE = """{% extends 'index.html.j2' %}
 {% block jupyter_widgets %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
+{% block extra_css %}<style>
+.jp-OutputArea-output .highlight pre {
+  font-family: var(--jp-code-font-family); font-size: var(--jp-code-font-size);
+}
+.jp-RenderedMarkdown .highlight { margin: 0.5em 0 1em 1em; }
+</style>{% endblock %}
 """
 
 

@@ -86,7 +86,7 @@ def plot_comparison(
     _add_bar(axes[1], image)
     ax, difference = axes[2], deployed - local
     peak = np.abs(difference).max() or 1
-    _draw_matrix(ax, difference, cmap="RdBu", vmin=-peak, vmax=peak)
+    _draw_matrix(ax, difference, cmap="PuOr", vmin=-peak, vmax=peak)
     for row, column in np.argwhere(difference):
         value = difference[row, column]
         color = "white" if abs(value) > peak / 2 else "black"

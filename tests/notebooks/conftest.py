@@ -1,4 +1,4 @@
-"""Homes of the workspaces that the notebooks run in."""
+"""A local workspace for all notebooks of one test module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a notebook for real, and asking its kernel in the end what no output shows."""
+"""Run a notebook of this repository and read the values of variables in its kernel afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import nbformat
 
 from mnist_deploy.tutorial import tutorial_file
 
-# What both editions of SDK v1 are asked: names in `ProbedRun.found`, and what they stand for.
+# Expressions for both editions of SDK v1, by their keys in `ProbedRun.values`.
 PROBE = {
     "accuracy": "float(np.mean(y_hat == y_test))",
     "differing": "int(np.sum(y_hat != y_local))",
@@ -26,23 +26,23 @@ PROBE = {
 
 @dataclass(frozen=True)
 class ProbedRun:
-    """What a run of a notebook left behind.
+    """The results of one run of a notebook.
 
     Attributes
     ----------
     outputs : Path
-        The folder that it ran in.
+        The working directory of the notebook.
     stdout : str
-        What ``python -m mnist_deploy`` printed.
+        The standard output of ``python -m mnist_deploy``.
     executed : NotebookNode
-    found : dict
-        The values of the probe's expressions, evaluated behind the last cell.
+    values : dict
+        The values of the probe's expressions, evaluated after the last cell.
     """
 
     outputs: Path
     stdout: str
     executed: nbformat.NotebookNode
-    found: dict
+    values: dict
 
     @property
     def printed(self) -> str:
@@ -58,18 +58,18 @@ def printed_by(notebook: nbformat.NotebookNode) -> str:
 
 
 def run_probed(name: str, probe: dict, folder: Path, home: Path, *options: str) -> ProbedRun:
-    """Run one of the tutorial's notebooks in a folder, on the workspace under `home`."""
+    """Run a notebook below `folder`, in the local workspace of the folder `home`."""
     notebook = read(name)
-    asked = ", ".join(f'"{what}": {expression}' for what, expression in probe.items())
-    cell = f'import json\nprint("PROBE", json.dumps({{{asked}}}))'
+    pairs = ", ".join(f'"{key}": {expression}' for key, expression in probe.items())
+    cell = f'import json\nprint("PROBE", json.dumps({{{pairs}}}))'
     notebook.cells.append(nbformat.v4.new_code_cell(cell))
     nbformat.write(notebook, folder / "probed.ipynb")
-    # Without the cloud that a client of SDK v2 in another test has named.
-    here = {name: value for name, value in os.environ.items() if name != "AZUREML_CURRENT_CLOUD"}
+    # Another test may have set the cloud of its own workspace for SDK v2.
+    inherited = {key: value for key, value in os.environ.items() if key != "AZUREML_CURRENT_CLOUD"}
     run = subprocess.run(
         [sys.executable, "-m", "mnist_deploy", "--notebook", "probed.ipynb", *options],
         cwd=folder,
-        env=here | {"MNIST_DEPLOY_HOME": str(home)},
+        env=inherited | {"MNIST_DEPLOY_HOME": str(home)},
         capture_output=True,
         text=True,
         timeout=600,
@@ -77,5 +77,5 @@ def run_probed(name: str, probe: dict, folder: Path, home: Path, *options: str) 
     )
     assert run.returncode == 0, run.stdout + run.stderr
     executed = nbformat.read(folder / "outputs" / "probed.ipynb", as_version=4)
-    found = json.loads(printed_by(executed).rpartition("PROBE")[2])
-    return ProbedRun(folder / "outputs", run.stdout, executed, found)
+    values = json.loads(printed_by(executed).rpartition("PROBE")[2])
+    return ProbedRun(folder / "outputs", run.stdout, executed, values)

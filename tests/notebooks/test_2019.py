@@ -1,4 +1,4 @@
-"""The notebook of the 2019 edition, run for real on the sample: its order, its values, a rerun."""
+"""The notebook of the 2019 edition: its order, and two runs on the sample in one folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mnist_deploy import local
 pytestmark = pytest.mark.processes
 
 NAME = "img-classification-part2-deploy-2019"
-ASKED = PROBE | {
+EXPRESSIONS = PROBE | {
     "raw_status": "resp.status_code",
     "raw_answer": "resp.text",
     "image": "service.image_id",
@@ -26,42 +26,41 @@ ASKED = PROBE | {
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory, home, sample_dir):
     folder = tmp_path_factory.mktemp("first run")
-    return run_probed(NAME, ASKED, folder, home, "--data-dir", str(sample_dir))
+    return run_probed(NAME, EXPRESSIONS, folder, home, "--data-dir", str(sample_dir))
 
 
-def test_a_service_from_an_image_agrees_with_the_model_that_was_tested_first(first_run):
-    found = first_run.found
-    assert found["accuracy"] > 0.88
-    assert re.fullmatch(r"sklearn-mnist-svc:\d+", found["image"])
+def test_service_from_an_image_gives_the_labels_of_the_local_model(first_run):
+    values = first_run.values
+    assert values["accuracy"] > 0.88
+    assert re.fullmatch(r"sklearn-mnist-svc:\d+", values["image"])
     assert "Image creation operation finished" in first_run.printed
-    answer = json.loads(json.loads(found["raw_answer"]))  # a JSON string of a list
-    assert found["differing"] == found["sample_differing"] == 0
-    assert (found["images_drawn"], found["services"]) == (30, [])
-    assert (found["raw_status"], answer) == (200, [found["raw_expected"]])
+    answer = json.loads(json.loads(values["raw_answer"]))  # a JSON string of a list
+    assert values["differing"] == values["sample_differing"] == 0
+    assert (values["images_drawn"], values["services"]) == (30, [])
+    assert (values["raw_status"], answer) == (200, [values["raw_expected"]])
 
 
-def test_environment_names_this_python_and_the_models_scikit_learn(first_run):
+def test_conda_file_names_this_python_and_the_scikit_learn_of_the_model(first_run):
     content = yaml.safe_load((first_run.outputs / "myenv.yml").read_text())
     assert f"python={'.'.join(platform.python_version_tuple()[:2])}" in content["dependencies"]
     (pip,) = [entry["pip"] for entry in content["dependencies"] if isinstance(entry, dict)]
     assert f"scikit-learn=={version('scikit-learn')}" in pip
-    assert "environment: " not in first_run.printed  # so nothing differs from what runs
+    assert "environment: " not in first_run.printed  # no difference to report
 
 
-def test_leaves_that_editions_files(first_run, sample_dir):
+def test_run_leaves_the_files_of_its_edition(first_run, sample_dir):
     outputs = first_run.outputs
     assert (outputs / "conf.png").read_bytes().startswith(b"\x89PNG")
     assert "Model.get_model_path" in (outputs / "score.py").read_text()
-    for ours, theirs in (
-        ("t10k-images-idx3-ubyte", "images"),
-        ("t10k-labels-idx1-ubyte", "labels"),
+    for published, name in (
+        ("t10k-images-idx3-ubyte", "test-images"),
+        ("t10k-labels-idx1-ubyte", "test-labels"),
     ):
-        written = outputs / "data" / f"test-{theirs}.gz"
-        assert written.read_bytes() == (sample_dir / f"{ours}.gz").read_bytes()
+        written = (outputs / "data" / f"{name}.gz").read_bytes()
+        assert written == (sample_dir / f"{published}.gz").read_bytes()
 
 
-def test_follows_the_order_of_its_edition():
-    """Tested locally first; then script, environment, container, image, samples, raw request."""
+def test_steps_are_in_the_order_of_the_edition():
     source = "\n".join(cell.source for cell in read(NAME).cells)
     steps = (
         "azureml.core.VERSION",
@@ -91,8 +90,8 @@ def test_follows_the_order_of_its_edition():
         assert places[-1] > 0, step
 
 
-def test_runs_again_and_replaces_what_a_run_that_was_cut_off_has_left(first_run, home, sample_dir):
-    """In the same folder, while another process holds the workspace with such a service in it."""
+def test_second_run_replaces_the_service_of_an_interrupted_run(first_run, home, sample_dir):
+    """In the same folder, while this process keeps the workspace and the service."""
     from azureml.core.image import ContainerImage
     from azureml.core.webservice import Webservice
 
@@ -107,9 +106,11 @@ def test_runs_again_and_replaces_what_a_run_that_was_cut_off_has_left(first_run,
         ).wait_for_deployment()
     try:
         folder = first_run.outputs.parent
-        run = run_probed(NAME, ASKED, folder, home, "--data-dir", str(sample_dir))
+        run = run_probed(NAME, EXPRESSIONS, folder, home, "--data-dir", str(sample_dir))
     finally:
         local.stop(home)
-    assert run.found["differing"] == 0
-    assert run.found["services"] == []
-    assert "'sklearn-mnist-svc' was left over, in the state Healthy" in run.printed
+    assert run.values["differing"] == 0
+    assert run.values["services"] == []
+    assert (
+        "Deleting the service 'sklearn-mnist-svc' of an earlier run, state Healthy." in run.printed
+    )
