@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,12 +264,17 @@ def finish(deadline: Deadline, begin: Callable[..., Any], *arguments: object) ->
 
 @contextmanager
 def _quiet_sdk() -> Iterator[None]:
-    """Suppress the SDK's warning that the endpoint exists, and its advice on larger VM sizes."""
+    """Suppress the SDK's warning that the endpoint exists, and its advice on larger VM sizes.
+
+    Suppress also the escape sequence that the SDK prints to standard error after each upload,
+    which Jupyter shows as an empty red output.
+    """
     logger = logging.getLogger(_SDK_LOGGER)
     level = logger.level
     logger.setLevel("ERROR")
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)
 
