@@ -1,4 +1,4 @@
-"""Notebooks of people who know nothing of this project, run through ``exec`` as they are."""
+"""Write and run notebooks without any code of this project, through ``exec``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import nbformat
 def write_notebook(
     path: Path, cells: Sequence[str], kernel: str, files: Mapping[str, str] | None = None
 ) -> None:
-    """Write a notebook, and the files that lie beside it."""
+    """Write a notebook that names a kernel, and `files` into its folder."""
     metadata = {"kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}}
     path.parent.mkdir(parents=True, exist_ok=True)
     sources = [dedent(cell).strip() for cell in cells]
@@ -29,14 +29,14 @@ def write_notebook(
 
 
 def run_notebook(path: Path, home: Path, *options: str) -> tuple[str, dict]:
-    """Execute it from the folder above its own.
+    """Execute a notebook in place, with the parent of its folder as working directory of ``exec``.
 
     Returns
     -------
     str
-        All that it printed.
+        The text of all outputs.
     dict
-        What a cell printed as JSON, after the word PROBE.
+        The JSON that a cell printed after the word PROBE.
     """
     command = ["jupyter", "execute", "--inplace", str(path.relative_to(path.parents[1]))]
     run = subprocess.run(

@@ -1,7 +1,7 @@
-"""Notebooks in the plain style of Microsoft's other deployment notebooks, run through ``exec``:
+"""Notebooks in the style of Microsoft's other deployment notebooks, run through ``exec``:
 Application Insights, AKS, AKS with SSL.
 
-They are ours from the first word to the last, and know nothing of this project.
+They were written for these tests and import nothing of this project.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ ON_AKS = [
     aks_config = AksWebservice.deploy_configuration(
         autoscale_enabled=False, num_replicas=2, cpu_cores=0.5, memory_gb=0.5, tags={"a": "b"}
     )
-    service.update(num_replicas=2, autoscale_enabled=False, description="two of them")
+    service.update(num_replicas=2, autoscale_enabled=False, description="two replicas")
     service.wait_for_deployment(show_output=True)
     state = service.state
     """,
@@ -181,7 +181,7 @@ WITH_SSL = [
     from azureml.core.compute import AksCompute, ComputeTarget
 
     prov_config = AksCompute.provisioning_configuration()
-    # A domain below that of the region, and Microsoft's certificate for it.
+    # A subdomain of the region's domain, with Microsoft's certificate.
     prov_config.enable_ssl(leaf_domain_label="contoso", overwrite_existing_domain=True)
     aks_target = ComputeTarget.create(
         workspace=ws, name="aks-ssl-1", provisioning_configuration=prov_config
@@ -252,7 +252,7 @@ APP_INSIGHTS = [
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a notebook, and return what its probe found."""
+    """Run a notebook, and return the values of its probe."""
 
     def start(cells: list[str]) -> dict:
         notebook = tmp_path / "deployment" / "notebook.ipynb"
@@ -270,10 +270,10 @@ def run(tmp_path):
         pytest.param(APP_INSIGHTS, ["Healthy", True, False, True, False], id="App Insights"),
     ],
 )
-def test_services_on_aks(run, cells, state):
-    found = run(cells)
-    assert found["state"] == state
-    assert found["predicted"] == [found["expected"]] * 2
-    assert found["without a key"] == 401
-    assert found["uri"].startswith("http://127.0.0.1:")
-    assert found["logged"]
+def test_notebook_deploys_to_aks_and_gets_predictions_with_a_key(run, cells, state):
+    values = run(cells)
+    assert values["state"] == state
+    assert values["predicted"] == [values["expected"]] * 2
+    assert values["without a key"] == 401
+    assert values["uri"].startswith("http://127.0.0.1:")
+    assert values["logged"]

@@ -1,6 +1,6 @@
-"""Notebooks in the plain style of the tutorial's editions, run through ``exec`` as they are.
+"""Notebooks in the style of the tutorial's editions, run through ``exec`` unmodified.
 
-No helper of ours is in them: bare ``Workspace.from_config()``, ``utils.load_data`` beside them,
+They import nothing of this project: ``Workspace.from_config()``, a ``utils.py`` in their folder,
 kernels and packages of their year.
 """
 
@@ -35,7 +35,7 @@ def load_data(filename, label=False):
         return np.frombuffer(stream.read(), dtype=np.uint8).reshape(count, width)
 """
 
-BESIDE = {"utils.py": UTILS}
+FILES = {"utils.py": UTILS}
 
 IMPORTS = """
 %matplotlib inline
@@ -109,7 +109,7 @@ print("label:", y_test[random_index])
 print("prediction:", resp.text)
 """
 
-# What the test wants to know and a reader would see; the notebook proper ends before it.
+# Appended to each notebook: the values that the tests check.
 PROBE = """
 from azureml.core.webservice import Webservice
 
@@ -266,7 +266,7 @@ EDITION_2018 = [
     "service.delete()",
 ]
 
-# A model that was saved in 2020 lies beside the notebook, and its environment pins 2020.
+# The folder of the notebook has a model of 2020, and its environment pins packages of 2020.
 REGISTER_OLD_PICKLE = """
 from azureml.core.conda_dependencies import CondaDependencies
 from azureml.core.environment import Environment
@@ -282,58 +282,58 @@ env.register(workspace=ws)
 """
 
 
-def check(found: dict) -> None:
-    assert found["workspace"] == "local"
-    assert found["accuracy"] > 0.88
-    assert found["agree"] == 30
-    status, text, expected = found["raw"]
+def check_values(values: dict) -> None:
+    assert values["workspace"] == "local"
+    assert values["accuracy"] > 0.88
+    assert values["agree"] == 30
+    status, text, expected = values["raw"]
     assert status == 200
     assert re.sub(r'[\[\]" ]', "", text) == str(expected)
-    assert found["services"] == []
+    assert values["services"] == []
 
 
-def test_runs_a_notebook_of_2020(tmp_path, sample_dir):
+def test_notebook_of_2020_runs_unmodified(tmp_path, sample_dir):
     notebook = tmp_path / "tutorials" / "part2.ipynb"
-    write_notebook(notebook, [*EDITION_2020, PROBE], "python38-azureml", BESIDE)
-    printed, found = run_notebook(notebook, tmp_path / "home", "--data-dir", str(sample_dir))
-    check(found)
+    write_notebook(notebook, [*EDITION_2020, PROBE], "python38-azureml", FILES)
+    printed, values = run_notebook(notebook, tmp_path / "home", "--data-dir", str(sample_dir))
+    check_values(values)
     assert "environment:" not in printed  # model, environment and this Python agree
     assert (notebook.parent / "conf.png").stat().st_size > 1000
     assert not (tmp_path / ".azureml").exists()
 
 
-def test_runs_a_notebook_of_2018(tmp_path, sample_dir):
+def test_notebook_of_2018_runs_unmodified(tmp_path, sample_dir):
     notebook = tmp_path / "tutorials" / "part2.ipynb"
-    write_notebook(notebook, [*EDITION_2018, PROBE], "python36", BESIDE)
+    write_notebook(notebook, [*EDITION_2018, PROBE], "python36", FILES)
     data = notebook.parent / "data"
     data.mkdir()
-    for ours, theirs in (("images-idx3", "images"), ("labels-idx1", "labels")):
-        (data / f"test-{theirs}.gz").write_bytes(
-            (sample_dir / f"t10k-{ours}-ubyte.gz").read_bytes()
+    for published, name in (("images-idx3", "images"), ("labels-idx1", "labels")):
+        (data / f"test-{name}.gz").write_bytes(
+            (sample_dir / f"t10k-{published}-ubyte.gz").read_bytes()
         )
-    printed, found = run_notebook(notebook, tmp_path / "home", "--data-dir", str(sample_dir))
-    check(found)
-    assert "environment: python: wanted" in printed  # CondaDependencies() asks for 3.8
+    printed, values = run_notebook(notebook, tmp_path / "home", "--data-dir", str(sample_dir))
+    check_values(values)
+    assert "environment: python: wanted" in printed  # CondaDependencies() requests 3.8
     assert "sklearn.externals.joblib is no more" in printed
 
 
-def test_registers_and_deploys_a_pickle_of_2020_and_says_what_differs(
+def test_pickle_of_2020_is_deployed_and_differing_versions_are_reported(
     tmp_path, sample_dir, monkeypatch
 ):
     notebook = tmp_path / "course" / "lesson.ipynb"
     cells = [IMPORTS, REGISTER_OLD_PICKLE, *EDITION_2020[1:], PROBE]
-    write_notebook(notebook, cells, "some-kernel-of-theirs", BESIDE)
+    write_notebook(notebook, cells, "kernel-of-the-course", FILES)
     model = fit_model(*load_training_data(sample_dir))
-    del model.n_features_in_  # scikit-learn 0.22 did not know it
+    del model.n_features_in_  # scikit-learn 0.22 had no such attribute
     with monkeypatch.context() as patch:
         patch.setattr("sklearn.base.__version__", "0.22.1")
         joblib.dump(model, notebook.parent / "sklearn_mnist_model.pkl")
-    printed, found = run_notebook(
+    printed, values = run_notebook(
         notebook, tmp_path / "home", "--bare", "--data-dir", str(sample_dir)
     )
-    check(found)
+    check_values(values)
     images, labels = load_test_data(sample_dir)
     predicted = np.argmax(images @ model.coef_.T + model.intercept_, axis=1)
-    assert found["accuracy"] == np.mean(predicted == labels)
+    assert values["accuracy"] == np.mean(predicted == labels)
     assert re.search(r"environment: scikit-learn: wanted ==0\.22\.1, found \d", printed)
     assert re.search(r"environment: python: wanted ==3\.6\.2\S*, found 3\.\d+", printed)

@@ -1,4 +1,4 @@
-"""The helpers are not for MNIST alone: wines, told by a model and a script of their own."""
+"""The helpers with another model than MNIST's: wines, with their own script and environment."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ EXAMPLES = Path(__file__).parent / "examples"
 
 @pytest.fixture(scope="module")
 def wines():
-    """Numbers far outside [0, 1], and names for labels."""
+    """Features outside of [0, 1], and names as labels."""
     data = load_wine()
     return data.data, data.target_names[data.target]
 
 
 @pytest.fixture
 def forest(wines, tmp_path, monkeypatch):
-    """A fitted forest; the working directory holds its file and its script."""
+    """A fitted forest; its file and its script are in the working directory."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(EXAMPLES / "score_wine.py", tmp_path)
     forest = RandomForestClassifier(n_estimators=20, random_state=0).fit(*wines)
@@ -57,7 +57,7 @@ def wine_service(ws, script="score_wine.py"):
         ws,
         md.fetch_model(ws, "wine"),
         md.build_inference_config(md.fetch_environment(ws, "wine-env"), script),
-        md.build_aci_config(tags={"data": "wine"}, description="Tells wines by their chemistry"),
+        md.build_aci_config(tags={"data": "wine"}, description="Classifies wines by their chemistry"),
         "wine-svc",
     )
 
@@ -69,7 +69,7 @@ def digit_service(ws):
     )
 
 
-def test_two_services_answer_side_by_side(workspace, wines, forest, mnist_sample):
+def test_services_of_two_models_answer_independently(workspace, wines, forest, mnist_sample):
     with (
         md.closing_service(digit_service(workspace)) as digits,
         md.closing_service(wine_service(workspace)) as wine,

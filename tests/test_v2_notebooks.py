@@ -1,4 +1,4 @@
-"""Notebooks for SDK v2 in the plain style of Microsoft's, run through ``exec`` as they are."""
+"""Notebooks for SDK v2 in the style of Microsoft's, run through ``exec`` unmodified."""
 
 from __future__ import annotations
 
@@ -165,13 +165,13 @@ def folder(tmp_path):
     return tmp_path / "notebooks"
 
 
-def test_a_safe_rollout_with_mirrored_traffic(folder, tmp_path):
+def test_safe_rollout_moves_the_traffic_to_the_second_deployment(folder, tmp_path):
     write_notebook(folder / "rollout.ipynb", SAFE_ROLLOUT, KERNEL)
     _, probe = run_notebook(folder / "rollout.ipynb", tmp_path / "home", "--bare")
     assert probe == ["[321.0]", "[642.0]", "[642.0]", {"green": 100}]
 
 
-def test_an_endpoint_on_kubernetes(folder, tmp_path):
+def test_endpoint_on_kubernetes_answers_and_shows_its_log(folder, tmp_path):
     write_notebook(folder / "kubernetes.ipynb", KUBERNETES, KERNEL)
     _, (answer, logs) = run_notebook(folder / "kubernetes.ipynb", tmp_path / "home", "--bare")
     assert answer == "[321.0]"
