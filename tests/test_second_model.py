@@ -57,7 +57,7 @@ def wine_service(ws, script="score_wine.py"):
         ws,
         md.fetch_model(ws, "wine"),
         md.build_inference_config(md.fetch_environment(ws, "wine-env"), script),
-        md.build_aci_config(tags={"data": "wine"}, description="Classifies wines by their chemistry"),
+        md.build_aci_config(tags={"data": "wine"}, description="Classify wines"),
         "wine-svc",
     )
 
