@@ -74,6 +74,7 @@ def script_environment(
         model_dir /= f"{container_spec.models[0].name}/{container_spec.models[0].version}"
     return {
         "AZUREML_ENTRY_SCRIPT": container_spec.script,
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # else MLflow asks an address of its own at import
         **container_spec.variables,
         "AZUREML_MODEL_DIR": str(model_dir),
         "SERVICE_NAME": endpoint,

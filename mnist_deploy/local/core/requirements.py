@@ -12,6 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 # The local workspace stands in for what this metapackage installs on Azure.
 PROVIDED = {"azureml-defaults", "pip"}
+SMALLER = {"mlflow": "mlflow-skinny"}  # distributions that serve where the larger is not installed
 CONDA_PIN = re.compile(
     r"(?P<name>[A-Za-z0-9_.-]+)\s*(?P<operator>==?|[<>!~]=?)?\s*(?P<version>[\w.*]+)?"
 )
@@ -61,10 +62,7 @@ def difference(requirement: Requirement) -> str | None:
     if name == "python":
         found = platform.python_version()
     else:
-        try:
-            found = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found = None
+        found = installed_version(name) or installed_version(SMALLER.get(name, name))
     if found is not None and requirement.specifier.contains(found, prereleases=True):
         return None
     wanted = str(requirement.specifier) or "any version"
@@ -72,3 +70,10 @@ def difference(requirement: Requirement) -> str | None:
         f"environment: {name}: wanted {wanted}, found {found or 'none'}; "
         f"on Azure the image would have {name} {wanted}"
     )
+
+
+def installed_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -11,6 +11,7 @@ from .endpoints import endpoint_api
 from .environments import environment_api
 from .models import model_api
 from .operations import operation_api
+from .partial_updates import partial_update_api
 from .unsupported import unsupported_api
 
 
@@ -18,6 +19,7 @@ def register(app: Flask) -> None:
     """Add the routes that azure-ai-ml calls to `app`."""
     v2 = Blueprint("v2", __name__)
     for api in (model_api, environment_api, code_api, datastore_api,
-                endpoint_api, deployment_api, operation_api, unsupported_api):  # fmt: skip
+                endpoint_api, deployment_api, partial_update_api,
+                operation_api, unsupported_api):  # fmt: skip
         v2.register_blueprint(api)
     app.register_blueprint(v2)

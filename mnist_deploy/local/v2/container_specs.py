@@ -9,6 +9,7 @@ from ..core.faults import Invalid, NotSupported
 from ..core.records import Code, Environment, Model
 from ..platforms import PLATFORMS
 from ..rest import store
+from . import mlflow_models
 from .deployment_requests import ContainerResources, DeploymentProperties, make_probe
 from .environments import find_environment
 from .instances import parse_instance_type, parse_quantity
@@ -33,26 +34,23 @@ def make_container_spec(wanted: DeploymentProperties) -> ContainerSpec:
         For what only an image or Azure could give.
     """
     reject_unsupported_options(wanted)
-    if wanted.code_configuration is None:
-        raise NotSupported("a deployment without code_configuration (MLflow, Triton, own image)")
-    if not wanted.environment_id:
-        raise Invalid(
-            "deployment",
-            "The deployment has no environment: pass environment=, which the YAML schema of "
-            "online deployments requires.",
-        )
-    environment = find_environment(wanted.environment_id)
+    code, model = wanted.code_configuration, find_asset(Model, "models", wanted.model)
+    if code is None:
+        script = mlflow_models.SCRIPT
+        uploads: tuple[Upload, ...] = (mlflow_models.prepare_upload(store(), model),)
+    else:
+        script, source = code.scoring_script, find_asset(Code, "codes", code.code_id)
+        uploads = tuple(Upload(path) for path in source.artifacts) if source else ()
+    environment = find_deployment_environment(wanted, model)
     reject_windows(environment)
-    code = find_asset(Code, "codes", wanted.code_configuration.code_id)
-    model = find_asset(Model, "models", wanted.model)
     cpu_cores, memory_gb = parse_size(wanted)
     timeout = wanted.limits.with_defaults(PLATFORMS["managed"].defaults).timeout
     return ContainerSpec(
-        script=wanted.code_configuration.scoring_script,
-        uploads=tuple(Upload(path) for path in code.artifacts) if code else (),
+        script=script,
+        uploads=uploads,
         models=(model,) if model else (),
         conda=environment.conda,
-        environment=environment.id,
+        environment=environment.id if wanted.environment_id else "",
         variables={
             **environment.variables,
             "SCORING_TIMEOUT_MS": str(max(1, round(1000 * (timeout or 0)))),
@@ -63,6 +61,25 @@ def make_container_spec(wanted: DeploymentProperties) -> ContainerSpec:
         insights=bool(wanted.app_insights_enabled),
         liveness=make_probe("liveness_probe", wanted.liveness_probe),
         warnings=tuple(list_deployment_warnings(wanted, environment)),
+    )
+
+
+def find_deployment_environment(wanted: DeploymentProperties, model: Model | None) -> Environment:
+    """The environment of a deployment; of one without code the model's own, if none is given.
+
+    Raises
+    ------
+    Invalid
+        If a deployment with code has none.
+    """
+    if wanted.environment_id:
+        return find_environment(wanted.environment_id)
+    if wanted.code_configuration is None and model is not None:
+        return mlflow_models.read_environment(store(), model)
+    raise Invalid(
+        "deployment",
+        "The deployment has no environment: pass environment=, which the YAML schema of "
+        "online deployments requires.",
     )
 
 

@@ -54,8 +54,12 @@ def find_deployment(endpoint: Endpoint, name: str) -> Deployment:
 
 @deployment_api.put(f"{DEPLOYMENTS}/<deployment>")
 def put_deployment(endpoint: str, deployment: str, **_: str) -> Response:
-    """Create a deployment or change it: the answer comes at once, the operation takes longer."""
-    asked = body(DeploymentRequest)
+    """Create a deployment or change it."""
+    return start_deployment(endpoint, deployment, body(DeploymentRequest))
+
+
+def start_deployment(endpoint: str, deployment: str, asked: DeploymentRequest) -> Response:
+    """Start a change: the answer comes at once, the operation takes longer."""
     asked.properties.check()
     if not NAME.fullmatch(deployment):
         raise Invalid("deployment", f"{deployment!r} is no name for a deployment: {NAME_RULE}.")

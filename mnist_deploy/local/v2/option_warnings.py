@@ -57,7 +57,8 @@ def list_deployment_warnings(
     if wanted.readiness_probe:
         make_probe("readiness_probe", wanted.readiness_probe)
         yield "readiness_probe: a container gets requests as soon as its init() has returned"
-    yield from list_environment_warnings(environment)
+    if wanted.code_configuration is not None:  # else Azure adds the server to the image itself
+        yield from list_environment_warnings(environment)
 
 
 def list_environment_warnings(environment: Environment) -> Iterator[str]:

@@ -1,0 +1,90 @@
+"""Partial updates: OnlineEndpoints_Update and OnlineDeployments_Update of Azure's REST API.
+
+SDK v2 replaces an endpoint or a deployment as a whole; the client of ``mlflow.deployments`` that
+azureml-mlflow brings changes the traffic, and a deployment, by these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flask import Blueprint, Response
+from msgspec import Struct, to_builtins
+
+from ..bodies import Labels, body, convert, texts
+from ..core.endpoints import EndpointSpec
+from ..rest import endpoints
+from .deployment_requests import DeploymentRequest
+from .deployments import DEPLOYMENTS, find_deployment, start_deployment
+from .endpoints import (
+    CHANGE_LIMIT,
+    ENDPOINTS,
+    KIND,
+    Percent,
+    check_traffic,
+    drop_zeros,
+    find_endpoint,
+    show_endpoint,
+)
+
+partial_update_api = Blueprint("partial_updates", __name__)
+
+
+class EndpointProperties(Struct, rename="camel"):
+    traffic: dict[str, Percent] | None = None
+    mirror_traffic: dict[str, Percent] | None = None
+
+
+class EndpointUpdate(Struct):
+    properties: EndpointProperties | None = None
+    tags: Labels | None = None
+
+
+class DeploymentUpdate(Struct):
+    """Newer versions of the API send `sku` and `tags` only, that of azureml-mlflow all."""
+
+    properties: dict[str, Any] | None = None
+    sku: dict[str, Any] | None = None
+    tags: Labels | None = None
+
+
+@partial_update_api.patch(f"{ENDPOINTS}/<endpoint>")
+def update_endpoint(endpoint: str, **_: str) -> Response:
+    """Change what the request names; answered when it is so, as for a PUT."""
+    asked = body(EndpointUpdate)
+    wanted = asked.properties or EndpointProperties()
+
+    def change(spec: EndpointSpec) -> EndpointSpec:
+        traffic, mirror = wanted.traffic, wanted.mirror_traffic
+        changed = dataclasses.replace(
+            spec,
+            traffic=spec.traffic if traffic is None else drop_zeros(traffic),
+            mirror=spec.mirror if mirror is None else drop_zeros(mirror),
+            tags=spec.tags if asked.tags is None else texts(asked.tags),
+        )
+        check_traffic(changed)
+        return changed
+
+    operation = endpoints().change(KIND, endpoint, change)
+    operation.wait(CHANGE_LIMIT)
+    if operation.error is not None:
+        raise operation.error
+    return show_endpoint(endpoint)
+
+
+@partial_update_api.patch(f"{DEPLOYMENTS}/<deployment>")
+def update_deployment(endpoint: str, deployment: str, **_: str) -> Response:
+    """Change what the request names; null leaves a property as it is."""
+    asked = body(DeploymentUpdate)
+    spec = find_deployment(find_endpoint(endpoint), deployment).spec
+    named = {key: value for key, value in (asked.properties or {}).items() if value is not None}
+    present = {"description": spec.description, "properties": spec.properties}
+    document = {
+        "properties": to_builtins(spec.other) | present | named,
+        "sku": {"capacity": spec.replicas} | (asked.sku or {}),
+        "tags": spec.tags if asked.tags is None else asked.tags,
+    }
+    response = start_deployment(endpoint, deployment, convert(document, DeploymentRequest))
+    response.status_code = 202
+    return response
