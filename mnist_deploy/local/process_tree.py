@@ -1,28 +1,34 @@
-"""The processes that belong to a scoring process, wherever they have gone."""
+"""The processes that a scoring process has started, wherever they have gone.
+
+A scoring process is the child subreaper of its descendants (on Linux), so that a daemon that was
+started by a double fork stays its descendant as long as it lives. A process that has left by
+another way is found by its process tag, an environment variable. Neither finds a daemon that has
+cleared its environment and whose scoring process was killed by another than its container.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
+from pathlib import Path
 
 import psutil
 
-PROCESS_TAG = (
-    "MNIST_DEPLOY_PROCESS"  # environment variable: of one scoring process and its children
-)
+PROCESS_TAG = "MNIST_DEPLOY_PROCESS"  # environment variable: of a scoring process and its children
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
-def kill_process_tree(mark: str, pid: int) -> None:
+def kill_process_tree(tag: str, pid: int) -> None:
     """Kill all that the scoring process `pid` has started, but not itself.
 
-    Its descendants, and whatever has `mark` in its environment: nothing else tells of a child
-    in a session of its own whose parent has ended.
+    That is its descendants, and whatever has `tag` in its environment.
     """
-    while family := descendants(pid) | find_tagged_processes(mark, but=pid):
-        for process in family:
+    while found := descendants(pid) | find_tagged_processes(tag, but=pid):
+        for process in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        if len(psutil.wait_procs(family, timeout=1)[1]) == len(family):
-            break  # they do not end
+        if len(psutil.wait_procs(found, timeout=1)[1]) == len(found):
+            break  # they cannot be killed
 
 
 def descendants(pid: int) -> set[psutil.Process]:
@@ -33,11 +39,11 @@ def descendants(pid: int) -> set[psutil.Process]:
     return {child for child in children if not is_zombie(child)}
 
 
-def find_tagged_processes(mark: str, but: int) -> set[psutil.Process]:
+def find_tagged_processes(tag: str, but: int) -> set[psutil.Process]:
     found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != but and process.environ().get(PROCESS_TAG) == mark:
+            if process.pid != but and process.environ().get(PROCESS_TAG) == tag:
                 found.add(process)
     return found
 
@@ -47,3 +53,27 @@ def is_zombie(process: psutil.Process) -> bool:
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.Error:
         return True
+
+
+def resident_memory(pid: int) -> int:
+    """Bytes of resident memory of a process and its descendants; 0 if it has ended."""
+    if not Path("/proc/self/statm").exists():
+        with contextlib.suppress(psutil.Error):
+            return sum(map(_resident_memory, [psutil.Process(pid), *descendants(pid)]))
+        return 0
+    total, todo = 0, [pid]
+    while todo:
+        pid = todo.pop()
+        with contextlib.suppress(OSError):  # it has just ended
+            pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+            total += int(pages) * PAGE_SIZE
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                todo += map(int, (thread / "children").read_text().split())
+    return total
+
+
+def _resident_memory(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.Error:
+        return 0

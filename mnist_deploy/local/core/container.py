@@ -1,10 +1,12 @@
-"""One container: a folder, and the scoring processes that are kept alive there."""
+"""One container: a folder, and the scoring processes that are kept running there."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
+import re
 import shutil
 import socket
 import threading
@@ -18,19 +20,23 @@ from typing import Any
 
 from ..platforms import ProbeSettings
 from .launch import variables
-from .log import Log
-from .process import ScoringProcess
+from .liveness import LivenessProbe
+from .log import Log, script_error
+from .process import ScoringProcess, describe_exit
 from .runtime import GRACE, AccessPolicy
 from .telemetry import BUCKETS, NO_REQUESTS, sum_counts
 
-WATCH_INTERVAL = 0.25  # seconds
-MEMORY_INTERVAL = 0.5  # seconds between two looks at the memory, which cost more
-LONGEST_PAUSE = 8.0  # seconds between two attempts to restart
-START_LIMIT = 600.0  # seconds that init() may take
-CONFIGURE_LIMIT = 5.0  # seconds
-MANY_ENDS = 3  # of one process in a minute: more are no accident
-MOST_WORKERS = 64
-NOT_READY = "its script could not be imported, or init() raised"
+POLL_INTERVAL = 0.25  # seconds, where the system does not report the end of a process
+MEMORY_INTERVAL = 0.5  # seconds between two checks of the memory of a process that is busy
+IDLE_INTERVAL = 1.0  # seconds between those of one that has reported nothing
+MAX_RESTART_DELAY = 8.0  # seconds
+CONFIGURE_TIMEOUT = 5.0  # seconds
+MAX_ENDS = 3  # of one process within a minute; then it is restarted with a delay
+MAX_WORKERS = 64
+LOG_LINES = 5000  # that are searched for the error of a script
+INIT_FAILED = 3  # exit status of Microsoft's server after a failed import or init()
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,31 +44,41 @@ class Worker:
     """The place of one process, and when it is started again."""
 
     process: ScoringProcess | None = None
-    pause: float = 0.0  # seconds
+    probe: LivenessProbe | None = None
+    delay: float = 0.0  # seconds before the next restart
     due: float = 0.0  # by the monotonic clock
-    ends: deque[float] = field(default_factory=lambda: deque(maxlen=MANY_ENDS))
+    ends: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_ENDS))
 
 
 class Container:
     """Scoring processes and their folder.
 
+    Lock order: `_stopping`, then `_news`. The thread ``container supervisor`` is started by
+    `start` and joined by `stop`.
+
     Parameters
     ----------
     folder : Path
         Its ``app`` folder holds the script and its assets, ``app/azureml-models`` the models.
-    public : socket
-        Handed to every process that runs here in turn: the port is never free for anyone
-        else, and requests that arrive while a process is restarted wait in its queue.
+    public : socket, optional
+        Where clients connect. It is handed to every process that runs here in turn: the port is
+        never free for another program, and requests that arrive during a restart wait in its
+        queue.
     inner : socket, optional
-        A listening UNIX socket, in a folder that nobody else can read: no key is asked there.
+        Where a router connects: a listening UNIX socket in a private folder. No key is required.
     cpu_cores : float
         BLAS threads follow it, rounded up. Processes follow the variable WORKER_COUNT.
     memory_gb : float
-        The largest process is ended and started again when they outgrow it together.
+        The largest process is killed and started again when they outgrow it together.
     environment : mapping of str to str
         Environment variables of the script.
     on_change : callable, optional
         Called without arguments when `state` or `problem` has changed, in another thread.
+    liveness : ProbeSettings, optional
+        How long ``init()`` may take, and when a process that does not react is restarted. The
+        probe succeeds while a request runs within its time limit.
+    documented_limit : int, optional
+        Bytes of a body above which the log has a warning.
 
     Attributes
     ----------
@@ -70,7 +86,7 @@ class Container:
         ``Transitioning`` until it has started; then ``Healthy`` if a process serves, or
         ``Unhealthy``. ``Failed`` if it did not start.
     problem : str or None
-        Why no process serves. None while it is about to: as it starts, or right after one ended.
+        Why no process serves. None while one is starting, or right after one ended.
     """
 
     def __init__(
@@ -93,6 +109,7 @@ class Container:
         listeners = {"public": public, "inner": inner}
         self._listeners = {name: each for name, each in listeners.items() if each is not None}
         self._documented_limit = documented_limit
+        self._liveness = liveness or ProbeSettings()
         self._memory = memory_gb * 2**30
         self._environment = {
             **variables(threads=max(1, math.ceil(cpu_cores))),
@@ -104,56 +121,60 @@ class Container:
         self._past = NO_REQUESTS
         self._workers: list[Worker] = []
         self._failure: str | None = None  # of the last attempt to start a process
-        self._next_look = 0.0
+        self._next_memory_check = 0.0
+        self._is_busy = False  # a process has reported since the last check
         self._news = threading.Condition()  # held while processes change or report
         self._stopping = threading.Lock()
         self._started, self._stopped = threading.Event(), threading.Event()
         self._wake, self._waker = socket.socketpair()
-        self._supervisor = threading.Thread(target=self._supervise, daemon=True)
+        self._supervisor = threading.Thread(
+            target=self._supervise, daemon=True, name="container supervisor"
+        )
 
     def log(self, line: str) -> None:
         self._log.append(line)
 
     def log_tail(self, lines: int) -> str:
-        """The last `lines` lines of what the processes printed, and of what happened to them."""
+        """The last `lines` lines that the processes printed, or that report their ends."""
         return self._log.tail(lines)
 
     @property
     def requests(self) -> dict[str, Any]:
-        """What was answered so far, told about once a second; not counting the health route.
+        """The requests that were answered so far, reported about once a second.
 
         Returns
         -------
         dict
             ``requests``, ``failed`` (answered with 400 or above), and ``histogram``: how many
-            took up to each of `BUCKETS`, and how many took longer.
+            took up to each of `BUCKETS`, and how many took longer. The health route is not
+            counted.
         """
         with self._news:
             return sum_counts(self._past, *(process.counts for process in self._processes))
 
     def configure(self, access: AccessPolicy) -> None:
-        """Let in who has the right from now on: that holds when this returns.
+        """Apply an access policy: it holds when this returns.
 
-        Only a process that is stuck is not waited for longer than `CONFIGURE_LIMIT` seconds.
+        A process that does not react is waited for `CONFIGURE_TIMEOUT` seconds.
         """
         with self._news:
-            if self._stopped.is_set():  # what it still answers has been let in
+            if self._stopped.is_set():  # the requests that it still answers were authorized
                 return
             self._access_number = number = self._access_number + 1
             self._access = encode(access, number)
-            told = [process for process in self._processes if process.is_ready]
+            awaited = [process for process in self._processes if process.is_ready]
             for process in self._processes:
                 process.send(self._access)
             self._news.wait_for(
                 lambda: (
                     self._stopped.is_set()
-                    or all(p.configured >= number or not p.is_open for p in told)
+                    or all(p.configured >= number or not p.is_open for p in awaited)
                 ),
-                CONFIGURE_LIMIT,
+                CONFIGURE_TIMEOUT,
             )
 
     def start(self) -> str | None:
-        """Start the processes and wait until ``init()`` has returned; why not, if one failed."""
+        """Start the processes and wait until ``init()`` has returned; the problem if one failed."""
         self._supervisor.start()
         self._started.wait()
         return self.problem
@@ -176,11 +197,10 @@ class Container:
                 process.drain()
             give_up_at = time.monotonic() + grace
             while any(p.status() is None for p in serving) and time.monotonic() < give_up_at:
-                wait([process.fileno() for process in serving if process.is_open], 0.02)
+                wait([fd for process in serving for fd in process.descriptors], 0.02)
                 for process in serving:
                     process.read_reports()
-            for worker in self._workers:
-                self._end_process(worker)
+            self._end_processes()
             self._wake.close()
             self._waker.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -189,56 +209,91 @@ class Container:
     def _processes(self) -> list[ScoringProcess]:
         return [worker.process for worker in self._workers if worker.process is not None]
 
+    # The supervisor's thread
+
     def _supervise(self) -> None:
-        """Start each process, and again whenever it ends, as a container would be."""
-        asked = self._environment.get("WORKER_COUNT", "1")
-        if asked.isdigit() and 1 <= int(asked) <= MOST_WORKERS:
-            self._workers = [Worker() for _ in range(int(asked))]
-        else:
-            self._failure = f"WORKER_COUNT is {asked!r}, not a number from 1 to {MOST_WORKERS}"
-        while not self._stopped.is_set() and not (self._failure and not self._started.is_set()):
-            with contextlib.suppress(OSError):  # no file descriptor is left, for a moment
-                with self._news:
-                    for worker in self._workers:
-                        self._look_after(worker)
-                    self._news.notify_all()
-                self._settle()
-                self._log.trim()
-                self._look_at_memory()
-            wait([self._wake, *(p.fileno() for p in self._processes if p.is_open)], WATCH_INTERVAL)
-        if not self._started.is_set():
+        """Supervise the processes; an error in the supervision itself fails the container."""
+        try:
+            self._workers = [Worker() for _ in range(worker_count(self._environment))]
+            while not self._stopped.is_set() and not self._has_failed_to_start:
+                with contextlib.suppress(OSError):  # no file descriptor is left, for a moment
+                    self._look_after_all()
+                self._await_event()
+            if not self._started.is_set():
+                self._end_processes()
+                self._become("Failed", self._failure or "it was stopped")
+        except ValueError as error:
+            self._fail(str(error))
+        except Exception as error:
+            logger.exception("The supervision of a container failed")
+            self._fail(f"its supervision failed: {type(error).__name__}: {error}")
+
+    def _fail(self, problem: str) -> None:
+        self.log(problem)
+        with contextlib.suppress(Exception):
+            self._end_processes()
+        self._become("Failed", problem)
+
+    @property
+    def _has_failed_to_start(self) -> bool:
+        return self._failure is not None and not self._started.is_set()
+
+    def _look_after_all(self) -> None:
+        with self._news:
             for worker in self._workers:
-                self._end_process(worker)
-            self._become("Failed", self._failure or "it was stopped")
+                self._look_after(worker)
+            self._news.notify_all()
+        self._update_state()
+        self._check_memory()
+
+    def _await_event(self) -> None:
+        """Sleep until a process reports or ends, or something is due."""
+        now = time.monotonic()
+        due = [self._next_memory_check]
+        for worker in self._workers:
+            due.append(worker.probe.due if worker.probe else worker.due)
+            if worker.process is not None and not worker.process.reports_its_end:
+                due.append(now + POLL_INTERVAL)
+        events = [fd for process in self._processes for fd in process.descriptors]
+        wait([self._wake, *events], max(0.0, min(due) - now))
 
     def _look_after(self, worker: Worker) -> None:
-        process = worker.process
-        if process is None:
+        process, probe = worker.process, worker.probe
+        if process is None or probe is None:
             if time.monotonic() >= worker.due:
                 self._launch(worker)
             return
-        process.read_reports()
-        status = process.status()
+        self._read_reports(process)
         if process.is_ready:
-            worker.pause = 0.0
-        elif status is None and time.monotonic() - process.began > START_LIMIT:
-            process.kill("init() did not return in 10 minutes")
+            worker.delay = 0.0
+        status = process.status()
         if status is None:
+            reason = probe.step(time.monotonic())
+            if reason is not None:
+                process.kill(reason)
             return
         self._end_process(worker)
         if not process.is_ready:
-            self._retry(worker, process.kill_reason or NOT_READY)
+            self._retry(worker, process.kill_reason or self._start_problem(status))
             return
-        self.log(f"the scoring process ended with status {status}; restarting it")
+        reason = process.kill_reason or describe_exit(status)
+        self.log(f"the scoring process is restarted: {reason}")
         worker.ends.append(time.monotonic())
-        if len(worker.ends) == MANY_ENDS and worker.ends[-1] - worker.ends[0] < 60:
+        if len(worker.ends) == MAX_ENDS and worker.ends[-1] - worker.ends[0] < 60:
             worker.ends.clear()
-            worker.pause = LONGEST_PAUSE
-            self._retry(worker, f"its process ended {MANY_ENDS} times in a minute")
+            worker.delay = MAX_RESTART_DELAY
+            self._retry(worker, f"its process ended {MAX_ENDS} times in a minute")
+
+    def _read_reports(self, process: ScoringProcess) -> None:
+        before, was_malformed = process.counts, process.has_malformed_reports
+        process.read_reports()
+        self._is_busy |= process.counts is not before or not process.is_ready
+        if process.has_malformed_reports and not was_malformed:
+            self.log("the scoring process reported what is not JSON; such lines are ignored")
 
     def _launch(self, worker: Worker) -> None:
         try:
-            worker.process = ScoringProcess(
+            process = ScoringProcess(
                 self.folder,
                 self._log.file,
                 self._listeners,
@@ -249,39 +304,56 @@ class Container:
                 memory=int(self._memory / 4),
                 documented_limit=self._documented_limit,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._retry(worker, f"its process could not be started: {error}")
+        else:
+            worker.process = process
+            worker.probe = LivenessProbe(self._liveness, process, time.monotonic())
+
+    def _start_problem(self, status: int) -> str:
+        """Why a process ended before ``init()`` had returned."""
+        if status != INIT_FAILED:
+            return f"its process ended before init() had returned: {describe_exit(status)}"
+        problem = "its script could not be imported, or init() raised"
+        error = script_error(self.log_tail(LOG_LINES))
+        return f"{problem}: {error}" if error else problem
 
     def _retry(self, worker: Worker, problem: str) -> None:
-        """Try again, later each time; but not if it has never started."""
+        """Start it again after a growing delay; but not if it has never started."""
         self._failure = problem
         if self._started.is_set():
-            worker.pause = min(max(1.0, 2 * worker.pause), LONGEST_PAUSE)
-            worker.due = time.monotonic() + worker.pause
-            self.log(f"{problem}; trying again in {worker.pause:g} s")
+            worker.delay = min(max(1.0, 2 * worker.delay), MAX_RESTART_DELAY)
+            worker.due = time.monotonic() + worker.delay
+            self.log(f"{problem}; trying again in {worker.delay:g} s")
 
     def _end_process(self, worker: Worker) -> None:
         with self._news:
-            if worker.process is not None:
-                worker.process.end()
-                self._past = sum_counts(self._past, worker.process.counts)
-                worker.process = None
+            process, worker.process, worker.probe = worker.process, None, None
+            if process is not None:
+                process.end()
+                self._past = sum_counts(self._past, process.counts)
             self._news.notify_all()
 
-    def _look_at_memory(self) -> None:
-        if time.monotonic() < self._next_look:
+    def _end_processes(self) -> None:
+        for worker in self._workers:
+            self._end_process(worker)
+
+    def _check_memory(self) -> None:
+        now = time.monotonic()
+        if now < self._next_memory_check:
             return
-        self._next_look = time.monotonic() + MEMORY_INTERVAL
+        interval = MEMORY_INTERVAL if self._is_busy else IDLE_INTERVAL
+        self._next_memory_check, self._is_busy = now + interval, False
+        self._log.trim()
         used = {process: process.memory_used() for process in self._processes}
         if sum(used.values()) > self._memory:
             self.log(
                 f"the scoring process used {sum(used.values()) / 2**30:.2f} GB of memory, more "
-                f"than the {self._memory / 2**30:g} GB of memory_gb, and is ended"
+                f"than the {self._memory / 2**30:g} GB of memory_gb, and is killed"
             )
             max(used, key=used.__getitem__).kill("it needs more than memory_gb")
 
-    def _settle(self) -> None:
-        """Say how it is now."""
+    def _update_state(self) -> None:
         ready = [process for process in self._processes if process.is_ready]
         if ready:
             self._failure = None
@@ -289,14 +361,32 @@ class Container:
             self._become("Healthy" if ready else "Unhealthy", self._failure)
 
     def _become(self, state: str, problem: str | None) -> None:
-        is_news = (state, problem) != (self.state, self.problem)
+        has_changed = (state, problem) != (self.state, self.problem)
         self.state, self.problem = state, problem
         try:
-            if is_news:
+            if has_changed:
                 self._on_change()
+        except Exception:
+            logger.exception("A change of a container's state was not applied")
         finally:
             self._started.set()
 
 
 def encode(access: AccessPolicy, number: int) -> bytes:
     return json.dumps({**asdict(access), "number": number}).encode() + b"\n"
+
+
+def worker_count(environment: Mapping[str, str]) -> int:
+    """The number of processes that WORKER_COUNT asks for.
+
+    Raises
+    ------
+    ValueError
+        It is no number, or out of range.
+    """
+    text = environment.get("WORKER_COUNT", "1")
+    count = int(text) if re.fullmatch("[0-9]{1,4}", text) else 0
+    if not 1 <= count <= MAX_WORKERS:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise ValueError(f"WORKER_COUNT is {shown!r}, expected a number from 1 to {MAX_WORKERS}")
+    return count

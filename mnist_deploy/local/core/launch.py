@@ -1,7 +1,7 @@
-"""How a scoring process comes to be: forked from a warm one, or started on its own.
+"""Starts scoring processes: forked from the fork server, or with an interpreter of their own.
 
-A fork serves after 0.1 s, not after one, and shares what it has not changed. It is for Linux
-only, and for variables that change nothing of what the warm process has imported.
+A fork serves after 0.1 s instead of one, and shares the memory that it does not change. Only
+Linux has it, and only for variables that change nothing of what the fork server has imported.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# It knows nothing of the machine around it but what it needs to run Python.
+# A scoring process inherits only what it needs to run Python.
 INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
              "LANG", "LC_ALL", "TMPDIR", "TZ", "HOME")  # fmt: skip
-# What Python reads as it starts, and libraries as they are imported.
+# Prefixes of variables that Python reads as it starts, and libraries as they are imported.
 READ_EARLY = ("PYTHON", "LD_", "LANG", "LC_", "TMPDIR", "OMP_", "OPENBLAS_", "MKL_", "KMP_",
               "GOTO_", "BLIS_", "NPY_", "NUMPY_", "SCIPY_", "SKLEARN_", "JOBLIB_",
               "OTEL_")  # fmt: skip
-CANNOT_FORK = 3  # exit status of a warm process in which something has started a thread
-PATIENCE = 60.0  # seconds for the warm process to import all that, on a busy machine
+CANNOT_FORK = 3  # exit status of a fork server in which a module has started a thread
+START_TIMEOUT = 60.0  # seconds for the fork server's imports, on a busy machine
+FORK_TIMEOUT = 5.0  # seconds for a fork after that
+STATUS_TIMEOUT = 1.0  # seconds for the fork server to report the status of a fork that has ended
+STOP_TIMEOUT = 5.0  # seconds for the fork server to end, and its forks before it
+UNKNOWN_STATUS = 256  # where the fork server has ended before its fork
 
 Variables = Mapping[str, str]
 
@@ -62,13 +66,16 @@ def launch(
     options : mapping
         What else that takes.
     may_fork : bool
-        The memory that it shares with others counts as its own.
+        The memory that it shares with other processes counts as its own.
 
     Raises
     ------
+    ValueError
+        An environment variable cannot be set.
     OSError
         The machine has no process, file descriptor or memory left.
     """
+    check_variables(environment)
     is_same = read_early(environment) == read_early(variables(threads=1))
     if may_fork and is_same and (server := fork_server()) is not None:
         message = {"folder": str(folder), "environment": environment, "options": options}
@@ -88,22 +95,31 @@ def launch(
     )  # fmt: skip
 
 
+def check_variables(environment: Variables) -> None:
+    for name, value in environment.items():
+        if not name or "=" in name or "\0" in name:
+            raise ValueError(f"environment variable {name!r}: a name has neither '=' nor NUL")
+        if "\0" in value:
+            raise ValueError(f"environment variable {name}: a value has no NUL")
+
+
 class Forked:
-    """A fork of the warm process: as much of `subprocess.Popen` as is needed.
+    """A fork of the fork server: as much of `subprocess.Popen` as is needed.
 
     Parameters
     ----------
     pid : int
     handle : int
-        A pidfd: a signal by it reaches this process and no other.
+        A pidfd: readable when the process has ended, whatever became of the fork server; a
+        signal by it reaches this process and no other.
     status : int
-        A pipe on which the warm process tells its exit status.
+        A pipe on which the fork server reports the exit status.
     """
 
     def __init__(self, pid: int, handle: int, status: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self._handle, self._status = handle, status
+        self.handle, self._status = handle, status
         self._waiting = threading.Lock()
 
     def poll(self) -> int | None:
@@ -111,13 +127,10 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Its exit status, or None if it runs on for `timeout` seconds."""
-        poller = select.poll()
-        poller.register(self._status, select.POLLIN)
-        if poller.poll(None if timeout is None else timeout * 1000):
+        if self.returncode is None and is_readable(self.handle, timeout):
             with self._waiting:
                 if self.returncode is None:
-                    told = os.read(self._status, 16)  # nothing if the warm process was killed
-                    self.returncode = int(told or -signal.SIGKILL)
+                    self.returncode = self._read_status()
         return self.returncode
 
     def terminate(self) -> None:
@@ -126,38 +139,51 @@ class Forked:
     def kill(self) -> None:
         self._send(signal.SIGKILL)
 
+    def _read_status(self) -> int:
+        if is_readable(self._status, STATUS_TIMEOUT) and (report := os.read(self._status, 16)):
+            return int(report)
+        return UNKNOWN_STATUS
+
     def _send(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._handle, number)
+            signal.pidfd_send_signal(self.handle, number)
 
     def __del__(self) -> None:
-        os.close(self._handle)
+        os.close(self.handle)
         os.close(self._status)
 
 
+def is_readable(fd: int, timeout: float | None) -> bool:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(None if timeout is None else timeout * 1000))
+
+
 class ForkServer:
-    """The warm process; see ``scoring/fork_server.py``."""
+    """The process of ``scoring/fork_server.py``.
+
+    One that does not answer is killed and replaced; its forks go on without it.
+    """
 
     def __init__(self) -> None:
-        self._asking = threading.Lock()
-        self._control, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(PATIENCE)
+        self._forking = threading.Lock()
+        self._is_ready = False
+        self._control, its = socket.socketpair()
         with its:
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-u",
-                    "-m",
-                    "mnist_deploy.local.scoring.fork_server",
-                    str(its.fileno()),
-                ],
+                [sys.executable, "-u", "-m", "mnist_deploy.local.scoring.fork_server",
+                 str(its.fileno())],
                 cwd="/",
                 env=variables(threads=1),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[its.fileno()],
                 start_new_session=True,
-            )
-        atexit.register(self.end)
+            )  # fmt: skip
+        atexit.register(self.stop)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def fork(self, message: Mapping[str, Any], fds: Mapping[str, int]) -> Forked:
         """Fork a scoring process.
@@ -165,29 +191,44 @@ class ForkServer:
         Raises
         ------
         ConnectionError
-            It does not answer, and is ended.
+            The fork server does not answer, and is killed.
         """
-        status, told = os.pipe()
+        status, reported = os.pipe()
         try:
-            with self._asking:
-                asked = json.dumps({**message, "fds": list(fds)}).encode()
-                socket.send_fds(self._control, [asked], [told, *fds.values()])
-                answer, [handle], *_ = socket.recv_fds(self._control, 64, 1)
+            with self._forking:
+                self._await_ready()
+                data = json.dumps({**message, "fds": list(fds)}).encode()
+                size = len(data).to_bytes(8, "big")
+                socket.send_fds(self._control, [size], [reported, *fds.values()])
+                self._control.sendall(data)
+                answer, [handle], *_ = socket.recv_fds(self._control, 8, 1)
         except (OSError, ValueError) as error:
             os.close(status)
-            self._process.kill()  # else it might answer when somebody else asks
-            raise ConnectionError("the warm process does not answer") from error
+            self._process.kill()  # else its late answer would be taken for that to another request
+            raise ConnectionError("the fork server does not answer") from error
         finally:
-            os.close(told)
-        return Forked(int(answer), handle, status)
+            os.close(reported)
+        return Forked(int.from_bytes(answer, "big"), handle, status)
+
+    def _await_ready(self) -> None:
+        if not self._is_ready:
+            self._control.settimeout(START_TIMEOUT)
+            if not self._control.recv(1):
+                raise ConnectionError("the fork server has ended")
+            self._control.settimeout(FORK_TIMEOUT)
+            self._is_ready = True
 
     def status(self) -> int | None:
         return self._process.poll()
 
-    def end(self) -> None:
-        """With its socket it ends, and what was forked from it."""
+    def stop(self) -> None:
+        """End it, and after some seconds the forks that have not ended with their containers."""
         self._control.close()
-        self._process.wait()
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 _choosing = threading.Lock()
@@ -195,9 +236,9 @@ _fork_server: ForkServer | None = None
 
 
 def fork_server() -> ForkServer | None:
-    """The warm process, started if it does not run; None where there can be none.
+    """The fork server, started if it does not run; None where there can be none.
 
-    It takes a second before it can fork, in which nobody needs to wait.
+    It takes a second before it can fork, which this does not wait for.
     """
     global _fork_server
     with _choosing:
@@ -205,6 +246,9 @@ def fork_server() -> ForkServer | None:
         if sys.platform != "linux" or ended_with == CANNOT_FORK:
             return None
         if _fork_server is None or ended_with is not None:
+            if _fork_server is not None:
+                atexit.unregister(_fork_server.stop)
+                _fork_server.stop()
             _fork_server = ForkServer()
         return _fork_server
 

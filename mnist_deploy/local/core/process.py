@@ -8,17 +8,17 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
+from ..process_tree import PROCESS_TAG, kill_process_tree, resident_memory
+from .launch import UNKNOWN_STATUS, Forked, launch
 
-from ..process_tree import PROCESS_TAG, descendants, kill_process_tree
-from .launch import launch
-
-CONTROL_WRITE_TIMEOUT = 10.0  # seconds in which it reads nothing of what it is told
+CONTROL_WRITE_TIMEOUT = 10.0  # seconds in which it reads nothing from its control channel
+MAX_REPORT = 1 << 20  # bytes of a line that it reports
 
 
 class ScoringProcess:
@@ -35,7 +35,7 @@ class ScoringProcess:
     environment : mapping of str to str
         All its environment variables.
     access : bytes
-        The first line that it is told.
+        The first line of its control channel.
     may_fork : bool
         As for `launch`.
     **options
@@ -43,6 +43,8 @@ class ScoringProcess:
 
     Raises
     ------
+    ValueError
+        An environment variable cannot be set.
     OSError
         The machine has no process, file descriptor or memory left.
 
@@ -50,14 +52,16 @@ class ScoringProcess:
     ----------
     is_ready : bool
         ``init()`` has returned, and it serves.
-    configured : int
-        The number of the last line that it has followed.
+    configured, pong : int
+        The numbers of the last policy that it has applied and of the last probe that it answered.
     counts : dict
-        ``requests``, ``failed`` and ``histogram``, as it told them last.
+        ``requests``, ``failed`` and ``histogram``, as it reported them last.
     is_open : bool
         It may report more.
+    has_malformed_reports : bool
+        Something else than this package has written to its report pipe.
     kill_reason : str or None
-        Why it was killed by us.
+        Why its container has killed it.
     """
 
     def __init__(
@@ -72,12 +76,13 @@ class ScoringProcess:
         **options: Any,
     ) -> None:
         self.is_ready = False
-        self.configured = 0
+        self.configured = self.pong = 0
         self.counts: dict[str, Any] = {}
         self.is_open = True
+        self.has_malformed_reports = False
         self.kill_reason: str | None = None
         self.began = time.monotonic()
-        self._mark = secrets.token_hex(8)
+        self._tag = secrets.token_hex(8)
         self._unread = b""
         reports, report = os.pipe()
         line, self._line = os.pipe()
@@ -87,9 +92,9 @@ class ScoringProcess:
             with open(log_file, "ab") as log:
                 self._process = launch(
                     folder,
-                    {**environment, PROCESS_TAG: self._mark},
+                    {**environment, PROCESS_TAG: self._tag},
                     {**fds, "log": log.fileno()},
-                    {**options, "mark": self._mark},
+                    {**options, "tag": self._tag},
                     may_fork=may_fork,
                 )
         except BaseException:
@@ -99,48 +104,79 @@ class ScoringProcess:
         finally:
             os.close(line)
             os.close(report)
+        self._handle = self._open_handle()
         self._reports = open(reports, "rb", buffering=0)  # noqa: SIM115 - see end
         for fd in (reports, self._line):
             os.set_blocking(fd, False)
         self.send(access)
 
+    def _open_handle(self) -> int | None:
+        """A descriptor that is readable when the process has ended; None without pidfd."""
+        if isinstance(self._process, Forked):
+            return os.dup(self._process.handle)
+        return os.pidfd_open(self.pid) if sys.platform == "linux" else None
+
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def fileno(self) -> int:
+    @property
+    def descriptors(self) -> list[int]:
         """Readable when it has reported something, or has ended."""
-        return self._reports.fileno()
+        reports = [self._reports.fileno()] if self.is_open else []
+        return reports if self._handle is None else [*reports, self._handle]
+
+    @property
+    def reports_its_end(self) -> bool:
+        return self._handle is not None
 
     def send(self, access: bytes) -> None:
-        """Tell it who is let in; one that does not listen is killed."""
+        """Send it an access policy; a process that does not read is killed."""
         give_up_at = time.monotonic() + CONTROL_WRITE_TIMEOUT
         while access:
             try:
                 access = access[os.write(self._line, access) :]
             except BlockingIOError:
                 if time.monotonic() > give_up_at:
-                    self.kill("it does not listen to its container")
+                    self.kill("it does not read its control channel")
                     return
                 time.sleep(0.01)
             except BrokenPipeError:
                 return
+
+    def ping(self, number: int) -> None:
+        """Send a liveness probe, unless the process has not read the last ones."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._line, json.dumps({"ping": number}).encode() + b"\n")
 
     def read_reports(self) -> None:
         """Take in what it has reported."""
         while self.is_open and (data := self._reports.read(65536)) is not None:
             self.is_open = bool(data)
             *lines, self._unread = (self._unread + data).split(b"\n")
+            if len(self._unread) > MAX_REPORT:
+                self._unread, self.has_malformed_reports = b"", True
             for line in lines:
-                self._take_in(json.loads(line))
+                self._take_in(line)
 
-    def _take_in(self, message: dict[str, Any]) -> None:
-        if "ready" in message:
-            self.is_ready = True
-        elif "configured" in message:
-            self.configured = message["configured"]
-        else:
-            self.counts = message
+    def _take_in(self, line: bytes) -> None:
+        """Apply a report; a script can write to the pipe, so that a line may be anything."""
+        try:
+            message = json.loads(line)
+            if "ready" in message:
+                self.is_ready = True
+            elif "configured" in message:
+                self.configured = int(message["configured"])
+            elif "pong" in message:
+                self.pong = int(message["pong"])
+            else:
+                self.counts = {
+                    "requests": int(message["requests"]),
+                    "failed": int(message["failed"]),
+                    "histogram": [int(count) for count in message["histogram"]],
+                }
+        except (ValueError, TypeError, KeyError, RecursionError):
+            self.has_malformed_reports = True
 
     def status(self) -> int | None:
         """Its exit status, or minus the signal; None while it runs."""
@@ -148,30 +184,37 @@ class ScoringProcess:
 
     def memory_used(self) -> int:
         """Resident memory of it and all that it started, in bytes."""
-        total = 0
-        with contextlib.suppress(psutil.Error):
-            total += psutil.Process(self.pid).memory_info().rss
-        for process in descendants(self.pid):
-            with contextlib.suppress(psutil.Error):
-                total += process.memory_info().rss
-        return total
+        return resident_memory(self.pid)
 
     def drain(self) -> None:
-        """Let it answer what it has read of requests, and end."""
+        """Have it answer the requests that have reached it, and end."""
         self._process.terminate()
 
-    def kill(self, why: str) -> None:
-        self.kill_reason = why
+    def kill(self, reason: str) -> None:
+        self.kill_reason = reason
         self._process.kill()
 
     def end(self) -> None:
-        """End it and all that it started."""
+        """Kill it and all that it started."""
         if self._process.poll() is None:
-            kill_process_tree(self._mark, self.pid)
+            kill_process_tree(self._tag, self.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.kill()  # a fork that was made just now leads no group yet
         self._process.wait()
-        kill_process_tree(self._mark, self.pid)
+        kill_process_tree(self._tag, self.pid)
         os.close(self._line)
+        if self._handle is not None:
+            os.close(self._handle)
         self._reports.close()
+
+
+def describe_exit(status: int) -> str:
+    """How a process has ended: ``it ended with exit status 7``."""
+    if status == UNKNOWN_STATUS:
+        return "it ended with an unknown exit status"
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            return f"it was ended by the signal {signal.Signals(-status).name}"
+        return f"it was ended by the signal {-status}"
+    return f"it ended with exit status {status}"

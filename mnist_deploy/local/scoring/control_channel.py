@@ -39,7 +39,7 @@ class ControlChannel:
     ----------
     report : int
         File descriptor of a pipe to the container, for lines of JSON.
-    mark : str
+    tag : str
         The process tag: every process that this one starts has it in its environment.
 
     Attributes
@@ -54,11 +54,11 @@ class ControlChannel:
 
     access: AccessPolicy
 
-    def __init__(self, report: int, mark: str) -> None:
+    def __init__(self, report: int, tag: str) -> None:
         self.on_change: Callable[[int], Any] = self.confirm
         self.on_ping: Callable[[int], Any] = lambda number: None  # init() still runs
         self._report = report
-        self._mark = mark
+        self._tag = tag
         os.set_blocking(report, False)
         self._lines = open(os.dup(0), "rb")  # noqa: SIM115 - as long as the process lives
         with open(os.devnull, "rb") as nothing:  # for the script, and for what it starts
@@ -85,7 +85,7 @@ class ControlChannel:
         if not line:
             from ..process_tree import kill_process_tree  # imports psutil, needed only now
 
-            kill_process_tree(self._mark, os.getpid())
+            kill_process_tree(self._tag, os.getpid())
             os.killpg(0, signal.SIGKILL)
         message = json.loads(line)
         if "ping" in message:

@@ -1,9 +1,12 @@
 """A process that has imported what scoring processes need, and forks into them.
 
-``python -m mnist_deploy.local.scoring.fork_server FD``, with a socket to the control plane on which
-each message asks for one fork (``core/warm.py``). It has imported third-party modules only,
-none that reads the environment of a service, and has a single thread: what a fork copies is
-what a start of its own would have come to.
+``python -m mnist_deploy.local.scoring.fork_server FD``, with a stream socket to the control plane
+(``core/launch.py``). It sends a byte when it is ready; each request is eight bytes of size, which
+carry file descriptors, and a message in JSON; the answer is eight bytes of process id, which
+carry a pidfd. It has imported third-party modules only, none that reads the environment of a
+service, and has a single thread: a fork is in the state of a process that has just started.
+
+Its forks do not depend on it: one that is killed is replaced, and its forks go on.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy
@@ -42,8 +46,14 @@ IMPORTED = (
     "sklearn.linear_model",
 )
 CANNOT_FORK = 3  # exit status
-FAREWELL = 3.0  # seconds for scoring processes to end by themselves after the control plane
-PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15  # of Linux's prctl
+STOP_TIMEOUT = 3.0  # seconds for scoring processes to end by themselves after the control plane
+PR_SET_NAME = 15  # of Linux's prctl
+
+
+@dataclass
+class Child:
+    pid: int
+    report: int  # a pipe to the control plane, for its exit status
 
 
 def main() -> None:
@@ -51,62 +61,75 @@ def main() -> None:
     del sys.path[0]  # the working directory
     no_pandas.install()
     for name in IMPORTED:
-        with contextlib.suppress(ImportError):  # a script that needs it will say so
+        with contextlib.suppress(ImportError):  # a script that needs it fails with a message
             importlib.import_module(name)
     if len(os.listdir("/proc/self/task")) > 1:
-        print("No warm process: a module has started a thread.", file=sys.stderr)
-        os._exit(CANNOT_FORK)  # at once: who waits for a fork would kill what has no status yet
+        print("The fork server cannot fork: a module has started a thread.", file=sys.stderr)
+        os._exit(CANNOT_FORK)  # at once: a caller that awaits a fork would kill it
     gc.collect()
     gc.freeze()  # a collection would write to, and so copy, much of what is shared
+    control.sendall(b"+")
     serve(control)
 
 
 def serve(control: socket.socket) -> None:
-    """Fork whenever that is asked for, and tell the status of each child that has ended."""
-    children: dict[int, tuple[int, int]] = {}  # by pidfd: its pid, and where its status is told
+    """Fork on request, report the status of each fork that has ended, and end with `control`."""
+    children: dict[int, Child] = {}  # by pidfd
     poller = select.poll()
     poller.register(control, select.POLLIN)
     while True:
         for fd, _ in poller.poll():
             if fd in children:
-                pid, told = children.pop(fd)
                 poller.unregister(fd)
-                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                with contextlib.suppress(BrokenPipeError):
-                    os.write(told, str(status).encode())
-                os.close(told)
-                os.close(fd)
+                report_status(fd, children.pop(fd))
                 continue
-            message, fds, *_ = socket.recv_fds(control, 1 << 20, 8)
-            if not message:
-                return await_end()
-            told, *others = fds
-            parent, pid = os.getpid(), os.fork()
+            request = receive(control)
+            if request is None:
+                stop(children)
+                return
+            message, report, fds = request
+            pid = os.fork()
             if pid == 0:
-                for inherited in (
-                    control.detach(),
-                    told,
-                    *children,
-                    *(t for _, t in children.values()),
-                ):
+                for inherited in (control.detach(), report, *children):
                     os.close(inherited)
-                become(json.loads(message), others, parent)
-            child = os.pidfd_open(pid)
-            children[child] = pid, told
-            poller.register(child, select.POLLIN)
-            for passed in others:
+                for child in children.values():
+                    os.close(child.report)
+                become(message, fds)
+            handle = os.pidfd_open(pid)
+            children[handle] = Child(pid, report)
+            poller.register(handle, select.POLLIN)
+            for passed in fds:
                 os.close(passed)
-            socket.send_fds(control, [str(pid).encode()], [child])
+            with contextlib.suppress(OSError):  # the next turn sees that the control plane ended
+                socket.send_fds(control, [pid.to_bytes(8, "big")], [handle])
 
 
-def become(message: dict[str, Any], fds: list[int], parent: int) -> NoReturn:
+def receive(control: socket.socket) -> tuple[dict[str, Any], int, list[int]] | None:
+    """A request: its message, the pipe for its status, its descriptors. None: there is no more."""
+    size, fds, *_ = socket.recv_fds(control, 8, 8)
+    data = b""
+    while size and len(data) < int.from_bytes(size, "big"):
+        part = control.recv(1 << 20)
+        if not part:
+            return None
+        data += part
+    if not size:
+        return None
+    return json.loads(data), fds[0], fds[1:]
+
+
+def report_status(handle: int, child: Child) -> None:
+    status = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
+    with contextlib.suppress(BrokenPipeError):
+        os.write(child.report, str(status).encode())
+    os.close(child.report)
+    os.close(handle)
+
+
+def become(message: dict[str, Any], fds: list[int]) -> NoReturn:
     """Be the scoring process that is asked for, as if started on its own."""
     os.setsid()
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before
-        os._exit(1)
-    libc.prctl(PR_SET_NAME, b"scoring")
+    ctypes.CDLL(None).prctl(PR_SET_NAME, b"scoring")
     given = dict(zip(message["fds"], fds, strict=True))
     line, log = given.pop("line"), given.pop("log")
     for fd, standard in ((line, 0), (log, 1), (log, 2)):
@@ -122,13 +145,16 @@ def become(message: dict[str, Any], fds: list[int], parent: int) -> NoReturn:
     sys.exit()
 
 
-def await_end() -> None:
-    """Let the children end by themselves; those that do not are killed as we end."""
-    give_up_at = time.monotonic() + FAREWELL
-    with contextlib.suppress(ChildProcessError):  # none is left
-        while time.monotonic() < give_up_at:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                time.sleep(0.02)
+def stop(children: dict[int, Child]) -> None:
+    """Let the children end by themselves, as their control channels have; kill the others."""
+    give_up_at = time.monotonic() + STOP_TIMEOUT
+    while children and time.monotonic() < give_up_at:
+        ended = [fd for fd in children if select.select([fd], [], [], 0.02)[0]]
+        for fd in ended:
+            report_status(fd, children.pop(fd))
+    for fd in children:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,11 @@ class ScoringServer(HttpServer):
         if self._current is not None:
             self._control.send(pong=number)
         else:
-            self.call_soon(lambda: self._control.send(pong=number))
+            self.call_soon(lambda: self._answer_probe(number))
+
+    def _answer_probe(self, number: int) -> None:
+        if not self._is_exhausted:
+            self._control.send(pong=number)
 
     # Connections
 

@@ -24,6 +24,7 @@ from mnist_deploy.local.core.container import Container
 from mnist_deploy.local.core.process import ScoringProcess
 from mnist_deploy.local.core.runtime import AccessPolicy
 from mnist_deploy.local.core.telemetry import BUCKETS
+from mnist_deploy.local.platforms import ProbeSettings
 
 SCRIPT = """
 import os
@@ -132,6 +133,7 @@ def test_it_is_watched_on_after_a_look_that_failed(build, monkeypatch):
 
     container, _ = build()
     monkeypatch.setattr(container_module, "MEMORY_INTERVAL", 0.01)
+    monkeypatch.setattr(container_module, "IDLE_INTERVAL", 0.01)
     monkeypatch.setattr(ScoringProcess, "memory_used", fail)
     container.start()
     until(lambda: len(looks) > 1)
@@ -152,7 +154,7 @@ def test_it_comes_back_after_it_was_killed(build, sent):
 
     until(is_back)
     until(lambda: container.state == "Healthy" and container.problem is None)
-    assert "ended with status" in container.log_tail(100)
+    assert "the scoring process is restarted: it " in container.log_tail(100)
 
 
 def test_requests_wait_while_it_is_started_anew(build):
@@ -176,7 +178,7 @@ def run(raw):
     container.start()
     with contextlib.suppress(requests.ConnectionError):  # it may be ended before it answers
         score(url)
-    until(lambda: container.state == "Healthy" and "restarting" in container.log_tail(100))
+    until(lambda: container.state == "Healthy" and "is restarted" in container.log_tail(100))
     assert "more than the 0.4 GB of memory_gb" in container.log_tail(100)
 
 
@@ -190,22 +192,134 @@ def test_one_that_needs_too_much_memory_from_the_start_fails(build):
 
 
 @pytest.mark.parametrize(
-    "script",
-    ["raise ValueError('at import')", "def init(): 1 / 0\ndef run(raw): pass",
-     "import os\ndef init(): os._exit(0)\ndef run(raw): pass",
-     "import os\ndef init(): os.kill(os.getpid(), 11)\ndef run(raw): pass"],
-)  # fmt: skip
-def test_one_that_cannot_start_says_so_and_leaves_no_process(build, script):
-    container, _ = build(script)
-    assert "init() raised" in container.start()
+    ("script", "reason"),
+    [
+        ("raise ValueError('at import')", "init() raised: ValueError: at import"),
+        ("def init(): 1 / 0", "init() raised: ZeroDivisionError: division by zero"),
+        ("import os\ndef init(): os.environ['NO[\"]SUCH']", "KeyError: 'NO[\"]SUCH'"),
+        ("import helpers_of_mine", "source_directory="),
+        ("import os\ndef init(): os._exit(7)", "it ended with exit status 7"),
+        ("import os\ndef init(): os.kill(os.getpid(), 11)", "it was ended by the signal SIGSEGV"),
+        ("import os\ndef init(): os.kill(os.getpid(), 9)", "it was ended by the signal SIGKILL"),
+    ],
+)
+def test_container_that_cannot_start_reports_the_reason_and_leaves_no_process(
+    build, script, reason
+):
+    container, _ = build(script + "\ndef run(raw): pass\n")
+    assert reason in container.start()
     assert container.state == "Failed"
     assert container._processes == []
 
 
-def test_an_init_that_never_returns_is_given_up(build, monkeypatch):
-    monkeypatch.setattr(container_module, "START_LIMIT", 1.5)
-    container, _ = build("import time\ndef init(): time.sleep(600)\ndef run(raw): pass")
-    assert "did not return" in container.start()
+def test_init_that_takes_longer_than_the_liveness_probe_allows_is_ended(build):
+    probe = ProbeSettings(initial_delay=0.5, period=0.5, failure_threshold=2)
+    container, _ = build(
+        "import time\ndef init(): time.sleep(600)\ndef run(raw): pass",
+        options={"liveness": probe},
+    )
+    assert "init() did not return within 1.5 s" in container.start()
+
+
+FAST_PROBE = ProbeSettings(initial_delay=5, period=0.2, timeout=0.2, failure_threshold=3)
+
+
+def test_suspended_process_fails_its_liveness_probe_and_is_restarted(build):
+    container, url = build(options={"liveness": FAST_PROBE})
+    container.start()
+    before = score(url)["pid"]
+    os.kill(before, signal.SIGSTOP)
+    until(lambda: "its liveness probe failed 3 times" in container.log_tail(100))
+    assert score(url)["pid"] != before
+    until(lambda: container.state == "Healthy")
+
+
+@pytest.mark.processes
+def test_liveness_probe_succeeds_while_a_request_runs(build):
+    script = "import time\ndef init(): pass\ndef run(raw): time.sleep(8); return 1\n"
+    container, url = build(script, options={"liveness": FAST_PROBE})
+    container.start()
+    assert score(url) == 1
+    assert "liveness probe failed" not in container.log_tail(100)
+
+
+def test_process_without_descriptors_says_so_and_is_restarted(build):
+    script = """
+import os, resource
+held = []
+def init(): resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+def run(raw):
+    try:
+        while True: held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError: return os.getpid()
+"""
+    container, url = build(script, options={"liveness": FAST_PROBE})
+    container.start()
+    with requests.Session() as kept:  # its connection holds a descriptor
+        before = kept.post(f"{url}/score", "{}", timeout=10).json()
+        with contextlib.suppress(requests.RequestException):
+            requests.post(f"{url}/score", "{}", timeout=20)
+    until(lambda: "No connection can be accepted" in container.log_tail(1000))
+    until(lambda: "its liveness probe failed" in container.log_tail(1000))
+    assert score(url) != before
+
+
+@pytest.mark.parametrize("line", ["no JSON", "[1]", "3", '{"pong": []}', '{"requests": "x"}'])
+def test_line_of_a_script_on_the_report_pipe_is_ignored(build, line):
+    script = f"""
+import os
+def init():
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            if int(fd) > 2 and os.readlink(f"/proc/self/fd/{{fd}}").startswith("pipe:"):
+                os.write(int(fd), {line!r}.encode() + b"\\n")
+        except OSError: pass
+def run(raw): return os.getpid()
+"""
+    container, url = build(script)
+    assert container.start() is None
+    before = score(url)
+    os.kill(before, signal.SIGKILL)
+    assert score(url) != before
+    assert "is not JSON" in container.log_tail(100)
+
+
+def test_error_of_the_supervision_fails_the_container_with_its_reason(build, monkeypatch):
+    def fail(process: ScoringProcess) -> None:
+        raise RuntimeError("on purpose")
+
+    container, _ = build()
+    monkeypatch.setattr(ScoringProcess, "read_reports", fail)
+    assert container.start() == "its supervision failed: RuntimeError: on purpose"
+    assert container.state == "Failed"
+
+
+@pytest.mark.parametrize("variables", [{"A=B": "x"}, {"A": "x\0y"}], ids=["equals", "NUL"])
+def test_impossible_variable_fails_the_container_and_is_named(build, variables):
+    container, _ = build(**variables)
+    assert "environment variable" in container.start()
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="child subreapers are Linux's")
+def test_daemons_of_a_script_end_with_their_container(build):
+    script = """
+import os, subprocess, sys
+SLEEP = ("import os, time; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); "
+         "print(os.getpid(), flush=True); time.sleep(600)")
+def init(): pass
+def run(raw):
+    found = []
+    for prefix in ([], ["env", "-i", "setsid"]):
+        child = subprocess.Popen([*prefix, sys.executable, "-c", SLEEP], stdout=subprocess.PIPE)
+        found.append(int(child.stdout.readline()))
+    return found
+"""
+    container, url = build(script)
+    container.start()
+    daemons = [psutil.Process(pid) for pid in score(url)]
+    container.stop()
+    until(lambda: all_gone(daemons), 5)
 
 
 def test_one_that_can_start_no_more_is_tried_again_and_again(build):
@@ -312,7 +426,7 @@ def run(raw): return [os.getpid(), os.environ["OMP_NUM_THREADS"]]
     os.kill(answers[0][0], signal.SIGKILL)
     assert container.state == "Healthy"
     assert all(score(url) for _ in range(20))
-    for odd in ("0", "many", "65", ""):
+    for odd in ("0", "many", "65", "", "\u00b2", "9" * 5000):
         assert "WORKER_COUNT" in build(WORKER_COUNT=odd)[0].start()
 
 
@@ -388,7 +502,7 @@ def test_one_connection_serves_many_requests_refused_ones_between(build):
 
 
 def test_the_log_does_not_grow_for_ever(build, monkeypatch):
-    monkeypatch.setattr(log_module, "LIMIT", 100_000)
+    monkeypatch.setattr(log_module, "MAX_SIZE", 100_000)
     script = "def init(): pass\ndef run(raw):\n    print('x' * 9_999)\n    return 1\n"
     container, url = build(script)
     container.start()

@@ -1,8 +1,9 @@
-"""Forked or started on its own: what a script sees is the same."""
+"""Scoring processes that are forked, and that start on their own: a script sees no difference."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 
@@ -54,11 +55,11 @@ def serve(tmp_path):
         listener.close()
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="there is a warm process on Linux only")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="there is a fork server on Linux only")
 
 
 @linux
-def test_forks_are_as_processes_of_their_own(serve):
+def test_fork_looks_like_a_process_of_its_own(serve):
     _, ask = serve("afresh", cpu_cores=2)
     alone = ask()
     assert alone["parent"] == os.getpid()
@@ -85,7 +86,7 @@ def test_forks_are_as_processes_of_their_own(serve):
 
 @linux
 @pytest.mark.processes
-def test_what_is_read_early_is_not_changed_afterwards(serve):
+def test_variables_that_are_read_early_need_a_process_of_its_own(serve):
     for number, (name, value) in enumerate({"OMP_NUM_THREADS": "3", "PYTHONUTF8": "1"}.items()):
         environment = {"AZUREML_ENTRY_SCRIPT": "score.py", "SERVICE": "s", name: value}
         _, ask = serve(f"service{number}", environment=environment)
@@ -93,24 +94,53 @@ def test_what_is_read_early_is_not_changed_afterwards(serve):
 
 
 @linux
-def test_a_fork_tells_its_exit_status(serve):
+def test_fork_reports_its_exit_status(serve):
     container, ask = serve("one")
     with pytest.raises(requests.ConnectionError):
         ask("die")
-    until(lambda: "ended with status 5" in container.log_tail(100))
+    until(lambda: "it ended with exit status 5" in container.log_tail(100))
     assert ask()["pid"]
 
 
 @linux
-@pytest.mark.processes
-def test_without_the_warm_process_they_go_on(serve, monkeypatch):
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
+def test_services_survive_their_fork_server_which_is_replaced(serve, monkeypatch, sent):
+    monkeypatch.setattr(launch, "FORK_TIMEOUT", 0.5)
+    monkeypatch.setattr(launch, "_fork_server", None)
     container, ask = serve("one")
     first = ask()
-    psutil.Process(first["parent"]).kill()  # and so all that it has forked
-    until(lambda: not psutil.pid_exists(first["pid"]))
-    second = ask()
-    assert second["parent"] not in (first["parent"], os.getpid())  # there is another
-    monkeypatch.setattr(launch, "fork_server", lambda: None)
-    os.kill(second["pid"], 9)
-    assert ask()["parent"] == os.getpid()
+    psutil.Process(first["parent"]).send_signal(sent)
+    other, ask_other = serve("two")
+    assert ask()["pid"] == first["pid"]
+    assert ask_other()["parent"] != first["parent"]
+    os.kill(first["pid"], 9)
+    assert ask()["parent"] not in (first["parent"], first["pid"])
     until(lambda: container.state == "Healthy")
+    other.stop()
+
+
+@linux
+def test_fork_of_a_fork_server_that_is_suspended_can_be_stopped(serve, monkeypatch):
+    monkeypatch.setattr(launch, "_fork_server", None)
+    container, ask = serve("one")
+    parent = psutil.Process(ask()["parent"])
+    parent.suspend()
+    container.stop(grace=0.1)
+    assert not container.folder.exists()
+    parent.kill()
+
+
+@linux
+def test_large_environment_is_forked_as_well(serve):
+    _, ask = serve("one")
+    large = {f"V{number}": "x" * 100_000 for number in range(5)}
+    environment = {"AZUREML_ENTRY_SCRIPT": "score.py", "SERVICE": "large", **large}
+    _, ask_large = serve("large", environment=environment)
+    assert ask_large()["parent"] == ask()["parent"]
+
+
+@linux
+def test_without_a_fork_server_processes_start_on_their_own(serve, monkeypatch):
+    monkeypatch.setattr(launch, "fork_server", lambda: None)
+    _, ask = serve("one")
+    assert ask()["parent"] == os.getpid()

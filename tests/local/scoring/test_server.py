@@ -307,4 +307,4 @@ def test_a_process_that_is_stuck_in_c_code_is_ended_and_says_where(folder):
         log = container.log_tail(100)
         container.stop()
     assert 'score.py", line' in log
-    assert "ended with status 1" in log
+    assert "it ended with exit status 1" in log
