@@ -15,7 +15,7 @@ from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion
 
-from .core.container import MOST_WORKERS
+from .core.container_spec import MAX_WORKERS
 from .core.faults import Invalid
 
 # ModelVersions_CreateOrUpdate and EnvironmentVersions_CreateOrUpdate, and the dot that names of
@@ -153,10 +153,10 @@ def check_worker_count(count: str | None) -> None:
     if count is None:
         return
     is_number = count.isascii() and count.isdecimal() and len(count) <= 4
-    if not is_number or not 1 <= int(count) <= MOST_WORKERS:
+    if not is_number or not 1 <= int(count) <= MAX_WORKERS:
         raise Invalid(
             "environment variable",
-            f"WORKER_COUNT is {count[:20]!r}, but a number from 1 to {MOST_WORKERS} is expected.",
+            f"WORKER_COUNT is {count[:20]!r}, but a number from 1 to {MAX_WORKERS} is expected.",
         )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..platforms import ProbeSettings
+from .container_spec import MAX_WORKERS
 from .launch import variables
 from .liveness import LivenessProbe
 from .log import Log, script_error
@@ -32,7 +33,6 @@ IDLE_INTERVAL = 1.0  # seconds between those of one that has reported nothing
 MAX_RESTART_DELAY = 8.0  # seconds
 CONFIGURE_TIMEOUT = 5.0  # seconds
 MAX_ENDS = 3  # of one process within a minute; then it is restarted with a delay
-MAX_WORKERS = 64
 LOG_LINES = 5000  # that are searched for the error of a script
 INIT_FAILED = 3  # exit status of Microsoft's server after a failed import or init()
 

@@ -10,6 +10,8 @@ from ..platforms import ProbeSettings
 from .records import Model
 from .requirements import differences
 
+MAX_WORKERS = 64  # processes of one container
+
 
 @dataclass(frozen=True)
 class Upload:
