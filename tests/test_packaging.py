@@ -68,13 +68,22 @@ def test_a_wheel_holds_the_package_and_nothing_besides(site):
     assert (site / "mnist_deploy" / "py.typed").exists()
     suffixes = {path.suffix for path in site.rglob("*") if path.is_file()}
     code, pages = {".py", ".pyi", ".typed"}, {".css", ".html", ".js"}
-    assert suffixes <= {*code, *pages, ".yml", ".ipynb", ".gz", ".txt", ""}  # .txt: entry points
+    assert suffixes <= {
+        *code,
+        *pages,
+        ".md",
+        ".yml",
+        ".ipynb",
+        ".gz",
+        ".txt",
+        "",
+    }  # .txt: entry points
     assert not list(site.rglob("__pycache__"))
 
 
 def test_a_file_of_that_name_elsewhere_is_no_file_of_the_tutorial():
     assert tutorial_file("score.py") == ROOT / "score.py"
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.py is no file of the tutorial"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.py is not a file of the tutorial"):
         tutorial_file("nowhere.py")
 
 
