@@ -8,10 +8,10 @@ from pathlib import Path
 # mnist_deploy/local/cli/tutorial.py.
 LOCAL_WORKSPACE = {
     "prepare": "mnist_deploy.part_one",
-    "stand_ins": {"azureml.opendatasets": "mnist_deploy.data.open_datasets"},
+    "offline_substitutes": {"azureml.opendatasets": "mnist_deploy.data.open_datasets"},
     "fallback_modules": {"utils": "mnist_deploy.data.tutorial_utils"},
     "data_host": "https://azureopendatastorage.blob.core.windows.net/",
-    "shown": ["accuracy", "data"],
+    "shown_properties": ["accuracy", "data"],
     "page": str(Path(__file__).parent / "pad"),  # the drawing pad
 }
 

@@ -61,6 +61,7 @@ LOCAL_MAP: dict[str, set[str]] = {
     "": {"client", "control_plane", "discovery", "session_hooks"},
     "core": {"authorization", "http", "platforms", "process_tree"},
     "scoring": {"authorization", "http", "platforms", "process_tree"},
+    "start_modules": {"scoring", "session_hooks"},
     "session_hooks": set(),  # copied for the processes of ``exec`` and of runs
     "bodies": {"core"},
     "listener": {"wsgi"},
@@ -71,11 +72,11 @@ LOCAL_MAP: dict[str, set[str]] = {
     "v2": {"bodies", "core", "platforms", "rest", "tokens", "validation"},
     "portal": {"bodies", "core", "listener", "rest", "wsgi"},
     "server": {
-        *("", "bodies", "core", "discovery", "listener", "portal", "rest", "scoring"),
-        *("session_hooks", "tls", "tokens", "v1", "v2", "wsgi"),
+        *("", "bodies", "core", "discovery", "listener", "portal", "rest"),
+        *("start_modules", "tls", "tokens", "v1", "v2", "wsgi"),
     },
     # cli: the last two are files that it copies
-    "cli": {"", "control_plane", "discovery", "scoring", "session_hooks"},
+    "cli": {"", "control_plane", "discovery", "scoring", "start_modules"},
     "__main__": {"cli"},
 }
 PACKAGES = {"mnist_deploy": MAP, "mnist_deploy.local": LOCAL_MAP}

@@ -24,7 +24,7 @@ import mnist_deploy
 from mnist_deploy import connect_workspace, sdk
 from mnist_deploy import workspace as workspace_module
 from mnist_deploy.errors import ConfigError, WorkspaceError
-from mnist_deploy.local.cli.config_file import LENT, lend_config
+from mnist_deploy.local.cli.config_file import TEMPORARY_CONFIG, write_temporary_config
 from mnist_deploy.local.discovery import CLOUD
 from mnist_deploy.workspace import find_config, read_config
 
@@ -166,20 +166,20 @@ def test_auth_of_the_caller_is_used_for_azure(azure, tmp_path):
 
 def test_temporary_config_json_of_exec_is_ignored(local, tmp_path):
     """A command in another terminal finds the file, which names no workspace on Azure."""
-    with lend_config(tmp_path) as file:
+    with write_temporary_config(tmp_path) as file:
         assert connect_workspace().name == "local"
         assert file.exists()  # the `exec` still runs
 
 
 def test_left_over_of_a_killed_exec_is_removed(azure, tmp_path):
-    write_config(tmp_path / ".azureml" / "config.json", LENT.decode())
+    write_config(tmp_path / ".azureml" / "config.json", TEMPORARY_CONFIG.decode())
     assert find_config() is None
     assert not (tmp_path / ".azureml" / "config.json").exists()
 
 
 def test_config_json_beside_a_temporary_one_is_found(tmp_path):
     write_config(tmp_path / "config.json")
-    with lend_config(tmp_path):
+    with write_temporary_config(tmp_path):
         assert find_config() == tmp_path / "config.json"
 
 

@@ -17,7 +17,7 @@ PLACES = tuple(
     for folder in (".azureml", "aml_config", "")
     for name in ("config.json", "project.json")
 )
-LENT = json.dumps(
+TEMPORARY_CONFIG = json.dumps(
     {
         "subscription_id": SUBSCRIPTION,
         "resource_group": RESOURCE_GROUP,
@@ -29,25 +29,25 @@ LENT = json.dumps(
 
 
 def find_config(folder: Path) -> Path | None:
-    """The file that the SDK would read in `folder`; None if there is none, or only a lent one."""
+    """The file that the SDK would read in `folder`; None if there is none but a temporary one."""
     for place in PLACES:
         for parent in (folder, *folder.parents):
             if (parent / place).is_file():
-                return None if is_lent(parent / place) else parent / place
+                return None if has_temporary_content(parent / place) else parent / place
     return None
 
 
-def is_lent(file: Path) -> bool:
-    """Whether :func:`lend_config` wrote it, now or in a process that was killed."""
+def has_temporary_content(file: Path) -> bool:
+    """Whether :func:`write_temporary_config` wrote it, also in a process that was killed."""
     try:
-        return file.read_bytes() == LENT
+        return file.read_bytes() == TEMPORARY_CONFIG
     except OSError:
         return False
 
 
 def is_temporary_config(file: Path) -> bool:
     """Whether `exec` wrote the file; one that no `exec` holds any longer is removed."""
-    if not is_lent(file):
+    if not has_temporary_content(file):
         return False
     with contextlib.suppress(OSError), open(file, "rb") as left_over:
         fcntl.flock(left_over, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,11 +67,11 @@ def read_subscription(file: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def lend_config(folder: Path) -> Iterator[Path]:
-    """Keep a config.json for the local workspace in ``folder/.azureml`` meanwhile.
+def write_temporary_config(folder: Path) -> Iterator[Path]:
+    """Keep a config.json for the local workspace in ``folder/.azureml`` while the block runs.
 
-    Processes that lend it at the same time share it, and the last of them removes it. One
-    that is there already, or that somebody writes there meanwhile, is left alone.
+    Processes that need it at the same time share the file, and the last of them removes it. A file
+    of the user's, which existed before or is written meanwhile, is left alone.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def lend_config(folder: Path) -> Iterator[Path]:
         If it cannot be written.
     """
     file = folder / ".azureml" / "config.json"
-    is_new_folder = is_lent(file) or not file.parent.exists()
+    is_new_folder = has_temporary_content(file) or not file.parent.exists()
     file.parent.mkdir(exist_ok=True)
     descriptor = _share(file)
     try:
@@ -87,7 +87,7 @@ def lend_config(folder: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_lent(file):
+            if has_temporary_content(file):
                 file.unlink()
         os.close(descriptor)
         if is_new_folder:
@@ -99,11 +99,11 @@ def _share(file: Path) -> int:
     """Write the file unless it is there, and hold a shared lock on it."""
     while True:
         with contextlib.suppress(FileExistsError), open(file, "xb") as new:
-            new.write(LENT)
+            new.write(TEMPORARY_CONFIG)
         try:
             descriptor = os.open(file, os.O_RDONLY)
         except FileNotFoundError:
-            continue  # its last lock_owner has just removed it
+            continue  # the last process that shared it has just removed it
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(file)):

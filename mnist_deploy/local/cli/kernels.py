@@ -1,4 +1,4 @@
-"""Jupyter kernels that notebooks name, all of which are the running Python here."""
+"""Jupyter kernels of the names that notebooks ask for; each of them is the running Python."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-# As Azure's notebook servers called them over the years.
+# The names that Azure's notebook servers have used.
 AZURE_KERNELS = (
     "python3",
     "python36",
@@ -23,23 +23,23 @@ AZURE_KERNELS = (
     "conda-env-azureml_py38-py",
 )
 KERNEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
-DEPTH, FOLDERS, NOTEBOOKS = 3, 1000, 200  # how far to look for notebooks, at most
+MAX_DEPTH, MAX_FOLDERS, MAX_NOTEBOOKS = 3, 1000, 200  # of the search for notebooks
 
 
 def find_notebooks(folder: Path) -> Iterator[Path]:
-    """The notebooks in `folder` and not far below it, hidden folders left out."""
+    """The notebooks in `folder` and in the folders below it, without hidden folders."""
 
     def walk() -> Iterator[Path]:
-        for here, folders, files in itertools.islice(os.walk(folder), FOLDERS):
-            is_deep = len(Path(here).relative_to(folder).parts) == DEPTH
+        for here, folders, files in itertools.islice(os.walk(folder), MAX_FOLDERS):
+            is_deep = len(Path(here).relative_to(folder).parts) == MAX_DEPTH
             folders[:] = [] if is_deep else [name for name in folders if not name.startswith(".")]
             yield from (Path(here, name) for name in files if name.endswith(".ipynb"))
 
-    return itertools.islice(walk(), NOTEBOOKS)
+    return itertools.islice(walk(), MAX_NOTEBOOKS)
 
 
 def kernel_of(notebook: Path) -> str | None:
-    """The Python kernel that a notebook names; None if it names none, or one of no Python."""
+    """The Python kernel that a notebook names; None if it names none, or another language's."""
     try:
         metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
         name = metadata["kernelspec"]["name"]
@@ -53,7 +53,7 @@ def kernel_of(notebook: Path) -> str | None:
 
 
 def write_kernels(folder: Path, names: Iterable[str]) -> None:
-    """Write a kernel for each of `names` below `folder`, which is then for JUPYTER_PATH."""
+    """Write a kernel for each of `names` below `folder`, which belongs on JUPYTER_PATH."""
     version = "{}.{}".format(*sys.version_info)
     for name in names:
         kernel = folder / "kernels" / name / "kernel.json"

@@ -1,4 +1,4 @@
-"""The verb that prints what is registered, what runs and where it lies."""
+"""The command ``show``: list what is registered, what runs, and where it is kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .tutorial import find_tutorial
 
 
 def show(options: argparse.Namespace) -> int:
-    """Print it; a workspace that does not run is started for as long as this takes."""
+    """List the workspace; if no control plane runs, one is started for as long as this takes."""
     home = home_folder()
     if not (home / "store").is_dir():
         print(f"Nothing is registered: there is no local workspace in {home}.")
@@ -23,25 +23,43 @@ def show(options: argparse.Namespace) -> int:
     print(f"Local workspace in {home}")
     print(f"  running at {endpoint.url}, process {endpoint.pid}" if is_running else "  not running")
     found = call(endpoint, "GET", "/workspace").json()
-    for title, line in (
+    for title, describe in (
         ("Models", model_line),
         ("Environments", identifier),
-        ("Services", service_line),
+        ("Services", service_lines),
     ):
-        lines = [line(each) for each in found[title.lower()]]
+        lines = [error_line(each) if "broken" in each else describe(each)
+                 for each in found[title.lower()]]  # fmt: skip
         print(f"{title}:{'' if lines else ' none'}")
         print("".join(f"  {line}\n" for line in lines), end="")
     return 0
 
 
 def identifier(record: dict[str, Any]) -> str:
-    return f"{record['name']}:{record['version']}"
+    return ":".join(filter(None, (record["name"], record.get("version"))))
 
 
 def model_line(model: dict[str, Any]) -> str:
     properties = model["properties"]
-    known = [f"{name} {properties[name]}" for name in find_tutorial().shown if name in properties]
-    return "  ".join([identifier(model), model["created"][:16].replace("T", " "), *known])
+    names = [name for name in find_tutorial().shown_properties if name in properties]
+    created = model["created"][:16].replace("T", " ")
+    return "  ".join(
+        [identifier(model), created, *(f"{name} {properties[name]}" for name in names)]
+    )
+
+
+def error_line(record: dict[str, Any]) -> str:
+    return f"{identifier(record)}  cannot be listed: {record['broken']}"
+
+
+def service_lines(service: dict[str, Any]) -> str:
+    """A line for the service, and one for each problem and warning of its deployments."""
+    lines = [service_line(service)]
+    for deployment in service["deployments"]:
+        reason = deployment["error"].partition("\n")[0]
+        lines += [f"  {deployment['name']} failed: {reason}"] if reason else []
+        lines += [f"  {deployment['name']} warns: {each}" for each in deployment["notes"]]
+    return "\n  ".join(lines)
 
 
 def service_line(service: dict[str, Any]) -> str:

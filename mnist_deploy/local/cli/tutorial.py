@@ -1,7 +1,7 @@
-"""What a tutorial that is installed beside the local workspace adds to it.
+"""What an installed tutorial adds to the local workspace.
 
-Nothing in here names one: whoever wants to be known has an entry point of the group
-``mnist_deploy.local``, which leads to a mapping with the fields of :class:`Tutorial`.
+A tutorial is found by an entry point of the group ``mnist_deploy.local``: a mapping with the fields
+of :class:`Tutorial`. The local workspace itself names no tutorial.
 """
 
 from __future__ import annotations
@@ -14,35 +14,36 @@ GROUP = "mnist_deploy.local"
 
 
 class Tutorial(msgspec.Struct, frozen=True):
-    """A tutorial's share.
+    """What a tutorial adds.
 
     Attributes
     ----------
     prepare : str
-        A module that registers what the notebooks expect to find. It is run as ``python -m``,
-        with the folder of the data for its argument.
-    stand_ins : dict of str to str
-        Modules that take the place of others where those are missing, or without a network.
+        A module that registers the model and the environment that the notebooks expect. It is run
+        as ``python -m``, with the folder of the data as its argument.
+    offline_substitutes : dict of str to str
+        Names of modules, and the modules that replace them where they are not installed, or where
+        there is no network.
     fallback_modules : dict of str to str
-        Modules for names that the user's code imports and does not have.
+        Names of modules that the user's code imports and does not have, and modules for them.
     data_host : str
         An address that answers if there is a network.
-    shown : tuple of str
-        The properties of models that are worth a look.
+    shown_properties : tuple of str
+        The properties of models that ``show`` prints.
     page : str or None
-        A folder of files that take part in the page in the browser.
+        A folder of files that extend the portal.
     """
 
     prepare: str = ""
-    stand_ins: dict[str, str] = {}
+    offline_substitutes: dict[str, str] = {}
     fallback_modules: dict[str, str] = {}
     data_host: str = ""
-    shown: tuple[str, ...] = ()
+    shown_properties: tuple[str, ...] = ()
     page: str | None = None
 
 
 def find_tutorial() -> Tutorial:
-    """The tutorial that is installed; one that adds nothing if there is none."""
+    """The installed tutorial; one that adds nothing if there is none."""
     for entry in metadata.entry_points(group=GROUP):
         return msgspec.convert(entry.load(), Tutorial)
     return Tutorial()

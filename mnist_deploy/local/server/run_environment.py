@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -12,25 +11,12 @@ from pathlib import Path
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
 from ..core.runs import Run, Runs
 from ..discovery import ControlPlaneAddress
-from ..scoring import aliases
-from ..session_hooks.copies import write_hooks
+from ..start_modules import write_start_modules
 from ..tokens import derive
 
 INHERITED = ("PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL",
              "TMPDIR", "TZ", "HOME", "PYTHONPATH", "MNIST_DEPLOY_DATA")  # fmt: skip
 TOKEN_LIFETIME = 7 * 24 * 3600  # seconds
-
-
-def write_start_modules(folder: Path) -> list[Path]:
-    """Write what Python runs at its start; the folders for PYTHONPATH.
-
-    The first makes names of modules of other years lead to those of today, the second changes
-    modules as they are imported; see `scoring.aliases` and `session_hooks`.
-    """
-    names = folder / "aliases"
-    names.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(aliases.__file__, names / "sitecustomize.py")
-    return [names, write_hooks(folder / "hooks")]
 
 
 def run_environment(endpoint: ControlPlaneAddress, runs: Runs) -> Callable[[Run], dict[str, str]]:

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from mnist_deploy.local.cli.config_file import (
-    LENT,
+    TEMPORARY_CONFIG,
     find_config,
-    is_lent,
-    lend_config,
+    has_temporary_content,
     read_subscription,
+    write_temporary_config,
 )
 
 SCOPE = "/subscriptions/a-b/resourceGroups/r/providers/p/workspaces/w/projects/x"
@@ -46,34 +46,34 @@ def test_a_config_is_found_where_the_sdk_looks(tmp_path):
         file.parent.mkdir(exist_ok=True)
         file.write_text("{}")
         assert find_config(below) == file  # each comes before the one above
-    file.write_bytes(LENT)
+    file.write_bytes(TEMPORARY_CONFIG)
     assert find_config(below) is None
 
 
 def test_a_config_is_for_its_folder_is_shared_and_the_last_takes_it_away(tmp_path):
     file = tmp_path / ".azureml" / "config.json"
     for _ in range(2):  # also one that was left by somebody who was killed
-        with lend_config(tmp_path) as lent:
-            with lend_config(tmp_path):
+        with write_temporary_config(tmp_path) as lent:
+            with write_temporary_config(tmp_path):
                 assert json.loads(file.read_text())["workspace_name"] == "local"
-            assert (lent, is_lent(file)) == (file, True)
+            assert (lent, has_temporary_content(file)) == (file, True)
             assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
         assert not any(tmp_path.iterdir())
         file.parent.mkdir()
-        file.write_bytes(LENT)
+        file.write_bytes(TEMPORARY_CONFIG)
 
 
 def test_what_somebody_writes_meanwhile_or_beside_it_is_kept(tmp_path):
-    with lend_config(tmp_path) as file:
+    with write_temporary_config(tmp_path) as file:
         file.write_text('{"Scope": "mine"}')
     assert file.read_text() == '{"Scope": "mine"}'
     file.unlink()
-    with lend_config(tmp_path):
+    with write_temporary_config(tmp_path):
         (file.parent / "other").write_text("")
     assert [path.name for path in file.parent.iterdir()] == ["other"]
 
 
 def test_where_it_cannot_be_written_is_told(tmp_path):
     (tmp_path / ".azureml").write_text("in the way")
-    with pytest.raises(OSError, match="exists"), lend_config(tmp_path):
+    with pytest.raises(OSError, match="exists"), write_temporary_config(tmp_path):
         raise AssertionError

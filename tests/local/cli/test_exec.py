@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,7 @@ from weights_service import until
 
 from mnist_deploy.local import SUBSCRIPTION, cli
 from mnist_deploy.local.cli import session, tutorial
+from mnist_deploy.local.cli.serve import export_lines
 from mnist_deploy.local.discovery import ControlPlaneAddress
 from mnist_deploy.tutorial import LOCAL_WORKSPACE
 
@@ -72,9 +74,11 @@ def test_a_bare_from_config_finds_the_local_workspace_and_nothing_stays(here, ho
     ("arguments", "complaint"),
     [
         (["exec", "--bare"], "a COMMAND is missing"),
-        (["exec", "--data-dir", "nowhere", "--", "true"], "is no folder"),
+        (["exec", "--data-dir", "nowhere", "--", "true"], "is not a folder"),
         (["exec", "--unknown", "--", "true"], "unrecognized arguments"),
         (["fly"], "invalid choice"),
+        (["portal", "--port", "99999"], "99999 is not a port"),
+        (["serve", "--port", "-1"], "-1 is not a port"),
     ],
 )
 def test_says_what_is_missing(capsys, arguments, complaint):
@@ -106,7 +110,7 @@ def test_no_config_is_lent_where_none_can_be_written(here, capsys):
     (here / ".azureml").write_text("in the way")
     with session.config_in(here, ControlPlaneAddress("https://127.0.0.1:9", 1, "token", here)):
         pass
-    assert f"{here} takes no config.json (File exists)" in capsys.readouterr().err
+    assert f"No config.json can be written in {here} (File exists)" in capsys.readouterr().err
 
 
 @pytest.mark.processes
@@ -252,9 +256,9 @@ def test_stand_ins_are_for_what_is_missing(monkeypatch, capsys, stand_ins, netwo
             raise requests.ConnectionError
 
     monkeypatch.setattr(requests, "head", head)
-    known = tutorial.Tutorial(stand_ins=stand_ins, data_host="http://data.example")
-    assert session.needs_stand_ins(known) is needed
-    assert ("stand-in takes" in capsys.readouterr().err) is needed
+    known = tutorial.Tutorial(offline_substitutes=stand_ins, data_host="http://data.example")
+    assert session.needs_substitutes(known) is needed
+    assert ("offline substitute takes" in capsys.readouterr().err) is needed
 
 
 @pytest.mark.slow
@@ -306,7 +310,7 @@ MNIST.get_file_dataset().download(folder, overwrite=True)
 print(*glob.glob(os.path.join(folder, "**/t10k-images-idx3-ubyte.gz"), recursive=True))
 """
     answer = run("exec", "--bare", "--data-dir", str(sample_dir), "--", "python", "-c", script)
-    if "stand-in takes" not in answer.stderr:
+    if "offline substitute takes" not in answer.stderr:
         pytest.skip("there is a network, and the genuine library was left alone")
     found = Path(answer.stdout.split()[-1])
     assert found.read_bytes() == (sample_dir / "t10k-images-idx3-ubyte.gz").read_bytes()
@@ -320,7 +324,7 @@ def test_what_a_shell_is_told_is_what_differs(monkeypatch):
     monkeypatch.setenv("GONE", "x")
     environment = {**os.environ, "PATH": "/mine:/usr/bin", "NEW": "it's new"}
     del environment["GONE"]
-    exports = cli.exports(environment)
+    exports = export_lines(environment)
     assert len(exports) == 3
     shell = subprocess.run(
         ["/bin/sh", "-c", "\n".join(exports) + '\necho "$PATH $NEW $GONE."'],
@@ -366,5 +370,42 @@ def test_serve_ends_when_it_is_told_to_or_the_workspace_is_stopped(here, home):
     terminal = Terminal(*LOCAL, "serve", "--bare")
     terminal.read_until("Serving")
     assert run("wipe", "--yes").returncode == 0
-    terminal.read_until("stopped by somebody else")
+    terminal.read_until("was stopped")
     assert terminal.end() == 1
+
+
+@pytest.mark.processes
+def test_serve_in_the_background_outlives_its_caller_until_stop(here, home):
+    started = run("serve", "--bare", "--background")
+    try:
+        assert started.returncode == 0, started.stderr
+        assert "export MSI_ENDPOINT=" in started.stdout
+        assert "local stop" in started.stderr
+        assert (here / ".azureml" / "config.json").is_file()
+        assert runs_from(home)
+    finally:
+        stopped = run("stop")
+    assert "Stopped" in stopped.stdout
+    until(lambda: not runs_from(home) and everything_in(here) == set(), seconds=10)
+    assert "No local workspace runs" in run("stop").stdout
+
+
+@pytest.mark.processes
+def test_serve_in_the_background_reports_why_it_failed(here, home):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        answer = run("serve", "--bare", "--background", "--port", str(port))
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "Address already in use" in answer.stderr
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"mnist_deploy {version('mnist-deploy')}\n"
+
+
+def test_closed_pipe_ends_a_command_without_a_traceback(here):
+    script = f"({shlex.join(LOCAL)} show; echo status $? >&2) | (exec 0<&-; true)"
+    answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert answer.stderr in ("status 0\n", f"status {128 + signal.SIGPIPE}\n")

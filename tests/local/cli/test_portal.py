@@ -14,7 +14,7 @@ import requests
 from terminal import LOCAL
 from weights_service import until
 
-from mnist_deploy.local.cli import page
+from mnist_deploy.local.cli import portal
 
 
 @pytest.mark.processes
@@ -48,9 +48,11 @@ def test_a_browser_is_opened_where_there_is_a_screen(monkeypatch, capsys, option
     monkeypatch.setenv("DISPLAY", display)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr(webbrowser, "open", links.append)
-    monkeypatch.setattr(page, "start", lambda: ended)
-    monkeypatch.setattr(page, "portal_link", lambda **_: "http://127.0.0.1:2/#code=x")
-    assert page.open_page(argparse.Namespace(**({"no_browser": False, "port": 3} | options))) == 1
+    monkeypatch.setattr(portal, "start", lambda: ended)
+    monkeypatch.setattr(portal, "portal_link", lambda **_: "http://127.0.0.1:2/#code=x")
+    assert (
+        portal.open_portal(argparse.Namespace(**({"no_browser": False, "port": 3} | options))) == 1
+    )
     assert len(links) == opened
     told = capsys.readouterr()
     assert told.out == "http://127.0.0.1:2/#code=x\n"

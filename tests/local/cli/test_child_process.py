@@ -10,11 +10,11 @@ import sys
 import pytest
 from terminal import Terminal
 
-from mnist_deploy.local.cli.command import run_command
+from mnist_deploy.local.cli.child_process import run_command
 
 # What `exec` is, without the local workspace around it.
 RUNNER = (
-    "import os, sys; from mnist_deploy.local.cli.command import run_command;"
+    "import os, sys; from mnist_deploy.local.cli.child_process import run_command;"
     "sys.exit(run_command(sys.argv[1:], os.environ))"
 )
 

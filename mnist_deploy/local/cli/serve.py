@@ -1,0 +1,79 @@
+"""The command ``serve``: run the local workspace for several terminals, or in the background."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+
+import psutil
+
+from .. import LocalWorkspaceError, home_folder, start
+from .session import open_session, report
+
+LISTS = ("PATH", "PYTHONPATH", "JUPYTER_PATH")
+CHECK_INTERVAL = 0.5  # seconds
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Keep the local workspace running, and print the lines that lead another terminal to it."""
+    if options.background:
+        return serve_in_background(options)
+    address = start(port=options.port)
+    if options.port and not address.url.endswith(f":{options.port}"):
+        report(f"The local workspace runs already, at {address.url}.")
+    with open_session(data_dir=options.data_dir, bare=options.bare) as environment:
+        print("\n".join(export_lines(environment)), flush=True)
+        report("Serving. Paste these lines into other terminals. Ctrl-C stops the workspace.")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a caller reads to the output's end
+        while psutil.pid_exists(address.pid):
+            time.sleep(CHECK_INTERVAL)
+    report("The local workspace was stopped.")
+    return 1
+
+
+def serve_in_background(options: argparse.Namespace) -> int:
+    """Start this command again, out of reach of the terminal, and wait until it serves."""
+    (home_folder() / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_file = home_folder() / "run" / "serve.log"
+    command = [sys.executable, "-m", "mnist_deploy.local", "serve", "--port", str(options.port)]
+    command += ["--bare"] if options.bare else []
+    command += ["--data-dir", str(options.data_dir.absolute())] if options.data_dir else []
+    with open(log_file, "wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+    assert process.stdout is not None
+    with process.stdout as output:
+        lines = output.read()  # until the process closes it, or ends
+    if not lines:
+        process.wait()
+        raise LocalWorkspaceError(log_file.read_text(errors="replace").strip())
+    print(lines, end="", flush=True)
+    report(
+        f"Serving in the background as process {process.pid}. Paste these lines into other "
+        "terminals. To end it: python -m mnist_deploy.local stop"
+    )
+    return 0
+
+
+def export_lines(environment: Mapping[str, str]) -> list[str]:
+    """The lines for a POSIX shell that change its environment to `environment`."""
+    lines = [f"unset {name}" for name in os.environ if name not in environment]
+    for name, value in environment.items():
+        before = os.environ.get(name)
+        if name in LISTS:
+            first = value.removesuffix(f"{os.pathsep}{before}")
+            lines.append(f'export {name}={shlex.quote(first)}"${{{name}:+:${name}}}"')
+        elif value != before:
+            lines.append(f"export {name}={shlex.quote(value)}")
+    return lines
