@@ -159,3 +159,27 @@ class Dataset:
     saved: str
     description: str = ""
     tags: dict[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data asset: a file or a folder of the data store, under a name and a version.
+
+    Attributes
+    ----------
+    kind : str
+        ``uri_file``, ``uri_folder`` or ``mltable``.
+    path : str
+        The artifact, or the folder of artifacts.
+    """
+
+    name: str
+    version: str
+    created: str
+    kind: str
+    path: str
+    description: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=dict)
+    archived: bool = False
+    other: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -22,9 +22,9 @@ import msgspec
 from .blobs import Blobs
 from .faults import Conflict, Full, Invalid, NotFound
 from .migration import migrate
-from .records import Code, Compute, Dataset, Environment, Model, SavedDataset
+from .records import Code, Compute, Data, Dataset, Environment, Model, SavedDataset
 
-Record = TypeVar("Record", Model, Environment, Code, Compute, Dataset, SavedDataset)
+Record = TypeVar("Record", Model, Environment, Code, Compute, Data, Dataset, SavedDataset)
 Version = int | str
 DATASTORE = "datastore"  # the first part of the paths of what the data store holds
 CHUNK = 500  # rows that a scan reads at once

@@ -235,6 +235,21 @@ def log_files(run: Run) -> dict[str, str]:
     return {LOG_FILE: content_uri(path, "read")} if store().artifact(path) else {}
 
 
+class RunDataRequest(Struct, rename="camel"):
+    run_id: str
+
+
+@run_api.post(f"{HISTORY}/rundata")
+def get_run_data(**_: str) -> Response:
+    """A run with its definition, for azure-ai-ml."""
+    run = runs().get(body(RunDataRequest).run_id)
+    return jsonify(
+        runMetadata=serialize_run(run) | {"outputs": {}, "inputs": {}},
+        runDefinition=run.other.get("v1", {}).get("runDefinition", {}),
+        jobSpecification={},
+    )
+
+
 @run_api.get(f"{RUN}/children")
 def get_children(run_id: str, **names: str) -> Response:
     found = runs().children(find_run(run_id, **names).id)

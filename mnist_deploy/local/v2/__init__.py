@@ -5,10 +5,12 @@ from __future__ import annotations
 from flask import Blueprint, Flask
 
 from .codes import code_api
+from .data_assets import data_api
 from .datastores import datastore_api
 from .deployments import deployment_api
 from .endpoints import endpoint_api
 from .environments import environment_api
+from .jobs import job_api
 from .models import model_api
 from .operations import operation_api
 from .partial_updates import partial_update_api
@@ -19,7 +21,7 @@ def register(app: Flask) -> None:
     """Add the routes that azure-ai-ml calls to `app`."""
     v2 = Blueprint("v2", __name__)
     for api in (model_api, environment_api, code_api, datastore_api,
-                endpoint_api, deployment_api, partial_update_api,
+                endpoint_api, deployment_api, partial_update_api, data_api, job_api,
                 operation_api, unsupported_api):  # fmt: skip
         v2.register_blueprint(api)
     app.register_blueprint(v2)

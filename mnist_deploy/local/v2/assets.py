@@ -13,12 +13,12 @@ from msgspec import Struct
 
 from ..bodies import Document, body, query
 from ..core.faults import NotFound
-from ..core.records import Environment, Model
+from ..core.records import Data, Environment, Model
 from ..rest import WORKSPACE, store
 from ..validation import check_choice
 from .resources import read_page_token, resource, serialize_page
 
-Asset = TypeVar("Asset", Model, Environment)
+Asset = TypeVar("Asset", Model, Environment, Data)
 VIEWS = {"ActiveOnly": (False,), "ArchivedOnly": (True,), "All": (False, True)}
 
 
@@ -117,7 +117,7 @@ def add_asset_routes(
         return jsonify(serialize(find_version(name, version)))
 
 
-def is_wanted(asset: Model | Environment, asked: ListQuery) -> bool:
+def is_wanted(asset: Model | Environment | Data, asked: ListQuery) -> bool:
     stage = asset.other.get("v2", {}).get("stage")
     return asset.archived in asked.archived and asked.stage in (None, stage)
 

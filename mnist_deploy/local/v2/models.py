@@ -11,9 +11,10 @@ from flask import Blueprint, Response, jsonify
 from msgspec import Struct, to_builtins
 
 from ..bodies import Document, Labels, body, texts
-from ..core.faults import Invalid, NotSupported
+from ..core.faults import Invalid, NotFound, NotSupported
 from ..core.records import Model, now
-from ..rest import WORKSPACE, store
+from ..core.runs import Runs
+from ..rest import WORKSPACE, state, store
 from ..validation import check_asset_name, check_version_number
 from . import assets
 from .datastores import DATASTORE, path_uri
@@ -24,6 +25,12 @@ URI = re.compile(
     r"datastores/([^/]+)/paths/(.+)",
     re.IGNORECASE,
 )
+JOB_URI = re.compile(
+    r"azureml://(?:subscriptions/[^/]+/resourcegroups/[^/]+/workspaces/[^/]+/)?"
+    r"jobs/([^/]+)/outputs/([^/]+)(?:/paths/?(.*))?",
+    re.IGNORECASE,
+)
+ARTIFACTS = ("artifacts", "default")  # the output of a job that its log and ./outputs are in
 VERSION = re.compile("[1-9][0-9]{0,17}")
 
 model_api = Blueprint("models", __name__)
@@ -74,12 +81,29 @@ def put_model_version(name: str, version: str, **_: str) -> Response:
 
 def parse_model_uri(uri: str) -> str:
     """The path of a model's files, as they were uploaded, from the model's URI."""
+    if job := JOB_URI.fullmatch(uri):
+        return find_job_output(*job.groups(""))
     found = URI.fullmatch(uri)
     if found is None:
         raise NotSupported(f"the model path {uri!r}, only files and folders that are uploaded")
     if found[1] != DATASTORE:
         raise NotSupported(f"the data store {found[1]}, only {DATASTORE}")
     return found[2].rstrip("/")
+
+
+def find_job_output(job: str, output: str, path: str) -> str:
+    """The artifacts of a job's output, or of a path below it.
+
+    Raises
+    ------
+    NotFound
+        If there is no such job or output.
+    """
+    run = state().part(Runs).get(job)
+    outputs = dict.fromkeys(ARTIFACTS, run.artifacts) | (run.job.outputs if run.job else {})
+    if output not in outputs:
+        raise NotFound("output", f"{output} of job {job}")
+    return f"{outputs[output]}/{path}".rstrip("/")
 
 
 def update_model(model: Model, asked: ModelProperties) -> Model:

@@ -21,8 +21,6 @@ unsupported_api = Blueprint("unsupported", __name__)
 @unsupported_api.route(f"{WORKSPACE}/<kind>", methods=METHODS)
 @unsupported_api.route(f"{WORKSPACE}/<kind>/<path:rest>", methods=METHODS)
 def refuse(kind: str, rest: str = "", **_: str) -> Response:
-    if kind == "data" and DATA_COLLECTOR in request.get_data():
-        raise NotSupported("a deployment with data_collector")
     raise NotSupported(f"{call_name(kind, rest)} ({request.method} …/{kind})")
 
 

@@ -7,10 +7,7 @@ from azure.ai.ml import MLClient
 from azure.core.exceptions import HttpResponseError
 
 CALLS = {
-    "jobs.list": lambda client: list(client.jobs.list()),
-    "jobs.get": lambda client: client.jobs.get("x"),
     "components.list": lambda client: list(client.components.list()),
-    "data.get": lambda client: client.data.get("x", "1"),
     "batch_endpoints.begin_delete": lambda client: client.batch_endpoints.begin_delete("x"),
     "schedules.list": lambda client: list(client.schedules.list()),
     "connections.get": lambda client: client.connections.get("x"),

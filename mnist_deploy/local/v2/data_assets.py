@@ -1,0 +1,115 @@
+"""Data assets: files and folders of the data store, under names and versions."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from flask import Blueprint, Response, jsonify
+from msgspec import Struct
+
+from ..bodies import Document, Labels, body, texts
+from ..core.faults import Invalid, NotSupported
+from ..core.records import Data, now
+from ..core.store import DATASTORE as FOLDER
+from ..rest import WORKSPACE, store
+from ..validation import check_asset_name
+from . import assets
+from .datastores import path_uri
+from .models import parse_model_uri
+from .resources import resource
+from .unsupported import DATA_COLLECTOR
+
+DATA = f"{WORKSPACE}/data"
+
+data_api = Blueprint("data", __name__)
+
+
+class DataProperties(Struct, rename="camel"):
+    data_uri: str
+    data_type: Literal["uri_file", "uri_folder", "mltable"] = "uri_folder"
+    description: str | None = None
+    tags: Labels | None = None
+    properties: Labels | None = None
+    is_anonymous: bool = False
+    is_archived: bool = False
+
+
+class DataRequest(Struct):
+    properties: DataProperties
+
+
+@data_api.put(f"{DATA}/<name>/versions/<version>")
+def put_data_version(name: str, version: str, **_: str) -> Response:
+    """Register a version; of a registered one all but its path may change."""
+    asked = body(DataRequest).properties
+    if DATA_COLLECTOR.decode() in asked.data_uri:
+        raise NotSupported("a deployment with data_collector")
+    check_asset_name("data", name)
+    path = find_data_path(asked.data_uri)
+    with store().transaction():
+        before = store().find(Data, name, version)
+        if before is None:
+            before = store().put(Data(name, version, now(), asked.data_type, path))
+        if before.path != path:
+            raise Invalid("path", "Asset paths cannot be updated.")
+        data = store().change(
+            Data,
+            name,
+            version,
+            lambda found: dataclasses.replace(
+                found,
+                description=asked.description or found.description,
+                tags=found.tags if asked.tags is None else texts(asked.tags),
+                properties=found.properties
+                if asked.properties is None
+                else texts(asked.properties),
+                archived=asked.is_archived,
+                other={"v2": {"is_anonymous": asked.is_anonymous}},
+            ),
+        )
+    return jsonify(serialize_data(data))
+
+
+def find_data_path(uri: str) -> str:
+    """The artifacts that a URI of the data store names.
+
+    What SDK v1 has uploaded to its data store is found under the same paths.
+
+    Raises
+    ------
+    Invalid
+        If nothing was uploaded there.
+    """
+    path = parse_model_uri(uri)
+    found = [each for each in (path, f"{FOLDER}/{path}") if store().artifacts(each)]
+    if not found:
+        raise Invalid("data", f"There is no file at {uri} in the data store.")
+    return found[0]
+
+
+def serialize_data(data: Data) -> Document:
+    properties = {
+        "dataUri": path_uri(data.path),
+        "dataType": data.kind,
+        "description": data.description,
+        "tags": data.tags,
+        "properties": data.properties,
+        "isAnonymous": data.other.get("v2", {}).get("is_anonymous", False),
+        "isArchived": data.archived,
+        "provisioningState": "Succeeded",
+    }
+    return resource(("data", data.name, "versions", data.version), properties, data.created)
+
+
+def find_data_version(name: str, version: str) -> Data:
+    return store().get(Data, name, version)
+
+
+def list_data_versions(name: str) -> list[Data]:
+    return store().versions(Data, name)
+
+
+assets.add_asset_routes(
+    data_api, Data, "data", serialize_data, find_data_version, list_data_versions
+)

@@ -1,0 +1,243 @@
+"""Command jobs: runs that azure-ai-ml submits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+from msgspec import Struct, field
+
+from ..bodies import Document, Labels, body, texts
+from ..core.faults import Conflict, Invalid, NotSupported
+from ..core.job_engine import JobEngine
+from ..core.records import Code, Compute, Environment
+from ..core.runs import Job, Run, Runs
+from ..rest import WORKSPACE, state, store
+from .datastores import path_uri
+from .job_data import JobInputRequest, JobOutputRequest, resolve_inputs, resolve_outputs
+from .resources import resource, resource_id, serialize_list, workspace_names
+
+JOBS = f"{WORKSPACE}/jobs"
+ID_PREFIX = "azureml:"
+LOCAL = "local"
+SHELL = ("/bin/sh", "-c")
+DEFAULT_EXPERIMENT = "Default"
+JOB_TYPES = {  # what the SDK calls them
+    "Sweep": "sweep jobs",
+    "Pipeline": "pipeline jobs",
+    "AutoML": "AutoML jobs",
+    "Spark": "Spark jobs",
+    "Labeling": "labeling jobs",
+    "FineTuning": "fine-tuning jobs",
+}
+
+job_api = Blueprint("jobs", __name__)
+
+
+class Limits(Struct):
+    timeout: timedelta | None = None
+
+
+class Resources(Struct, rename="camel"):
+    instance_count: int | None = None
+    instance_type: str | None = None
+
+
+class JobProperties(Struct, rename="camel"):
+    job_type: str
+    command: str | None = None
+    code_id: str | None = None
+    environment_id: str | None = None
+    environment_variables: dict[str, str | None] | None = None
+    inputs: dict[str, JobInputRequest] | None = None
+    outputs: dict[str, JobOutputRequest] | None = None
+    compute_id: str | None = None
+    experiment_name: str | None = None
+    display_name: str | None = None
+    description: str | None = None
+    tags: Labels | None = None
+    properties: Labels | None = None
+    limits: Limits | None = None
+    resources: Resources | None = None
+    distribution: dict[str, Any] | None = None
+    queue_settings: dict[str, Any] | None = None
+    component_id: str | None = None
+    is_archived: bool | None = field(default=None)
+
+
+class JobRequest(Struct):
+    properties: JobProperties
+
+
+def runs() -> Runs:
+    return state().part(Runs)
+
+
+@job_api.put(f"{JOBS}/<name>")
+def put_job(name: str, **_: str) -> Response:
+    """Submit a job; of one that is there, tags, description and display name change."""
+    sent, asked = body(Document), body(JobRequest).properties
+    if asked.job_type != "Command":
+        raise NotSupported(f"{JOB_TYPES.get(asked.job_type, asked.job_type)}, only command jobs")
+    if not state().has(JobEngine):
+        raise NotSupported("jobs in a mocked workspace")
+    if runs().find(name) is not None:
+        raise Conflict("job", f"Job {name} exists already.")
+    run = create_run(name, asked, sent["properties"])
+    state().part(JobEngine).submit(run)
+    answer = jsonify(serialize_job(runs().get(name)))
+    answer.status_code = 201
+    return answer
+
+
+def create_run(name: str, asked: JobProperties, sent: Document) -> Run:
+    """Create the run of a job, not yet queued.
+
+    Raises
+    ------
+    Invalid
+        If the job has no command.
+    NotFound
+        If its code, environment, compute or data are missing.
+    """
+    if not asked.command:
+        raise Invalid("job", "The job has no command.")
+    subscription, group, workspace = workspace_names()
+    inputs, literals = resolve_inputs(asked.inputs or {})
+    command = asked.command
+    for key, value in literals.items():
+        command = command.replace(f"${{{{inputs.{key}}}}}", value)
+    environment = find_environment(asked.environment_id)
+    variables = dict(environment.variables) if environment else {}
+    variables |= {key: value or "" for key, value in (asked.environment_variables or {}).items()}
+    timeout = asked.limits.timeout if asked.limits else None
+    job = Job(
+        (*SHELL, command),
+        code=find_code(asked.code_id),
+        variables=variables,
+        inputs=inputs,
+        outputs=resolve_outputs(name, asked.outputs or {}),
+        max_seconds=timeout.total_seconds() if timeout else None,
+    )
+    return runs().create(
+        runs().create_experiment(asked.experiment_name or DEFAULT_EXPERIMENT),
+        name,
+        kind="script",
+        name=asked.display_name or name,
+        description=asked.description or "",
+        target=check_compute(asked),
+        tags=dict(texts(asked.tags)),
+        properties=texts(asked.properties),
+        warnings=tuple(list_warnings(asked)),
+        job=job,
+        other={
+            "v2": {"properties": sent},
+            "workspace": {"subscription": subscription, "group": group, "workspace": workspace},
+        },
+    )
+
+
+def find_code(code_id: str | None) -> str:
+    if not code_id:
+        return ""
+    _, name, _, version = code_id.removeprefix(ID_PREFIX).rsplit("/", 3)
+    return f"{name}:{store().get(Code, name, version).version}"
+
+
+def find_environment(environment_id: str | None) -> Environment | None:
+    """The environment of an id; None for those that Azure brings and for images."""
+    parts = (environment_id or "").removeprefix(ID_PREFIX).rsplit("/", 3)
+    if len(parts) != 4 or "registries" in parts[0]:
+        return None
+    return store().get(Environment, parts[1], parts[3])
+
+
+def check_compute(asked: JobProperties) -> str:
+    """The name of the job's compute; serverless where there is none."""
+    name = (asked.compute_id or "").removeprefix(ID_PREFIX).rpartition("/")[2]
+    if not name:
+        return "serverless"
+    if name.lower() == LOCAL:
+        return LOCAL
+    compute = store().get(Compute, name)
+    if compute.kind != "AmlCompute":
+        raise Invalid(
+            "compute", f"{name} is a compute of type {compute.kind}: expected AmlCompute."
+        )
+    return name
+
+
+def list_warnings(asked: JobProperties) -> Iterator[str]:
+    """The options that have another effect here than on Azure."""
+    resources = asked.resources or Resources()
+    if (resources.instance_count or 1) > 1:
+        yield (
+            f"resources: {resources.instance_count} instances were asked for; the job is one "
+            "process of this machine"
+        )
+    if asked.distribution:
+        yield "distribution: one process is started"
+    if asked.queue_settings:
+        yield "queue_settings: jobs start in the order of their submission"
+    if asked.environment_id and find_environment(asked.environment_id) is None:
+        yield "environment: it is not in this workspace; the job runs in this Python"
+
+
+def serialize_job(run: Run) -> Document:
+    """The job as it was sent, with what became of it."""
+    sent = run.other.get("v2", {}).get("properties", {})
+    outputs = {
+        name: {"jobOutputType": "uri_folder", **output, "uri": path_uri(run.job.outputs[name])}
+        for name, output in (sent.get("outputs") or {}).items()
+        if run.job is not None
+    }
+    if run.is_terminal:  # the SDK looks for the logs there as soon as the output is known
+        outputs["default"] = {
+            "jobOutputType": "uri_folder",
+            "mode": "ReadWriteMount",
+            "uri": path_uri(run.artifacts),
+        }
+    experiment = runs().get_experiment(run.experiment).name
+    own = {
+        "jobType": "Command",
+        "command": " ".join(run.job.command) if run.job else run.script or "-",
+        "environmentId": resource_id("environments", "none", "versions", "1"),
+        **sent,
+        "status": run.status,
+        "experimentName": experiment,
+        "displayName": run.name or run.id,
+        "description": run.description,
+        "tags": {name: value or "" for name, value in run.tags.items()},
+        "properties": run.properties,
+        "outputs": outputs,
+        "services": {
+            "Tracking": {"jobServiceType": "Tracking", "endpoint": state().url},
+            "Studio": {
+                "jobServiceType": "Studio",
+                "endpoint": f"{state().studio_url or state().url}/runs/{run.id}",
+            },
+        },
+    }
+    return resource(("jobs", run.id), own, run.created, run.ended or run.started)
+
+
+@job_api.get(f"{JOBS}/<name>")
+def get_job(name: str, **_: str) -> Response:
+    return jsonify(serialize_job(runs().get(name)))
+
+
+@job_api.get(JOBS)
+def list_jobs(**_: str) -> Response:
+    """All runs, the newest first: those of SDK v1 as well."""
+    return jsonify(serialize_list(runs().select_runs(), serialize_job))
+
+
+@job_api.post(f"{JOBS}/<name>/cancel")
+def cancel_job(name: str, **_: str) -> Response:
+    run = runs().get(name)
+    if run.is_terminal:
+        raise Conflict("job", f"Job {name} has ended already: {run.status}.")
+    state().part(JobEngine).cancel(name)
+    return Response(status=200)
