@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import tarfile
-import zlib
 from pathlib import Path, PurePosixPath
 
+from .archives import below, unpack
 from .container_spec import ContainerSpec
-from .faults import Invalid, NotFound
+from .faults import NotFound
 from .store import Store
 
-UNPACKED_LIMIT = 4 << 30  # bytes
 MODELS = "azureml-models"
 
 
@@ -81,41 +79,7 @@ def script_environment(
     }
 
 
-def below(folder: Path, name: str) -> Path:
-    """The path of `name` inside `folder`, whatever is in the name."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise Invalid("path", f"{name!r} is not inside its folder.")
-    return path
-
-
 def copy_below(folder: Path, name: str, file: Path) -> None:
     path = below(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, path)
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack the regular files of a tar archive, at most `UNPACKED_LIMIT` bytes of them.
-
-    The archive's first entry lands in `folder` itself: the SDK packs a source directory
-    under its name, but a script of the image API under its absolute path.
-    """
-    left = UNPACKED_LIMIT
-    try:
-        with tarfile.open(archive) as tar:
-            root: PurePosixPath | None = None
-            for member in tar:
-                path = PurePosixPath(member.name)
-                root = path.parent if root is None else root
-                left -= member.size
-                if left < 0:
-                    raise Invalid("archive", f"More than {UNPACKED_LIMIT} bytes of scripts.")
-                source = tar.extractfile(member) if member.isfile() else None
-                if source is not None and path.is_relative_to(root):
-                    target = below(folder, str(path.relative_to(root)))
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with source, open(target, "wb") as copy:
-                        shutil.copyfileobj(source, copy)
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise Invalid("archive", f"The uploaded scripts cannot be unpacked: {error}") from error

@@ -47,7 +47,11 @@ def find_curated_warning(image: str | None) -> str | None:
     """What to warn of where a curated image is used; None for any other image."""
     if not (image or "").startswith(IMAGES):
         return None
+    return describe_curated(f"the image {image}")
+
+
+def describe_curated(what: str) -> str:
     return (
-        f"environment: {image} is an image of Azure's curated environments; here it stands for "
-        f"this Python, {platform.python_version()}, and the packages that are installed"
+        f"environment: {what} is of a curated environment of Azure; here it stands for this "
+        f"Python, {platform.python_version()}, and the packages that are installed"
     )

@@ -36,7 +36,7 @@ def register(app: Flask) -> None:
         v1.register_blueprint(api)
     every = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     v1.add_url_rule("/modelmanagement/<path:_>", view_func=not_known, methods=every)
-    errors.install(v1)
+    errors.install_error_handlers(v1)
     app.register_blueprint(v1)
     state = state_of(app)
     images = state.add(Images())

@@ -11,46 +11,46 @@ from ..core.endpoints import Endpoint, EndpointSpec
 from ..core.faults import NotSupported
 from .configuration import (
     DataCollection,
-    Service,
-    check_name,
-    deployment,
-    endpoint,
-    resources_of,
+    ServiceRequest,
+    check_service_name,
+    make_deployment_spec,
+    make_endpoint_spec,
+    resolve_resources,
 )
 
 MOST_CORES, MOST_MEMORY = 4, 16  # cores and GB: what a container instance can have
 
 
-def specify(asked: Service, present: EndpointSpec | None, keep: bool) -> EndpointSpec:
+def make_aci_spec(asked: ServiceRequest, present: EndpointSpec | None, keep: bool) -> EndpointSpec:
     """What is wanted; `keep` the containers of `present` where they are as wanted."""
-    check_name(asked.name)
+    check_service_name(asked.name)
     collection = asked.data_collection or DataCollection()
-    refuse_untrue(
+    reject_options(
         ssl_enabled=asked.ssl_enabled,
         vnet_name=asked.vnet_configuration,
         cmk_vault_base_url=asked.encryption_properties,
         collect_model_data=collection.storage_enabled or collection.event_hub_enabled,
     )
-    resources = resources_of(asked, MOST_CORES, MOST_MEMORY)
+    resources = resolve_resources(asked, MOST_CORES, MOST_MEMORY)
     asked = structs.replace(asked, container_resource_requirements=resources)
     before = present.deployments.get(asked.name) if present else None
-    return endpoint(
+    return make_endpoint_spec(
         asked,
-        {asked.name: deployment(asked, tuple(notes(asked)), 1, before, keep)},
+        {asked.name: make_deployment_spec(asked, tuple(list_aci_warnings(asked)), 1, before, keep)},
         {asked.name: 100},
         "key" if asked.auth_enabled else "none",
         present,
     )
 
 
-def refuse_untrue(**options: object) -> None:
+def reject_options(**options: object) -> None:
     """Raise `NotSupported` for what cannot be left out without a word."""
     for name, value in options.items():
         if value:
             raise NotSupported(f"a web service with {name}")
 
 
-def notes(asked: Service) -> Iterator[str]:
+def list_aci_warnings(asked: ServiceRequest) -> Iterator[str]:
     if asked.location:
         yield f"location: not {asked.location} but this machine"
     if asked.dns_name_label:
@@ -60,9 +60,9 @@ def notes(asked: Service) -> Iterator[str]:
         )
 
 
-def describe(service: Endpoint) -> Document:
+def serialize_aci_service(service: Endpoint) -> Document:
     """What only a service on ACI has to tell."""
-    asked: Service = service.spec.other
+    asked: ServiceRequest = service.spec.other
     resources = to_builtins(asked.container_resource_requirements)
     return {
         "computeType": "ACI",

@@ -12,16 +12,16 @@ from ..core.endpoints import Endpoint, EndpointSpec
 from ..core.faults import Conflict, Invalid
 from ..core.records import Compute
 from ..rest import store
-from .aci import refuse_untrue
+from .aci import reject_options
 from .configuration import (
     AutoScaler,
     DataCollection,
     Resources,
-    Service,
-    check_name,
-    deployment,
-    endpoint,
-    resources_of,
+    ServiceRequest,
+    check_service_name,
+    make_deployment_spec,
+    make_endpoint_spec,
+    resolve_resources,
 )
 
 MOST_REPLICAS = 16
@@ -32,39 +32,53 @@ PROBE = {"periodSeconds": 10, "initialDelaySeconds": 310, "timeoutSeconds": 1,
          "failureThreshold": 3, "successThreshold": 1}  # fmt: skip
 
 
-def specify(asked: Service, present: EndpointSpec | None, keep: bool) -> EndpointSpec:
+def make_aks_spec(asked: ServiceRequest, present: EndpointSpec | None, keep: bool) -> EndpointSpec:
     """What is wanted; `keep` the containers of `present` where they are as wanted."""
-    asked = checked(asked)
+    asked = apply_aks_defaults(asked)
     before = present.deployments.get(asked.name) if present else None
-    return endpoint(
+    return make_endpoint_spec(
         asked,
-        {asked.name: deployment(asked, tuple(notes(asked)), replicas(asked), before, keep)},
+        {
+            asked.name: make_deployment_spec(
+                asked, tuple(list_aks_warnings(asked)), count_replicas(asked), before, keep
+            )
+        },
         {asked.name: 100},
-        authentication(asked),
+        choose_authentication(asked),
         present,
     )
 
 
-def specify_endpoint(asked: Service, present: EndpointSpec | None, keep: bool) -> EndpointSpec:
+def make_aks_endpoint_spec(
+    asked: ServiceRequest, present: EndpointSpec | None, keep: bool
+) -> EndpointSpec:
     """As `specify`, of an endpoint with versions."""
-    check_name(asked.name)
-    versions = with_a_default(asked.versions or {})
-    shared = {"compute_name": cluster_of(asked), "namespace": asked.namespace,
+    check_service_name(asked.name)
+    versions = set_default_version(asked.versions or {})
+    shared = {"compute_name": find_cluster_name(asked), "namespace": asked.namespace,
               "app_insights_enabled": asked.app_insights_enabled}  # fmt: skip
     versions = {
-        name: checked(structs.replace(version, name=name, **shared))
+        name: apply_aks_defaults(structs.replace(version, name=name, **shared))
         for name, version in versions.items()
     }
     asked = structs.replace(asked, versions=versions, compute_name=shared["compute_name"])
     before = present.deployments if present else {}
     deployments = {
-        name: deployment(version, tuple(notes(version)), replicas(version), before.get(name), keep)
+        name: make_deployment_spec(
+            version,
+            tuple(list_aks_warnings(version)),
+            count_replicas(version),
+            before.get(name),
+            keep,
+        )
         for name, version in versions.items()
     }
-    return endpoint(asked, deployments, traffic(versions), authentication(asked), present)
+    return make_endpoint_spec(
+        asked, deployments, compute_traffic(versions), choose_authentication(asked), present
+    )
 
 
-def cluster_of(asked: Service) -> str:
+def find_cluster_name(asked: ServiceRequest) -> str:
     """The cluster that is asked for; an endpoint may say it in its versions only."""
     named = [asked.compute_name, *(each.compute_name for each in (asked.versions or {}).values())]
     for name in filter(None, named):
@@ -75,7 +89,7 @@ def cluster_of(asked: Service) -> str:
     )
 
 
-def with_a_default(versions: dict[str, Service]) -> dict[str, Service]:
+def set_default_version(versions: dict[str, ServiceRequest]) -> dict[str, ServiceRequest]:
     """Exactly one version is the default: the one that gets what is left of the traffic."""
     if not versions:
         raise Conflict("version", "An endpoint needs a version: delete the endpoint instead.")
@@ -97,7 +111,7 @@ def with_a_default(versions: dict[str, Service]) -> dict[str, Service]:
     }
 
 
-def traffic(versions: dict[str, Service]) -> dict[str, int]:
+def compute_traffic(versions: dict[str, ServiceRequest]) -> dict[str, int]:
     """The shares in percent: as asked for, and what is left goes to the default version."""
     shares = {
         name: round(version.traffic_percentile or 0)
@@ -112,15 +126,15 @@ def traffic(versions: dict[str, Service]) -> dict[str, int]:
     }
 
 
-def checked(asked: Service) -> Service:
+def apply_aks_defaults(asked: ServiceRequest) -> ServiceRequest:
     """`asked` with what Azure takes where nothing is asked for."""
-    check_name(asked.name)
-    cluster = cluster_of(asked)
+    check_service_name(asked.name)
+    cluster = find_cluster_name(asked)
     if store().get(Compute, cluster).kind != "AKS":
         raise Invalid("deployment target", f"{cluster} is no AKS cluster.")
     collection = asked.data_collection or DataCollection()
-    resources = resources_of(asked, MOST_CORES, MOST_MEMORY)
-    refuse_untrue(
+    resources = resolve_resources(asked, MOST_CORES, MOST_MEMORY)
+    reject_options(
         collect_model_data=collection.storage_enabled or collection.event_hub_enabled,
         gpu_cores=resources.gpu,
     )
@@ -130,12 +144,12 @@ def checked(asked: Service) -> Service:
         asked,
         compute_name=cluster,
         container_resource_requirements=resources,
-        auto_scaler=autoscaler(asked),
+        auto_scaler=make_autoscaler(asked),
         scoring_timeout_ms=asked.scoring_timeout_ms or SCORING_TIMEOUT,
     )
 
 
-def autoscaler(asked: Service) -> AutoScaler:
+def make_autoscaler(asked: ServiceRequest) -> AutoScaler:
     given = asked.auto_scaler or AutoScaler()
     on = given.autoscale_enabled
     return AutoScaler(
@@ -147,7 +161,7 @@ def autoscaler(asked: Service) -> AutoScaler:
     )
 
 
-def replicas(asked: Service) -> int:
+def count_replicas(asked: ServiceRequest) -> int:
     scaler = asked.auto_scaler or AUTOSCALER
     wanted = (scaler.min_replicas if scaler.autoscale_enabled else asked.num_replicas) or 1
     if wanted > MOST_REPLICAS:
@@ -155,66 +169,68 @@ def replicas(asked: Service) -> int:
     return wanted
 
 
-def authentication(asked: Service) -> str:
+def choose_authentication(asked: ServiceRequest) -> str:
     """Keys, unless tokens or neither are asked for."""
     if asked.aad_auth_enabled:
         return "token"
     return "none" if asked.auth_enabled is False else "key"
 
 
-def notes(asked: Service) -> Iterator[str]:
+def list_aks_warnings(asked: ServiceRequest) -> Iterator[str]:
     cluster = store().get(Compute, asked.compute_name or "")
     yield f"cluster: {cluster.name} is a name here: its replicas are processes of this machine"
     if cluster.settings.get("sslConfiguration", {}).get("status") not in (None, "Disabled"):
         yield f"ssl: {cluster.name} has it enabled, but the service stays on plain http here"
     if asked.auto_scaler and asked.auto_scaler.autoscale_enabled:
         yield (
-            f"autoscale: nothing scales by itself here: {replicas(asked)} replicas run, "
+            f"autoscale: nothing scales by itself here: {count_replicas(asked)} replicas run, "
             "autoscale_min_replicas; update(num_replicas=...) changes that"
         )
+    if asked.storage_init_enabled is False:
+        yield "blobfuse_enabled: models are copied into the container, not mounted"
     if asked.namespace:
         yield f"namespace: there is no {asked.namespace} here"
 
 
-def describe(service: Endpoint) -> Document:
+def serialize_aks_service(service: Endpoint) -> Document:
     """What only a service on AKS has to tell."""
     version = service.spec.other
     return {
         "computeType": "AKS",
-        **describe_authentication(service),
-        **describe_containers(version, service.deployments[service.name]),
+        **serialize_authentication(service),
+        **serialize_aks_containers(version, service.deployments[service.name]),
     }
 
 
-def describe_endpoint(service: Endpoint) -> Document:
+def serialize_aks_endpoint(service: Endpoint) -> Document:
     return {
         "computeType": "AKSENDPOINT",
         "computeName": service.spec.compute,
         "appInsightsEnabled": bool(service.spec.other.app_insights_enabled),
-        **describe_authentication(service),
+        **serialize_authentication(service),
     }
 
 
-def describe_version(service: Endpoint, name: str) -> Document:
-    version: Service = service.spec.deployments[name].other
+def serialize_aks_version(service: Endpoint, name: str) -> Document:
+    version: ServiceRequest = service.spec.deployments[name].other
     return {
         "computeType": "AKS",
         "isDefault": version.is_default,
         "trafficPercentile": service.spec.traffic[name],
         "type": version.type,
-        **describe_authentication(service),
-        **describe_containers(version, service.deployments[name]),
+        **serialize_authentication(service),
+        **serialize_aks_containers(version, service.deployments[name]),
     }
 
 
-def describe_authentication(service: Endpoint) -> Document:
+def serialize_authentication(service: Endpoint) -> Document:
     return {
         "authEnabled": service.spec.authentication == "key",
         "aadAuthEnabled": service.spec.authentication == "token",
     }
 
 
-def describe_containers(asked: Service, running: Deployment) -> Document:
+def serialize_aks_containers(asked: ServiceRequest, running: Deployment) -> Document:
     size = asked.container_resource_requirements or Resources()
     available = sum(each.state == "Healthy" for each in list(running.containers))
     return {

@@ -36,17 +36,17 @@ def content_uri(path: str, right: str) -> str:
     return f"https://{user}{host}/blobs/{blob}?sig={sign(blob, right)}"
 
 
-def describe(artifact_id: str, **more: str) -> dict[str, str]:
+def serialize_location(artifact_id: str, **more: str) -> dict[str, str]:
     origin, container, path = artifact_id.split("/", 2)
     return {"origin": origin, "container": container, "path": path, **more}
 
 
-class AskedPath(Struct):
+class ArtifactPath(Struct):
     path: str
 
 
-class AskedPaths(Struct):
-    paths: list[AskedPath]
+class ArtifactPathsRequest(Struct):
+    paths: list[ArtifactPath]
 
 
 @artifact_api.post(f"{ARTIFACTS}/batch/metadata/<origin>/<container>")
@@ -56,10 +56,12 @@ def create_artifacts(origin: str, container: str, **_: str) -> Response:
             "private pip wheels: no image is built here. Install the wheel beside mnist_deploy"
         )
     artifacts, contents = {}, {}
-    for path in [each.path for each in body(AskedPaths).paths]:
+    for path in [each.path for each in body(ArtifactPathsRequest).paths]:
         artifact_id = check_path(f"{origin}/{container}/{path}")
-        artifacts[path] = describe(artifact_id, artifactId=artifact_id)
-        contents[path] = describe(artifact_id, contentUri=content_uri(artifact_id, "write"))
+        artifacts[path] = serialize_location(artifact_id, artifactId=artifact_id)
+        contents[path] = serialize_location(
+            artifact_id, contentUri=content_uri(artifact_id, "write")
+        )
     return jsonify(artifacts=artifacts, artifactContentInformation=contents, errors={})
 
 
@@ -68,10 +70,12 @@ def content_information(origin: str, container: str, path: str, **_: str) -> Res
     artifact = store().artifact(f"{origin}/{container}/{path}")
     if artifact is None:
         raise NotFound("artifact", f"{origin}/{container}/{path}")
-    return jsonify(describe(artifact.path, contentUri=content_uri(artifact.path, "read")))
+    return jsonify(serialize_location(artifact.path, contentUri=content_uri(artifact.path, "read")))
 
 
 @artifact_api.get(f"{ARTIFACTS}/prefix/contentinfo/<origin>/<container>/<path:path>")
 def content_information_by_prefix(origin: str, container: str, path: str, **_: str) -> Response:
     found = [each.path for each in store().artifacts(f"{origin}/{container}/{path}".rstrip("/"))]
-    return jsonify(value=[describe(each, contentUri=content_uri(each, "read")) for each in found])
+    return jsonify(
+        value=[serialize_location(each, contentUri=content_uri(each, "read")) for each in found]
+    )

@@ -16,7 +16,7 @@ from ..core.faults import Invalid
 from ..platforms import AKS_PROBE, ProbeSettings, RequestSettings
 from . import no_code
 from .container_specs import find_container_spec
-from .models import Change
+from .models import PatchOperation
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
 KEY = re.compile("[!-~]+")
@@ -55,7 +55,7 @@ class DataCollection(Struct, rename="camel"):
     event_hub_enabled: bool | None = None
 
 
-class Service(Struct, rename="camel", kw_only=True):
+class ServiceRequest(Struct, rename="camel", kw_only=True):
     """A service, or a version of an AKS endpoint, as it is asked for.
 
     Kept as it came: what a GET shows and a PATCH changes.
@@ -89,6 +89,7 @@ class Service(Struct, rename="camel", kw_only=True):
     vnet_configuration: dict[str, Any] | None = None
     encryption_properties: dict[str, Any] | None = None
     namespace: str | None = None
+    storage_init_enabled: bool | None = None
 
     # How many of it there are.
     num_replicas: Positive | None = None
@@ -99,10 +100,10 @@ class Service(Struct, rename="camel", kw_only=True):
     traffic_percentile: Annotated[float, Meta(ge=0, le=100)] | None = None
     is_default: bool | None = None
     type: str | None = None
-    versions: dict[str, Service] | None = None
+    versions: dict[str, ServiceRequest] | None = None
 
 
-def check_name(name: str) -> None:
+def check_service_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise Invalid(
             "service name",
@@ -116,7 +117,7 @@ def check_key(key: str | None) -> None:
         raise Invalid("key", "A key consists of printable ASCII characters without spaces.")
 
 
-def resources_of(asked: Service, most_cores: float, most_memory: float) -> Resources:
+def resolve_resources(asked: ServiceRequest, most_cores: float, most_memory: float) -> Resources:
     """What is asked for, or what Azure takes where nothing is.
 
     Raises
@@ -141,7 +142,7 @@ def resources_of(asked: Service, most_cores: float, most_memory: float) -> Resou
     return resources
 
 
-def build_container_spec(asked: Service, notes: tuple[str, ...]) -> ContainerSpec:
+def build_container_spec(asked: ServiceRequest, notes: tuple[str, ...]) -> ContainerSpec:
     container_spec = find_container_spec(asked.image_id, asked.environment_image_request)
     resources = asked.container_resource_requirements or Resources()
     timeout = asked.scoring_timeout_ms
@@ -152,12 +153,12 @@ def build_container_spec(asked: Service, notes: tuple[str, ...]) -> ContainerSpe
         variables=container_spec.variables
         | ({"SCORING_TIMEOUT_MS": str(timeout)} if timeout else {}),
         insights=bool(asked.app_insights_enabled),
-        liveness=liveness(asked),
+        liveness=make_liveness_probe(asked),
         warnings=(*notes, *container_spec.warnings),
     )
 
 
-def limits(asked: Service) -> RequestSettings:
+def make_request_settings(asked: ServiceRequest) -> RequestSettings:
     """What a service on AKS sets of its own; ACI has no front end that could limit requests."""
 
     def seconds(milliseconds: int | None) -> float | None:
@@ -170,7 +171,7 @@ def limits(asked: Service) -> RequestSettings:
     )
 
 
-def liveness(asked: Service) -> ProbeSettings | None:
+def make_liveness_probe(asked: ServiceRequest) -> ProbeSettings | None:
     """The probe that is asked for; the defaults of AKS stand for what it does not set."""
     given = asked.liveness_probe_requirements or {}
     names = {"periodSeconds": "period", "initialDelaySeconds": "initial_delay",
@@ -180,8 +181,8 @@ def liveness(asked: Service) -> ProbeSettings | None:
     return replace(AKS_PROBE, **own) if own else None
 
 
-def deployment(
-    asked: Service,
+def make_deployment_spec(
+    asked: ServiceRequest,
     notes: tuple[str, ...],
     replicas: int,
     present: DeploymentSpec | None,
@@ -195,7 +196,7 @@ def deployment(
     return DeploymentSpec(
         container_spec,
         replicas,
-        limits(asked),
+        make_request_settings(asked),
         asked.description or "",
         texts(asked.kv_tags),
         texts(asked.properties),
@@ -203,8 +204,8 @@ def deployment(
     )
 
 
-def endpoint(
-    asked: Service,
+def make_endpoint_spec(
+    asked: ServiceRequest,
     deployments: dict[str, DeploymentSpec],
     traffic: dict[str, int],
     authentication: str,
@@ -229,7 +230,7 @@ def endpoint(
     )
 
 
-def changed(present: Service, changes: list[Change]) -> Service:
+def apply_service_patch(present: ServiceRequest, changes: list[PatchOperation]) -> ServiceRequest:
     """A service after the operations of a JSON patch.
 
     Raises
@@ -259,7 +260,7 @@ def changed(present: Service, changes: list[Change]) -> Service:
             place |= {other: None for other in CONTAINER_SPECS if other != name}
         if name == "numReplicas":
             place["autoScaler"] = {**(place.get("autoScaler") or {}), "autoscaleEnabled": False}
-    after = convert(document, Service)
+    after = convert(document, ServiceRequest)
     if (after.name, after.compute_type) != (present.name, present.compute_type):
         raise Invalid("patch", "A service keeps its name and its kind.")
     check_properties(texts(present.properties), texts(after.properties))

@@ -1,16 +1,22 @@
-"""What a container is made of: the SDK's environmentImageRequest, or an image of 2018."""
+"""The container spec of the SDK's environmentImageRequest, or of an image of 2018."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from msgspec import Struct
 
 from ..bodies import Document, convert, texts
+from ..core.archives import find_skipped_links
+from ..core.container_folder import uploaded_files
 from ..core.container_spec import ContainerSpec, Upload
+from ..core.faults import Invalid
+from ..rest import store
 from . import no_code
-from .environments import Definition, Python
+from .environments import EnvironmentDefinition, PythonSection, check_definition
 from .images import image_container_spec, images
 from .models import find_model
-from .option_warnings import environment_warnings
+from .option_warnings import list_environment_warnings
 
 
 class Asset(Struct):
@@ -19,42 +25,79 @@ class Asset(Struct):
     unpack: bool | None = None
 
 
-class Environment(Definition, kw_only=True):
+class EnvironmentSection(EnvironmentDefinition, kw_only=True):
     name: str | None = None
     version: str | None = None
 
 
-class ImageRequest(Struct, rename="camel"):
+class EnvironmentImageRequest(Struct, rename="camel"):
     driver_program: str
     assets: list[Asset]
     model_ids: list[str] | None = None
-    environment: Environment | None = None
+    environment: EnvironmentSection | None = None
 
 
 def find_container_spec(image_id: str | None, document: Document | None) -> ContainerSpec:
-    """What is asked for, in a container of no particular size."""
-    return container_spec_of_image(
+    """The spec of an image, or of a request, in a container of no particular size."""
+    return make_container_spec(
         image_container_spec(images().get(image_id)) if image_id else document
     )
 
 
-def container_spec_of_image(document: Document | None) -> ContainerSpec:
-    """What an environmentImageRequest asks for, in a container of no particular size."""
+def make_container_spec(document: Document | None) -> ContainerSpec:
+    """The spec of an environmentImageRequest, in a container of no particular size."""
     if document and no_code.lacks_script(document):
         document = no_code.add_script(document)
-    image = convert(document, ImageRequest)
-    environment = image.environment or Environment()
-    python = environment.python or Python()
+    image = convert(document, EnvironmentImageRequest)
+    environment = check_environment(image.environment)
+    python = environment.python or PythonSection()
     models = {model.id: model for model in map(find_model, image.model_ids or [])}
     return ContainerSpec(
         script=image.driver_program,
         uploads=tuple(
-            Upload(asset.url.removeprefix("aml://artifact/"), asset.id, bool(asset.unpack))
+            Upload(read_artifact_path(asset.url), asset.id, bool(asset.unpack))
             for asset in image.assets
         ),
         models=tuple(models.values()),
         conda=None if python.user_managed_dependencies else python.conda_dependencies,
         environment=f"{environment.name}:{environment.version}" if environment.version else "",
         variables=texts(environment.environment_variables),
-        warnings=tuple(environment_warnings(environment)),
+        warnings=(
+            *list_environment_warnings(environment, environment.name),
+            *list_link_warnings(image.assets),
+        ),
     )
+
+
+def check_environment(environment: EnvironmentSection | None) -> EnvironmentSection:
+    """The environment of a request.
+
+    Raises
+    ------
+    Invalid
+        If there is none, or no process could run in it.
+    """
+    if environment is None:
+        raise Invalid(
+            "environment",
+            "The InferenceConfig has no environment: pass environment=Environment.get(ws, name), "
+            "which Azure requires as well.",
+        )
+    check_definition(environment)
+    return environment
+
+
+def list_link_warnings(assets: list[Asset]) -> Iterator[str]:
+    """The links of source directories that no container gets."""
+    for asset in assets:
+        if asset.unpack:
+            for path, file in uploaded_files(store(), read_artifact_path(asset.url)):
+                for link in find_skipped_links(file) if not path else ():
+                    yield (
+                        f"source_directory: the link {link} leads out of the directory, or to "
+                        "nothing, and is left out"
+                    )
+
+
+def read_artifact_path(url: str) -> str:
+    return url.removeprefix("aml://artifact/")

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
 from msgspec import Struct
 
 from ..bodies import Document, Labels, body, convert, texts
-from ..core.faults import Invalid
+from ..core.curated import is_curated_name, make_curated_environment
+from ..core.faults import NotFound
 from ..core.records import Environment, now
 from ..rest import WORKSPACE, store
-from .models import NAME
+from ..validation import check_conda, check_environment_name, check_variables, check_version_text
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
-VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 
 environment_api = Blueprint("environments", __name__)
 
 
-class Python(Struct, rename="camel"):
+class PythonSection(Struct, rename="camel"):
     conda_dependencies: dict[str, Any] | None = None
     user_managed_dependencies: bool | None = None
 
 
-class Docker(Struct, rename="camel"):
+class DockerSection(Struct, rename="camel"):
     base_image: str | None = None
     base_dockerfile: str | None = None
 
 
-class Definition(Struct, rename="camel"):
+class EnvironmentDefinition(Struct, rename="camel"):
     """What of an environment is understood; the rest is kept as it comes."""
 
-    python: Python | None = None
-    docker: Docker | None = None
+    python: PythonSection | None = None
+    docker: DockerSection | None = None
     environment_variables: Labels | None = None
 
 
@@ -42,36 +41,50 @@ class Definition(Struct, rename="camel"):
 @environment_api.put(f"{ENVIRONMENTS}/<name>/versions/<version>")
 def register_environment(name: str, version: str | None = None, **_: str) -> Response:
     """A definition equal to the newest version, or to that of its number, stays that version."""
-    if not NAME.fullmatch(name):
-        raise Invalid("environment name", f"{name!r} is no name for an environment.")
-    if version is not None and not VERSION.fullmatch(version):
-        raise Invalid("environment version", f"{version!r} is no version of an environment.")
+    check_environment_name(name)
+    if version is not None:
+        check_version_text("environment", version)
     # The SDK sends some names capitalised, but reads all of them in camel case.
     definition = {key[:1].lower() + key[1:]: value for key, value in body(Document).items()}
     for given in ("name", "version"):
         definition.pop(given, None)
     with store().transaction():
         found = store().find(Environment, name, version)
-        if found is None or define(found) != definition:
-            record = build_record(name, version or "", definition)
+        if found is None or get_definition(found) != definition:
+            record = make_environment(name, version or "", definition)
             found = store().put(record) if version else store().add(record)
-    return jsonify(answer(found))
+    return jsonify(serialize_environment(found))
 
 
-def build_record(name: str, version: str, definition: Document) -> Environment:
-    known = convert(definition, Definition)
+def make_environment(name: str, version: str, definition: Document) -> Environment:
+    known = convert(definition, EnvironmentDefinition)
+    check_definition(known)
     return Environment(
         name,
         version,
         now(),
-        conda=(known.python or Python()).conda_dependencies,
-        image=(known.docker or Docker()).base_image,
+        conda=(known.python or PythonSection()).conda_dependencies,
+        image=(known.docker or DockerSection()).base_image,
         variables=texts(known.environment_variables),
         other={"v1": definition},
     )
 
 
-def define(environment: Environment) -> Document:
+def check_definition(definition: EnvironmentDefinition) -> None:
+    """Reject variables that no process can have, and packages that pip cannot read.
+
+    Raises
+    ------
+    Invalid
+        With the variable, or the requirement.
+    """
+    check_variables(texts(definition.environment_variables))
+    conda = (definition.python or PythonSection()).conda_dependencies
+    if conda is not None:
+        check_conda(conda)
+
+
+def get_definition(environment: Environment) -> Document:
     """Its definition in the words of SDK v1, whoever registered it."""
     return environment.other.get("v1") or {
         "python": {"userManagedDependencies": False, "condaDependencies": environment.conda},
@@ -80,19 +93,22 @@ def define(environment: Environment) -> Document:
     }
 
 
-def answer(environment: Environment) -> Document:
-    return define(environment) | {"name": environment.name, "version": environment.version}
+def serialize_environment(environment: Environment) -> Document:
+    return get_definition(environment) | {"name": environment.name, "version": environment.version}
 
 
 @environment_api.get(f"{ENVIRONMENTS}/<name>")
 @environment_api.get(f"{ENVIRONMENTS}/<name>/versions/<version>")
 def show_environment(name: str, version: str | None = None, **_: str) -> Response:
-    return jsonify(answer(store().get(Environment, name, version)))
+    found = store().find(Environment, name, version)
+    if found is None and is_curated_name(name):
+        found = make_curated_environment(name, version)
+    if found is None:
+        raise NotFound("environment", name if version is None else f"{name}:{version}")
+    return jsonify(serialize_environment(found))
 
 
 @environment_api.get(f"{ENVIRONMENTS}/")
 def list_environments(**_: str) -> Response:
-    newest: dict[str, Document] = {}
-    for environment in store().all(Environment):
-        newest.setdefault(environment.name, answer(environment))
-    return jsonify(value=list(newest.values()))
+    newest = store().scan(Environment, latest=True)
+    return jsonify(value=[serialize_environment(environment) for _, environment in newest])

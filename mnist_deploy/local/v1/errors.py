@@ -33,16 +33,16 @@ def serialize_fault(fault: faults.Fault) -> Document:
     }
 
 
-def install(blueprint: Blueprint) -> None:
+def install_error_handlers(blueprint: Blueprint) -> None:
     """Answer every error of the blueprint's routes, and of those in it, in Azure's schema."""
 
     @blueprint.errorhandler(faults.Fault)
     def answer_fault(fault: faults.Fault) -> Response:
-        return answer(serialize_fault(fault))
+        return make_error_response(serialize_fault(fault))
 
     @blueprint.errorhandler(HTTPException)
     def answer_http_error(error: HTTPException) -> Response:
-        return answer(
+        return make_error_response(
             {
                 "code": error_code(error),
                 "statusCode": error.code or 500,
@@ -52,7 +52,7 @@ def install(blueprint: Blueprint) -> None:
         )
 
 
-def answer(error: Document) -> Response:
+def make_error_response(error: Document) -> Response:
     """Model management puts the error at the top level, every other API under ``error``."""
     if "/modelmanagement/" in request.path:
         # Of a model's errors the SDK shows this field, and of the others only their types.

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from flask import Blueprint, Response, jsonify, request
 from msgspec import Meta, Struct
 
@@ -20,8 +19,19 @@ from ..core.container_folder import uploaded_files
 from ..core.faults import Invalid, NotFound, NotSupported
 from ..core.records import now
 from ..rest import endpoints, state, store
-from .models import CREATOR, MMS, NAME, Change, answer, apply_patch, details, find_model, has_all
-from .operations import accepted
+from ..validation import parse_conda_file
+from .models import (
+    CREATOR,
+    MMS,
+    NAME,
+    PatchOperation,
+    apply_patch,
+    find_model,
+    has_labels,
+    serialize_model,
+    serialize_model_details,
+)
+from .operations import make_accepted_response
 
 DRIVER = "azureml_driver.py"  # the SDK's driver has no suffix, and could not be imported so
 
@@ -91,7 +101,7 @@ class Asset(Struct):
     unpack: bool | None = None
 
 
-class AskedImage(Struct, rename="camel"):
+class ImageRequest(Struct, rename="camel"):
     """What of an image is understood; the rest is kept as it comes."""
 
     name: str
@@ -109,9 +119,11 @@ class AskedImage(Struct, rename="camel"):
 @image_api.post(f"{MMS}/images")
 def create_image(**_: str) -> Response:
     sent = body(Document)
-    asked = convert(sent, AskedImage)
-    check_request(asked)
-    models = [answer(find_model(model_id)) for model_id in dict.fromkeys(asked.model_ids or [])]
+    asked = convert(sent, ImageRequest)
+    check_image_request(asked)
+    models = [
+        serialize_model(find_model(model_id)) for model_id in dict.fromkeys(asked.model_ids or [])
+    ]
     for asset in asked.assets:
         find_upload(asset.url)
     read_conda_file(asked.target_runtime.properties.conda_env_file)
@@ -119,7 +131,7 @@ def create_image(**_: str) -> Response:
         sent
         | {
             "modelIds": [model["id"] for model in models],
-            "modelDetails": [details(model) for model in models],
+            "modelDetails": [serialize_model_details(model) for model in models],
             "kvTags": texts(asked.kv_tags),
             "properties": texts(asked.properties),
             "assets": [{"unpack": False, **asset} for asset in sent["assets"]],
@@ -131,7 +143,7 @@ def create_image(**_: str) -> Response:
     )
     operation = endpoints().operations.begin("Image", f"{request.path}/{image['id']}")
     operation.finish()
-    return accepted(operation)
+    return make_accepted_response(operation)
 
 
 def find_upload(url: str) -> Path:
@@ -142,7 +154,7 @@ def find_upload(url: str) -> Path:
     raise Invalid("artifact", f"{url} is a folder, and a file is needed.")
 
 
-def check_request(asked: AskedImage) -> None:
+def check_image_request(asked: ImageRequest) -> None:
     runtime = asked.target_runtime
     if not NAME.fullmatch(asked.name):
         raise Invalid("image name", f"{asked.name!r} is no name for an image.")
@@ -151,22 +163,16 @@ def check_request(asked: AskedImage) -> None:
     if not (runtime.runtime_type or "").startswith("Python"):
         raise NotSupported(f"images of runtime {runtime.runtime_type}, only python")
     if asked.docker_file_uri:
-        raise NotSupported("images with a docker_file")
+        raise NotSupported("images with a docker_file (extra_docker_file_steps)")
     if runtime.properties.install_cuda or runtime.properties.cuda_version:
-        raise NotSupported("images for GPUs")
+        raise NotSupported("images with enable_gpu or cuda_version: GPUs")
 
 
 def read_conda_file(url: str | None) -> dict[str, Any]:
     """The content of an image's conda file, empty if it has none."""
     if not url:
         return {}
-    try:
-        content = yaml.safe_load(find_upload(url).read_bytes())
-    except (yaml.YAMLError, UnicodeError, ValueError, RecursionError) as error:
-        raise Invalid("conda file", f"The conda file is no YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise Invalid("conda file", "The conda file holds no mapping of keys to values.")
-    return content
+    return parse_conda_file(find_upload(url).read_bytes())
 
 
 def image_container_spec(image: Document) -> Document:
@@ -179,7 +185,10 @@ def image_container_spec(image: Document) -> Document:
             asset | {"id": DRIVER} if asset["id"] == driver else asset for asset in image["assets"]
         ],
         "modelIds": image["modelIds"],
-        "environment": {"python": {"condaDependencies": conda}},
+        "environment": {
+            "python": {"condaDependencies": conda},
+            "docker": {"baseImage": image.get("baseImage")},
+        },
     }
 
 
@@ -200,22 +209,24 @@ class ImageQuery(Struct, rename="camel"):
 @image_api.get(f"{MMS}/images")
 def list_images(**_: str) -> Response:
     asked = query(ImageQuery)
-    return jsonify(value=[each for each in reversed(images().all()) if is_wanted(each, asked)])
+    return jsonify(
+        value=[each for each in reversed(images().all()) if matches_image_query(each, asked)]
+    )
 
 
-def is_wanted(image: Document, asked: ImageQuery) -> bool:
+def matches_image_query(image: Document, asked: ImageQuery) -> bool:
     models = image["modelIds"]
     return (
         asked.name in (None, image["name"])
         and asked.version in (None, str(image["version"]))
         and asked.model_id in (None, *models)
         and asked.model_name in (None, *(model.partition(":")[0] for model in models))
-        and has_all(image["kvTags"], asked.tags)
-        and has_all(image["properties"], asked.properties)
+        and has_labels(image["kvTags"], asked.tags)
+        and has_labels(image["properties"], asked.properties)
     )
 
 
-class Changeable(Struct, rename="camel"):
+class ChangeableImage(Struct, rename="camel"):
     """What of an image may be changed."""
 
     kv_tags: Labels | None = None
@@ -224,10 +235,10 @@ class Changeable(Struct, rename="camel"):
 
 @image_api.patch(f"{MMS}/images/<image_id>")
 def update_image(image_id: str, **_: str) -> Response:
-    changes = body(list[Change])
+    changes = body(list[PatchOperation])
 
     def change(image: Document) -> Document:
-        changed = convert(apply_patch(image, changes, {"kvTags", "properties"}), Changeable)
+        changed = convert(apply_patch(image, changes, {"kvTags", "properties"}), ChangeableImage)
         return image | {"kvTags": texts(changed.kv_tags), "properties": texts(changed.properties)}
 
     return jsonify(images().change(image_id, change))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import uuid
 from collections.abc import Collection
@@ -14,10 +15,11 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field, to_builtins
 from ..bodies import Document, Labels, body, convert, query, texts
 from ..core.faults import InUse, Invalid, NotFound
 from ..core.records import Model, now
-from ..rest import WORKSPACE, endpoints, paginate, state, store
+from ..rest import WORKSPACE, endpoints, next_link, state, store
+from ..validation import ASSET_NAME, check_asset_name
 
 MMS = f"/modelmanagement/v1.0{WORKSPACE}"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+NAME = ASSET_NAME
 VERSION = re.compile("[0-9]{1,18}")
 CREATOR = {"userObjectId": "local", "userTenantId": "local", "userName": "local user"}
 PAGE = 255  # models in a list's answer, unless it is asked for fewer
@@ -25,16 +27,16 @@ PAGE = 255  # models in a list's answer, unless it is asked for fewer
 model_api = Blueprint("models", __name__)
 
 
-class Part(Struct):
+class AssetPart(Struct):
     """One of the artifacts of an asset: a file by its id, or a folder by its prefix."""
 
     id: str = ""
     prefix: str = ""
 
 
-class AskedAsset(Struct):
+class AssetRequest(Struct):
     name: str
-    artifacts: list[Part]
+    artifacts: list[AssetPart]
 
 
 class Dataset(Struct):
@@ -52,7 +54,7 @@ class Size(Struct):
     gpu: int | None = None
 
 
-class AskedModel(Struct, rename="camel"):
+class ModelRequest(Struct, rename="camel"):
     name: str
     url: str
     description: str | None = None
@@ -80,7 +82,7 @@ def find_asset(asset_id: str) -> tuple[str, ...] | None:
     return found
 
 
-def describe_asset(asset_id: str, artifacts: tuple[str, ...]) -> Document:
+def serialize_asset(asset_id: str, artifacts: tuple[str, ...]) -> Document:
     return {
         "id": asset_id,
         "name": asset_id,
@@ -93,14 +95,14 @@ def describe_asset(asset_id: str, artifacts: tuple[str, ...]) -> Document:
 
 @model_api.post(f"{MMS}/assets")
 def create_asset(**_: str) -> Response:
-    asked = body(AskedAsset)
+    asked = body(AssetRequest)
     artifacts = tuple(part.prefix or part.id for part in asked.artifacts)
     for prefix in artifacts:
         store().check_uploaded(prefix)
         store().touch(prefix)
     asset_id = uuid.uuid4().hex
     state().assets[asset_id] = artifacts
-    return jsonify(describe_asset(asset_id, artifacts))
+    return jsonify(serialize_asset(asset_id, artifacts))
 
 
 @model_api.get(f"{MMS}/assets/<asset_id>")
@@ -108,18 +110,13 @@ def show_asset(asset_id: str, **_: str) -> Response:
     artifacts = find_asset(asset_id)
     if artifacts is None:
         raise NotFound("asset", asset_id)
-    return jsonify(describe_asset(asset_id, artifacts))
+    return jsonify(serialize_asset(asset_id, artifacts))
 
 
 @model_api.post(f"{MMS}/models")
 def register_model(**_: str) -> Response:
-    asked = body(AskedModel)
-    if not NAME.fullmatch(asked.name):
-        raise Invalid(
-            "model name",
-            f"{asked.name!r} is no name for a model: letters, digits, '.', '_' and '-', at most "
-            "255, beginning with a letter or digit.",
-        )
+    asked = body(ModelRequest)
+    check_asset_name("model", asked.name)
     asset_id = asked.url.removeprefix("aml://asset/")
     artifacts = find_asset(asset_id)
     if artifacts is None:
@@ -140,10 +137,10 @@ def register_model(**_: str) -> Response:
         )
     )
     state().assets.pop(asset_id, None)
-    return jsonify(answer(model))
+    return jsonify(serialize_model(model))
 
 
-def answer(model: Model) -> Document:
+def serialize_model(model: Model) -> Document:
     return {
         "mimeType": "application/octet-stream",
         "unpack": False,
@@ -161,7 +158,7 @@ def answer(model: Model) -> Document:
     }
 
 
-def details(model: Document) -> Document:
+def serialize_model_details(model: Document) -> Document:
     """A model in a service or an image, where the SDK has a parser that misses every field."""
     texts = ("description", "framework", "frameworkVersion", "experimentName", "runId")
     return dict.fromkeys(texts, "") | model | {"tags": model["kvTags"]}
@@ -179,7 +176,7 @@ def find_model(model_id: str) -> Model:
 
 @model_api.get(f"{MMS}/models/<model_id>")
 def show_model(model_id: str, **_: str) -> Response:
-    return jsonify(answer(find_model(model_id)))
+    return jsonify(serialize_model(find_model(model_id)))
 
 
 class ModelQuery(Struct, rename="camel"):
@@ -191,35 +188,38 @@ class ModelQuery(Struct, rename="camel"):
     properties: str | None = None
     latest_version_only: bool = False
     count: Annotated[int, Meta(ge=1, le=10**6)] | None = None
-    skip: Annotated[int, Meta(ge=0, le=10**18)] = field(default=0, name="$skipToken")
+    skip_token: Annotated[int, Meta(ge=0, le=10**18)] | None = field(
+        default=None, name="$skipToken"
+    )
 
 
 @model_api.get(f"{MMS}/models")
 def list_models(**_: str) -> Response:
     asked = query(ModelQuery)
-    found = [model for model in store().all(Model) if is_wanted(model, asked)]
-    if asked.latest_version_only:
-        newest: dict[str, Model] = {}
-        for model in found:
-            newest.setdefault(model.name, model)
-        found = list(newest.values())
+    scan = store().scan(
+        Model, name=asked.name, before=asked.skip_token, latest=asked.latest_version_only
+    )
+    found = (each for each in scan if matches_model_query(each[1], asked))
     size = asked.count or PAGE
-    return jsonify(paginate(found, answer, start=asked.skip, size=size, parameter="$skipToken"))
+    page = list(itertools.islice(found, size + 1))
+    answer: Document = {"value": [serialize_model(model) for _, model in page[:size]]}
+    if len(page) > size:
+        answer["nextLink"] = next_link("$skipToken", page[size - 1][0])
+    return jsonify(answer)
 
 
-def is_wanted(model: Model, asked: ModelQuery) -> bool:
+def matches_model_query(model: Model, asked: ModelQuery) -> bool:
     own = model.other.get("v1", {})
     return (
-        asked.name in (None, model.name)
-        and asked.framework in (None, own.get("framework"))
+        asked.framework in (None, own.get("framework"))
         and asked.run_id in (None, own.get("runId"))
         and asked.dataset_id in (None, *(each.get("id") for each in own.get("datasets", [])))
-        and has_all(model.tags, asked.tags)
-        and has_all(model.properties, asked.properties)
+        and has_labels(model.tags, asked.tags)
+        and has_labels(model.properties, asked.properties)
     )
 
 
-def has_all(labels: dict[str, str], wanted: str | None) -> bool:
+def has_labels(labels: dict[str, str], wanted: str | None) -> bool:
     """Whether `labels` has all of ``key,key=value,…``."""
     for entry in filter(None, (wanted or "").split(",")):
         key, equals, value = entry.partition("=")
@@ -228,7 +228,7 @@ def has_all(labels: dict[str, str], wanted: str | None) -> bool:
     return True
 
 
-class Change(Struct):
+class PatchOperation(Struct):
     """One operation of a JSON patch."""
 
     op: str
@@ -240,7 +240,7 @@ CHANGEABLE = ("kvTags", "properties", "description", "sampleInputData", "sampleO
               "resourceRequirements")  # fmt: skip
 
 
-class Changeable(Struct, rename="camel"):
+class ChangeableModel(Struct, rename="camel"):
     """What of a model may be changed."""
 
     kv_tags: Labels | None = None
@@ -253,10 +253,10 @@ class Changeable(Struct, rename="camel"):
 
 @model_api.patch(f"{MMS}/models/<model_id>")
 def update_model(model_id: str, **_: str) -> Response:
-    changes, known = body(list[Change]), find_model(model_id)
+    changes, known = body(list[PatchOperation]), find_model(model_id)
 
     def change(model: Model) -> Model:
-        changed = convert(apply_patch(answer(model), changes, CHANGEABLE), Changeable)
+        changed = convert(apply_patch(serialize_model(model), changes, CHANGEABLE), ChangeableModel)
         properties = texts(changed.properties)
         if properties | model.properties != properties:
             raise Invalid("patch", "Properties cannot change, only new ones can be added.")
@@ -273,10 +273,12 @@ def update_model(model_id: str, **_: str) -> Response:
             other=model.other | {"v1": model.other.get("v1", {}) | own},
         )
 
-    return jsonify(answer(store().change(Model, known.name, known.version, change)))
+    return jsonify(serialize_model(store().change(Model, known.name, known.version, change)))
 
 
-def apply_patch(document: Document, changes: list[Change], allowed: Collection[str]) -> Document:
+def apply_patch(
+    document: Document, changes: list[PatchOperation], allowed: Collection[str]
+) -> Document:
     """`document` after the operations of a JSON patch that add or replace a field, or an entry."""
     for change in changes:
         name, _, entry = change.path.strip("/").partition("/")

@@ -16,7 +16,7 @@ from .models import find_model
 SCRIPT = "no_code.py"
 
 
-class Alone(Struct, rename="camel"):
+class NoCodeRequest(Struct, rename="camel"):
     model_ids: list[str] | None = None
 
 
@@ -27,7 +27,7 @@ def lacks_script(request: Document) -> bool:
 
 def resources(request: Document) -> Document:
     """The size of container that the model was registered with, if it is deployed alone."""
-    models = convert(request, Alone).model_ids
+    models = convert(request, NoCodeRequest).model_ids
     if not lacks_script(request) or not models:
         return {}
     return find_model(models[0]).other.get("v1", {}).get("resourceRequirements") or {}
@@ -43,7 +43,7 @@ def add_script(request: Document) -> Document:
     NotSupported
         If the model is not of scikit-learn.
     """
-    models = convert(request, Alone).model_ids or []
+    models = convert(request, NoCodeRequest).model_ids or []
     if len(models) != 1:
         raise Invalid("service", "Without an inference config, one model is deployed.")
     about = find_model(models[0]).other.get("v1", {})

@@ -20,7 +20,7 @@ HOLD = 10.0  # seconds that the answer about a running operation is held back
 operation_api = Blueprint("operations", __name__)
 
 
-def accepted(operation: Operation) -> Response:
+def make_accepted_response(operation: Operation) -> Response:
     """202, with the place where the SDK asks how far it is."""
     view = request.view_args or {}
     location = url_for(
@@ -41,11 +41,11 @@ def show_operation(operation_id: str, **_: str) -> Response:
     offset = query(OperationQuery).offset
     is_first = not operation.was_asked
     operation.was_asked = True
-    if not streaming_log(operation)[offset:]:
+    if not serialize_log(operation)[offset:]:
         # The SDK sleeps five seconds between two questions: it asks only once if the
         # first answer is held until there is something to tell.
         operation.wait(HOLD)
-    state, log = operation.state, streaming_log(operation)[offset:]
+    state, log = operation.state, serialize_log(operation)[offset:]
     if log and is_first:  # it prints the log from its second question on, if there is one
         state = "Running"
     answer: Document = {
@@ -60,7 +60,7 @@ def show_operation(operation_id: str, **_: str) -> Response:
         answer["error"] = serialize_fault(operation.error)
         answer["operationDetails"] = {"subOperationType": "DeployService"}
     if operation.kind == PACKAGE:
-        answer["operationLog"] = content_uri(package_file(operation, "log.txt"), "read")
+        answer["operationLog"] = content_uri(package_path(operation, "log.txt"), "read")
     if operation.resource:
         answer["resourceLocation"] = operation.resource
     if log:
@@ -68,12 +68,12 @@ def show_operation(operation_id: str, **_: str) -> Response:
     return jsonify(answer)
 
 
-def package_file(operation: Operation, name: str = "") -> str:
+def package_path(operation: Operation, name: str = "") -> str:
     """Where the files of a package lie in the store."""
     return f"LocalUpload/{operation.id}/{name}".rstrip("/")
 
 
-def streaming_log(operation: Operation) -> str:
+def serialize_log(operation: Operation) -> str:
     """The log in the form that the SDK splits, at # and |."""
     return "".join(
         f"{time:%Y%m%d%H%M%S}|{line.replace('#', ' ').replace('|', ' ')}#"

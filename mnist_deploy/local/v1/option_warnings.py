@@ -1,34 +1,48 @@
-"""Options of a service that are another way here than on Azure: a note each, or a refusal.
+"""Options of a service that have another effect here than on Azure: a warning each.
 
-An option whose absence nobody would notice until it matters (data that is not collected, a
-network that is not private) is refused; the others are taken, and what became of them is told in
-the deployment's output and in its log.
+A warning begins with the name of its option. It stands in the deployment's output and in its log.
+Options whose absence shows only when they are needed (data that is not collected, a network that
+is not private) are rejected instead.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from .environments import Definition, Docker, Python
+from ..core.curated import IMAGES, describe_curated, find_curated_warning, is_curated_name
+from .environments import DockerSection, EnvironmentDefinition, PythonSection
 
 DEFAULT_IMAGES = "mcr.microsoft.com/azureml/"
+GPU_IMAGE = re.compile(rf"{re.escape(DEFAULT_IMAGES)}\S*(?:gpu|cuda)")
 
 
-def environment_warnings(environment: Definition) -> Iterator[str]:
-    docker, python = environment.docker or Docker(), environment.python or Python()
+def list_environment_warnings(
+    environment: EnvironmentDefinition, name: str | None = None
+) -> Iterator[str]:
+    """What an environment has on Azure and not here."""
+    docker, python = environment.docker or DockerSection(), environment.python or PythonSection()
     image = docker.base_image or ""
+    if name and is_curated_name(name):
+        yield describe_curated(name)
+        return
+    if image.startswith(IMAGES):
+        yield str(find_curated_warning(image))
+        return
     if docker.base_dockerfile:
-        yield "environment: no image is built of its Dockerfile: it runs in this Python"
+        yield "environment: no image is built of its Dockerfile; the script runs in this Python"
     elif image and not image.startswith(DEFAULT_IMAGES):
-        yield f"environment: not in its base image {image} but in this Python"
+        yield f"environment: the script runs in this Python, not in the base image {image}"
+    if GPU_IMAGE.match(image):
+        yield f"enable_gpu, cuda_version: the image {image} is for GPUs, which no process has here"
     if python.user_managed_dependencies:
         if not docker.base_dockerfile and (not image or image.startswith(DEFAULT_IMAGES)):
             yield (
-                "environment: user_managed_dependencies: on Azure there would be nothing but what "
-                "the base image brings; here there is all that this Python has"
+                "environment: user_managed_dependencies: on Azure the script sees what the base "
+                "image brings; here it sees what this Python has"
             )
     elif python.conda_dependencies and "azureml-defaults" not in str(python.conda_dependencies):
         yield (
-            "environment: its conda file lacks azureml-defaults: on Azure nothing would serve the "
-            "script"
+            "environment: its conda file lacks azureml-defaults; on Azure the container would not "
+            "start"
         )

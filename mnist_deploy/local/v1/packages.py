@@ -18,27 +18,27 @@ from ..core.faults import NotSupported
 from ..core.package import context_texts, context_uploads
 from ..rest import endpoints, state, store
 from .artifacts import content_uri
-from .container_specs import container_spec_of_image
+from .container_specs import make_container_spec
 from .models import MMS
-from .operations import PACKAGE, accepted, package_file
+from .operations import PACKAGE, make_accepted_response, package_path
 
 package_api = Blueprint("packages", __name__)
 
 
-class Package(Struct, rename="camel"):
+class PackageRequest(Struct, rename="camel"):
     image_request: dict[str, Any]
     package_type: str
 
 
 @package_api.post(f"{MMS}/packages")
 def create_package(**_: str) -> Response:
-    asked = body(Package)
+    asked = body(PackageRequest)
     if asked.package_type != "DockerBuildContext":
         raise NotSupported(
             "packages that are images, which would need a Docker engine: pass "
             "generate_dockerfile=True, save() the package, and let 'docker build' do the rest"
         )
-    container_spec = container_spec_of_image(asked.image_request)
+    container_spec = make_container_spec(asked.image_request)
     texts, uploads = context_texts(container_spec), list(context_uploads(container_spec))
     for upload in uploads:
         store().check_uploaded(upload.artifact)
@@ -57,13 +57,13 @@ def create_package(**_: str) -> Response:
         "Nothing is built here: save() the package, and let 'docker build' do the rest.",
     ]
     operation = endpoints().operations.begin(PACKAGE)
-    kept = [package_file(operation), *(upload.artifact for upload in uploads)]
+    kept = [package_path(operation), *(upload.artifact for upload in uploads)]
     state().kept_artifacts.extend(kept)  # the store keeps what is listed there
-    store().write(package_file(operation, "context.json"), [msgspec.json.encode(context)])
-    store().write(package_file(operation, "log.txt"), ["\n".join([*log, ""]).encode()])
-    operation.resource = content_uri(package_file(operation, "context.json"), "read")
+    store().write(package_path(operation, "context.json"), [msgspec.json.encode(context)])
+    store().write(package_path(operation, "log.txt"), ["\n".join([*log, ""]).encode()])
+    operation.resource = content_uri(package_path(operation, "context.json"), "read")
     operation.finish()
-    return accepted(operation)
+    return make_accepted_response(operation)
 
 
 def inline(name: str, text: str) -> dict[str, str]:

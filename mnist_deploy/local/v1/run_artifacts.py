@@ -9,7 +9,7 @@ from ..bodies import Document, query
 from ..core.faults import NotFound
 from ..core.store import Artifact
 from ..rest import store
-from .artifacts import ARTIFACTS, content_uri, create_artifacts, describe
+from .artifacts import ARTIFACTS, content_uri, create_artifacts, serialize_location
 from .runs import RUN, find_run
 
 RUN_ARTIFACTS = f"{RUN}/artifacts"
@@ -23,7 +23,7 @@ class PathQuery(Struct):
 
 def serialize_artifact(artifact: Artifact) -> Document:
     return {
-        **describe(artifact.path, artifactId=artifact.path),
+        **serialize_location(artifact.path, artifactId=artifact.path),
         "dataPath": {
             "dataStoreName": "workspaceartifactstore",
             "relativePath": artifact.path,
@@ -64,11 +64,13 @@ def get_content_information(run_id: str, path: str = "", **names: str) -> Respon
     uri = content_uri(wanted, "read")
     if request.path.endswith("/artifacturi"):
         return jsonify(uri)
-    return jsonify(describe(wanted, contentUri=uri))
+    return jsonify(serialize_location(wanted, contentUri=uri))
 
 
 @run_artifact_api.get(f"{RUN_ARTIFACTS}/prefix/contentinfo/<path:path>")
 def list_content_information(run_id: str, path: str, **names: str) -> Response:
     run = find_run(run_id, **names)
     found = [each.path for each in store().artifacts(f"{run.artifacts}/{path}")]
-    return jsonify(value=[describe(each, contentUri=content_uri(each, "read")) for each in found])
+    return jsonify(
+        value=[serialize_location(each, contentUri=content_uri(each, "read")) for each in found]
+    )

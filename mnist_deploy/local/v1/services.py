@@ -15,19 +15,26 @@ from ..core.faults import Conflict, Invalid, NotSupported
 from ..core.records import Model
 from ..rest import Regeneration, endpoints, regenerate_key, serialize_keys
 from . import aci, aks
-from .configuration import CONTAINER_SPECS, Service, changed, check_key
+from .configuration import CONTAINER_SPECS, ServiceRequest, apply_service_patch, check_key
 from .errors import serialize_fault
-from .models import CREATOR, MMS, Change, answer, details, has_all
-from .operations import accepted
+from .models import (
+    CREATOR,
+    MMS,
+    PatchOperation,
+    has_labels,
+    serialize_model,
+    serialize_model_details,
+)
+from .operations import make_accepted_response
 
 REFRESH_TOKENS_AFTER = 3600  # seconds
 TOKEN_LIFE = 13 * 3600  # seconds
 
-Specify = Callable[[Service, EndpointSpec | None, bool], EndpointSpec]
+Specify = Callable[[ServiceRequest, EndpointSpec | None, bool], EndpointSpec]
 KINDS: dict[str, Specify] = {
-    "ACI": aci.specify,
-    "AKS": aks.specify,
-    "AKSENDPOINT": aks.specify_endpoint,
+    "ACI": aci.make_aci_spec,
+    "AKS": aks.make_aks_spec,
+    "AKSENDPOINT": aks.make_aks_endpoint_spec,
 }
 
 service_api = Blueprint("services", __name__)
@@ -42,10 +49,10 @@ def validate_name(name: str, **_: str) -> Response:
     """The SDK asks before it deploys without overwrite."""
     if endpoints().find("service", name) is None:
         return jsonify({})
-    return jsonify(error={"code": "ServiceAlreadyExists", "message": str(already_exists(name))})
+    return jsonify(error={"code": "ServiceAlreadyExists", "message": str(make_conflict(name))})
 
 
-def already_exists(name: str) -> Conflict:
+def make_conflict(name: str) -> Conflict:
     return Conflict(
         "service",
         f"There is a service {name} already. Delete it, deploy with overwrite=True, or choose "
@@ -61,7 +68,7 @@ def validate(**_: str) -> Response:
 
 @service_api.post(f"{MMS}/services")
 def create_service(**_: str) -> Response:
-    asked = body(Service)
+    asked = body(ServiceRequest)
     if asked.compute_type not in KINDS:
         raise NotSupported(
             f"web services of compute type {asked.compute_type}, only {', '.join(KINDS)}"
@@ -70,10 +77,10 @@ def create_service(**_: str) -> Response:
 
     def create(present: EndpointSpec | None) -> EndpointSpec:
         if present and not asked.overwrite:
-            raise already_exists(asked.name)
+            raise make_conflict(asked.name)
         return specify(asked, present, False)
 
-    return accepted(endpoints().put("service", asked.name, create))
+    return make_accepted_response(endpoints().put("service", asked.name, create))
 
 
 class ServiceQuery(Struct, rename="camel"):
@@ -90,16 +97,22 @@ class ServiceQuery(Struct, rename="camel"):
 @service_api.get(f"{MMS}/services")
 def list_services(**_: str) -> Response:
     asked = query(ServiceQuery)
-    return jsonify(value=[describe(s) for s in endpoints().all("service") if is_wanted(s, asked)])
+    return jsonify(
+        value=[
+            serialize_service(s)
+            for s in endpoints().all("service")
+            if matches_service_query(s, asked)
+        ]
+    )
 
 
-def is_wanted(service: Endpoint, asked: ServiceQuery) -> bool:
-    request: Service = service.spec.other
+def matches_service_query(service: Endpoint, asked: ServiceQuery) -> bool:
+    request: ServiceRequest = service.spec.other
     models, image = models_of(service), request.image_id or ""
     return (
         asked.compute_type.upper() in ("", request.compute_type)
-        and has_all(service.spec.tags, asked.tags)
-        and has_all(service.spec.properties, asked.properties)
+        and has_labels(service.spec.tags, asked.tags)
+        and has_labels(service.spec.properties, asked.properties)
         and asked.model_id in ("", *(model.id for model in models))
         and asked.model_name in ("", *(model.name for model in models))
         and asked.image_id in ("", image)
@@ -115,10 +128,10 @@ def models_of(service: Endpoint) -> list[Model]:
 
 @service_api.get(f"{MMS}/services/<name>")
 def show_service(name: str, **_: str) -> Response:
-    return jsonify(describe(find_service(name)))
+    return jsonify(serialize_service(find_service(name)))
 
 
-def describe(service: Endpoint) -> Document:
+def serialize_service(service: Endpoint) -> Document:
     common: Document = {
         "id": service.name,
         "name": service.name,
@@ -135,24 +148,24 @@ def describe(service: Endpoint) -> Document:
     }
     match service.spec.other.compute_type:
         case "ACI":
-            own = aci.describe(service) | describe_deployment(service, service.name)
+            own = aci.serialize_aci_service(service) | serialize_deployment(service, service.name)
         case "AKS":
-            own = aks.describe(service) | describe_deployment(service, service.name)
+            own = aks.serialize_aks_service(service) | serialize_deployment(service, service.name)
         case _:
             versions = {
                 name: common
                 | {"id": name, "name": name}
-                | aks.describe_version(service, name)
-                | describe_deployment(service, name)
+                | aks.serialize_aks_version(service, name)
+                | serialize_deployment(service, name)
                 for name in service.spec.deployments
             }
             errors = [v["error"] for v in versions.values() if "error" in v]
-            own = aks.describe_endpoint(service) | {"versions": versions}
+            own = aks.serialize_aks_endpoint(service) | {"versions": versions}
             own |= {"error": errors[0]} if errors else {}
     return common | own
 
 
-def describe_deployment(service: Endpoint, name: str) -> Document:
+def serialize_deployment(service: Endpoint, name: str) -> Document:
     """What is the same for a service and for a version of an endpoint."""
     spec, running = service.spec.deployments[name], service.deployments[name]
     asked = to_builtins(spec.other)
@@ -162,7 +175,9 @@ def describe_deployment(service: Endpoint, name: str) -> Document:
         "properties": spec.properties,
         "state": running.state,
         "appInsightsEnabled": bool(spec.other.app_insights_enabled),
-        "models": [details(answer(model)) for model in spec.container_spec.models],
+        "models": [
+            serialize_model_details(serialize_model(model)) for model in spec.container_spec.models
+        ],
         **({"error": serialize_fault(running.error)} if running.error else {}),
         **{name: asked[name] for name in CONTAINER_SPECS if asked[name]},
     }
@@ -170,13 +185,13 @@ def describe_deployment(service: Endpoint, name: str) -> Document:
 
 @service_api.patch(f"{MMS}/services/<name>")
 def update_service(name: str, **_: str) -> Response:
-    changes = body(list[Change])
+    changes = body(list[PatchOperation])
 
     def update(present: EndpointSpec) -> EndpointSpec:
-        asked = changed(present.other, changes)
+        asked = apply_service_patch(present.other, changes)
         return KINDS[asked.compute_type or ""](asked, present, True)
 
-    return accepted(endpoints().change("service", name, update))
+    return make_accepted_response(endpoints().change("service", name, update))
 
 
 @service_api.delete(f"{MMS}/services/<name>")
@@ -212,7 +227,9 @@ def list_keys(name: str, **_: str) -> Response:
 def regenerate_service_key(name: str, **_: str) -> Response:
     asked = body(Regeneration)
     check_key(asked.key_value)
-    return accepted(regenerate_key("service", name, asked.key_type, asked.key_value or ""))
+    return make_accepted_response(
+        regenerate_key("service", name, asked.key_type, asked.key_value or "")
+    )
 
 
 @service_api.post(f"{MMS}/services/<name>/token")

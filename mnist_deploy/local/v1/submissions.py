@@ -19,8 +19,8 @@ from ..core.job_engine import JobEngine
 from ..core.records import Code, Compute
 from ..core.runs import Job, Run
 from ..rest import WORKSPACE, state, store
-from .environments import Definition
-from .option_warnings import environment_warnings
+from .environments import EnvironmentDefinition
+from .option_warnings import list_environment_warnings
 from .run_history import runs, workspace_scope
 from .run_inputs import DataInput, DataReference, resolve_inputs
 from .snapshots import SNAPSHOT_VERSION
@@ -53,7 +53,7 @@ class Configuration(Struct, rename="camel"):
     max_run_duration_seconds: float | None = None
     node_count: int | None = None
     priority: int | None = None
-    environment: Definition | None = None
+    environment: EnvironmentDefinition | None = None
     environment_variables: Labels | None = None
     data: dict[str, DataInput] | None = None
     data_references: dict[str, DataReference] | None = None
@@ -193,13 +193,13 @@ def list_warnings(configuration: Configuration) -> Iterator[str]:
         yield "priority: runs start in the order of their submission"
     if configuration.application_endpoints:
         yield "application_endpoints: none is opened"
-    yield from environment_warnings(configuration.environment or Definition())
+    yield from list_environment_warnings(configuration.environment or EnvironmentDefinition())
 
 
 def build_job(configuration: Configuration) -> Job:
     """The job of a configuration, with placeholders for its data."""
     inputs = resolve_inputs(configuration.data or {}, configuration.data_references or {})
-    environment = configuration.environment or Definition()
+    environment = configuration.environment or EnvironmentDefinition()
     variables = texts(environment.environment_variables) | texts(
         configuration.environment_variables
     )

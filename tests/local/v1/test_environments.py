@@ -5,11 +5,17 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from azureml.core import Environment
+from azureml.core import Environment, Model
 from azureml.core.conda_dependencies import CondaDependencies
+from azureml.core.model import InferenceConfig
+from azureml.core.webservice import AciWebservice
 from weights_service import WORKSPACE
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
+
+
+def small():
+    return AciWebservice.deploy_configuration(cpu_cores=1, memory_gb=1)
 
 
 @pytest.fixture
@@ -43,11 +49,50 @@ def test_a_fetched_environment_can_be_changed_registered_and_copied(local_ws, na
     assert pip_packages(Environment.get(local_ws, name)) == ["numpy==1", "joblib==1.4"]
 
 
-def test_a_private_wheel_and_a_name_that_is_none_are_refused(local_ws, call, tmp_path):
+def test_private_wheel_is_rejected(local_ws, tmp_path):
     (wheel := tmp_path / "mine-1.0-py3-none-any.whl").write_bytes(b"")
     with pytest.raises(Exception, match="does not support private pip wheels"):
         Environment.add_private_pip_wheel(local_ws, str(wheel))
-    for bad in ("..", ".hidden", "a%2Fb", "a b", "a" * 256, "%2e%2e%2fup"):
-        answer = call("PUT", f"{ENVIRONMENTS}/{bad}", json={"python": {}})
-        assert answer.status_code in (400, 501), bad
-        assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("bad", ["..", ".hidden", "a%2Fb", "a b", "a" * 256, "%2e%2e%2fup", "é"])
+def test_environment_name_that_azure_rejects_is_rejected(call, bad):
+    answer = call("PUT", f"{ENVIRONMENTS}/{bad}", json={"python": {}})
+    assert answer.status_code in (400, 501)
+    assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("definition", "reason"),
+    [
+        ({"environmentVariables": {"A=B": "x"}}, "a name without '='"),
+        ({"environmentVariables": {"WORKER_COUNT": "²"}}, "a number from 1 to"),
+        ({"python": {"condaDependencies": {"dependencies": [{"pip": ["two words"]}]}}},
+         "pip cannot read the requirement 'two words'"),
+    ],
+)  # fmt: skip
+def test_environment_that_no_process_can_have_is_rejected(call, name, definition, reason):
+    answer = call("PUT", f"{ENVIRONMENTS}/{name}", json=definition)
+    assert answer.status_code == 400
+    assert reason in answer.json()["error"]["message"]
+    assert call("GET", f"{ENVIRONMENTS}/{name}").status_code == 404
+
+
+def test_curated_environment_stands_for_the_running_python(local_ws, registered, tmp_path, capsys):
+    """Article "Azure Machine Learning curated environments"; the tutorial's edition of 2022."""
+    curated = "AzureML-sklearn-0.24-ubuntu18.04-py37-cpu"
+    environment = Environment.get(local_ws, curated)
+    assert environment.name == curated
+    (tmp_path / "score.py").write_text("def init(): pass\ndef run(raw): return 1\n")
+    config = InferenceConfig("score.py", source_directory=str(tmp_path), environment=environment)
+    service = Model.deploy(local_ws, "curated", [registered], config, small())
+    service.wait_for_deployment(show_output=True)
+    shown, log = capsys.readouterr().out, service.get_logs()
+    service.delete()
+    for warning in (f"{curated} is of a curated environment of Azure", "stands for this Python"):
+        assert warning in shown
+        assert warning in log
+    copied = environment.clone("AzureML-mine")
+    with pytest.raises(Exception, match="AzureML"):
+        copied.register(local_ws)
+    environment.clone("mine-of-curated").register(local_ws)

@@ -17,8 +17,8 @@ from azureml.core.webservice import AciWebservice, Webservice
 from azureml.exceptions import WebserviceException
 from weights_service import SCRIPT, make_inference_config
 
-from mnist_deploy.local.v1.environments import Definition
-from mnist_deploy.local.v1.option_warnings import environment_warnings
+from mnist_deploy.local.v1.environments import EnvironmentDefinition
+from mnist_deploy.local.v1.option_warnings import list_environment_warnings
 
 ROWS = json.dumps({"data": [[1, 2, 3], [0, 0, 1]]})
 SUMS = [321.0, 100.0]
@@ -302,7 +302,7 @@ def test_what_a_container_cannot_do_here_is_named(deploy, tmp_path, more):
     ],
 )  # fmt: skip
 def test_notes_on_an_environment(definition, note):
-    notes = list(environment_warnings(msgspec.convert(definition, Definition)))
+    notes = list(list_environment_warnings(msgspec.convert(definition, EnvironmentDefinition)))
     assert len(notes) == (note is not None)
     assert all(note in each for each in notes)
 

@@ -91,8 +91,8 @@ OPTIONS: dict[Callable, Options] = {
     # The SDK makes an environment of `runtime` and `conda_file`, and does not send `description`.
     InferenceConfig: Options(
         "entry_script runtime conda_file source_directory description environment",
-        "base_image base_image_registry",
-        "extra_docker_file_steps enable_gpu cuda_version",
+        "base_image base_image_registry enable_gpu cuda_version",
+        "extra_docker_file_steps",
     ),
 }
 # Taken out of **kwargs.
