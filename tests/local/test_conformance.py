@@ -89,6 +89,7 @@ NEEDED = {
     "AKSServiceResponse.environmentImageRequest": "Webservice.environment is read from it",
     "ModelErrorResponse.correlation": "all of an error's text that Model.delete shows",
     "Workspace.sku": "Workspace.sku; later versions of the description have it",
+    "ErrorResponse.target": "in Azure Resource Manager's common error schema, of later versions",
     "WorkspaceProperties.mlFlowTrackingUri": "Workspaces_Get of later versions; azureml-mlflow",
     "Model.createdBy": "Model.created_by, which the SDK prints",
     "Model.resourceRequirements": "Model.resource_configuration",
