@@ -21,7 +21,7 @@ from weights_service import until
 from mnist_deploy.local.core.container import Container
 
 SCRIPT = """
-import asyncio, ctypes, hashlib, time
+import asyncio, builtins, ctypes, hashlib, time
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
@@ -35,6 +35,9 @@ async def later(): return "from a loop"
 def run(request):
     match request.args.get("do"):
         case "fail": raise LookupError("on purpose")
+        case "SystemExit" | "KeyboardInterrupt" | "GeneratorExit" as kind:
+            raise getattr(builtins, kind)("on purpose")
+        case "CancelledError": raise asyncio.CancelledError
         case "sleep": time.sleep(30)
         case "stuck":  # in a lock that no signal ends, and with the interpreter's
             for _ in range(2): ctypes.PyDLL(None).pthread_mutex_lock(mutex)
@@ -265,6 +268,15 @@ def test_a_connection_stays_open_between_requests(ours):
         answer = client.getresponse()
         assert (answer.status, bool(answer.read())) == (status, True)
     client.close()
+
+
+@pytest.mark.parametrize(
+    "kind", ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError"]
+)
+def test_base_exception_of_a_script_is_500_and_keeps_connection_and_process(ours, kind):
+    received = talk(ours, GET.format(kind), GET.format("418"))
+    assert [status for status, _ in seen(received)] == [500, 418]
+    assert b"x-ms-run-function-failed: True" in received
 
 
 def test_clients_that_leave_before_their_answer_disturb_nobody(ours):
