@@ -1,15 +1,15 @@
-"""Score images of handwritten digits: what runs inside the deployed service.
+"""Score images of handwritten digits: the script that the deployed service runs.
 
 The service calls ``init()`` once, when its container starts, and ``run(request)`` for every
-request to /score. A request holds images in one of two forms:
+request to /score. A request holds images in one of two formats:
 
 * the tutorial's JSON, ``{"data": [[784 intensities in [0, 1]], ...]}``;
-* an IDX image file as it is, the form in which MNIST itself is published: of uint8 pixels
-  (0 to 255), or of float32 or float64 intensities (0 to 1), shaped (n, 28, 28) or (n, 784).
+* an IDX image file, the format in which MNIST is published: of uint8 pixels (0 to 255), or of
+  float32 or float64 intensities (0 to 1), with the shape (n, 28, 28) or (n, 784).
 
-Either may be compressed with gzip, and no content type is needed. The answer is a JSON list with
-one label per image, ``[7, 2, 1, ...]``; what cannot be scored is answered with the status 4xx and
-``{"message": ...}``, which says what was wrong and what was expected.
+Both may be compressed with gzip, and no content type is needed. The response is a JSON list with
+one label per image, ``[7, 2, 1, ...]``. The response to an invalid request has the status 4xx and
+``{"message": ...}``, which states what was wrong and what was expected.
 """
 
 import gzip
@@ -29,8 +29,8 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 
 MODEL_FILE = "sklearn_mnist_model.pkl"
 MAX_BYTES = 128 * 2**20  # of one request, as sent and as unpacked
-BLOCK = 256  # images converted and scored at once: memory stays flat, and fits the CPU's cache
-FEW = 32  # images: with fewer, single precision costs more than it saves
+BLOCK = 256  # images that are converted and scored together; they fit into the CPU's cache
+MIN_SINGLE = 32  # images: with fewer, single precision costs more than it saves
 IDX_TYPES: dict[int, np.dtype] = {
     0x08: np.dtype(np.uint8),
     0x0D: np.dtype(">f4"),
@@ -42,8 +42,8 @@ features: int  # numbers in one image: 784 for MNIST
 predict: Predict
 
 
-class Refused(Exception):
-    """The request cannot be scored; the message goes to the one who sent it."""
+class Rejected(Exception):
+    """The request cannot be scored; the message is sent to the client."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class Refused(Exception):
 
 
 def init() -> None:
-    """Load the registered model, which Azure puts into AZUREML_MODEL_DIR."""
+    """Load the registered model from the folder AZUREML_MODEL_DIR."""
     global features, predict
     model = joblib.load(os.path.join(os.environ["AZUREML_MODEL_DIR"], MODEL_FILE))
     features = model.n_features_in_
@@ -60,44 +60,45 @@ def init() -> None:
 
 @rawhttp
 def run(request: AMLRequest) -> list | AMLResponse:
-    """Answer one request with a label for each of its images."""
+    """Return a label for each image of a request."""
     try:
-        if request.method == "OPTIONS":  # a browser asks before it sends (CORS)
+        if request.method == "OPTIONS":  # a browser sends it before a POST (CORS)
             return AMLResponse("", 200, {"Allow": "POST"})
         if request.method != "POST":
-            raise Refused(f"{request.method} is not understood here; POST images.", 405)
+            raise Rejected(f"{request.method} is not supported; POST images.", 405)
         labels = []
         for images in read_images(read_body(request)):
             labels += predict(images).tolist()
         return labels
-    except Refused as refusal:
-        return AMLResponse({"message": str(refusal)}, refusal.status, json_str=True)
+    except Rejected as rejection:
+        return AMLResponse({"message": str(rejection)}, rejection.status, json_str=True)
 
 
 def choose_predict(model) -> Predict:
-    """Return model.predict, or for the tutorial's model the one product that it comes down to.
+    """Return model.predict, or for the tutorial's model an equivalent matrix product.
 
-    ``predict`` checks its input and its settings on each call, which takes several times
-    longer than scoring one image does. Here the input has been checked already.
+    ``predict`` validates its input and its parameters on each call, which takes several times
+    longer than to score one image. The input was validated before.
     """
     if type(model) not in (LogisticRegression, LogisticRegressionCV) or len(model.classes_) == 2:
         return lambda images: model.predict(intensities(images))
     weights, intercept = np.asarray(model.coef_.T, dtype=np.float64), model.intercept_
-    # Pixels are scored in single precision, which is quicker. Such a score may be off by as
-    # much: a rounding for each feature. Where the best two are closer, double precision decides.
+    # Pixels are scored in single precision, which is faster. `error` bounds the error of such a
+    # score: one rounding for each feature. If the two best scores are closer, double precision
+    # decides.
     single = (weights / 255).astype(np.float32)
-    off = (features + 4) * np.finfo(np.float32).eps * np.abs(weights).sum(axis=0).max()
+    error = (features + 4) * np.finfo(np.float32).eps * np.abs(weights).sum(axis=0).max()
 
     def winners(images: np.ndarray) -> np.ndarray:
         return (intensities(images) @ weights + intercept).argmax(axis=1)
 
     def predict(images: np.ndarray) -> np.ndarray:
-        if images.dtype != np.uint8 or len(images) < FEW:
+        if images.dtype != np.uint8 or len(images) < MIN_SINGLE:
             return model.classes_[winners(images)]
         scores = images.astype(np.float32) @ single + intercept
         best = scores.max(axis=1, keepdims=True)
         labels = scores.argmax(axis=1)
-        unsure = np.count_nonzero(scores >= best - 2 * off, axis=1) != 1
+        unsure = np.count_nonzero(scores >= best - 2 * error, axis=1) != 1
         if unsure.any():
             labels[unsure] = winners(images[unsure])
         return model.classes_[labels]
@@ -106,30 +107,30 @@ def choose_predict(model) -> Predict:
 
 
 def intensities(images: np.ndarray) -> np.ndarray:
-    """Return pixels (uint8, 0 to 255) as what the model was trained on: 0 to 1."""
+    """Convert pixels (uint8, 0 to 255) to the intensities of the training data, 0 to 1."""
     return images / 255.0 if images.dtype == np.uint8 else images
 
 
 def read_body(request: AMLRequest) -> bytes:
-    """Read the bytes that were sent, whatever their content type, and no more than MAX_BYTES."""
+    """Read the body of any content type, MAX_BYTES at most."""
     try:
-        announced = int(request.environ.get("CONTENT_LENGTH") or MAX_BYTES)  # none with chunks
+        announced = int(request.environ.get("CONTENT_LENGTH") or MAX_BYTES)  # absent if chunked
         if announced <= MAX_BYTES:
             body = request.stream.read(announced + 1)
             if len(body) <= MAX_BYTES:
                 return body
-        for _ in range(1024):  # a client listens only when all is sent: let it, up to 1 GiB
+        for _ in range(1024):  # clients read the response after they have sent the body
             if not request.stream.read(2**20):
                 break
-    except Exception as error:  # each server has its own for a connection that broke off
-        raise Refused(f"the body could not be read to its end: {error!r}") from error
-    raise Refused(f"the body is larger than {MAX_BYTES} bytes; send fewer images at once.", 413)
+    except Exception as error:  # each server raises its own class if the connection breaks
+        raise Rejected(f"the body could not be read to its end: {error!r}") from error
+    raise Rejected(f"the body is larger than {MAX_BYTES} bytes; send fewer images at once.", 413)
 
 
 def read_images(body: bytes) -> Iterator[np.ndarray]:
     """Yield the images of a request, pixels or intensities, in blocks of up to BLOCK rows."""
     if not body:
-        raise Refused('the request is empty; expected {"data": [[...], ...]} or an IDX file.')
+        raise Rejected('the request is empty; expected {"data": [[...], ...]} or an IDX file.')
     file: io.BufferedIOBase = io.BytesIO(body)
     if body.startswith(b"\x1f\x8b"):
         file = gzip.GzipFile(fileobj=file)
@@ -138,42 +139,42 @@ def read_images(body: bytes) -> Iterator[np.ndarray]:
         file.seek(0)
         yield from read_idx(file) if is_idx else read_json(file)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise Refused(f"the gzip data is damaged or cut short: {error}.") from error
+        raise Rejected(f"the gzip data is damaged or truncated: {error}.") from error
 
 
 def read_idx(file: io.BufferedIOBase) -> Iterator[np.ndarray]:
-    """Yield the images of an IDX file, unpacking only as much as is scored next."""
+    """Yield the images of an IDX file; each block is unpacked when it is scored."""
     _, _, code, ndim = file.read(4).ljust(4, b"\0")
     if code not in IDX_TYPES or ndim not in (2, 3):
-        raise Refused(
+        raise Rejected(
             f"the IDX file holds {ndim} dimensions of type 0x{code:02x}; expected images: 2 or 3 "
             "dimensions of type 0x08 (uint8), 0x0d (float32) or 0x0e (float64)."
         )
     header = file.read(4 * ndim)
     if len(header) < 4 * ndim:
-        raise Refused("the IDX file ends within its header.")
+        raise Rejected("the IDX file ends within its header.")
     count, *shape = struct.unpack(f">{ndim}I", header)
     if math.prod(shape) != features:
-        raise Refused(f"each image in the IDX file has shape {shape}; the model takes {features}.")
+        raise Rejected(f"each image in the IDX file has shape {shape}; the model takes {features}.")
     dtype = IDX_TYPES[code]
     image_bytes = features * dtype.itemsize
     if count * image_bytes > MAX_BYTES:
-        raise Refused(f"{count} images unpack to more than {MAX_BYTES} bytes; send fewer.", 413)
+        raise Rejected(f"{count} images unpack to more than {MAX_BYTES} bytes; send fewer.", 413)
     for start in range(0, count, BLOCK):
         size = min(BLOCK, count - start) * image_bytes
         data = file.read(size)
         if len(data) < size:
-            raise Refused(f"the IDX file promises {count} images and ends before the last.")
+            raise Rejected(f"the IDX file has fewer images than the {count} of its header.")
         images = np.frombuffer(data, dtype).reshape(-1, features)
         yield images if code == 0x08 else checked(images.astype(np.float64), start)
     if file.read(1):
-        raise Refused(f"the IDX file promises {count} images and goes on after the last.")
+        raise Rejected(f"the IDX file has more bytes than the {count} images of its header.")
 
 
 class JsonImages(msgspec.Struct):
-    """The tutorial's JSON. Its rows stay text until they are scored: numbers take more room."""
+    """The tutorial's JSON. Rows are parsed when they are scored: numbers need more memory."""
 
-    data: list[msgspec.Raw]  # a type, not its name: the server hides this module from look-ups
+    data: list[msgspec.Raw]  # not as a string: the server hides this module from lookups
 
 
 parse_request = msgspec.json.Decoder(JsonImages).decode
@@ -184,7 +185,7 @@ def read_json(file: io.BufferedIOBase) -> Iterator[np.ndarray]:
     """Yield the images of the tutorial's JSON."""
     text = file.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
-        raise Refused(f"the body unpacks to more than {MAX_BYTES} bytes; send fewer images.", 413)
+        raise Rejected(f"the body unpacks to more than {MAX_BYTES} bytes; send fewer images.", 413)
     rows = parsed(parse_request, text, "the body").data
     row_bytes = struct.Struct(f"{features}d")  # several times faster than NumPy on a list
     for start in range(0, len(rows), BLOCK):
@@ -192,7 +193,7 @@ def read_json(file: io.BufferedIOBase) -> Iterator[np.ndarray]:
         for i in range(len(images)):
             row = parsed(parse_row, rows[start + i], f"image {start + i}")
             if len(row) != features:
-                raise Refused(f"image {start + i} has {len(row)} numbers; expected {features}.")
+                raise Rejected(f"image {start + i} has {len(row)} numbers; expected {features}.")
             row_bytes.pack_into(images, i * row_bytes.size, *row)
         yield checked(images, start)
 
@@ -201,9 +202,9 @@ def parsed(parse: Callable, text: bytes | msgspec.Raw, what: str):
     try:
         return parse(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Refused(
-            f'{what} was not understood: {error}; expected {{"data": [[...], ...]}}, each image a '
-            f"list of {features} numbers in [0, 1] (NaN and Infinity are no JSON), or an IDX file."
+        raise Rejected(
+            f'{what} is not valid: {error}; expected {{"data": [[...], ...]}}, each image a '
+            f"list of {features} numbers in [0, 1] (NaN and Infinity are not JSON), or an IDX file."
         ) from error
 
 
@@ -216,4 +217,4 @@ def checked(images: np.ndarray, start: int) -> np.ndarray:
     advice = "expected intensities in [0, 1]"
     if low >= 0 and 1 < high <= 255:
         advice += "; it looks like 0-255: divide by 255 or send uint8 IDX"
-    raise Refused(f"image {start + row} has values from {low:g} to {high:g}; {advice}.")
+    raise Rejected(f"image {start + row} has values from {low:g} to {high:g}; {advice}.")

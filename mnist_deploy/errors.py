@@ -1,6 +1,6 @@
 """The exceptions of mnist_deploy, in one tree.
 
-Every message says what was wrong, what was expected and what to do next.
+Each message states what was wrong, what was expected and what to do next.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Pictures of how well a classifier does: arrays in, axes or a figure out, nothing shown.
+"""Plots of the results of a classifier: each takes arrays and returns axes or a figure.
 
-In a notebook, end the line that returns a figure with a semicolon, or it is drawn twice.
+In a notebook, end the line of a call that returns a figure with a semicolon; otherwise the
+figure is displayed twice.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from numpy.typing import ArrayLike
 def plot_confusion_matrix(
     conf_mx: ArrayLike, *, ax: Axes | None = None, path: str | os.PathLike[str] | None = None
 ) -> Axes:
-    """Show which classes are taken for which others: the brighter a cell, the more often.
+    """Plot a confusion matrix: the brighter a cell, the more frequent the error.
 
-    Wraps the tutorial's step "examine the confusion matrix". Each row is divided by its sum, and
-    the diagonal, what was right, is left dark, so that the errors stand out.
+    Wraps the tutorial's step "examine the confusion matrix". Each row is divided by its sum,
+    and the diagonal is left dark, so that the errors are visible.
 
     Parameters
     ----------
     conf_mx : array-like, shape (classes, classes)
-        Counts, true classes down, predicted ones across. A class without samples stays dark.
+        Counts; rows are true classes, columns predicted ones. A class without samples is dark.
     ax : Axes, optional
         Where to draw; a new figure by default.
     path : path-like, optional
-        Where to save the figure as well, for instance ``conf.png``; its folder is made if need be.
+        The file to save the figure to, such as ``conf.png``; its folder is created if needed.
 
     Returns
     -------
@@ -43,7 +44,7 @@ def plot_confusion_matrix(
     Raises
     ------
     ValueError
-        The matrix is not square, is empty, or holds something else than counts.
+        The matrix is not square, is empty, or has negative values or NaN.
     """
     errors = _error_rates(_counts(conf_mx))
     if ax is None:
@@ -61,19 +62,19 @@ def plot_comparison(
     *,
     names: tuple[str, str] = ("local", "deployed"),
 ) -> Figure:
-    """Show the confusion matrices of the local and the deployed model, and their difference.
+    """Plot the confusion matrices of the local and the deployed model, and their difference.
 
     Parameters
     ----------
     conf_mx_local, conf_mx_deployed : array-like, shape (classes, classes)
-        As for `plot_confusion_matrix`; ValueError likewise; on one scale.
+        As for `plot_confusion_matrix`, with the same ValueError; both plots have one scale.
     names : (str, str)
-        What the two are called in the titles, for instance ``("blue", "green")``.
+        The titles, for instance ``("blue", "green")``.
 
     Returns
     -------
     Figure
-        The third picture counts the samples, second minus first, the diagonal included.
+        The third plot has the difference of the counts, second minus first, with the diagonal.
     """
     local, deployed = _counts(conf_mx_local), _counts(conf_mx_deployed)
     if local.shape != deployed.shape:
@@ -103,7 +104,7 @@ def plot_predictions(
     n: int = 30,
     rng: int | np.random.Generator | None = None,
 ) -> Figure:
-    """Show random samples with their predictions, wrong ones in red and inverted.
+    """Plot random samples with their predictions; wrong ones are red and inverted.
 
     Wraps the tutorial's step "show predictions".
 
@@ -114,9 +115,9 @@ def plot_predictions(
     labels, predictions : array-like, shape (samples,)
         True and predicted classes.
     n : int
-        How many samples; all, in their order, if there are no more. Thirty make a row.
+        The number of samples; if there are no more, all in their order. A row has thirty.
     rng : int or Generator, optional
-        A seed, or the generator to draw from; another choice each time by default.
+        A seed or a generator; by default each call chooses other samples.
 
     Returns
     -------
@@ -126,7 +127,7 @@ def plot_predictions(
     Raises
     ------
     ValueError
-        The arrays are empty or do not fit, the images are not square, or n is less than 1.
+        The arrays are empty or differ in length, the images are not square, or n is less than 1.
     """
     pixels, true, predicted = _samples(images, labels, predictions, n)
     chosen = np.arange(len(pixels))
@@ -148,27 +149,27 @@ def plot_misclassified(
     *,
     n: int = 30,
 ) -> Figure:
-    """Show wrongly classified samples, those first of which the model was surest.
+    """Plot misclassified samples, ordered by the confidence of the model.
 
     Parameters
     ----------
     images, labels, predictions : array-like
         As for `plot_predictions`.
     confidence : array-like, shape (samples,)
-        How sure the model was of each prediction, in [0, 1], for instance
+        The confidence of each prediction, in [0, 1], for instance
         ``model.predict_proba(X).max(axis=1)``.
     n : int
-        How many samples at most. Ten make a row.
+        The maximum number of samples. A row has ten.
 
     Returns
     -------
     Figure
-        Images with what they are, what they were taken for, how surely; words if none is wrong.
+        Images with true class, predicted class and confidence; a text if none is wrong.
 
     Raises
     ------
     ValueError
-        As for `plot_predictions`, or confidence does not fit or is not in [0, 1].
+        As for `plot_predictions`; or confidence has another length or values outside of [0, 1].
     """
     pixels, true, predicted = _samples(images, labels, predictions, n)
     sureness = np.asarray(confidence, dtype=float).reshape(-1)
@@ -226,13 +227,13 @@ def _add_bar(ax: Axes, image: AxesImage) -> None:
 def _samples(
     images: ArrayLike, labels: ArrayLike, predictions: ArrayLike, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Check what a plot of samples is given: images (samples, side, side), two label arrays."""
+    """Check the input of a plot of samples; return square images and two label arrays."""
     pixels, true = np.asarray(images), np.asarray(labels).reshape(-1)
     predicted = np.asarray(predictions).reshape(-1)
     if not len(pixels) == len(true) == len(predicted) > 0 or n < 1:
         raise ValueError(
             f"{len(pixels)} images, {len(true)} labels, {len(predicted)} predictions and n={n}: "
-            "expected as many of each, and at least one."
+            "expected the same number of each, and at least one."
         )
     side = math.isqrt(pixels[0].size)
     if pixels.shape[1:] not in ((side * side,), (side, side)):
@@ -241,7 +242,7 @@ def _samples(
 
 
 def _grid(n: int, *, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Make a figure of n axes; width and height of each in inches."""
+    """Create a figure of n axes; width and height of each in inches."""
     columns, rows = min(n, columns), math.ceil(n / columns)
     figure = plt.figure(figsize=(columns * width, rows * height), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(n)]

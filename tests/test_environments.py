@@ -1,4 +1,4 @@
-"""The scoring environment: fetched, built with its pins, and how those of others are read."""
+"""Environments: fetched, built with pins, and their pins read."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def pip_lines(environment: Environment) -> list[str]:
     return list(environment.python.conda_dependencies.pip_packages)
 
 
-def of(*conda: str, pip: tuple[str, ...] = ()) -> Environment:
-    environment = Environment("of")
+def build(*conda: str, pip: tuple[str, ...] = ()) -> Environment:
+    environment = Environment("built")
     dependencies = CondaDependencies()
     for entry in conda:
         dependencies.add_conda_package(entry)
@@ -40,8 +40,8 @@ def of(*conda: str, pip: tuple[str, ...] = ()) -> Environment:
     return environment
 
 
-def test_pins_what_is_installed_here_of_the_files_packages_and_no_others(monkeypatch):
-    """What is not installed here keeps the file's pin, and Python is one that has packages."""
+def test_environment_pins_the_installed_versions_of_the_files_packages(monkeypatch):
+    """A package that is not installed keeps the pin of the file; Python is limited."""
     *_, pip_section = yaml.safe_load(tutorial_file("environment.yml").read_text())["dependencies"]
     pins = {Requirement(line).name: line for line in pip_section["pip"]}
     environment = build_scoring_environment()
@@ -56,14 +56,14 @@ def test_pins_what_is_installed_here_of_the_files_packages_and_no_others(monkeyp
     assert "- python=3.9\n" in text
 
 
-def test_the_version_that_saved_the_model_can_be_given():
+def test_scikit_learn_can_be_pinned_to_another_version():
     environment = build_scoring_environment("older", scikit_learn="1.6.1")
     assert environment.name == "older"
     assert pinned_version(environment, "scikit-learn") == "1.6.1"
     assert pinned_version(environment, "numpy") == version("numpy")
 
 
-def test_registered_and_fetched_it_is_the_same(ws):
+def test_fetched_environment_equals_the_registered_one(ws):
     registered = build_scoring_environment("round-trip").register(ws)
     fetched = Environment.get(ws, "round-trip")
     assert sorted(pip_lines(fetched)) == sorted(pip_lines(build_scoring_environment()))
@@ -84,34 +84,34 @@ def test_registered_and_fetched_it_is_the_same(ws):
         ("scikit-learn >=1.5", ">=1.5", None),
     ],
 )
-def test_condas_own_way_of_pinning(entry, specifier, pinned):
-    environment = of(entry)
+def test_syntax_of_conda_is_converted(entry, specifier, pinned):
+    environment = build(entry)
     assert str(find_requirement(environment, "scikit-learn").specifier) == specifier
     assert pinned_version(environment, "scikit-learn") == pinned
 
 
-def test_what_is_not_named_is_not_found():
-    environment = of("numpy=1.26", "python=3.8", pip=("./mine.whl", "scikit-learn-extra==0.3"))
+def test_package_that_is_not_named_has_no_requirement():
+    environment = build("numpy=1.26", "python=3.8", pip=("./mine.whl", "scikit-learn-extra==0.3"))
     assert find_requirement(environment, "scikit-learn") is None
     assert pinned_version(environment, "scikit-learn") is None
     assert find_requirement(environment, "scikit-learn-extra").specifier.contains("0.3")
-    own_image = of("scikit-learn=1.5")
-    own_image.python.user_managed_dependencies = True  # the packages mean nothing then
+    own_image = build("scikit-learn=1.5")
+    own_image.python.user_managed_dependencies = True  # the packages are part of the image
     assert find_requirement(own_image, "scikit-learn") is None
 
 
-def test_every_pin_of_the_file_is_exact():
-    """A container that is built next year must be the one that was tested."""
+def test_pins_of_the_file_are_exact():
+    """So that a container that is built later has the tested versions."""
     specification = yaml.safe_load(tutorial_file("environment.yml").read_text())
     *conda, pip_section = specification["dependencies"]
     assert all("==" in line for line in pip_section["pip"])
     assert all("=" in entry for entry in conda)
 
 
-# Fetched from a workspace
+# --- fetched from a workspace ---
 
 
-def test_fetches_the_newest_environment_or_a_version(ws):
+def test_fetch_environment_returns_the_newest_or_a_version(ws):
     for package in ("numpy", "scipy"):
         environment = Environment("fetched-env")
         environment.python.conda_dependencies.add_pip_package(package)
@@ -122,7 +122,7 @@ def test_fetches_the_newest_environment_or_a_version(ws):
     assert fetch_environment(ws, "fetched-env", version="1").version == "1"
 
 
-def test_a_missing_environment_is_told_with_what_there_is(ws):
+def test_missing_environment_is_reported_with_the_registered_ones(ws):
     Environment("present-env").register(ws)
     Environment("AzureML-Curated").register(ws)
     with pytest.raises(EnvironmentNotFound) as raised:
@@ -138,17 +138,17 @@ def test_a_missing_environment_is_told_with_what_there_is(ws):
 
 
 @pytest.mark.parametrize(
-    ("get", "said"),
+    ("get", "message"),
     [
         (
             lambda *_, **__: requests.get("http://127.0.0.1:404/x"),
             "127.0.0.1:404 cannot be reached",
         ),
-        (lambda *_, **__: time.sleep(1), r"within 0\.2 s"),  # the SDK itself waits for ever
+        (lambda *_, **__: time.sleep(1), r"within 0\.2 s"),  # the SDK has no time-out
     ],
 )
-def test_a_workspace_that_cannot_be_asked_is_no_missing_environment(ws, monkeypatch, get, said):
+def test_workspace_that_does_not_respond_is_a_workspace_error(ws, monkeypatch, get, message):
     monkeypatch.setattr(Environment, "get", get)
     monkeypatch.setattr(sdk, "RESPONSE_TIMEOUT", 0.2)
-    with pytest.raises(WorkspaceError, match=f"could not fetch the environment 'x'.*{said}"):
+    with pytest.raises(WorkspaceError, match=f"could not fetch the environment 'x'.*{message}"):
         fetch_environment(ws, "x")

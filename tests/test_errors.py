@@ -1,4 +1,4 @@
-"""The exception tree: drawn as it is, and caught where a reader would catch it."""
+"""The exceptions of mnist_deploy: one tree, with attributes, each of them in use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLASSES = [
 ]
 
 
-def test_one_clause_catches_them_all_with_what_they_carry():
+def test_exceptions_share_a_root_and_have_attributes():
     for each in CLASSES:
         with pytest.raises(errors.MnistDeployError, match="what is wrong"):
             raise each("what is wrong")
@@ -26,11 +26,10 @@ def test_one_clause_catches_them_all_with_what_they_carry():
     unsent = errors.DeploymentError("not sent")
     assert (unsent.state, unsent.logs) == (None, "")
     assert errors.PayloadTooLarge("too large", status=413).status == 413
-    assert errors.ServiceUnavailable("nobody there").status is None
+    assert errors.ServiceUnavailable("not reachable").status is None
 
 
-def test_every_class_is_raised_somewhere():
-    """An exception that nobody raises is a promise that nobody keeps."""
+def test_each_exception_is_used():
     here = Path(errors.__file__)
     text = "\n".join(file.read_text() for file in here.parent.rglob("*.py") if file != here)
     unused = {each.__name__ for each in CLASSES} - set(re.findall(r"\b[A-Z]\w+\b", text))

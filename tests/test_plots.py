@@ -1,4 +1,4 @@
-"""Plots are judged by what they draw: pixels, colours, texts and labels of the axes."""
+"""What the plots draw: pixels, colours, texts, and labels of the axes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def drawn(ax) -> np.ndarray:
 
 
 def brightness(ax) -> np.ndarray:
-    """What the eye sees of an image: grey values, 0 black to 1 white."""
+    """The displayed grey values of an image, 0 black to 1 white."""
     (image,) = ax.images
     return image.cmap(image.norm(image.get_array()))[..., :3].mean(axis=-1)
 
@@ -48,8 +48,8 @@ def is_red(ax) -> bool:
 
 
 class TestConfusionMatrix:
-    def test_shows_shares_of_the_true_class_without_the_diagonal_bright_on_dark(self):
-        """True classes run down, predicted ones across, and the bar says what the shades are."""
+    def test_cells_are_shares_of_the_true_class_without_the_diagonal(self):
+        """True classes are rows, predicted classes columns; the colour bar has a label."""
         before = COUNTS.copy()
         ax = plot_confusion_matrix(COUNTS)
         np.testing.assert_allclose(drawn(ax), [[0, 0.2, 0], [0, 0, 0], [0.25, 0.25, 0]])
@@ -65,12 +65,12 @@ class TestConfusionMatrix:
         ax.figure.canvas.draw()
         assert "20%" in [tick.get_text() for tick in bar.get_yticklabels()]
 
-    def test_draws_on_given_axes_and_makes_no_other_figure(self):
+    def test_given_axes_are_used_without_another_figure(self):
         figure, (_, right) = plt.subplots(1, 2)
         assert plot_confusion_matrix(COUNTS, ax=right) is right
         assert plt.get_fignums() == [figure.number]
 
-    def test_saves_the_figure_also_from_a_subfigure(self, tmp_path):
+    def test_path_saves_the_whole_figure_of_a_subfigure(self, tmp_path):
         path = tmp_path / "outputs" / "conf.png"
         left, right = plt.figure(figsize=(8, 4)).subfigures(1, 2)
         plot_confusion_matrix(COUNTS, ax=left.subplots())
@@ -78,14 +78,14 @@ class TestConfusionMatrix:
         height, width, _ = plt.imread(path).shape
         assert width > 1.7 * height
 
-    def test_many_classes_get_fewer_ticks_and_none_wrong_is_all_dark(self):
+    def test_many_classes_have_fewer_ticks(self):
         ax = plot_confusion_matrix(np.ones((200, 200), int))
         assert drawn(ax).shape == (200, 200)
         assert 4 < len(ax.get_xticks()) < 15
         assert (brightness(plot_confusion_matrix(np.diag([3, 4]))) == 0).all()
 
     @pytest.mark.parametrize(
-        ("matrix", "said"),
+        ("matrix", "message"),
         [
             (np.ones((2, 3)), r"square; this one has the shape \(2, 3\)"),
             (np.ones(4), "square"),
@@ -94,18 +94,18 @@ class TestConfusionMatrix:
             ([[1, np.nan], [0, 2]], "NaN"),
         ],
     )
-    def test_anything_else_is_refused(self, matrix, said):
-        with pytest.raises(ValueError, match=said):
+    def test_other_input_is_rejected(self, matrix, message):
+        with pytest.raises(ValueError, match=message):
             plot_confusion_matrix(matrix)
         assert plt.get_fignums() == []
 
 
 class TestComparison:
-    def test_equal_matrices_say_so(self):
+    def test_equal_matrices_are_titled_no_difference(self):
         titles = [ax.get_title() for ax in plot_comparison(COUNTS, COUNTS).axes if ax.images]
         assert titles == ["local: accuracy 0.6000", "deployed: accuracy 0.6000", "no difference"]
 
-    def test_a_difference_is_counted_in_its_cells_on_one_scale(self):
+    def test_difference_is_counted_in_its_cells_on_one_scale(self):
         deployed = COUNTS.copy()
         deployed[0] += [-3, 3, 0]
         figure = plot_comparison(COUNTS, deployed, names=("blue", "green"))
@@ -120,7 +120,7 @@ class TestComparison:
 
 
 class TestPredictions:
-    def test_thirty_samples_in_a_row_each_drawn_once_under_its_prediction(self, digits):
+    def test_thirty_different_samples_are_titled_with_their_predictions(self, digits):
         images, _, predictions = digits
         figure = plot_predictions(*digits, rng=1)
         assert len(figure.axes) == 30
@@ -131,8 +131,8 @@ class TestPredictions:
         assert len(set(chosen)) == 30
         assert [ax.get_title() for ax in figure.axes] == [str(predictions[i]) for i in chosen]
 
-    def test_wrong_ones_are_red_and_inverted_right_ones_black_on_white(self, digits):
-        """All of fifty, the last one too, without ticks and stray lines."""
+    def test_wrong_samples_are_red_and_inverted(self, digits):
+        """All fifty samples are drawn, without ticks and lines."""
         axes = plot_predictions(*digits, n=99).axes
         wrong = [brightness(ax) for ax in axes if is_red(ax)]
         right = [brightness(ax) for ax in axes if not is_red(ax)]
@@ -141,7 +141,7 @@ class TestPredictions:
         assert {(seen[0, 0], seen.min()) for seen in right} == {(1, 0)}
         assert not any(ax.axison or ax.lines for ax in axes)
 
-    def test_the_choice_can_be_repeated(self, digits):
+    def test_rng_reproduces_the_choice(self, digits):
         def choice(rng):
             axes = plot_predictions(*digits, n=6, rng=rng).axes
             return b"".join(drawn(ax).tobytes() for ax in axes)
@@ -150,7 +150,7 @@ class TestPredictions:
         assert choice(7) != choice(8)
         assert choice(None) != choice(None)
 
-    def test_pixels_in_squares_of_any_size_and_bytes_look_the_same(self, digits):
+    def test_shape_and_dtype_of_images_do_not_change_the_plot(self, digits):
         images, labels, predictions = digits
         flat = plot_predictions(*digits, n=9, rng=0)
         squares = (images.reshape(-1, 28, 28) * 255).astype(np.uint8)
@@ -162,7 +162,7 @@ class TestPredictions:
         assert len(plot_predictions(np.zeros((1, 8, 8)), [1], [1]).axes) == 1
 
     @pytest.mark.parametrize(
-        ("images", "labels", "predictions", "n", "said"),
+        ("images", "labels", "predictions", "n", "message"),
         [
             (np.eye(4), [0, 1, 2], [0, 1, 2, 3], 30, "4 images, 3 labels, 4 predictions"),
             (np.eye(4), range(4), range(4), 0, "n=0"),
@@ -171,14 +171,14 @@ class TestPredictions:
             (np.ones((2, 14, 56)), [1, 2], [1, 2], 30, r"shape \(2, 14, 56\)"),
         ],
     )
-    def test_what_does_not_fit_is_refused(self, images, labels, predictions, n, said):
-        with pytest.raises(ValueError, match=said):
+    def test_inconsistent_input_is_rejected(self, images, labels, predictions, n, message):
+        with pytest.raises(ValueError, match=message):
             plot_predictions(images, labels, predictions, n=n)
 
 
 class TestMisclassified:
     @pytest.mark.parametrize("n", [2, 10])
-    def test_only_wrong_ones_the_surest_first(self, digits, n):
+    def test_wrong_samples_are_ordered_by_confidence(self, digits, n):
         images, labels, predictions = digits
         confidence = np.full(50, 0.999)
         confidence[[10, 20, 30]] = [0.5, 0.99, 0.6]
@@ -191,13 +191,13 @@ class TestMisclassified:
         assert (drawn(figure.axes[0]) == images[20].reshape(28, 28)).all()
         assert figure.get_suptitle() == f"{min(n, 3)} of 3 wrong among 50 samples"
 
-    def test_says_so_when_nothing_is_wrong(self, digits):
+    def test_text_is_drawn_if_nothing_is_wrong(self, digits):
         images, labels, _ = digits
         figure = plot_misclassified(images, labels, labels, np.ones(50))
         assert [text.get_text() for text in figure.texts] == ["None of 50 samples is wrong."]
         assert figure.axes == []
 
     @pytest.mark.parametrize("confidence", [np.ones(49), np.full(50, 1.5), np.full(50, np.nan)])
-    def test_confidence_that_does_not_fit_is_refused(self, digits, confidence):
+    def test_invalid_confidence_is_rejected(self, digits, confidence):
         with pytest.raises(ValueError, match="50 values in"):
             plot_misclassified(*digits, confidence)

@@ -1,4 +1,4 @@
-"""score.py as the service runs it, and its functions on their own."""
+"""score.py in Microsoft's inference server, and its functions in this process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def session():
 
 @pytest.fixture
 def load_script(monkeypatch, tmp_path):
-    """Load score.py in this process, around a given model."""
+    """A function that loads score.py with a model in this process."""
 
     def load(model):
         joblib.dump(model, tmp_path / "sklearn_mnist_model.pkl")
@@ -58,12 +58,12 @@ def load_script(monkeypatch, tmp_path):
     return load
 
 
-def ask(script, body: bytes):
+def score(script, body: bytes):
     return script.run(Request(EnvironBuilder(method="POST", data=body).get_environ()))
 
 
-def forms(pixels: np.ndarray) -> dict[str, bytes]:
-    """The same images in every form that the service takes."""
+def encode_all(pixels: np.ndarray) -> dict[str, bytes]:
+    """The same images in each format that the script accepts."""
     rows = pixels.reshape(len(pixels), -1)
     numbers = (rows / 255.0).tolist()
     plain = {
@@ -82,15 +82,15 @@ def forms(pixels: np.ndarray) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 513])
-def test_every_form_gives_the_labels_of_predict(session, scoring_uri, digits, count):
+def test_each_format_gives_the_labels_of_predict(session, scoring_uri, digits, count):
     pixels, labels = digits[0][:count], digits[1][:count].tolist()
-    for form, body in forms(pixels).items():
+    for form, body in encode_all(pixels).items():
         answer = session.post(scoring_uri, data=body)
         assert (form, answer.status_code, answer.json()) == (form, 200, labels)
         assert answer.headers["Content-Type"] == "application/json"
 
 
-def test_integers_are_numbers_too_and_no_images_have_no_labels(session, scoring_uri, digits_model):
+def test_integers_and_empty_requests_are_scored(session, scoring_uri, digits_model):
     black_and_white = (digits_model[1][:5] > 0.5).astype(int)
     answer = session.post(scoring_uri, json={"data": black_and_white.tolist()})
     assert answer.json() == digits_model[0].predict(black_and_white).tolist()
@@ -104,28 +104,28 @@ def test_integers_are_numbers_too_and_no_images_have_no_labels(session, scoring_
     "content_type",
     [None, "", "application/json", "text/plain", "application/x-www-form-urlencoded", "a/b; c=d"],
 )
-def test_the_content_type_does_not_matter(session, scoring_uri, digits, content_type):
-    for body in forms(digits[0][:3]).values():
+def test_content_type_is_ignored(session, scoring_uri, digits, content_type):
+    for body in encode_all(digits[0][:3]).values():
         answer = session.post(scoring_uri, data=body, headers={"Content-Type": content_type})
         assert answer.json() == digits[1][:3].tolist()
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-def test_one_line_of_curl_scores_an_idx_file(scoring_uri, digits, tmp_path):
+def test_curl_scores_an_idx_file(scoring_uri, digits, tmp_path):
     file = tmp_path / "images-idx3-ubyte.gz"
     file.write_bytes(gzip.compress(encode_idx(digits[0])))
     command = ["curl", "--silent", "--noproxy", "*", "--data-binary", f"@{file}", scoring_uri]
-    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
-    assert json.loads(done.stdout) == digits[1].tolist()
+    completed = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    assert json.loads(completed.stdout) == digits[1].tolist()
 
 
-def test_a_body_may_come_in_chunks_of_unknown_number(session, scoring_uri, digits):
+def test_chunked_body_is_scored(session, scoring_uri, digits):
     body = encode_idx(digits[0][:300])
     chunks = (body[start : start + 1000] for start in range(0, len(body), 1000))
     assert session.post(scoring_uri, data=chunks).json() == digits[1][:300].tolist()
 
 
-def test_options_are_answered_and_other_methods_are_not(session, scoring_uri, digits):
+def test_options_is_accepted_and_other_methods_are_rejected(session, scoring_uri, digits):
     options = session.options(scoring_uri)
     assert (options.status_code, options.content) == (200, b"")
     for method in ("GET", "PUT", "DELETE", "PATCH"):
@@ -136,7 +136,7 @@ def test_options_are_answered_and_other_methods_are_not(session, scoring_uri, di
     assert session.post(scoring_uri, data=encode_idx(digits[0][:1])).status_code == 200
 
 
-def test_a_body_over_the_limit_is_refused_however_its_length_is_told(session, scoring_uri, digits):
+def test_body_above_the_limit_is_rejected_with_413(session, scoring_uri, digits):
     limit = 128 * 2**20
 
     def chunks():
@@ -151,18 +151,20 @@ def test_a_body_over_the_limit_is_refused_however_its_length_is_told(session, sc
 
 
 BOMBS = {
-    "IDX that promises too much": gzip.compress(encode_idx(np.zeros((1, 784), np.uint8))[:4])
+    "IDX header with too many images": gzip.compress(encode_idx(np.zeros((1, 784), np.uint8))[:4])
     + gzip.compress(b"\xff\xff\xff\xff\0\0\x03\x10" + bytes(2**20)),
-    "IDX that goes on": gzip.compress(encode_idx(np.zeros((1, 784), np.uint8)) + bytes(2**28), 1),
-    "JSON that goes on": gzip.compress(b'{"data": [' + b" " * 2**28, 1),
+    "IDX with more bytes": gzip.compress(
+        encode_idx(np.zeros((1, 784), np.uint8)) + bytes(2**28), 1
+    ),
+    "JSON with more bytes": gzip.compress(b'{"data": [' + b" " * 2**28, 1),
 }
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_gzip_bombs_are_refused(session, scoring_uri, digits, name):
+def test_gzip_bomb_is_rejected(session, scoring_uri, digits, name):
     answer = session.post(scoring_uri, data=BOMBS[name])
     assert answer.status_code in (400, 413)
-    assert any(word in answer.json()["message"] for word in ("goes on", "unpack"))
+    assert any(word in answer.json()["message"] for word in ("more bytes than", "unpack"))
     assert session.post(scoring_uri, data=encode_idx(digits[0][:1])).json() == [digits[1][0]]
 
 
@@ -175,7 +177,7 @@ def connected(uri: str):
     connection.close()
 
 
-def test_the_connection_is_kept_after_a_refusal(scoring_uri, digits):
+def test_connection_stays_open_after_a_rejection(scoring_uri, digits):
     with connected(scoring_uri) as connection:
         for body, status in ((b"nonsense", 400), (encode_idx(digits[0][:1]), 200)):
             connection.request("POST", "/score", body)
@@ -192,7 +194,7 @@ def test_the_connection_is_kept_after_a_refusal(scoring_uri, digits):
         (("Transfer-Encoding", "chunked"), b"ffff\r\nshort"),
     ],
 )
-def test_a_body_that_ends_early_or_in_broken_chunks_is_refused(scoring_uri, header, body):
+def test_incomplete_body_is_rejected(scoring_uri, header, body):
     with connected(scoring_uri) as connection:
         connection.putrequest("POST", "/score")
         connection.putheader(*header)
@@ -203,11 +205,11 @@ def test_a_body_that_ends_early_or_in_broken_chunks_is_refused(scoring_uri, head
         assert "could not be read to its end" in json.load(response)["message"]
 
 
-def test_memory_does_not_grow_with_the_images(load_script, digits_model):
+def test_memory_does_not_grow_with_the_number_of_images(load_script, digits_model):
     script = load_script(digits_model[0])
     body = gzip.compress(encode_idx(np.zeros((100_000, 784), np.uint8)), 1)
     tracemalloc.start()
-    labels = ask(script, body)
+    labels = score(script, body)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(labels) == 100_000
@@ -233,25 +235,25 @@ Y = np.argmax(X[:, :4] + 0.2 * RNG.random((400, 4)), axis=1)
     ],
     ids=str,
 )
-def test_any_classifier_answers_as_its_predict_does(load_script, classifier, y):
+def test_labels_of_any_classifier_are_those_of_predict(load_script, classifier, y):
     model = classifier.fit(X, y)
     expected = model.predict(X).tolist()
     script = load_script(model)
-    assert ask(script, json.dumps({"data": X.tolist()}).encode()) == expected
-    assert ask(script, encode_idx(X)) == expected
-    assert ask(script, encode_idx(X.reshape(400, 3, 4))) == expected
+    assert score(script, json.dumps({"data": X.tolist()}).encode()) == expected
+    assert score(script, encode_idx(X)) == expected
+    assert score(script, encode_idx(X.reshape(400, 3, 4))) == expected
 
 
-def test_the_tutorials_model_is_scored_without_scikit_learn(load_script, digits_model, monkeypatch):
+def test_tutorials_model_is_scored_without_predict(load_script, digits_model, monkeypatch):
     model, X_test = digits_model
     expected = model.predict(X_test).tolist()
     script = load_script(model)
     monkeypatch.setattr(LogisticRegression, "predict", None)
-    assert ask(script, encode_idx(X_test)) == expected
+    assert score(script, encode_idx(X_test)) == expected
 
 
-def test_single_precision_never_decides_between_two_that_are_close(load_script):
-    """Classes that differ by less than single precision can tell, and one that does not."""
+def test_close_scores_are_decided_in_double_precision(load_script):
+    """With two classes whose scores differ by less than single precision resolves."""
     rng = np.random.default_rng(3)
     pixels = rng.integers(0, 256, (2000, 12), dtype=np.uint8)
     model = LogisticRegression().fit(X, Y)
@@ -260,23 +262,23 @@ def test_single_precision_never_decides_between_two_that_are_close(load_script):
     expected = model.predict(pixels / 255.0)
     single = (pixels / np.float32(255)) @ model.coef_.T.astype(np.float32)
     assert (np.argmax(single + model.intercept_.astype(np.float32), axis=1) != expected).any()
-    assert ask(load_script(model), encode_idx(pixels)) == expected.tolist()
+    assert score(load_script(model), encode_idx(pixels)) == expected.tolist()
 
 
 @pytest.mark.slow
-def test_all_genuine_images_have_the_labels_of_predict(load_script, genuine_dir, genuine_model):
+def test_labels_of_all_mnist_images_are_those_of_predict(load_script, genuine_dir, genuine_model):
     script = load_script(genuine_model)
     for images, _ in (load_training_data(genuine_dir), load_test_data(genuine_dir)):
         expected = genuine_model.predict(images).tolist()
-        assert ask(script, encode_idx(np.rint(images * 255).astype(np.uint8))) == expected
+        assert score(script, encode_idx(np.rint(images * 255).astype(np.uint8))) == expected
 
 
-def test_a_refusal_says_what_is_wrong_whatever_its_status(session, scoring_uri):
+def test_message_states_why_a_request_is_rejected(session, scoring_uri):
     header = encode_idx(np.zeros((1, 784), np.uint8))[:4]
     too_many = header + b"\xff\xff\xff\xff\0\0\x03\x10"
     for status, method, body, message in (
         (400, "POST", b"", 'the request is empty; expected {"data": [[...], ...]} or an IDX file.'),
-        (405, "GET", b"", "GET is not understood here; POST images."),
+        (405, "GET", b"", "GET is not supported; POST images."),
         (413, "POST", too_many,
          "4294967295 images unpack to more than 134217728 bytes; send fewer."),
     ):  # fmt: skip
@@ -285,14 +287,14 @@ def test_a_refusal_says_what_is_wrong_whatever_its_status(session, scoring_uri):
         assert answer.headers["x-ms-run-function-failed"] == "False"
 
 
-def test_a_model_that_is_not_there_is_named(load_script, monkeypatch, tmp_path, digits_model):
+def test_missing_model_file_is_named(load_script, monkeypatch, tmp_path, digits_model):
     script = load_script(digits_model[0])
     monkeypatch.setenv("AZUREML_MODEL_DIR", str(tmp_path / "elsewhere"))
     with pytest.raises(FileNotFoundError, match=r"elsewhere/sklearn_mnist_model\.pkl"):
         script.init()
 
 
-def test_the_environment_pins_all_that_the_script_imports():
+def test_environment_pins_each_import_of_the_script():
     imported = set()
     for node in ast.walk(ast.parse(SCORE_SCRIPT.read_text())):
         if isinstance(node, ast.Import):
@@ -306,6 +308,9 @@ def test_the_environment_pins_all_that_the_script_imports():
         "scikit-learn": "sklearn",
         "azureml-inference-server-http": "azureml_inference_server_http",
     }
-    for_others = {"azureml-defaults", "scipy"}  # older scripts look up models; sklearn needs it
-    installed = {module_of.get(name, name) for name in pinned.keys() - for_others}
+    not_imported = {
+        "azureml-defaults",
+        "scipy",
+    }  # for scripts with Model.get_model_path; for sklearn
+    installed = {module_of.get(name, name) for name in pinned.keys() - not_imported}
     assert imported - sys.stdlib_module_names == installed
