@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 
-from . import azure_sdk, import_hooks, mnist_addresses, old_keywords
+from . import azure_logins, azure_sdk, import_hooks, mnist_addresses, old_keywords
 
 
 def install() -> None:
     """Install all hooks in this process."""
-    changes = {**azure_sdk.NO_TELEMETRY, **mnist_addresses.CHANGES, **old_keywords.CHANGES}
+    changes = {
+        **azure_logins.CHANGES,
+        **azure_sdk.NO_TELEMETRY,
+        **mnist_addresses.CHANGES,
+        **old_keywords.CHANGES,
+    }
     if os.environ.get("AZUREML_RUN_ID"):
         changes |= azure_sdk.FLUSH_METRICS
     import_hooks.install(changes, azure_sdk.SUBSTITUTES, azure_sdk.MISSING)
