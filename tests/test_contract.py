@@ -377,7 +377,7 @@ class TestClusters:
         assert name not in workspace.compute_targets
         with pytest.raises(ComputeTargetException, match="ComputeTargetNotFound"):
             AksCompute(workspace, name)
-        with pytest.raises(DeploymentError, match=f"'{name}' cannot be had"):
+        with pytest.raises(DeploymentError, match=f"'{name}' was not found"):
             self.deploy(workspace, name, name)
 
     def test_may_be_attached(self, workspace, name):

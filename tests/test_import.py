@@ -1,11 +1,10 @@
-"""Who may import whom, and that what is imported is declared."""
+"""The import rules of the packages; imports are declared as dependencies."""
 
 from __future__ import annotations
 
 import ast
 import sys
 import tomllib
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache
 from graphlib import TopologicalSorter
@@ -82,18 +81,18 @@ LOCAL_MAP: dict[str, set[str]] = {
 PACKAGES = {"mnist_deploy": MAP, "mnist_deploy.local": LOCAL_MAP}
 WITHOUT_AZURE = {"data", "errors", "plots", "tutorial"}
 AZURE = {"azure", "azureml", "msal", "msrest"}
-PRETENDS_TO_BE_AZURE = "open_datasets.py"  # raises an error of the SDK's, and so imports it
-MOST_ENTRIES = 16  # files and folders that a newcomer finds in mnist_deploy/
+OFFLINE_SUBSTITUTE = "open_datasets.py"  # raises an exception of the SDK, and therefore imports it
+MAX_ENTRIES = 16  # files and folders in mnist_deploy/
 
 
 def name_of(file: Path) -> str:
-    """``mnist_deploy.local.tls`` for its file."""
+    """The name of the module of a file, such as ``mnist_deploy.local.tls``."""
     parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports_of(file: Path) -> Iterator[str]:
-    """Full names of all that a module imports, anywhere in it, for type checkers as well."""
+    """The full names of all imports of a module, those for type checkers included."""
     name = name_of(file) if file.is_relative_to(PACKAGE) else ""
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -124,7 +123,7 @@ def packages_of(file: Path) -> set[str]:
     return {name.split(".")[0] for name in imports_of(file)}
 
 
-# Who may import whom
+# --- the import rules ---
 
 
 @pytest.mark.parametrize(
@@ -135,12 +134,12 @@ def test_package_imports_only_what_the_import_map_allows(root, package):
     files = files_in(package, root)
     assert files, f"there is no package {package}"
     found = {package_of(name, root) for file in files for name in imports_of(file)}
-    anyone = {package, None} if root == "mnist_deploy.local" else {package, None, ""}
-    assert found - anyone <= PACKAGES[root][package]
+    allowed = {package, None} if root == "mnist_deploy.local" else {package, None, ""}
+    assert found - allowed <= PACKAGES[root][package]
 
 
 @pytest.mark.parametrize("root", PACKAGES)
-def test_every_room_is_on_the_map_and_the_map_has_no_circle(root):
+def test_import_map_has_each_package_and_no_cycle(root):
     folder = PACKAGE.parent.joinpath(*root.split("."))
     packages = {file.relative_to(folder).parts[0].removesuffix(".py")
              for file in MODULES if file.is_relative_to(folder)}  # fmt: skip
@@ -150,14 +149,14 @@ def test_every_room_is_on_the_map_and_the_map_has_no_circle(root):
     TopologicalSorter(PACKAGES[root]).prepare()
 
 
-def test_rooms_without_azure_and_a_core_without_flask():
+def test_some_packages_import_neither_azure_nor_flask():
     for file in (file for package in WITHOUT_AZURE for file in files_in(package)):
-        assert file.name == PRETENDS_TO_BE_AZURE or not packages_of(file) & AZURE, file
+        assert file.name == OFFLINE_SUBSTITUTE or not packages_of(file) & AZURE, file
     for file in files_in("core", "mnist_deploy.local"):
         assert not packages_of(file) & {"flask", "werkzeug"}, file
 
 
-def test_no_modules_import_each_other_in_circles():
+def test_modules_have_no_import_cycle():
     modules = {name_of(file) for file in MODULES}
     graph = {}
     for file in MODULES:
@@ -169,26 +168,26 @@ def test_no_modules_import_each_other_in_circles():
     TopologicalSorter(graph).prepare()
 
 
-def test_the_scoring_script_is_uploaded_alone():
+def test_scoring_script_does_not_import_the_package():
     assert "mnist_deploy" not in packages_of(tutorial_file("score.py"))
 
 
-def test_a_newcomer_sees_the_steps_and_little_else():
+def test_package_has_few_entries():
     entries = {path.name for path in PACKAGE.iterdir() if path.suffix in ("", ".py")}
-    assert len(entries - {"__init__.py", "__pycache__", "tutorial_files"}) <= MOST_ENTRIES
+    assert len(entries - {"__init__.py", "__pycache__", "tutorial_files"}) <= MAX_ENTRIES
 
 
-# What is declared
+# --- declared dependencies ---
 
-# Declared, and not imported by name. Why:
+# Declared, but not imported by name:
 NOT_IMPORTED = {
     "azureml-mlflow",  # a plug-in of MLflow, and SDK v1 imports it
-    "azureml-opendatasets",  # by a process of its own, whose program is a text
+    "azureml-opendatasets",  # by a child process, whose program is a string
     "ipykernel",  # runs the notebooks
     "jupyter",  # the README's `jupyter lab notebooks/`
-    "setuptools",  # azureml imports its pkg_resources and distutils
+    "setuptools",  # azureml imports pkg_resources and distutils of it
 }
-# Imported, and declared elsewhere.
+# Imported, but declared by others.
 TESTERS = {"pytest"}
 
 
@@ -207,17 +206,11 @@ files_of = cache(metadata.files)
 
 @cache
 def providers() -> Mapping[str, set[str]]:
-    """From top-level modules to the distributions that hold them, by the files of each.
-
-    `importlib.metadata.packages_distributions` of Python 3.10 leaves many of them out.
-    """
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for distribution in metadata.distributions():
-        name = distribution.metadata["Name"] or ""  # missing where an installation was cut off
-        for file in distribution.files or ():
-            if file.suffix in (".py", ".so"):
-                found[file.parts[0].partition(".")[0]].add(canonicalize_name(name))
-    return found
+    """Map top-level modules to their distributions."""
+    return {
+        module: set(map(canonicalize_name, names))
+        for module, names in metadata.packages_distributions().items()
+    }
 
 
 def distributions_of(module: str) -> set[str]:
@@ -238,14 +231,14 @@ def distributions_of(module: str) -> set[str]:
 
 
 def third_party_imports() -> set[str]:
-    """Full names, of what the package and the scoring script import."""
+    """The full names of third-party imports of the package and the scoring script."""
     files = [*MODULES, tutorial_file("score.py")]
     names = {name for file in files for name in imports_of(file)}
     own = {"mnist_deploy", "__future__"}
     return {name for name in names if name.split(".")[0] not in sys.stdlib_module_names | own}
 
 
-def test_what_is_imported_is_declared_and_nothing_else():
+def test_dependencies_are_those_that_are_imported():
     known, used = declared(), set()
     for module in third_party_imports():
         distributions = distributions_of(module)
@@ -258,8 +251,8 @@ def test_what_is_imported_is_declared_and_nothing_else():
     assert known - used <= NOT_IMPORTED
 
 
-def test_the_namespace_is_told_apart():
-    """Several distributions share the name azureml: one of them must not stand for another."""
+def test_distributions_of_a_shared_namespace_are_distinguished():
+    """Several distributions have modules in azureml."""
     assert distributions_of("azureml.core.Workspace") == {"azureml-core"}
     assert distributions_of("sklearn.svm") == {"scikit-learn"}
     assert distributions_of("yaml") == {"pyyaml"}

@@ -54,7 +54,7 @@ class Scoring:
             if isinstance(refusal, ScriptRaised):
                 service.log("".join(traceback.format_exception(refusal.__cause__)))
             if deployment and isinstance(refusal, ScriptRefused):  # which an endpoint hides
-                headers["azureml-model-error-statuscode"], status = str(status), 424
+                headers["ms-azureml-model-error-statuscode"], status = str(status), 424
         finally:
             self.cloud.requests.append(ScoringRequest(service.name, body, images, status))
         return status or 500, orjson.dumps(said), headers
