@@ -72,7 +72,7 @@ LOCAL_MAP: dict[str, set[str]] = {
     "portal": {"bodies", "core", "listener", "rest", "wsgi"},
     "server": {
         *("", "bodies", "core", "discovery", "listener", "portal", "rest"),
-        *("start_modules", "tls", "tokens", "v1", "v2", "wsgi"),
+        *("start_modules", "tls", "tokens", "v1", "v2", "validation", "wsgi"),
     },
     # cli: the last two are files that it copies
     "cli": {"", "control_plane", "discovery", "scoring", "start_modules"},

@@ -16,7 +16,7 @@ from .client_registrations import ClientRegistrations, client_registration_api
 from .computes import compute_api
 from .datastore_blobs import datastore_blob_api
 from .telemetry import telemetry_api
-from .workspace import workspace_api
+from .workspace import check_workspace_names, workspace_api
 
 
 def create_app(
@@ -36,6 +36,7 @@ def create_app(
     state = app.extensions[STATE] = AppState(store, endpoints, token, host, {SUBSCRIPTION})
     state.add(registrations)
     app.before_request(check_token)
+    app.before_request(check_workspace_names)
     for api in (
         authentication_api,
         client_registration_api,

@@ -12,6 +12,7 @@ from ..bodies import Document, Labels, body, convert, texts
 from ..core.faults import InUse, Invalid, NotSupported
 from ..core.records import Compute, now
 from ..rest import ASYNC_OPERATION, WORKSPACE, endpoints, store
+from ..validation import is_placeholder
 from . import training_clusters
 
 COMPUTES = f"{WORKSPACE}/computes"
@@ -63,7 +64,7 @@ def put_compute(compute: str, **_: str) -> Response:
     wanted = asked.properties
     if wanted.compute_type not in KINDS:
         raise NotSupported(f"computes of type {wanted.compute_type}, only {' and '.join(KINDS)}")
-    if not NAME.fullmatch(compute):
+    if not NAME.fullmatch(compute) and not is_placeholder(compute):
         raise Invalid(
             "compute name",
             f"{compute!r} is no name for a compute: letters, digits and '-', from 2 to 32, "

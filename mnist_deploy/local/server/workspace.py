@@ -54,6 +54,25 @@ def list_subscriptions() -> Response:
     )
 
 
+def check_workspace_names() -> None:
+    """Check the workspace in a request's URL before any route answers it.
+
+    In a reader's own subscription, and in placeholders, the workspace of any name is this one.
+
+    Raises
+    ------
+    NotFound
+        If the local subscription is asked for another workspace than the local one.
+    """
+    view = request.view_args or {}
+    if view.get("subscription") != SUBSCRIPTION or "workspace" not in view:
+        return
+    names = (view["group"].lower(), view["workspace"].lower())
+    if names != (RESOURCE_GROUP, WORKSPACE_NAME):
+        hint = f"Its only one is called {WORKSPACE_NAME}, in the resource group {RESOURCE_GROUP}."
+        raise NotFound("workspace", f"{view['group']}/{view['workspace']}", hint)
+
+
 class AskedSubscription(Struct, rename="camel"):
     subscription_id: str
 
@@ -67,11 +86,6 @@ def add_subscription() -> Response:
 
 @workspace_api.get(WORKSPACE)
 def show_workspace(subscription: str, group: str, workspace: str) -> Response:
-    """In a reader's own subscription, the workspace of any name is this one."""
-    own = (RESOURCE_GROUP, WORKSPACE_NAME)
-    if subscription == SUBSCRIPTION and (group.lower(), workspace.lower()) != own:
-        hint = f"Its only one is called {WORKSPACE_NAME}, in the resource group {RESOURCE_GROUP}."
-        raise NotFound("workspace", f"{group}/{workspace}", hint)
     secret = derive(state().token, "discovery")
     host = state().host
     return jsonify(

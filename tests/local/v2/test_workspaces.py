@@ -5,6 +5,9 @@ from __future__ import annotations
 import urllib.parse
 
 import pytest
+from azure.ai.ml import MLClient
+from azure.ai.ml.entities import KubernetesCompute
+from azure.core.exceptions import ResourceNotFoundError
 
 
 def test_workspace_has_mlflow_tracking_uri(client, call):
@@ -26,3 +29,35 @@ def test_v1_workspace_gives_the_same_mlflow_tracking_uri(client, local_ws):
     pytest.importorskip("azureml.mlflow")
     uri = client.workspaces.get(client.workspace_name).mlflow_tracking_uri
     assert local_ws.get_mlflow_tracking_uri().rstrip("?") == uri
+
+
+CALLS = {
+    "workspaces.get": lambda client: client.workspaces.get("other"),
+    "models.list": lambda client: list(client.models.list()),
+    "online_endpoints.list": lambda client: list(client.online_endpoints.list()),
+    "environments.get": lambda client: client.environments.get("x", "1"),
+    "compute.list": lambda client: list(client.compute.list()),
+    "datastores.list": lambda client: list(client.datastores.list()),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_workspace_of_another_name_is_not_found_by_any_call(client, name):
+    """Azure Resource Manager answers ResourceNotFound below a workspace that does not exist."""
+    other = MLClient(
+        client._credential, client.subscription_id, client.resource_group_name, "other",
+        cloud=client._cloud,
+    )  # fmt: skip
+    with pytest.raises(ResourceNotFoundError, match="no workspace local/other"):
+        CALLS[name](other)
+
+
+def test_placeholders_of_notebooks_are_names_of_subscription_group_workspace_and_compute(client):
+    """Microsoft's notebooks leave names such as ``<SUBSCRIPTION_ID>`` to their readers."""
+    names = ("<SUBSCRIPTION_ID>", "<RESOURCE_GROUP>", "<AML_WORKSPACE_NAME>")
+    other = MLClient(client._credential, *names, cloud=client._cloud)
+    assert other.workspaces.get(names[-1]).name == names[-1]
+    compute = KubernetesCompute(name="<COMPUTE_NAME>", namespace="n")
+    other.compute.begin_create_or_update(compute).result()
+    assert other.compute.get("<COMPUTE_NAME>").name == "<COMPUTE_NAME>"
+    other.compute.begin_delete("<COMPUTE_NAME>").result()
