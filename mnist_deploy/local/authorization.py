@@ -1,32 +1,38 @@
-"""Whether a request may come in: the same for a container that accepts itself, and for a router."""
+"""Whether a scoring request is authorized: for containers that answer themselves, and routers."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import time
 from collections.abc import Mapping, Sequence
 
 
+def hash_token(token: str) -> str:
+    """The form in which an issued token is kept and looked up."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def is_authorized(
     authorization: str, keys: Sequence[str] | None, tokens: Mapping[str, float]
 ) -> bool:
-    """Whether a header has a key, or a token that has not ended; or none is asked for.
+    """Whether a header has a key, or a token that has not expired; or neither is required.
 
     Parameters
     ----------
     authorization : str
-        What the request says, ``Bearer <key>``.
+        The header of the request, ``Bearer <key>``.
     keys : sequence of str, or None
-        None: nothing is asked for.
+        None: the request needs neither a key nor a token.
     tokens : mapping of str to float
-        When each ends, in seconds since the epoch.
+        When each token expires, in seconds since the epoch, by its `hash_token`.
     """
     if keys is None:
         return True
     scheme, _, offered = authorization.partition(" ")
-    now = time.time()
-    accepted = [*keys, *(token for token, end in tokens.items() if end > now)]
-    # Every one is compared, whatever the first comparison gave.
     sent = offered.encode("utf-8", "surrogateescape")
-    same = [hmac.compare_digest(sent, each.encode()) for each in accepted]
-    return scheme.lower() == "bearer" and any(same)
+    # Every key is compared, whatever the first comparison gave.
+    matches = [hmac.compare_digest(sent, key.encode()) for key in keys]
+    if tokens:
+        matches.append(tokens.get(hash_token(offered), 0.0) > time.time())
+    return scheme.lower() == "bearer" and any(matches)

@@ -172,8 +172,8 @@ def test_outgrows_its_memory(workspace, account):
         # After the third time its address says for a while that it keeps ending.
         until(lambda: requests.post(score, '"look"', timeout=30).text == "0", 20)
         account.times += 1
-    assert service.get_logs().count("restarting it") == 3
-    account.found = "ended, started anew, and its log says why"
+    assert service.get_logs().count("the scoring process is restarted") == 3
+    account.found = "killed, restarted, and its log names the reason"
 
 
 NOTEBOOK = """
@@ -422,3 +422,134 @@ def is_gone(process: psutil.Process) -> bool:
         return process.status() == psutil.STATUS_ZOMBIE or not process.is_running()
     except psutil.NoSuchProcess:
         return True
+
+
+# Processes that stand beside a scoring process: killed or suspended, they take nothing with them.
+
+ANSWERS = "import os\ndef init(): pass\ndef run(raw): return os.getpid()\n"
+
+
+def deploy_aks(workspace, name: str, script: str, **more):
+    from azureml.core import Environment, Model
+    from azureml.core.compute import AksCompute, ComputeTarget
+    from azureml.core.model import InferenceConfig
+    from azureml.core.webservice import AksWebservice
+
+    cluster = ComputeTarget.create(workspace, "cluster", AksCompute.provisioning_configuration())
+    cluster.wait_for_completion()
+    Path("aks.py").write_text(script)
+    config = InferenceConfig("aks.py", source_directory=".", environment=Environment("plain"))
+    resources = {"cpu_cores": 1, "memory_gb": 1, "num_replicas": 1, "auth_enabled": False, **more}
+    service = Model.deploy(workspace, name, [], config,
+                           AksWebservice.deploy_configuration(**resources), cluster)  # fmt: skip
+    service.wait_for_deployment()
+    return service
+
+
+class Asker(threading.Thread):
+    """Posts without pause; notes process ids, and every answer that is no 200."""
+
+    def __init__(self, uri: str, stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.uri, self._end = uri, stop
+        self.pids: set[int] = set()
+        self.answers, self.errors = 0, []
+
+    def run(self) -> None:
+        while not self._end.is_set():
+            try:
+                got = requests.post(self.uri, "{}", timeout=30)
+                got.raise_for_status()
+            except requests.RequestException as error:
+                self.errors.append(str(error))
+                self._end.wait(0.05)
+            else:
+                self.answers += 1
+                self.pids.add(got.json())
+
+
+def helper(home: Path, module: str) -> psutil.Process:
+    """The process of the control plane that runs a module of this package."""
+    family = psutil.Process(local.start(home).pid).children(recursive=True)
+    [found] = [each for each in family if module in each.cmdline() and each.cwd() != str(home)
+               and str(home) not in each.cwd()]  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("sent", ["kill", "suspend"])
+def test_fork_server_is_lost(workspace, home, account, sent):
+    """The fork server killed or suspended while two services answer under load."""
+    services = [deploy(workspace, name, ANSWERS) for name in ("one", "two")]
+    stop = threading.Event()
+    clients = [Asker(service.scoring_uri, stop) for service in services]
+    for client in clients:
+        client.start()
+    lost = helper(home, "mnist_deploy.local.scoring.fork_server")
+    getattr(lost, sent)()
+    account.times = 1
+    third = deploy(workspace, "three", ANSWERS)
+    assert third.run("{}") > 0
+    assert helper(home, "mnist_deploy.local.scoring.fork_server").pid != lost.pid
+    stop.set()
+    for client in clients:
+        client.join(30)
+        account.lost += client.errors
+        assert len(client.pids) == 1, "a service was restarted"
+    third.delete()
+    answers = sum(client.answers for client in clients)
+    account.found = f"{answers} answers by the same two processes; another fork server"
+
+
+@pytest.mark.parametrize("sent", ["kill", "suspend"])
+def test_router_is_lost(workspace, home, account, sent):
+    """The router of an AKS service killed or suspended while an ACI service answers."""
+    aci, aks = deploy(workspace, "aci", ANSWERS), deploy_aks(workspace, "aks", ANSWERS)
+    stop = threading.Event()
+    client = Asker(aci.scoring_uri, stop)
+    client.start()
+    router = helper(home, "mnist_deploy.local.core.router")
+    getattr(router, sent)()
+    account.times = 1
+    began = time.monotonic()
+    assert requests.post(aks.scoring_uri, "{}", timeout=60).status_code == 200
+    seconds = time.monotonic() - began
+    stop.set()
+    client.join(30)
+    account.lost += client.errors
+    aks.delete()
+    until(lambda: not router.is_running(), 5)
+    account.found = f"routed again after {seconds:.1f} s; the other service lost no request"
+
+
+def test_scoring_process_is_suspended(workspace, home, account):
+    """A scoring process suspended; its liveness probe has 5 s."""
+    probe = {"initial_delay_seconds": 1, "period_seconds": 1, "timeout_seconds": 1,
+             "failure_threshold": 5}  # fmt: skip
+    service = deploy_aks(workspace, "aks", ANSWERS, scoring_timeout_ms=60_000, **probe)
+    before = service.run("{}")
+    psutil.Process(before).suspend()
+    began = time.monotonic()
+    account.times = 1
+    until(lambda: "its liveness probe failed 5 times" in service.get_logs(), 30)
+    after = requests.post(service.scoring_uri, "{}", timeout=30).json()
+    if after == before:
+        account.lost.append("the suspended process still answers")
+    account.found = f"restarted, and answers after {time.monotonic() - began:.1f} s"
+
+
+def test_more_requests_than_a_service_on_aks_admits(workspace, account):
+    """50 requests at once to a script that takes 2 s, where two are admitted."""
+    script = "import time\ndef init(): pass\ndef run(raw): time.sleep(2); return 1\n"
+    service = deploy_aks(workspace, "aks", script, max_request_wait_time=10_000)
+    begun, statuses = time.monotonic(), []
+
+    def ask(_: int) -> float:
+        statuses.append(requests.post(service.scoring_uri, "{}", timeout=60).status_code)
+        return time.monotonic() - begun
+
+    with ThreadPoolExecutor(50) as pool:
+        seconds = sorted(pool.map(ask, range(50)))
+    account.times = 50
+    if sorted(statuses) != [200, 200] + 48 * [503]:
+        account.lost.append(str(sorted(statuses)))
+    account.found = f"2 x 200 and 48 x 503, the latter within {seconds[47]:.1f} s"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
+from ..authorization import hash_token
 from ..platforms import Platform, platform_of
 from .container_spec import ContainerSpec
 from .deployments import Deployment, DeploymentSpec
@@ -94,7 +95,9 @@ class Endpoint:
         self.deployments: dict[str, Deployment] = {}
         self.created = self.updated = now()
         self.telemetry = Telemetry()
-        self._tokens: dict[str, float] = {}
+        self._tokens: dict[str, float] = {}  # when each expires, by its hash
+        self._last_token = "", 0.0
+        self._token_lock = threading.Lock()  # before `_access_lock`
         # Containers call `route`, and others wait for containers: never with `_routing_lock` held.
         self._access_lock, self._routing_lock = threading.Lock(), threading.Lock()
 
@@ -158,14 +161,22 @@ class Endpoint:
         return RoutingTable(self.platform, targets, AccessPolicy(keys, tokens))
 
     def issue_token(self, seconds: float) -> tuple[str, float]:
-        """A token that opens the endpoint, and when it ends, in seconds since the epoch."""
-        now = time.time()
-        token, end = new_key(), now + seconds
-        lasting = {each: its_end for each, its_end in self._tokens.items() if its_end > now}
-        self._tokens = {**lasting, token: end}
-        self.apply_access_policy()
-        self.route()
-        return token, end
+        """Issue a token; returns it and when it expires, in seconds since the epoch.
+
+        The last token is returned again while it is valid for at least half that time, so that
+        the number of valid tokens stays small.
+        """
+        with self._token_lock:
+            now = time.time()
+            token, end = self._last_token
+            if now + seconds / 2 <= end <= now + seconds:
+                return token, end
+            token, end = self._last_token = new_key(), now + seconds
+            valid = {each: its_end for each, its_end in self._tokens.items() if its_end > now}
+            self._tokens = {**valid, hash_token(token): end}
+            self.apply_access_policy()
+            self.route()
+            return token, end
 
     def apply_access_policy(self) -> None:
         """Have the containers let in who has the right: that holds when this returns."""

@@ -28,7 +28,8 @@ class AccessPolicy:
     keys : tuple of str, or None
         A request must carry one of them. None: no key is required.
     tokens : mapping of str to float
-        Tokens that are accepted as well, each until its expiry, in seconds since the epoch.
+        Tokens that are accepted as well: when each expires, in seconds since the epoch, by its
+        `authorization.hash_token`.
     public : bool
         The container accepts at the endpoint's address, unless its platform has a front end.
     """

@@ -13,11 +13,12 @@ from typing import Any
 
 Headers = Iterable[tuple[str, str]]
 
-# They describe one connection, not the answer: the server that writes the answer sets them.
+# They describe one connection and not the answer.
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
      "upgrade"}
 )  # fmt: skip
+OWN_HEADERS = HOP_BY_HOP | {"date"}
 STATUSES_WITHOUT_BODY = frozenset({204, 304})
 
 
@@ -94,10 +95,7 @@ def response_head(
 ) -> bytes:
     """The head of an answer: `line` is its status and reason, ``200 OK``."""
     lines = [f"HTTP/1.1 {line}", date_header(int(time.time()))]
-    for name, value in headers:
-        lower = name.lower()
-        if lower not in HOP_BY_HOP and lower != "date":
-            lines.append(f"{name}: {value}")
+    lines += [f"{name}: {value}" for name, value in headers if name.lower() not in OWN_HEADERS]
     if is_chunked:
         lines.append("Transfer-Encoding: chunked")
     if not request.keeps_alive:

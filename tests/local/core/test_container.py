@@ -18,6 +18,7 @@ import pytest
 import requests
 from weights_service import until
 
+from mnist_deploy.local.authorization import hash_token
 from mnist_deploy.local.core import container as container_module
 from mnist_deploy.local.core import log as log_module
 from mnist_deploy.local.core.container import Container
@@ -345,7 +346,10 @@ def run(raw): return os.getpid()
 def test_who_is_let_in_can_change_while_it_runs(build):
     container, url = build()
     container.configure(
-        AccessPolicy(keys=("one", "two"), tokens={"old": 1.0, "new": time.time() + 99})
+        AccessPolicy(
+            keys=("one", "two"),
+            tokens={hash_token("old"): 1.0, hash_token("new"): time.time() + 99},
+        )
     )
     container.start()
 

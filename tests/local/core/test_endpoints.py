@@ -396,3 +396,14 @@ def test_everything_at_once(endpoints):
     for name in names:
         assert ended(deploy(endpoints, name, name, overwrite=True)) == "Succeeded"
         assert answer_of(endpoints, name) == name
+
+
+def test_token_is_issued_again_while_most_of_its_time_is_left(endpoints):
+    wanted = EndpointSpec(authentication="token")
+    endpoints.put("service", "tokens", lambda present: wanted)
+    endpoint = endpoints.get("service", "tokens")
+    token, expiry = endpoint.issue_token(600)
+    assert {endpoint.issue_token(600) for _ in range(1000)} == {(token, expiry)}
+    assert endpoint.issue_token(6000)[0] != token
+    assert len(endpoint.routes.access.tokens) == 2
+    assert token not in str(endpoint.routes)

@@ -22,6 +22,7 @@ import pytest
 import requests
 from weights_service import until
 
+from mnist_deploy.local.authorization import hash_token
 from mnist_deploy.local.core.router import MAX_BODY
 from mnist_deploy.local.platforms import PLATFORMS
 
@@ -216,7 +217,7 @@ def test_keys_and_tokens_are_checked_before_the_body_is_read(router, deployments
     router.send(
         backends=deployments.backends(blue={"share": 100}),
         keys=["one", "two"],
-        tokens={"lasting": later, "ended": earlier},
+        tokens={hash_token("lasting"): later, hash_token("ended"): earlier},
     )
     statuses = [
         router.ask(Authorization=header).status_code
