@@ -471,8 +471,13 @@ class Asker(threading.Thread):
 def helper(home: Path, module: str) -> psutil.Process:
     """The process of the control plane that runs a module of this package."""
     family = psutil.Process(local.start(home).pid).children(recursive=True)
-    [found] = [each for each in family if module in each.cmdline() and each.cwd() != str(home)
-               and str(home) not in each.cwd()]  # fmt: skip
+    [found] = [
+        each
+        for each in family
+        if each.status() != psutil.STATUS_ZOMBIE
+        and each.name() != "scoring"  # a fork of the fork server, with the same command line
+        and module in each.cmdline()
+    ]
     return found
 
 

@@ -49,7 +49,7 @@ class Ingress:
         return self._router is not None
 
     def apply(self, routes: RoutingTable, problem: str | None) -> None:
-        """Route requests as `routes` says, or answer them with `problem`."""
+        """Apply a routing table, or answer with `problem` where there is no router."""
         with self._lock:
             if self._router is not None:
                 self._router.send(routes)

@@ -17,11 +17,14 @@ from .container_spec import ContainerSpec, Upload
 from .faults import Invalid, NotSupported
 from .requirements import conda_to_pip, requirements
 
-APP = "azureml-app"  # in the context; in the container below /var, as on Azure
-SERVERS = {"azureml-defaults", "azureml-inference-server-http"}  # either brings Microsoft's server
+APP = "azureml-app"  # a folder of the context; in the container below /var, as on Azure
+SERVERS = {
+    "azureml-defaults",
+    "azureml-inference-server-http",
+}  # either installs the server
 
 DOCKERFILE = """\
-# The service that this package was made of, on port 5001: docker build --tag NAME .
+# The packaged service, on port 5001: docker build --tag NAME .
 FROM python:{python}-slim
 
 COPY requirements.txt /tmp/requirements.txt
@@ -38,19 +41,19 @@ CMD {command}
 
 
 def context_texts(container_spec: ContainerSpec) -> dict[str, str]:
-    """The files of the context that are written here, by their names.
+    """The files of the context that are generated, by their names.
 
     Raises
     ------
     NotSupported
-        If nobody says what the script needs.
+        The environment does not list its packages.
     Invalid
-        If an environment variable cannot be written in a Dockerfile.
+        An environment variable cannot be written in a Dockerfile.
     """
     if container_spec.conda is None:
         raise NotSupported(
             "packages of an environment that does not list its packages "
-            "(user_managed_dependencies): nothing says what the image must install"
+            "(user_managed_dependencies): list them in a conda file, for the image to install"
         )
     return {
         "Dockerfile": dockerfile(container_spec),
@@ -59,10 +62,10 @@ def context_texts(container_spec: ContainerSpec) -> dict[str, str]:
 
 
 def context_uploads(container_spec: ContainerSpec) -> Iterator[Upload]:
-    """What was uploaded and belongs into the context; `path` is the folder it goes to."""
+    """The uploads that belong into the context; `path` is the folder that each goes to."""
     for upload in container_spec.uploads:
         if upload.path == container_spec.script != entry_script(container_spec):
-            continue  # a driver of the SDK's, of which Microsoft's server has no need any more
+            continue  # a driver of the SDK, which Microsoft's server does not need
         yield replace(upload, path=str(PurePosixPath(APP, upload.path).parent))
     for model in container_spec.models:
         for artifact in model.artifacts:
@@ -87,20 +90,22 @@ def dockerfile(container_spec: ContainerSpec) -> str:
     return DOCKERFILE.format(
         python=python_version(container_spec.conda),
         app=APP,
-        variables=" \\\n    ".join(f"{name}={quoted(name, variables[name])}" for name in variables),
+        variables=" \\\n    ".join(f"{name}={quote(name, variables[name])}" for name in variables),
         command=json.dumps(["azmlinfsrv", "--entry_script", entry_script(container_spec)]),
     )
 
 
-def quoted(name: str, value: str) -> str:
-    """The value of an environment variable, as a Dockerfile takes it."""
+def quote(name: str, value: str) -> str:
+    """The value of an environment variable in the syntax of a Dockerfile."""
     if not re.fullmatch(r"\w+", name, re.ASCII) or "\n" in value:
-        raise Invalid("environment variable", f"{name}={value!r} cannot stand in a Dockerfile.")
+        raise Invalid(
+            "environment variable", f"{name}={value!r} cannot be written in a Dockerfile."
+        )
     return '"' + re.sub(r'(["$\\])', r"\\\1", value) + '"'
 
 
 def python_version(conda: dict[str, Any] | None) -> str:
-    """The Python that a conda file pins, else this one's: ``3.11``."""
+    """The Python version that a conda file pins, or else the running one: ``3.11``."""
     for requirement in requirements((conda or {}).get("dependencies")):
         for pin in requirement.specifier if requirement.name == "python" else ():
             if pin.operator == "==":
@@ -108,17 +113,17 @@ def python_version(conda: dict[str, Any] | None) -> str:
     return ".".join(platform.python_version_tuple()[:2])
 
 
-def listed(value: Any) -> list[Any]:
-    """What a file of somebody's may have where a list should be."""
+def list_or_empty(value: Any) -> list[Any]:
+    """A value of a conda file that should be a list; empty if it is none."""
     return value if isinstance(value, list) else []
 
 
 def requirements_file(conda: dict[str, Any]) -> str:
-    """What a conda file lists, as pip reads it; and Microsoft's server, if it does not."""
+    """The packages of a conda file in the syntax of pip, with Microsoft's inference server."""
     lines: list[str] = []
-    for entry in listed(conda.get("dependencies")):
+    for entry in list_or_empty(conda.get("dependencies")):
         if isinstance(entry, dict):
-            lines += map(str, listed(entry.get("pip")))
+            lines += map(str, list_or_empty(entry.get("pip")))
         elif not re.match(r"(\S*::)?(python|pip)\b(?![-.])", str(entry)):
             lines.append(conda_to_pip(str(entry)))
     known = {canonicalize_name(each.name) for each in requirements([{"pip": lines}])}

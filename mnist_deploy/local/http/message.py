@@ -63,7 +63,7 @@ class Request:
 
     def add_header(self, name: bytes, value: bytes) -> None:
         self.head_size += len(name) + len(value) + 4
-        if b"_" in name:  # WSGI and CGI cannot tell A_B from A-B
+        if b"_" in name:  # A_B and A-B are the same name in WSGI
             return
         key, text = lower_name(name), value.decode("latin-1")
         known = self.headers.get(key)

@@ -114,7 +114,7 @@ class HttpServer:
             self._loop.call_soon_threadsafe(work)
 
     def update_listeners(self) -> None:
-        """Accept where `listeners` says, and nowhere while draining or without room."""
+        """Accept at `listeners`, and nowhere while draining or without room."""
         may_accept = not self.is_draining and not self._is_exhausted and self._can_make_room()
         wanted = set(self.listeners()) if may_accept else set()
         for listener in wanted - self._accepting:
@@ -197,7 +197,7 @@ class HttpServer:
     # The end
 
     def drain(self, linger: float = 0) -> None:
-        """Accept whoever has connected, nobody else, and stop when all requests are answered.
+        """Accept the clients that have connected, no others, and stop when all is answered.
 
         Parameters
         ----------

@@ -1,6 +1,6 @@
-"""What runs in a container's process: an HTTP server of our own around Microsoft's WSGI app.
+"""What runs in the process of a container: an HTTP server around Microsoft's WSGI app.
 
-``process`` is started by the container, and loads the app and with it the script; ``control``
-is its line to the container; ``server`` gives the script one request at a time; ``connection``
-reads requests, ``answer`` makes answers.
+``process`` is started by the container, directly or by ``fork_server``, and imports the app and
+with it the script; ``control_channel`` connects it to its container; ``server`` gives the script
+one request at a time; ``response`` limits the time of an answer; ``counts`` reports requests.
 """

@@ -1,11 +1,11 @@
-"""Module names that lead to other modules, so that notebooks of other years find theirs.
+"""Aliases of modules that have moved, so that notebooks of earlier years can import them.
 
 Notebooks and scoring scripts of 2018 and 2019 import joblib from ``sklearn.externals``, and
-models that were saved then name classes by where they lay in scikit-learn. :func:`install`
-makes those names lead to where the modules are now, with a warning.
+models that were saved then name classes by their former modules in scikit-learn. :func:`install`
+makes those names refer to the present modules, with a warning.
 
 ``exec`` puts a copy of this file where Python runs it at its start (``sitecustomize``): any
-Python of the machine, so it imports the standard library alone and does without its novelties.
+Python of the machine, so it imports the standard library alone and uses none of its new features.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ FALLBACK_MODULES = "MNIST_DEPLOY_FALLBACK_MODULES"
 class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a module under another name than its own.
 
-    By rule, and only where the name itself leads nowhere: ``sklearn.externals.x`` is the
+    By rule, and only where the name itself is not found: ``sklearn.externals.x`` is the
     package ``x``; ``sklearn.x.y`` is ``sklearn.x._y``, whatever underscores there are (so
     ``cluster.k_means_`` is ``cluster._kmeans``).
 
     Parameters
     ----------
     stand_ins : mapping of str to str
-        Names that lead elsewhere even if they could be found.
+        Aliases, and the modules that they refer to, even where the name itself could be found.
     fallback_modules : mapping of str to str
         Names that lead elsewhere only if there is no module of that name.
     """
@@ -56,7 +56,7 @@ class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             origin = self._same[fullname] = self._fallback_modules[fullname]
         elif fullname in self._same:
             origin = self._same[fullname]
-        elif package in self._same:  # else it would be found a second time, as another module
+        elif package in self._same:  # else it would be imported a second time, as another module
             origin = self._same[fullname] = f"{self._same[package]}.{name}"
         elif not package.startswith("sklearn.") or PathFinder.find_spec(fullname, path):
             return None
@@ -78,8 +78,8 @@ class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         module = importlib.import_module(spec.origin)
         if spec.name not in self._quiet and spec.parent not in self._same:
             warnings.warn(
-                f"{spec.name} is no more: scikit-learn has long removed it. The local workspace "
-                f"takes {spec.origin} instead; with today's scikit-learn on Azure it would fail.",
+                f"scikit-learn has removed {spec.name}. The local workspace imports {spec.origin} "
+                "instead; with a current scikit-learn on Azure the import would fail.",
                 FutureWarning,
                 stacklevel=2,
             )
@@ -94,7 +94,7 @@ class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if spec.name in self._same:  # the import system has just put the alias's spec there
             module.__spec__ = spec.loader_state
             return
-        # Some classes did not move to the twin: what the package offers is there as well.
+        # Some classes did not move to the twin: the names of the package are added.
         assert spec.parent is not None
         assert spec.origin is not None
         package, twin = sys.modules[spec.parent], sys.modules[spec.origin]
@@ -106,10 +106,10 @@ class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def install(
     stand_ins: Mapping[str, str] | None = None, fallback_modules: Mapping[str, str] | None = None
 ) -> None:
-    """Make the aliases known to this process.
+    """Add the aliases to the import system of this process.
 
-    They come first of all: what lies below an alias would else be found a second time, as
-    another module than the one that is in use.
+    They come before all other finders: a module below an alias would else be imported a second
+    time, as another module than the one that is in use.
     """
     if not any(isinstance(finder, Aliases) for finder in sys.meta_path):
         sys.meta_path.insert(0, Aliases(stand_ins or {}, fallback_modules))
@@ -121,8 +121,8 @@ def _read_variable(name: str) -> dict[str, str]:
     return {alias: module for alias, module in pairs}
 
 
-def _run_the_other_sitecustomize() -> None:
-    """Run the one that this file hides, where the machine has one."""
+def _run_hidden_sitecustomize() -> None:
+    """Run the ``sitecustomize`` that this file hides, if there is one."""
     here = os.path.dirname(os.path.abspath(__file__))
     folders = [path for path in sys.path if os.path.abspath(path) != here]
     spec = PathFinder.find_spec("sitecustomize", folders)
@@ -132,4 +132,4 @@ def _run_the_other_sitecustomize() -> None:
 
 if __name__ == "sitecustomize":
     install(_read_variable(STAND_INS), _read_variable(FALLBACK_MODULES))
-    _run_the_other_sitecustomize()
+    _run_hidden_sitecustomize()

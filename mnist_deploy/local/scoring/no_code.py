@@ -1,9 +1,8 @@
 """The scoring script of a service that was deployed without one, for a scikit-learn model.
 
-A request is ``{"data": [[…], …]}``, a row for each thing to predict, and may name a ``method``:
-``predict``, or ``predict_proba``, which is asked of every classifier that has it unless the
-request says otherwise. The answer holds what the method gave, under its name:
-``{"predict": [7, 2, …]}``.
+A request is ``{"data": [[…], …]}``, a row for each prediction, and may name a ``method``:
+``predict`` or ``predict_proba``. Without it, a classifier that has ``predict_proba`` uses that.
+The answer holds the result of the method under its name: ``{"predict": [7, 2, …]}``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import joblib
 import numpy as np
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
-METHODS = ("predict_proba", "predict")  # in the order of preference
+METHODS = ("predict_proba", "predict")  # the first that the model has is the default
 
 model: Any
 
@@ -34,15 +33,17 @@ def init() -> None:
         )
     model = joblib.load(files[0])
     if not hasattr(model, "predict"):
-        raise RuntimeError(f"{type(model).__name__} does not predict: write a script for it.")
+        raise RuntimeError(
+            f"{type(model).__name__} has no predict method: deploy it with an entry script."
+        )
 
 
 def run(body: str) -> dict | AMLResponse:
-    """Let the model predict, by the method that the request names."""
+    """Predict by the method that the request names."""
     try:
         request = json.loads(body)
         if not isinstance(request, dict) or "data" not in request:
-            raise ValueError('expected {"data": [[…], …]}, a row for each thing to predict')
+            raise ValueError('expected {"data": [[…], …]}, a row for each prediction')
         known = [method for method in METHODS if hasattr(model, method)]
         method = request.get("method", known[0])
         if method not in known:

@@ -1,8 +1,8 @@
-"""Spares a scoring process the 60 MB of pandas that scikit-learn imports and does not use.
+"""Keeps scikit-learn from importing pandas, which costs 60 MB and is not used.
 
-While its modules are imported, scikit-learn tries to import pandas and pyarrow, just to know
-whether they are there; and pyarrow starts a thread, after which nothing can be forked. What a
-script imports is not touched, nor what scikit-learn imports when it is given a data frame.
+While its modules are imported, scikit-learn tries to import pandas and pyarrow to find out
+whether they are installed; pyarrow starts a thread, after which a process cannot be forked. An
+import by a script is not affected, nor one by scikit-learn when it gets a data frame.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import ModuleType
 
 
 class NoPandas(importlib.abc.MetaPathFinder):
-    """Says that there is neither, to the import statements on top of scikit-learn's modules."""
+    """Hides both modules from the import statements at the top of scikit-learn's modules."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -26,7 +26,7 @@ class NoPandas(importlib.abc.MetaPathFinder):
             frame = frame.f_back
         module = frame.f_globals.get("__name__", "")
         if frame.f_code.co_name == "<module>" and module.startswith("sklearn."):
-            raise ModuleNotFoundError("not for scikit-learn itself", name=fullname)
+            raise ModuleNotFoundError("hidden from scikit-learn's own imports", name=fullname)
 
 
 def install() -> None:

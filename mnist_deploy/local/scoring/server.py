@@ -49,7 +49,7 @@ class ScoringServer(HttpServer):
     ----------
     control : ControlChannel
     public : socket, optional
-        Where clients connect; accepted on as long as the access policy says so.
+        Where clients connect; connections are accepted while the access policy is public.
     inner : socket, optional
         Where the router connects, which authorizes the requests.
     buckets : list of float

@@ -1,4 +1,4 @@
-"""A container: one scoring process that is kept alive, and kept small."""
+"""A container: its scoring processes are supervised, restarted and limited."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(raw): return {"pid": os.getpid(), "raw": raw}
 
 @pytest.fixture
 def build(tmp_path):
-    """Build a container of a script, without starting it; the caller gets its address too."""
+    """Build a container of a script, without starting it; returns it and its address."""
     built = []
 
     def do(script=SCRIPT, cores=1.0, memory=1.0, inner=None, options=None, **environment):
@@ -77,7 +77,7 @@ def all_gone(processes: list[psutil.Process]) -> bool:
     return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
 
 
-def test_it_scores_until_it_is_stopped(build):
+def test_container_scores_until_it_is_stopped(build):
     container, url = build()
     assert container.start() is None
     assert container.state == "Healthy"
@@ -90,7 +90,7 @@ def test_it_scores_until_it_is_stopped(build):
     container.stop()
 
 
-def test_it_is_stopped_while_its_process_is_being_forked(build, monkeypatch):
+def test_container_can_be_stopped_while_its_process_is_forked(build, monkeypatch):
     def no_such_group(*_: int) -> None:  # as before the fork has made one of its own
         raise ProcessLookupError
 
@@ -105,7 +105,7 @@ def test_it_is_stopped_while_its_process_is_being_forked(build, monkeypatch):
     until(lambda: all_gone(processes), 2)
 
 
-def test_it_sees_nothing_of_the_environment_around_it(build, monkeypatch):
+def test_script_sees_nothing_of_the_surrounding_environment(build, monkeypatch):
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "not for scripts")
     script = "import os\ndef init(): pass\ndef run(raw): return dict(os.environ)\n"
     container, url = build(script, GREETING="hello")
@@ -115,7 +115,7 @@ def test_it_sees_nothing_of_the_environment_around_it(build, monkeypatch):
     assert seen["GREETING"] == "hello"
 
 
-def test_a_script_finds_its_folder_last_as_on_azure(build):
+def test_folder_of_the_script_is_last_on_the_path_as_on_azure(build):
     script = "import sys, os\ndef init(): pass\ndef run(raw): return [os.getcwd(), sys.path]\n"
     container, url = build(script)
     container.start()
@@ -125,7 +125,7 @@ def test_a_script_finds_its_folder_last_as_on_azure(build):
     assert path.index(folder) > max(n for n, entry in enumerate(path) if "lib/python" in entry)
 
 
-def test_it_is_watched_on_after_a_look_that_failed(build, monkeypatch):
+def test_supervision_continues_after_an_oserror(build, monkeypatch):
     looks = []
 
     def fail(process: ScoringProcess) -> int:
@@ -141,7 +141,7 @@ def test_it_is_watched_on_after_a_look_that_failed(build, monkeypatch):
 
 
 @pytest.mark.parametrize("sent", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])
-def test_it_comes_back_after_it_was_killed(build, sent):
+def test_killed_process_is_restarted(build, sent):
     container, url = build()
     container.start()
     before = score(url)["pid"]
@@ -150,7 +150,7 @@ def test_it_comes_back_after_it_was_killed(build, sent):
     def is_back():
         try:
             return score(url)["pid"] != before
-        except requests.RequestException:  # that was answered by the dying one
+        except requests.RequestException:  # the ending process has accepted the connection
             return False
 
     until(is_back)
@@ -158,7 +158,7 @@ def test_it_comes_back_after_it_was_killed(build, sent):
     assert "the scoring process is restarted: it " in container.log_tail(100)
 
 
-def test_requests_wait_while_it_is_started_anew(build):
+def test_requests_wait_during_a_restart(build):
     container, url = build()
     container.start()
     for process in family(container):
@@ -166,7 +166,7 @@ def test_requests_wait_while_it_is_started_anew(build):
     assert score(url)["raw"] == "{}"  # the port was never closed
 
 
-def test_one_that_outgrows_its_memory_is_ended_and_says_so(build):
+def test_container_is_killed_above_its_memory_limit_and_logs_it(build):
     script = """
 held = []
 def init(): pass
@@ -177,13 +177,13 @@ def run(raw):
 """
     container, url = build(script, memory=0.4)
     container.start()
-    with contextlib.suppress(requests.ConnectionError):  # it may be ended before it answers
+    with contextlib.suppress(requests.ConnectionError):  # it may be killed before it answers
         score(url)
     until(lambda: container.state == "Healthy" and "is restarted" in container.log_tail(100))
     assert "more than the 0.4 GB of memory_gb" in container.log_tail(100)
 
 
-def test_one_that_needs_too_much_memory_from_the_start_fails(build):
+def test_container_that_needs_too_much_memory_for_init_fails(build):
     script = (
         "def init():\n    global x\n    x = b'x' * (900 << 20)\n    import time; time.sleep(60)\n"
     )
@@ -323,7 +323,7 @@ def run(raw):
     until(lambda: all_gone(daemons), 5)
 
 
-def test_one_that_can_start_no_more_is_tried_again_and_again(build):
+def test_process_that_cannot_be_restarted_is_retried(build):
     script = """
 import os, pathlib
 def init():
@@ -343,7 +343,7 @@ def run(raw): return os.getpid()
     assert isinstance(score(url), int)
 
 
-def test_who_is_let_in_can_change_while_it_runs(build):
+def test_access_policy_can_change_while_the_container_runs(build):
     container, url = build()
     container.configure(
         AccessPolicy(
@@ -374,20 +374,20 @@ def test_who_is_let_in_can_change_while_it_runs(build):
     assert "key49" not in container.log_tail(1000) + repr(AccessPolicy(keys=("key49",)))
 
 
-def test_it_is_told_who_is_let_in_until_it_has_stopped(build):
+def test_access_policy_can_be_set_until_the_container_has_stopped(build):
     container, url = build()
     container.start()
     with requests.Session() as kept, ThreadPoolExecutor(2) as pool:
         assert kept.post(f"{url}/score", "{}", timeout=10).status_code == 200
         stopping = pool.submit(container.stop)  # and the connection is kept for a while
-        told = 0
+        applied = 0
         while not stopping.done():
             began = time.monotonic()
-            pool.submit(container.configure, AccessPolicy(keys=(f"key{told}",))).result()
+            pool.submit(container.configure, AccessPolicy(keys=(f"key{applied}",))).result()
             assert time.monotonic() - began < 2
-            told += 1
+            applied += 1
         stopping.result()
-    assert told > 1
+    assert applied > 1
     container.configure(AccessPolicy())
 
 
@@ -416,7 +416,7 @@ def test_container_is_closed_until_its_policy_opens_it(build):
     assert requests.get(url, timeout=5).status_code == 200
 
 
-def test_workers_follow_a_variable_and_threads_the_cores(build):
+def test_processes_follow_worker_count_and_threads_the_cores(build):
     script = """
 import os
 def init(): pass
@@ -434,7 +434,7 @@ def run(raw): return [os.getpid(), os.environ["OMP_NUM_THREADS"]]
         assert "WORKER_COUNT" in build(WORKER_COUNT=odd)[0].start()
 
 
-def test_it_counts_what_it_has_answered(build):
+def test_answered_requests_are_counted(build):
     container, url = build()
     container.start()
     for _ in range(3):
@@ -450,7 +450,7 @@ def test_it_counts_what_it_has_answered(build):
     assert sum(counts["histogram"]) == counts["requests"]
 
 
-def test_what_is_in_flight_and_queued_is_answered_when_it_is_stopped(build):
+def test_stopping_container_answers_the_requests_that_have_arrived(build):
     script = "import time\ndef init(): pass\ndef run(raw): time.sleep(0.3); return raw\n"
     container, url = build(script)
     container.start()
@@ -461,7 +461,7 @@ def test_what_is_in_flight_and_queued_is_answered_when_it_is_stopped(build):
         assert [each.result() for each in answers] == ["0", "1", "2", "3", "4"]
 
 
-def test_one_that_does_not_end_is_killed_after_the_grace(build):
+def test_container_that_does_not_end_is_killed_after_the_grace(build):
     container, url = build("import time\ndef init(): pass\ndef run(raw): time.sleep(60)\n")
     container.start()
     with ThreadPoolExecutor(1) as pool:
@@ -474,7 +474,7 @@ def test_one_that_does_not_end_is_killed_after_the_grace(build):
         assert isinstance(stuck.exception(), requests.ConnectionError)
 
 
-def test_one_connection_serves_many_requests_refused_ones_between(build):
+def test_connection_serves_many_requests_with_rejected_ones_between(build):
     container, url = build()
     container.configure(AccessPolicy(keys=("key",)))
     container.start()
@@ -505,7 +505,7 @@ def test_one_connection_serves_many_requests_refused_ones_between(build):
     connection.close()
 
 
-def test_the_log_does_not_grow_for_ever(build, monkeypatch):
+def test_log_has_a_size_limit(build, monkeypatch):
     monkeypatch.setattr(log_module, "MAX_SIZE", 100_000)
     script = "def init(): pass\ndef run(raw):\n    print('x' * 9_999)\n    return 1\n"
     container, url = build(script)
@@ -547,7 +547,7 @@ def run(raw): time.sleep(600)
 
 @pytest.mark.processes
 @pytest.mark.parametrize("script", [SCRIPT, BUSY], ids=["idle", "stubborn"])
-def test_nothing_outlives_a_controller_that_is_killed(tmp_path, script):
+def test_no_process_outlives_a_control_plane_that_is_killed(tmp_path, script):
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "score.py").write_text(script)
     controller = subprocess.Popen(

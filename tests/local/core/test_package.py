@@ -1,4 +1,4 @@
-"""Build contexts: what a Dockerfile says, what pip is asked for, what goes where."""
+"""Build contexts: the Dockerfile, the requirements file, and where the uploads go."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ def dockerfile(**more) -> str:
     return context_texts(container_spec(**more))["Dockerfile"]
 
 
-def test_the_dockerfile_of_a_container_spec():
+def test_dockerfile_runs_the_script_with_its_variables_and_models():
     text = dockerfile(models=(FILE,), variables={"GREETING": 'a "b" $c \\'})
     assert "FROM python:3.9-slim\n" in text
     assert r'GREETING="a \"b\" \$c \\"' in text
     assert 'AZUREML_MODEL_DIR="/var/azureml-app/azureml-models/digits/1"' in text
     end = 'USER 1001\nEXPOSE 5001\nCMD ["azmlinfsrv", "--entry_script", "score.py"]\n'
     assert text.endswith(end)
-    # The SDK's word for the script counts, and several models share a folder.
+    # The SDK's variable names the script, and several models share a folder.
     text = dockerfile(models=(FILE, FOLDER), variables={"AZUREML_ENTRY_SCRIPT": "src/mine.py"})
     assert '"--entry_script", "src/mine.py"' in text
     assert 'AZUREML_MODEL_DIR="/var/azureml-app/azureml-models"' in text
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "said"),
+    ("asked", "error", "reason"),
     [
-        ({"variables": {"A": "x\nUSER root"}}, Invalid, "cannot stand in a Dockerfile"),
-        ({"variables": {"A B": "x"}}, Invalid, "cannot stand in a Dockerfile"),
-        ({"variables": {"": "x"}}, Invalid, "cannot stand in a Dockerfile"),
-        ({"conda": None}, NotSupported, "nothing says what the image must install"),
+        ({"variables": {"A": "x\nUSER root"}}, Invalid, "cannot be written in a Dockerfile"),
+        ({"variables": {"A B": "x"}}, Invalid, "cannot be written in a Dockerfile"),
+        ({"variables": {"": "x"}}, Invalid, "cannot be written in a Dockerfile"),
+        ({"conda": None}, NotSupported, "list them in a conda file"),
     ],
 )
-def test_what_no_image_can_be_made_of(asked, error, said):
-    with pytest.raises(error, match=said):
+def test_spec_without_a_possible_image_is_rejected(asked, error, reason):
+    with pytest.raises(error, match=reason):
         dockerfile(**asked)
 
 
-def test_where_uploads_and_models_go():
+def test_uploads_and_models_go_to_the_folders_that_the_server_reads():
     uploads = (
         Upload("LocalUpload/c/score.py", "score.py"),
         Upload("d/s.tar", "s.tar", True),
@@ -84,11 +84,11 @@ def test_where_uploads_and_models_go():
         (["numpy=1.26", "python>=3.9"], ".".join(platform.python_version_tuple()[:2])),
     ],
 )
-def test_the_python_of_a_conda_file(pins, version):
+def test_pinned_python_becomes_the_base_image(pins, version):
     assert python_version({"dependencies": pins}) == version
 
 
-def test_what_pip_is_asked_for():
+def test_requirements_file_lists_packages_and_the_inference_server():
     dependencies = [
         "python=3.9",
         "pip=25.3",

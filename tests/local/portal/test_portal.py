@@ -131,7 +131,7 @@ def test_the_page_may_be_linked_to_and_not_framed(tab):
             assert directive in policy
         assert "unsafe" not in policy
         assert headers["X-Content-Type-Options"] == "nosniff"
-        assert not {"AccessPolicy-ControlChannel-Allow-Origin", "Set-Cookie"} & set(headers)
+        assert not {"Access-Control-Allow-Origin", "Set-Cookie"} & set(headers)
 
 
 def test_a_token_opens_nothing_else(tab, endpoint, service, mms):

@@ -1,4 +1,4 @@
-"""Old module names, looked up in processes of their own: what is imported stays imported."""
+"""Former module names, imported in processes of their own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def model():
 
 
 @pytest.mark.processes
-def test_without_them_the_old_name_is_unknown():
+def test_former_name_is_unknown_without_aliases():
     assert "cannot import name 'joblib'" in python("from sklearn.externals import joblib").stderr
 
 
@@ -45,18 +45,20 @@ def test_without_them_the_old_name_is_unknown():
     "statement",
     ["from sklearn.externals import joblib", "import sklearn.externals.joblib as joblib"],
 )
-def test_joblib_by_its_old_name_is_joblib(statement):
+def test_joblib_is_imported_by_its_former_name(statement):
     answer = python(
         f"{INSTALL}{statement}\nimport joblib as today\n"
         "print(joblib is today, today.__spec__.name, today.__name__)"
     )
     assert answer.stdout == "True joblib joblib\n", answer.stderr
-    assert answer.stderr.count("FutureWarning: sklearn.externals.joblib is no more") == 1
+    assert (
+        answer.stderr.count("FutureWarning: scikit-learn has removed sklearn.externals.joblib") == 1
+    )
 
 
 @pytest.mark.processes
-def test_a_model_that_was_saved_in_2018_loads(model, tmp_path):
-    """By protocol 2, and with the module names of scikit-learn 0.20."""
+def test_model_that_was_saved_in_2018_loads(model, tmp_path):
+    """The pickle has protocol 2 and the module names of scikit-learn 0.20."""
     file = tmp_path / "old.pkl"
     joblib.dump(model, file, protocol=2)
     saved = file.read_bytes()
@@ -83,18 +85,18 @@ def test_a_model_that_was_saved_in_2018_loads(model, tmp_path):
         ("tree.tree.DecisionTreeClassifier", "tree.DecisionTreeClassifier"),  # not in tree._tree
     ],
 )
-def test_what_moved_within_scikit_learn_is_found_by_rule(then, today):
+def test_module_that_moved_within_scikit_learn_is_found_by_rule(then, today):
     module, _, name = f"sklearn.{then}".rpartition(".")
     package = importlib.import_module(module.rpartition(".")[0])
     spec = aliases.Aliases({}).find_spec(module, package.__path__)
-    with pytest.warns(FutureWarning, match=f"{module} is no more.* takes sklearn"):
+    with pytest.warns(FutureWarning, match=f"has removed {module}.* imports sklearn"):
         found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
     module, _, today = f"sklearn.{today}".rpartition(".")
     assert getattr(found, name) is getattr(importlib.import_module(module), today)
 
 
-def test_a_stand_in_hides_the_module_whose_name_it_has(tmp_path):
+def test_stand_in_hides_the_module_of_its_name(tmp_path):
     (tmp_path / "colorsys.py").write_text("genuine = True")
     (tmp_path / "other.py").write_text("genuine = False")
     script = (
@@ -105,7 +107,7 @@ def test_a_stand_in_hides_the_module_whose_name_it_has(tmp_path):
     assert python(script).stdout == "True False\n"
 
 
-def test_runs_as_sitecustomize_before_the_one_that_it_hides(tmp_path):
+def test_sitecustomize_runs_before_the_one_that_it_hides(tmp_path):
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     for folder in (ours, theirs):
         folder.mkdir()
@@ -120,7 +122,7 @@ def test_runs_as_sitecustomize_before_the_one_that_it_hides(tmp_path):
 
 
 @pytest.mark.processes
-def test_leaves_all_other_names_alone():
+def test_other_names_are_not_affected():
     answer = python(f"{INSTALL}import sklearn.externals.nothing")
     assert "No module named 'sklearn.externals.nothing'" in answer.stderr
     answer = python(f"{INSTALL}import sklearn.linear_model.logistics")

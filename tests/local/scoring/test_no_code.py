@@ -1,4 +1,4 @@
-"""The script that answers for a scikit-learn model without one."""
+"""The entry script of a scikit-learn model that was deployed without one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELS = np.arange(30) % 3
 
 @pytest.fixture
 def serve(tmp_path, monkeypatch):
-    """Serve a model, and return what asks it."""
+    """Serve a model, and return a function that sends a request to it."""
 
     def start(model):
         (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
@@ -30,19 +30,19 @@ def serve(tmp_path, monkeypatch):
     return start
 
 
-def test_what_has_no_probabilities_predicts(serve):
+def test_model_without_probabilities_predicts(serve):
     model = LinearRegression().fit(ROWS, LABELS)
     assert serve(model)(data=ROWS.tolist()) == {"predict": model.predict(ROWS).tolist()}
 
 
-def test_several_outputs_have_probabilities_each(serve):
+def test_each_of_several_outputs_has_probabilities(serve):
     model = MultiOutputClassifier(LogisticRegression()).fit(ROWS, np.c_[LABELS, LABELS > 1])
     answer = json.loads(json.dumps(serve(model)(data=ROWS.tolist())))
     assert [np.shape(each) for each in answer["predict_proba"]] == [(30, 3), (30, 2)]
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "reason"),
     [
         ({}, 'expected {"data": [[…], …]}'),
         ({"data": [[1, 2]]}, "2 features"),
@@ -52,14 +52,14 @@ def test_several_outputs_have_probabilities_each(serve):
         ({"data": [[1, 2, 3, 4]], "method": ["predict"]}, "is not among"),
     ],
 )
-def test_what_cannot_be_scored_is_answered_with_why(serve, request_, said):
+def test_request_that_cannot_be_scored_is_400_with_the_reason(serve, request_, reason):
     answer = serve(LogisticRegression().fit(ROWS, LABELS))(**request_)
     assert answer.status_code == 400
-    assert said in answer.get_json(force=True)["message"]
+    assert reason in answer.get_json(force=True)["message"]
 
 
-def test_what_cannot_predict_or_is_not_one_file(serve, tmp_path):
-    with pytest.raises(RuntimeError, match="StandardScaler does not predict"):
+def test_model_that_cannot_predict_or_is_not_one_file_fails(serve, tmp_path):
+    with pytest.raises(RuntimeError, match="StandardScaler has no predict method"):
         serve(StandardScaler())
     (tmp_path / "more").write_text("")
     with pytest.raises(RuntimeError, match=r"must be one file.* has 2"):

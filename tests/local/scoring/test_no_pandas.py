@@ -1,4 +1,4 @@
-"""scikit-learn without pandas, and with it where it is wanted; in a process of its own."""
+"""scikit-learn imports pandas only when it is used; tried in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ print(type(scaler.transform([[0.0, 1.0]])).__name__)
 
 
 @pytest.mark.processes
-def test_pandas_is_there_only_when_it_is_used():
+def test_pandas_is_imported_only_when_it_is_used():
     pytest.importorskip("pandas")
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False

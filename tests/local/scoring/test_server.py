@@ -1,4 +1,4 @@
-"""Our server beside Microsoft's own: the same requests, the same answers."""
+"""The scoring server beside Microsoft's own: the same requests get the same answers."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ SAME = {
     "swagger 9": "GET /swagger.json?version=9 HTTP/1.1\r\nHost: a\r\n\r\n",
     "CORS": POST + "Origin: https://page.example\r\nContent-Length: 2\r\n\r\nhi",
     "CORS before a request": "OPTIONS /score HTTP/1.1\r\nHost: a\r\nOrigin: https://page.example\r\n"
-    "AccessPolicy-ControlChannel-Request-Method: POST\r\n\r\n",
+    "Access-Control-Request-Method: POST\r\n\r\n",
     **{f"run: {what}": GET.format(what) for what in
        ("fail", "sleep", "loop", "stream", "known", "empty", "bytes", "204", "304", "418", "503")},
     "run: stream, HTTP/1.0": "GET /score?do=stream HTTP/1.0\r\n\r\n",
 }  # fmt: skip
-REFUSED = {
+MALFORMED = {
     "no HTTP": "hello there\r\n\r\n",
     "no such version": "GET / HTTP/3.0\r\nHost: a\r\n\r\n",
     "a header without a name": "GET / HTTP/1.1\r\n: x\r\n\r\n",
@@ -129,7 +129,7 @@ def ours(folder):
 
 @pytest.fixture(scope="module")
 def microsofts(folder):
-    """Its ``azmlinfsrv``, but on the loopback only."""
+    """Microsoft's ``azmlinfsrv``, on the loopback only."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = free.getsockname()
     program = f"from azureml_inference_server_http import amlserver_linux as server\n" \
@@ -165,7 +165,7 @@ class Received(io.BytesIO):
 
 
 def talk(address, *sent: str) -> bytes:
-    """All that comes back when this was sent and nothing will follow."""
+    """The bytes that are received after these parts and the end of the stream were sent."""
     with socket.create_connection(address, timeout=20) as client:
         for part in sent:
             client.sendall(part.encode("latin-1"))
@@ -195,7 +195,7 @@ def of_interest(answer: tuple[int, dict[str, list[str]], bytes], request: str):
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_it_answers_as_microsofts_does(ours, microsofts, name):
+def test_answer_is_that_of_microsofts_server(ours, microsofts, name):
     request = SAME[name]
     method = request.split()[0]
     here, there = talk(ours, request), talk(microsofts, request)
@@ -204,9 +204,9 @@ def test_it_answers_as_microsofts_does(ours, microsofts, name):
     assert of_interest(mine, request) == of_interest(its, request)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_request_is_refused_as_by_microsofts(ours, microsofts, name):
-    statuses = [int(talk(each, REFUSED[name])[9:12]) for each in (ours, microsofts)]
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_request_is_rejected_as_by_microsofts_server(ours, microsofts, name):
+    statuses = [int(talk(each, MALFORMED[name])[9:12]) for each in (ours, microsofts)]
     assert [status // 100 for status in statuses] == [4, 4] or statuses == [400, 501], statuses
 
 
@@ -215,7 +215,7 @@ def seen(received: bytes, method: str = "GET") -> list[tuple[int, str]]:
     return [(status, body.decode()) for status, _, body in answers(received, method)]
 
 
-def test_requests_in_a_row_are_answered_in_their_order(ours):
+def test_pipelined_requests_are_answered_in_order(ours):
     large = POST + f"Content-Length: {1 << 30}\r\n\r\n"
     received = talk(ours, GET.format("418") + POST + "Content-Length: 2\r\n\r\nhi" +
                     GET.format("204"), GET.format("loop"), large)  # fmt: skip
@@ -238,17 +238,17 @@ def test_requests_in_a_row_are_answered_in_their_order(ours):
         ("CONNECT a:1 HTTP/1.1\r\n\r\n", 405, "not a proxy"),
     ],
 )
-def test_what_cannot_be_read_is_answered_with_why(ours, request_, status, message):
+def test_unreadable_request_is_answered_with_the_reason(ours, request_, status, message):
     [(got, body)] = seen(talk(ours, request_))
     assert (got, message in json.loads(body)["message"]) == (status, True)
 
 
-def test_an_answer_that_breaks_off_does_not_look_whole(ours):
+def test_interrupted_answer_is_recognized_as_incomplete(ours):
     with pytest.raises(http.client.IncompleteRead):
         answers(talk(ours, GET.format("break")))
 
 
-def test_a_body_beyond_the_limit_is_cut_off_however_long(ours):
+def test_body_above_the_limit_is_rejected_and_read_to_its_end(ours):
     with socket.create_connection(ours, timeout=20) as client:
         client.sendall((POST + "Transfer-Encoding: chunked\r\n\r\n").encode())
         chunk = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
@@ -259,7 +259,7 @@ def test_a_body_beyond_the_limit_is_cut_off_however_long(ours):
         assert [status for status, _ in seen(client.makefile("rb").read())] == [413, 418]
 
 
-def test_a_connection_stays_open_between_requests(ours):
+def test_connection_stays_open_between_requests(ours):
     client = http.client.HTTPConnection(*ours, timeout=20)
     client.connect()
     client.auto_open = 0
@@ -279,7 +279,7 @@ def test_base_exception_of_a_script_is_500_and_keeps_connection_and_process(ours
     assert b"x-ms-run-function-failed: True" in received
 
 
-def test_clients_that_leave_before_their_answer_disturb_nobody(ours):
+def test_clients_that_leave_early_disturb_no_other_client(ours):
     with socket.create_connection(ours) as busy:
         busy.sendall(GET.format("sleep").encode())
         for number in range(9):  # while it is busy
@@ -291,7 +291,7 @@ def test_clients_that_leave_before_their_answer_disturb_nobody(ours):
     assert [status for status, _ in seen(talk(ours, GET.format("418")))] == [418]
 
 
-def test_who_is_refused_waits_for_no_queue(ours):
+def test_rejected_request_does_not_wait_in_the_queue(ours):
     with ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(ours)) for _ in range(5)]
         for client in clients:  # all are accepted, and the script has been quick
@@ -308,7 +308,7 @@ def test_who_is_refused_waits_for_no_queue(ours):
 
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="that lock is Linux's")
-def test_a_process_that_is_stuck_in_c_code_is_ended_and_says_where(folder):
+def test_process_that_hangs_in_c_code_is_ended_and_logs_where(folder):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         container = Container(folder, listener, cpu_cores=1, memory_gb=0.5, environment=VARIABLES)
         container.start()

@@ -56,7 +56,7 @@ def test_a_folder_of_a_model_and_a_lone_script(local_ws, tmp_path):
     ("packages", "options", "said"),
     [
         (PACKAGES, {}, "pass generate_dockerfile=True, save"),
-        ((), {"generate_dockerfile": True}, "nothing says what the image must install"),
+        ((), {"generate_dockerfile": True}, "list them in a conda file"),
     ],
 )
 def test_what_is_refused(local_ws, registered, tmp_path: Path, packages, options, said):
