@@ -81,6 +81,7 @@ def launch(
         message = {"folder": str(folder), "environment": environment, "options": options}
         with contextlib.suppress(OSError):
             return server.fork(message, fds)
+        fork_server()  # starts another one, for the next time
     passed = {name: fd for name, fd in fds.items() if name not in ("line", "log")}
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "mnist_deploy.local.scoring.process",
@@ -205,6 +206,7 @@ class ForkServer:
         except (OSError, ValueError) as error:
             os.close(status)
             self._process.kill()  # else its late answer would be taken for that to another request
+            self._process.wait()
             raise ConnectionError("the fork server does not answer") from error
         finally:
             os.close(reported)
