@@ -91,8 +91,8 @@ def start(home: str | os.PathLike[str] | None = None, *, port: int = 0) -> Contr
 def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
     """The local workspace as a genuine ``azureml.core.Workspace``, started if need be.
 
-    Sets REQUESTS_CA_BUNDLE in this process to a file that holds the loopback certificate
-    beside the roots that were trusted before.
+    Sets REQUESTS_CA_BUNDLE and, for the data engine of data sets, SSL_CERT_FILE in this process
+    to a file that holds the loopback certificate beside the roots that were trusted before.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
     endpoint = start(home)
     _set_variables(endpoint)
 
-    session_hooks.install_no_telemetry()
+    session_hooks.install_local_only()
 
     from azureml.core import Workspace
 
@@ -164,7 +164,7 @@ def _explaining_metadata_url() -> Iterator[None]:
 def connect_client(home: str | os.PathLike[str] | None = None) -> MLClient:
     """The local workspace as a genuine ``azure.ai.ml.MLClient``, started if need be.
 
-    Sets REQUESTS_CA_BUNDLE as `connect` does. SDK v2 itself sets AZUREML_CURRENT_CLOUD: an
+    Sets both variables as `connect` does. SDK v2 itself sets AZUREML_CURRENT_CLOUD: an
     MLClient that is made later in this process, without a cloud, reaches the local workspace too.
 
     Raises

@@ -67,7 +67,7 @@ class ControlPlaneAddress:
 
         Writes the file of trusted roots that they name, if need be anew.
         """
-        trusted = self._trusted_roots()
+        trusted = self._trusted_roots() + self._roots_of_other_programs()
         digest = hashlib.sha256(trusted).hexdigest()[:8]
         bundle = self.folder / f"roots-{digest}.pem"
         write_private(bundle, trusted + OWN_CERTIFICATE + self.certificate.read_bytes())
@@ -79,6 +79,14 @@ class ControlPlaneAddress:
                 direct = f"{direct},127.0.0.1".lstrip(",")
             variables |= {"no_proxy": direct, "NO_PROXY": direct}
         return variables
+
+    def _roots_of_other_programs(self) -> bytes:
+        """What programs that read SSL_CERT_FILE trust, where the reader has set it."""
+        chosen = os.environ.get("SSL_CERT_FILE") or os.devnull
+        is_known = chosen == os.environ.get("REQUESTS_CA_BUNDLE")  # of a local workspace
+        if is_known or Path(chosen).parent == self.folder or not Path(chosen).is_file():
+            return b""
+        return b"\n" + Path(chosen).read_bytes()
 
     def _trusted_roots(self) -> bytes:
         """What requests trusts in this process, without what was added for this endpoint."""

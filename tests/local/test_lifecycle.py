@@ -438,7 +438,7 @@ def test_one_process_may_connect_again_and_elsewhere_and_to_azure(home, tmp_path
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1] == "['REQUESTS_CA_BUNDLE']"
+        assert done.stdout.splitlines()[-1] == "['REQUESTS_CA_BUNDLE', 'SSL_CERT_FILE']"
     assert not (azure / "cloudEndpoints.json").exists()
 
 

@@ -28,7 +28,11 @@ def mode(path: Path) -> int:
 def lone_endpoint(tmp_path, monkeypatch) -> ControlPlaneAddress:
     """An endpoint with a certificate, which nobody serves; in an environment without proxies."""
     for name in list(os.environ):
-        if name.lower().endswith("_proxy") or name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if name.lower().endswith("_proxy") or name in (
+            "REQUESTS_CA_BUNDLE",
+            "CURL_CA_BUNDLE",
+            "SSL_CERT_FILE",
+        ):
             monkeypatch.delenv(name)
     create_server_context(tmp_path)
     return ControlPlaneAddress("https://127.0.0.1:1", 1, create_token(), tmp_path)
@@ -114,7 +118,18 @@ def test_other_https_is_trusted_as_before(lone_endpoint, monkeypatch):
     for _ in range(3):  # connecting again adds nothing more
         variables = lone_endpoint.https_environment()
         assert certificates(variables["REQUESTS_CA_BUNDLE"]) == public + 1
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", variables["REQUESTS_CA_BUNDLE"])
+        assert variables["SSL_CERT_FILE"] == variables["REQUESTS_CA_BUNDLE"]
+        for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+            monkeypatch.setenv(name, variables[name])
+
+
+def test_roots_that_ssl_cert_file_names_stay_trusted(lone_endpoint, monkeypatch, tmp_path):
+    folder = tmp_path / "company"
+    folder.mkdir()
+    create_server_context(folder)
+    monkeypatch.setenv("SSL_CERT_FILE", str(folder / "certificate.pem"))
+    bundle = lone_endpoint.https_environment()["SSL_CERT_FILE"]
+    assert certificates(bundle) == certificates(certifi.where()) + 2
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])

@@ -15,7 +15,7 @@ def install() -> None:
     """Install all hooks in this process."""
     changes = {
         **azure_logins.CHANGES,
-        **azure_sdk.NO_TELEMETRY,
+        **azure_sdk.STAY_LOCAL,
         **mnist_addresses.CHANGES,
         **old_keywords.CHANGES,
     }
@@ -24,7 +24,7 @@ def install() -> None:
     import_hooks.install(changes, azure_sdk.SUBSTITUTES, azure_sdk.MISSING)
 
 
-def install_no_telemetry() -> None:
-    """Turn telemetry off in this process, and change nothing else that works."""
+def install_local_only() -> None:
+    """Ask no address outside of this machine for a local workspace; change nothing else."""
     substitutes = {name: each for name, each in azure_sdk.SUBSTITUTES.items() if name == "imghdr"}
-    import_hooks.install(azure_sdk.NO_TELEMETRY, substitutes, {})
+    import_hooks.install(azure_sdk.STAY_LOCAL, substitutes, {})

@@ -42,6 +42,27 @@ def _turn_off_engine_telemetry(engine: ModuleType) -> None:
     engine.init_environment = init_environment  # type: ignore[attr-defined]
 
 
+def _ask_local_workspace_first(resolver: ModuleType) -> None:
+    """Let the data engine log in with a local workspace that this process has connected to.
+
+    With both SDKs installed, the engine asks `DefaultAzureCredential` first, and that asks
+    addresses outside of this machine.
+    """
+    original = resolver._resolve_auth_for_workspace_access
+
+    def resolve(
+        subscription: str, group: str, name: str, auth_type: str, credentials: dict[str, Any]
+    ) -> Any:
+        workspace = resolver.WorkspaceContextCache.get(subscription, group, name)
+        if workspace is not None and str(workspace.discovery_url).startswith(LOOPBACK):
+            return resolver._resolve_auth_from_workspace(
+                subscription, group, name, auth_type, credentials
+            )
+        return original(subscription, group, name, auth_type, credentials)
+
+    resolver._resolve_auth_for_workspace_access = resolve  # type: ignore[attr-defined]
+
+
 def _flush_at_exit(run_module: ModuleType) -> None:
     """Send the metrics of a run before the interpreter stops its threads.
 
@@ -56,7 +77,9 @@ def _flush_at_exit(run_module: ModuleType) -> None:
 
 
 ENGINE_OPTIONS = ((2, "verbosity", "Off"), (3, "hbi_mode", True))
-NO_TELEMETRY: dict[str, Change] = {
+LOOPBACK = "https://127.0.0.1:"
+STAY_LOCAL: dict[str, Change] = {
+    "azureml.dataprep.api._aml_auth_resolver": _ask_local_workspace_first,
     "azureml.telemetry": _turn_off_collection,
     "azureml.data._loggerfactory": _remove_log_handlers,
     "azureml.dataprep.api._loggerfactory": _remove_log_handlers,
