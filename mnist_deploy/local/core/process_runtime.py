@@ -26,6 +26,8 @@ from .telemetry import SILENT, Telemetry
 # Followed by the process id of the control plane: the next one removes what a killed one left.
 TEMPORARY_PREFIX = "mnist-deploy-"
 
+JOIN_TIMEOUT = 20.0  # seconds for a change of an endpoint that was deleted to end
+
 
 class ProcessRuntime:
     """Runs containers as processes of this machine.
@@ -43,6 +45,8 @@ class ProcessRuntime:
     def __init__(self, store: Store, folder: Path, ingestion: str = "") -> None:
         self.store, self.folder, self.ingestion = store, folder, ingestion
         self.fallback = FallbackResponder()
+        self._changes: list[threading.Thread] = []
+        self._lock = threading.Lock()  # held while `_changes` changes
         # The path of a UNIX socket has room for about 100 bytes.
         parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
         self.sockets = Path(
@@ -56,12 +60,18 @@ class ProcessRuntime:
         fork_server()
 
     def run(self, work: Callable[[], None]) -> None:
-        threading.Thread(target=work, daemon=True, name="endpoint change").start()
+        thread = threading.Thread(target=work, daemon=True, name="endpoint change")
+        with self._lock:
+            self._changes = [each for each in self._changes if each.is_alive()]
+            self._changes.append(thread)
+            thread.start()
 
     def wait(self, done: threading.Event, seconds: float) -> None:
         done.wait(seconds)
 
     def close(self) -> None:
+        for thread in self._changes:
+            thread.join(JOIN_TIMEOUT)
         self.fallback.close()
         shutil.rmtree(self.sockets, ignore_errors=True)
 
