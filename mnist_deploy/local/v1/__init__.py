@@ -1,10 +1,9 @@
-"""The REST that azureml-core, SDK v1, speaks."""
+"""The REST API that azureml-core, SDK v1, calls."""
 
 from __future__ import annotations
 
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Flask
 
-from ..core.faults import NotSupported
 from ..core.runs import Runs
 from ..rest import state_of
 from . import errors
@@ -23,19 +22,18 @@ from .runs import ReportedRuns, run_api
 from .services import service_api
 from .snapshots import snapshot_api
 from .submissions import submission_api
+from .unsupported import unsupported_api
 
 RUN_APIS = (experiment_api, run_api, metric_api, run_artifact_api, snapshot_api, submission_api,
             datastore_api, dataset_api)  # fmt: skip
 
 
 def register(app: Flask) -> None:
-    """Let `app` answer azureml-core; errors of these routes come in its own schema."""
+    """Add the routes that azureml-core calls to `app`; their errors come in its own schema."""
     v1 = Blueprint("v1", __name__)
     apis = (artifact_api, model_api, environment_api, image_api, package_api)
-    for api in (*apis, operation_api, service_api, *RUN_APIS):
+    for api in (*apis, operation_api, service_api, *RUN_APIS, unsupported_api):
         v1.register_blueprint(api)
-    every = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    v1.add_url_rule("/modelmanagement/<path:_>", view_func=not_known, methods=every)
     errors.install_error_handlers(v1)
     app.register_blueprint(v1)
     state = state_of(app)
@@ -43,7 +41,3 @@ def register(app: Flask) -> None:
     state.store.gc_roots += [images.artifacts, lambda: list(state.kept_artifacts)]
     state.add(Runs(state.store))
     state.add(ReportedRuns())
-
-
-def not_known(**_: str) -> Response:
-    raise NotSupported(f"{request.method} {request.path}")

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mnist_deploy.local.core import store as store_module
 from mnist_deploy.local.core.blobs import Blobs
 from mnist_deploy.local.core.faults import Conflict, Invalid, NotFound
 from mnist_deploy.local.core.records import Code, Environment, Model
@@ -340,3 +341,27 @@ def test_a_store_of_0_1_is_taken_over(tmp_path, reopen):
     assert store.add(model("digits")).version == 5
     assert store.add(environment("env")).version == "2"
     store.close()
+
+
+def test_scan_decodes_only_the_records_that_are_taken(store, monkeypatch):
+    for number in range(1, 13):
+        store.put(model(f"m{number % 3}", version=number))
+    decoded, decode = [], store_module.decode
+    monkeypatch.setattr(store_module, "decode", lambda *args: decoded.append(args) or decode(*args))
+    scan = store.scan(Model)
+    first = [next(scan) for _ in range(3)]
+    assert [record.version for _, record in first] == [12, 11, 10]
+    assert len(decoded) == 3
+    rest = [record.version for _, record in store.scan(Model, before=first[-1][0])]
+    assert rest == list(range(9, 0, -1))
+
+
+def test_scan_goes_on_behind_a_chunk(store, monkeypatch):
+    monkeypatch.setattr(store_module, "CHUNK", 2)
+    for number in range(1, 8):
+        store.put(model(f"m{number % 2}", version=number))
+    assert [record.version for _, record in store.scan(Model)] == [7, 6, 5, 4, 3, 2, 1]
+    assert [record.version for _, record in store.scan(Model, name="m1")] == [7, 5, 3, 1]
+    assert [record.version for _, record in store.scan(Model, latest=True)] == [7, 6]
+    assert [name for _, name in store.names(Model)] == ["m1", "m0"]
+    assert [each.version for each in store.versions(Model, "m0")] == [6, 4, 2]

@@ -96,3 +96,9 @@ def test_curated_environment_stands_for_the_running_python(local_ws, registered,
     with pytest.raises(Exception, match="AzureML"):
         copied.register(local_ws)
     environment.clone("mine-of-curated").register(local_ws)
+
+
+def test_unsupported_build_is_answered_501_with_its_name(local_ws, name):
+    environment = build(name).register(local_ws)
+    with pytest.raises(Exception, match=r"does not support Environment\.build"):
+        environment.build(local_ws)
