@@ -1,4 +1,4 @@
-"""Scoring processes die, grow or lose the kernel that they belong to."""
+"""Scoring processes are killed, grow, hang or lose the processes around them."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def deploy(ws, name: str, script: str | Path, models=(), variables=None, **more)
 
 
 def scoring_process(home: Path) -> psutil.Process:
-    """That of the only service."""
+    """The scoring process of the only service."""
     family = psutil.Process(local.start(home).pid).children(recursive=True)
     [process] = [each for each in family if str(home) in each.cwd()]
     return process
 
 
 class Load(threading.Thread):
-    """A client that scores without pause, and notes what came of each request."""
+    """A client that scores without pause and records the outcome of each request."""
 
     def __init__(self, uri, images, labels, patience: float, stop: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -91,7 +91,7 @@ class Load(threading.Thread):
 
 @pytest.fixture
 def digits(workspace, sample_data, tmp_path):
-    """A service that reads digits, 1,000 images and what the model says of them."""
+    """A service that classifies digits, 1,000 images, and the predictions of its model."""
     from azureml.core import Model
 
     X_train, y_train, X_test, _ = sample_data
@@ -105,7 +105,7 @@ def digits(workspace, sample_data, tmp_path):
     return service, X_test, model.predict(X_test)
 
 
-def test_killed_under_load(digits, home, account):
+def test_scoring_process_is_killed_under_load(digits, home, account):
     """Scoring process killed under load from 8 clients."""
     service, images, labels = digits
     stop = threading.Event()
@@ -161,7 +161,7 @@ def run(raw):
 """
 
 
-def test_outgrows_its_memory(workspace, account):
+def test_scoring_process_exceeds_its_memory(workspace, account):
     """A service that outgrows memory_gb."""
     service = deploy(workspace, "grows", GROWS, memory_gb=0.5)
     score = service.scoring_uri
@@ -197,7 +197,7 @@ print("READY", os.getpid())
 """
 
 
-def test_a_kernel_is_killed(home, tmp_path, account):
+def test_kernel_is_killed(home, tmp_path, account):
     """kill -9 of a notebook's kernel with two services deployed."""
     slowest = 0.0
     for _ in range(2):
@@ -306,16 +306,16 @@ def crowd(service, size: int, opening: bytes) -> Iterator[list[socket.socket]]:
 
 
 SLOW = {
-    "64 half-sent heads": (64, POST, b"A"),
-    "64 bodies that drip": (64, POST + b"Content-Length: 999\r\n\r\nthe beginning", b"."),
+    "64 unfinished heads": (64, POST, b"A"),
+    "64 bodies of a byte at a time": (64, POST + b"Content-Length: 999\r\n\r\nthe beginning", b"."),
     "300 silent connections": (300, b"", b""),
-    "32 who never read their answers": (32, POST + b"Content-Length: 5\r\n\r\nlarge", b""),
+    "32 clients that never read their answers": (32, POST + b"Content-Length: 5\r\n\r\nlarge", b""),
 }
 
 
 @pytest.mark.parametrize("kind", SLOW)
 def test_slow_clients(kind, odd, account):
-    """Slow clients keep nobody waiting."""
+    """Slow clients delay no other client."""
     size, opening, drop = SLOW[kind]
     slowest = 0.0
     with crowd(odd, size, opening) as connections:
@@ -358,7 +358,7 @@ def test_bodies_beyond_the_memory(odd, account):
     piece = b"x" * (100 << 20)
 
     def send(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # cut off, which is right
+        with contextlib.suppress(OSError):  # disconnected, as it should be
             connection.sendall(piece[:-1])
 
     with crowd(odd, 24, opening) as connections, ThreadPoolExecutor(4) as pool:
@@ -447,7 +447,7 @@ def deploy_aks(workspace, name: str, script: str, **more):
 
 
 class Asker(threading.Thread):
-    """Posts without pause; notes process ids, and every answer that is no 200."""
+    """Posts without pause; records process ids, and every answer that is not 200."""
 
     def __init__(self, uri: str, stop: threading.Event) -> None:
         super().__init__(daemon=True)
