@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 import random
 from base64 import b64encode
@@ -22,7 +23,9 @@ from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.records import Model, now
 from mnist_deploy.local.core.store import Store
-from mnist_deploy.local.rest import state_of
+from mnist_deploy.local.portal.authentication import Codes, Tokens
+from mnist_deploy.local.portal.page import create_app as create_portal
+from mnist_deploy.local.rest import STATE, state_of
 from mnist_deploy.local.server.app import create_app
 from mnist_deploy.local.server.client_registrations import ClientRegistrations
 from mnist_deploy.local.tokens import derive
@@ -79,6 +82,9 @@ BODIES: dict[str, Any] = {
             "name": "e", "version": "1", "environmentVariables": LABELS,
             "python": {"condaDependencies": {"dependencies": ["a", {"pip": ["b"]}]}}}}},
     "/regenerateKeys": {"keyType": "Primary", "keyValue": "k"},
+    "/api/token": {"code": "c"},
+    "/api/download": {"kind": "model", "name": "m", "version": "1"},
+    "/api/log-download": {"kind": "service", "name": "s", "deployment": "s"},
     "/portal": {"folder": "/", "port": 0},
     # SDK v2's
     "/models/<name>/versions/<version>": {"properties": {
@@ -104,7 +110,8 @@ BODIES: dict[str, Any] = {
     "/getLogs": {"tail": 5, "containerType": "InferenceServer"},
 }  # fmt: skip
 DELETED = ("name", "_id", "compute", "deployment", "endpoint")  # what a DELETE's path ends with
-QUERIES = ("count", "$skipToken", "tail", "offset", "tags", "properties", "name", "version",
+QUERIES = ("kind", "deployment", "count", "$skipToken", "tail", "offset", "tags", "properties",
+           "name", "version",
            "latestVersionOnly", "framework", "computeType", "comp", "blockid", "sig", "prefix",
            "datasetId", "restype", "delimiter", "$skip", "$top", "resource")  # fmt: skip
 VALUES = {"subscription": "s", "group": "g", "workspace": "w", "model_id": "m:1", "image_id": "i:1",
@@ -126,6 +133,22 @@ def app_to_try(folder: Path) -> Iterator[Flask]:
     yield create_app(store, endpoints, ClientRegistrations(), "token", "127.0.0.1:1")
     endpoints.stop_all()
     store.close()
+
+
+@contextlib.contextmanager
+def portal_to_try(folder: Path) -> Iterator[Flask]:
+    """The portal's app, as a tab with a token reaches it, on the workspace of `app_to_try`."""
+    with app_to_try(folder) as app:
+        tokens = Tokens()
+        shared = {"store": state_of(app).store, "endpoints": state_of(app).endpoints}
+        page = create_portal("localhost", **shared, codes=Codes(), tokens=tokens,
+                             extension_files={})  # fmt: skip
+        page.extensions[STATE] = dataclasses.replace(state_of(app), token=tokens.issue())
+        answer = page.wsgi_app
+        page.wsgi_app = lambda environ, start: answer(
+            environ | {"HTTP_ORIGIN": "http://localhost"}, start
+        )
+        yield page
 
 
 class Sender:

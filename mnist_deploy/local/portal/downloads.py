@@ -1,4 +1,4 @@
-"""What can be downloaded: a model's files, the content of an environment."""
+"""Downloads: the files of a model, the conda file of an environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def find(store: Store, kind: str, name: str, version: str) -> Model | Environmen
     Raises
     ------
     NotFound
-        If there is nothing of that kind, name and version.
+        If no record of that kind has this name and version.
     """
     if kind == "environment":
         return store.get(Environment, name, version)
@@ -30,38 +30,52 @@ def find(store: Store, kind: str, name: str, version: str) -> Model | Environmen
 
 
 def pack(store: Store, record: Model | Environment) -> dict[str, Any]:
-    """What ``flask.send_file`` takes: one file of a model as it is, several as a zip."""
+    """The arguments of ``flask.send_file``: one file of a model as it is, several as a zip.
+
+    Raises
+    ------
+    NotFound
+        If a file of the model is missing in the store.
+    """
     stem = f"{record.name}-{record.version}"
     if isinstance(record, Environment):
         return attachment(
             io.BytesIO(definition(record).encode()), f"{stem}.yml", "application/yaml"
         )
     files = [
-        (path.removeprefix(prefix).lstrip("/") or path.rpartition("/")[2], file)
+        (safe_name(path.removeprefix(prefix).lstrip("/") or path.rpartition("/")[2]), file)
         for prefix in record.artifacts
         for path, file in store.files(prefix)
     ]
+    if missing := [name for name, file in files if not file.is_file()]:
+        raise NotFound("file", f"{missing[0]} of {record.name}:{record.version}")
     if len(files) == 1:
         return attachment(files[0][1], files[0][0].rpartition("/")[2])
-    packed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the answer
+    packed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the response
     with zipfile.ZipFile(packed, "w") as archive:
-        for path, file in files:
-            archive.write(file, path)
+        for name, file in files:
+            archive.write(file, name)
     packed.seek(0)
     return attachment(packed, f"{stem}.zip", "application/zip")
+
+
+def safe_name(name: str) -> str:
+    """A name without control characters, which neither a header nor every file system can hold."""
+    return "".join(each if each.isprintable() else "_" for each in name)
 
 
 def attachment(
     content: Any, name: str, mimetype: str = "application/octet-stream"
 ) -> dict[str, Any]:
+    """The arguments of ``flask.send_file`` for a file that the browser saves."""
     return {
         "path_or_file": content,
-        "download_name": name,
+        "download_name": safe_name(name) or "file",
         "mimetype": mimetype,
         "as_attachment": True,
     }
 
 
 def definition(environment: Environment) -> str:
-    """What `Environment.from_conda_specification` and v2's ``conda_file`` take."""
+    """The conda file that `Environment.from_conda_specification` and SDK v2 accept."""
     return yaml.safe_dump(environment.conda or {}, sort_keys=False, allow_unicode=True)

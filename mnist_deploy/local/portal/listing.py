@@ -1,12 +1,13 @@
-"""What the page lists, as plain JSON: services, models, environments, and who uses which.
+"""What the page and ``show`` list, as JSON: services, models, environments, and their uses.
 
-Keys are left out by naming what is shown, never by taking something away.
+Each field is named here, so that no key of a service is listed by mistake.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core.container_spec import ContainerSpec
 from ..core.deployments import Deployment
@@ -17,17 +18,38 @@ from ..core.telemetry import BUCKETS, summary_of
 from .downloads import definition
 
 Shown = dict[str, Any]
-TRACES = 50  # the latest lines of a service's telemetry
+Record = TypeVar("Record", Endpoint, Model, Environment)
+MAX_TRACES = 50  # lines of a service's telemetry, the latest
+
+log = logging.getLogger(__name__)
 
 
 def describe_workspace(store: Store, endpoints: Endpoints) -> Shown:
-    """All that is deployed and registered, as the page shows it."""
+    """All that is deployed and registered."""
     deployed = endpoints.all()
     return {
-        "services": [describe_endpoint(endpoint) for endpoint in deployed],
-        "models": [describe_model(model, store, deployed) for model in store.all(Model)],
-        "environments": [describe_environment(each, deployed) for each in store.all(Environment)],
+        "services": [listed(each, describe_endpoint) for each in deployed],
+        "models": [
+            listed(each, lambda model: describe_model(model, store, deployed))
+            for each in store.all(Model)
+        ],
+        "environments": [
+            listed(each, lambda environment: describe_environment(environment, deployed))
+            for each in store.all(Environment)
+        ],
     }
+
+
+def listed(record: Record, describe: Callable[[Record], Shown]) -> Shown:
+    """What `describe` makes of a record; where it fails, the record's name and the reason."""
+    try:
+        return describe(record)
+    except Exception as error:  # of whatever kind: the other records must stay visible
+        log.exception("%s cannot be listed", record.name)
+        shown = {"name": record.name, "broken": f"{type(error).__name__}: {error}"}
+        if isinstance(record, Endpoint):
+            return shown | {"kind": record.kind}
+        return shown | {"version": str(record.version)}
 
 
 def describe_endpoint(endpoint: Endpoint) -> Shown:
@@ -43,7 +65,7 @@ def describe_endpoint(endpoint: Endpoint) -> Shown:
         "properties": spec.properties,
         "created": endpoint.created,
         "usage": endpoint.usage,
-        "traces": list(endpoint.telemetry.traces)[-TRACES:],
+        "traces": list(endpoint.telemetry.traces)[-MAX_TRACES:],
         "deployments": [
             describe_deployment(name, deployment, endpoint)
             for name, deployment in list(endpoint.deployments.items())

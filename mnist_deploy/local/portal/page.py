@@ -1,7 +1,8 @@
-"""What a browser may ask: the page's files, and the little that a tab's token is good for."""
+"""The portal's HTTP routes: the page's files, and the calls that a tab's token allows."""
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,21 +12,23 @@ from msgspec.structs import astuple
 from werkzeug.exceptions import HTTPException
 
 from ..bodies import body, query
+from ..core.deployments import Deployment
 from ..core.endpoints import Endpoint
 from ..core.faults import Fault, NotFound
 from .authentication import bearer_token
-from .downloads import find, pack
+from .downloads import attachment, find, pack
 from .listing import describe_workspace
 from .proxy import read_sample, score
 
 STATIC = Path(__file__).parent / "static"
 BODY_LIMIT = 16 << 20  # bytes of a request
 LOG_LINES = 500
-TOO_LATE = "This link was used before, or is older than a minute."
-# The only kinds of files that are handed over, with the types they are served with.
+WHOLE_LOG = 1 << 40  # lines
+LINK_EXPIRED = "This link was used before, or is older than a minute."
+# The files of an extension that are served, by their suffixes, with their content types.
 EXTENSION_TYPES = {".js": "text/javascript", ".css": "text/css", ".gz": "application/gzip"}
-# What needs no token: the page itself, which holds nothing, and what a code of one use opens.
-OPEN = {"page.show", "page.static_file", "page.extension_file", "page.log_in", "page.download"}
+# Routes without a token: the page itself, which holds no data, and those that take a code.
+OPEN = {"page.show_page", "page.static_file", "page.extension_file", "page.log_in", "page.download"}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -44,15 +47,15 @@ page = Blueprint("page", __name__)
 
 
 def create_app(host: str, **extensions: Any) -> Flask:
-    """The page's own HTTP surface.
+    """The portal's app.
 
     Parameters
     ----------
     host : str
-        Where it is served, as ``127.0.0.1:port``: the only Host and Origin that are answered.
+        Where it is served, as ``127.0.0.1:port``: the only accepted Host and Origin.
     **extensions
-        ``store`` and ``endpoints`` of the workspace, ``codes`` and ``tokens``, and ``handed``:
-        the files that were handed over, by name.
+        ``store`` and ``endpoints`` of the workspace, ``codes`` and ``tokens``, and
+        ``extension_files``: the files of extensions, by name.
     """
     app = Flask("mnist_deploy.local.portal", static_folder=None)
     app.config.update(HOST=host, MAX_CONTENT_LENGTH=BODY_LIMIT)
@@ -60,8 +63,8 @@ def create_app(host: str, **extensions: Any) -> Flask:
     app.register_blueprint(page)
     app.before_request(check_sender)
     app.after_request(add_headers)
-    app.register_error_handler(Fault, refuse)
-    app.register_error_handler(HTTPException, refuse)
+    app.register_error_handler(Fault, serialize_error)
+    app.register_error_handler(HTTPException, serialize_error)
     return app
 
 
@@ -70,19 +73,19 @@ def shared(name: str) -> Any:
 
 
 def check_sender() -> None:
-    """Answer only what the page itself sends, from a tab that was let in."""
+    """Reject requests from other pages, and from tabs without a valid token."""
     host, headers = current_app.config["HOST"], request.headers
     if headers.get("Host") != host:
-        abort(403, f"This page is at http://{host}/ and answers to no other name.")
+        abort(403, f"Unknown Host header. This page is served at http://{host}/ only.")
     origin = headers.get("Origin")
     if origin != f"http://{host}" and (origin is not None or request.method not in ("GET", "HEAD")):
-        abort(403, "This was not sent by the page itself.")
-    # A link to the page may stand anywhere; frames, scripts and images of others may not ask.
+        abort(403, "Cross-origin request rejected.")
+    # Any page may link here; frames, scripts and images of other pages are rejected.
     if (
         headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
         and headers.get("Sec-Fetch-Dest") != "document"
     ):
-        abort(403, "This was not sent by the page itself.")
+        abort(403, "Cross-origin request rejected.")
     token = bearer_token(headers.get("Authorization", ""))
     if request.endpoint not in OPEN and not shared("tokens").is_valid(token):
         abort(401, "The token of this tab is not valid. Open the page by a new link.")
@@ -93,7 +96,7 @@ def add_headers(response: Response) -> Response:
     return response
 
 
-def refuse(error: Any) -> tuple[Response, int]:
+def serialize_error(error: Any) -> tuple[Response, int]:
     if isinstance(error, Fault):
         return jsonify(message=str(error)), 404 if isinstance(error, NotFound) else 400
     return jsonify(message=error.description), error.code or 500
@@ -103,7 +106,7 @@ def refuse(error: Any) -> tuple[Response, int]:
 
 
 @page.get("/")
-def show() -> Response:
+def show_page() -> Response:
     return send_file(STATIC / "index.html")
 
 
@@ -126,13 +129,19 @@ class Code(Struct):
 
 @page.post("/api/token")
 def log_in() -> Response:
-    """Exchange the link's code for a token of this tab."""
+    """Exchange a link's code for a token of this tab."""
     if shared("codes").redeem(body(Code).code) != ("token",):
-        abort(401, TOO_LATE)
+        abort(401, LINK_EXPIRED)
     return jsonify(token=shared("tokens").issue())
 
 
-# What the token is good for
+# Calls that require the token
+
+
+@page.post("/api/code")
+def issue_code() -> Response:
+    """A code by which this tab opens another."""
+    return jsonify(code=shared("codes").issue("token"))
 
 
 @page.get("/api/workspace")
@@ -152,28 +161,42 @@ class Service(Struct):
     def endpoint(self) -> Endpoint:
         return shared("endpoints").get(self.kind, self.name)
 
+    def find_deployment(self) -> Deployment:
+        deployment = self.endpoint().deployments.get(self.deployment)
+        if deployment is None:
+            raise NotFound("deployment", self.deployment)
+        return deployment
+
 
 @page.get("/api/log")
 def show_log() -> Response:
-    """The end of a deployment's log."""
-    asked = query(Service)
-    deployment = asked.endpoint().deployments.get(asked.deployment)
-    if deployment is None:
-        raise NotFound("deployment", asked.deployment)
-    return jsonify(log=deployment.log_tail(LOG_LINES))
+    """The end of a deployment's log, and whether it has earlier lines."""
+    lines = query(Service).find_deployment().log_tail(LOG_LINES + 1).splitlines(keepends=True)
+    return jsonify(log="".join(lines[-LOG_LINES:]), cut=len(lines) > LOG_LINES)
 
 
 @page.get("/api/sample")
 def show_sample() -> Response:
-    """What a service says that it can be sent."""
+    """The sample input that a service's swagger.json declares."""
     return jsonify(sample=read_sample(query(Service).endpoint()))
 
 
 @page.post("/api/score")
 def score_here() -> Response:
-    """Send the body on to a service, so that no key of it comes to the browser."""
+    """Proxy the body to a service, so that its key does not reach the browser."""
     asked = query(Service)
+    if asked.deployment:
+        asked.find_deployment()  # the name becomes a header
     return jsonify(score(asked.endpoint(), request.get_data(), asked.deployment))
+
+
+@page.post("/api/log-download")
+def prepare_log_download() -> Response:
+    """A link of one use to the whole log of a deployment."""
+    asked = body(Service)
+    asked.find_deployment()
+    code = shared("codes").issue("log", asked.kind, asked.name, asked.deployment)
+    return jsonify(url=f"/download/{code}")
 
 
 class Registered(Struct):
@@ -193,6 +216,11 @@ def prepare_download() -> Response:
 @page.get("/download/<code>")
 def download(code: str) -> Response:
     subject = shared("codes").redeem(code)
-    if subject is None or len(subject) != 3:
-        abort(401, TOO_LATE)
-    return send_file(**pack(shared("store"), find(shared("store"), *subject)))
+    match subject:
+        case ("log", kind, name, deployment):
+            log = Service(kind, name, deployment).find_deployment().log_tail(WHOLE_LOG)
+            content = BytesIO(log.encode(errors="replace"))
+            return send_file(**attachment(content, f"{name}-{deployment}.log", "text/plain"))
+        case ("model" | "environment", _, _):
+            return send_file(**pack(shared("store"), find(shared("store"), *subject)))
+    abort(401, LINK_EXPIRED)

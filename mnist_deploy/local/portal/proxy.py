@@ -1,4 +1,4 @@
-"""Sends what the page wants scored on to a service, with a key that the browser never sees."""
+"""Proxies the page's requests to a service, with a key that does not reach the browser."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from weakref import WeakKeyDictionary
 
 from ..core.endpoints import Endpoint
 
-PATIENCE = 120  # seconds between two fallback of life of a service
-ANSWER_LIMIT = 1 << 20  # bytes of an answer that are shown
+RESPONSE_TIMEOUT = 120  # seconds without a byte from the service
+NOT_READY = "No container of this service is ready yet. The log shows what it is doing."
+MAX_SHOWN = 1 << 20  # bytes of an answer
 
-tokens: WeakKeyDictionary[Endpoint, tuple[str, float]] = WeakKeyDictionary()  # and their ends
+tokens: WeakKeyDictionary[Endpoint, tuple[str, float]] = WeakKeyDictionary()  # with their expiry
 issuing = threading.Lock()
 
 
@@ -25,14 +26,17 @@ def score(endpoint: Endpoint, body: bytes, deployment: str = "") -> dict[str, An
     Parameters
     ----------
     deployment : str
-        The only one to ask; by default the traffic's shares decide.
+        The deployment to ask; by default the shares of the traffic decide.
 
     Returns
     -------
     dict
-        ``status``, ``reason``, ``seconds``, ``body`` as text, and ``cut`` if it goes on after
-        that. A service that cannot be reached is a 502.
+        ``status``, ``reason``, ``seconds``, ``body`` as text, and ``cut`` if the body is longer.
+        The status is 503 while no container is ready, and 502 if the service cannot be reached.
     """
+    asked = [each for name, each in list(endpoint.deployments.items()) if deployment in ("", name)]
+    if not any(each.containers for each in asked):
+        return outcome(503, "Service Unavailable", 0.0, NOT_READY)
     headers = {"Content-Type": "application/json"}
     if deployment:
         headers["azureml-model-deployment"] = deployment
@@ -41,9 +45,9 @@ def score(endpoint: Endpoint, body: bytes, deployment: str = "") -> dict[str, An
         status, reason, content = send(endpoint, "POST", "/score", headers, body)
     except (OSError, HTTPException) as error:
         return outcome(502, "Bad Gateway", time.monotonic() - start, repr(error))
-    text = content[:ANSWER_LIMIT].decode("utf-8", "replace")
+    text = content[:MAX_SHOWN].decode("utf-8", "replace")
     seconds = time.monotonic() - start
-    return outcome(status, reason, seconds, text) | {"cut": len(content) > ANSWER_LIMIT}
+    return outcome(status, reason, seconds, text) | {"cut": len(content) > MAX_SHOWN}
 
 
 def outcome(status: int, reason: str, seconds: float, body: str) -> dict[str, Any]:
@@ -51,7 +55,7 @@ def outcome(status: int, reason: str, seconds: float, body: str) -> dict[str, An
 
 
 def read_sample(endpoint: Endpoint) -> str | None:
-    """The sample input that a service's swagger.json gives, as JSON; None if it has none."""
+    """The sample input that a service's swagger.json declares, as JSON; None if there is none."""
     with contextlib.suppress(OSError, HTTPException, ValueError, TypeError, LookupError):
         _, _, content = send(endpoint, "GET", "/swagger.json")
         sample = json.loads(content)["definitions"]["ServiceInput"]["example"]
@@ -67,20 +71,20 @@ def send(
     headers: dict[str, str] | None = None,
     body: bytes | None = None,
 ) -> tuple[int, str, bytes]:
-    """Status, reason and the beginning of the answer's body."""
+    """Send a request; return status, reason and the beginning of the body."""
     headers = dict(headers or {})
     secret = secret_of(endpoint)
     if secret is not None:
         headers["Authorization"] = f"Bearer {secret}"
     host = endpoint.url.removeprefix("http://")
-    with contextlib.closing(HTTPConnection(host, timeout=PATIENCE)) as connection:
+    with contextlib.closing(HTTPConnection(host, timeout=RESPONSE_TIMEOUT)) as connection:
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
-        return answer.status, answer.reason, answer.read(ANSWER_LIMIT + 1)
+        return answer.status, answer.reason, answer.read(MAX_SHOWN + 1)
 
 
 def secret_of(endpoint: Endpoint) -> str | None:
-    """What opens an endpoint; a token is used again until its last minute."""
+    """The key of an endpoint, or a token, which is used again until its last minute."""
     if endpoint.spec.authentication != "token":
         return endpoint.spec.primary_key if endpoint.spec.authentication == "key" else None
     with issuing:

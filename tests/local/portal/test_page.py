@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import psutil
 import pytest
 from browser import Page, open_browser, seven, zero
-from weights_service import until
+from weights_service import make_inference_config, until
 
 from mnist_deploy import local
 from mnist_deploy.testing.digits import pickled_model
@@ -69,6 +69,76 @@ def page(browser, digits, local_home):
     yield page
     complaints = [entry["message"] for entry in browser.get_log("browser")]
     assert complaints == []
+
+
+# Logs, tabs, text size
+LOUD = """
+def init():
+    for number in range(600): print("line", number)
+    print("\\x1b[31mred\\x1b[0m \\u202Ereversed")
+def run(raw): return 1
+"""
+
+
+@pytest.fixture(scope="module")
+def loud(local_ws, tmp_path_factory):
+    """A service with a long log, colours and a bidirectional override in it."""
+    from azureml.core import Model
+    from azureml.core.webservice import AciWebservice
+
+    config = make_inference_config(tmp_path_factory.mktemp("loud"), LOUD)
+    service = Model.deploy(local_ws, "loud", [], config, AciWebservice.deploy_configuration())
+    service.wait_for_deployment()
+    yield service
+    service.delete()
+
+
+def test_log_shows_that_it_is_cut_and_neutralises_escape_sequences(page, loud):
+    page.go("#/services/service/loud/log", "#log")
+    until(lambda: "reversed" in page.browser.execute_script("return log.textContent"))
+    text = page.browser.execute_script("return log.textContent")
+    assert "red \N{MATHEMATICAL LEFT ANGLE BRACKET}U+202E" in text
+    assert "\x1b" not in text
+    assert "line 10\n" not in text
+    assert page.wait("#log-cut").text.startswith("Earlier lines")
+
+
+def test_link_opened_with_ctrl_opens_a_working_tab(page, loud):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser = page.browser
+    first = browser.current_window_handle
+    page.go("#/services")
+    link = page.wait("article a[href='#/services/service/loud']")
+    ActionChains(browser).key_down(Keys.CONTROL).click(link).key_up(Keys.CONTROL).perform()
+    until(lambda: len(browser.window_handles) == 2)
+    [second] = set(browser.window_handles) - {first}
+    browser.switch_to.window(second)
+    try:
+        until(lambda: browser.title == "loud \N{MIDDLE DOT} Local workspace")
+    finally:
+        browser.close()
+        browser.switch_to.window(first)
+
+
+def test_nothing_overflows_at_twice_the_text_size(page, loud):
+    browser, size = page.browser, page.browser.get_window_size()
+    browser.set_window_size(500, 900)
+    browser.execute_script("document.documentElement.style.fontSize = '200%'")
+    try:
+        for place in ("#/services", "#/services/service/loud", "#/services/service/loud/log"):
+            page.go(place)
+            wide = browser.execute_script(
+                """const width = document.documentElement.clientWidth;
+                if (document.documentElement.scrollWidth <= width) return [];
+                return [...document.querySelectorAll("body *")].filter((each) =>
+                  each.getBoundingClientRect().right > width + 1).map((each) => each.outerHTML)"""
+            )
+            assert wide == [], place
+    finally:
+        browser.execute_script("document.documentElement.style.fontSize = ''")
+        browser.set_window_size(size["width"], size["height"])
 
 
 # Coming in

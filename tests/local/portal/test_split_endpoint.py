@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from mnist_deploy.local.core.container_spec import ContainerSpec, Upload
 from mnist_deploy.local.core.deployments import DeploymentSpec
 from mnist_deploy.local.core.endpoints import Endpoints, EndpointSpec
+from mnist_deploy.local.core.faults import NotFound
 from mnist_deploy.local.core.process_runtime import ProcessRuntime
-from mnist_deploy.local.core.records import Environment, now
+from mnist_deploy.local.core.records import Environment, Model, now
 from mnist_deploy.local.core.store import Store
+from mnist_deploy.local.portal import downloads, listing
 from mnist_deploy.local.portal.authentication import Codes, Tokens
 from mnist_deploy.local.portal.page import create_app
 
@@ -75,8 +79,42 @@ def test_shares_users_and_tokens(page):
 
     def score(deployment: str) -> dict:
         asked = {"kind": "endpoint", "name": "both", "deployment": deployment}
-        return page.post("/api/score", base_url=f"http://{HOST}", query_string=asked).json
+        answer = page.post("/api/score", base_url=f"http://{HOST}", query_string=asked)
+        return answer.json | {"answered": answer.status_code}
 
     assert [score(name)["body"] for name in ("blue", "green", "green")] == ["1", "2", "2"]
     assert score("")["body"] in ("1", "2")
-    assert score("red")["status"] == 404
+    for unknown in ("red", "blue\r\nX-Injected: 1", "\N{GRINNING FACE}"):
+        assert score(unknown)["answered"] == 404
+
+
+def test_service_without_a_ready_container_answers_503_at_once(page, endpoints, monkeypatch):
+    [both] = endpoints.all()
+    for deployment in both.deployments.values():
+        monkeypatch.setattr(deployment, "containers", [])
+    asked = {"kind": "endpoint", "name": "both"}
+    answer = page.post("/api/score", base_url=f"http://{HOST}", query_string=asked).json
+    assert (answer["status"], "No container" in answer["body"]) == (503, True)
+
+
+def test_record_that_cannot_be_listed_leaves_the_others_visible(page, monkeypatch, caplog):
+    def fail(*_: object) -> None:
+        raise KeyError("platform_release")
+
+    monkeypatch.setattr(listing, "describe_deployment", fail)
+    shown = page.get("/api/workspace", base_url=f"http://{HOST}").json
+    [both] = shown["services"]
+    assert both == {"name": "both", "kind": "endpoint", "broken": "KeyError: 'platform_release'"}
+    assert len(shown["environments"]) == 1
+    assert "both cannot be listed" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a\nb.bin", "plain.bin"])
+def test_model_file_is_downloaded_whatever_its_name_and_reported_when_missing(tmp_path, name):
+    with contextlib.closing(Store(tmp_path)) as store:
+        artifact = store.write(f"LocalUpload/c/{name}", [b"content"])
+        record = store.add(Model("m", 0, (artifact.path,), now()))
+        assert downloads.pack(store, record)["download_name"] == name.replace("\n", "_")
+        artifact.file.unlink()
+        with pytest.raises(NotFound):
+            downloads.pack(store, record)

@@ -1,40 +1,42 @@
-// The page of the local workspace. A view is a function that makes nodes from what the control
-// plane told; `morph` brings what is shown to what the view made. Whatever comes from outside
-// (names, tags, logs, answers) is set as text, never as HTML.
+// The page of the local workspace. A view is a function that makes nodes from the latest state of
+// the workspace; `morph` changes the document to match the view. Data of users (names, tags, logs,
+// responses) is set as text, never as HTML.
 
-const POLL = 3000; // milliseconds between two looks at the workspace
+const POLL = 3000; // milliseconds between two requests for the state
 const POLL_BUSY = 1000; // ... while something is being deployed
 const POLL_LOG = 1500;
-const PATIENCE = 15_000; // ... to wait for an answer
-const PATIENCE_SCORING = 150_000;
+const TIMEOUT = 15_000; // ... of a request
+const SCORING_TIMEOUT = 150_000;
+const WAITING_SHOWN = 300; // milliseconds until a request is shown as waiting
 const INLINE = 6000; // characters of a request's body that fit into its curl line
 
 let token = sessionStorage.getItem("token");
-let workspace = null; // what /api/workspace said last
-let told = ""; // the same as text, to see whether anything is new
-let modules = []; // what was handed over: ways to try a service
+let workspace = null; // the latest answer of /api/workspace
+let lastText = ""; // the same as text, to detect changes
+let modules = []; // extensions: ways to try a service
+let filter = ""; // text that names must contain
 
 const main = document.getElementById("main");
 const notice = document.getElementById("notice");
 
 // Asking the control plane
 
-class Refused extends Error {
+class ErrorResponse extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
   }
 }
 
-async function ask(path, { query = {}, patience = PATIENCE, ...options } = {}) {
+async function ask(path, { query = {}, timeout = TIMEOUT, ...options } = {}) {
   const url = `${path}?${new URLSearchParams(query)}`;
   const headers = { ...(token && { Authorization: `Bearer ${token}` }), ...options.headers };
-  const signal = AbortSignal.timeout(patience);
+  const signal = AbortSignal.timeout(timeout);
   const answer = await fetch(url, { ...options, headers, signal });
   const text = await answer.text();
   if (answer.ok) return text;
   if (answer.status === 401 && path !== "/api/token") leave();
-  throw new Refused(answer.status, messageOf(text) ?? answer.statusText);
+  throw new ErrorResponse(answer.status, messageOf(text) ?? answer.statusText);
 }
 
 const post = (path, body) =>
@@ -66,9 +68,20 @@ function h(kind, attributes = {}, ...children) {
     if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
-  element.append(...children.flat(3).filter((child) => child != null && child !== false));
+  const shown = children.flat(3).filter((child) => child != null && child !== false);
+  element.append(...shown.map((child) => (typeof child === "string" ? visible(child) : child)));
   return element;
 }
+
+/** Text in which characters that change the direction or the order of others are spelled out. */
+const visible = (text) =>
+  text.replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (each) =>
+    `\u27e8U+${each.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
+
+/** A log without the escape sequences of terminals (colours, cursor, titles). */
+const plain = (text) =>
+  // eslint-disable-next-line no-control-regex
+  visible(text.replace(/\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])/g, ""));
 
 /** Bring `old` to what `fresh` is, touching only what differs: focus, selection and scroll stay. */
 function morph(old, fresh) {
@@ -191,11 +204,29 @@ function showServices() {
   }
   return [
     h("h1", { tabindex: "-1" }, "Services"),
-    h("div.cards", {}, services.map(serviceCard)),
+    filterBox(services.length),
+    h("div.cards", {}, matching(services).map(serviceCard)),
   ];
 }
 
+/** A field that filters a list by name, where the list is long. */
+const filterBox = (count) =>
+  count > 6
+    ? h("p.filter", { "data-kept": true, "data-key": "filter" },
+        h("label", { for: "filter" }, "Filter by name "),
+        h("input#filter", { type: "search", autocomplete: "off", value: filter }))
+    : null;
+
+const matching = (records) =>
+  records.filter(({ name }) => name.toLowerCase().includes(filter.toLowerCase()));
+
+/** A record that the control plane cannot list, with the reason. */
+const brokenCard = ({ name, broken }) =>
+  h("section.card.failure", { "data-key": `broken/${name}` },
+    h("h2", {}, name), h("p", {}, `This record cannot be listed: ${broken}`));
+
 function serviceCard(service) {
+  if (service.broken) return brokenCard(service);
   const counts = service.deployments.map((deployment) => deployment.usage);
   const total = (field) => counts.reduce((sum, each) => sum + each[field], 0);
   const only = service.deployments.length === 1 ? counts[0] : {};
@@ -216,6 +247,7 @@ function serviceCard(service) {
         ? [["p50", milliseconds(only.p50)], ["p95", milliseconds(only.p95)]]
         : []),
     ]),
+    curves(service),
     h("p.actions", {},
       h("a.button", { href: href("services", service.kind, service.name, "try") }, "Try it",
         h("span.visually-hidden", {}, `: ${service.name}`)),
@@ -226,6 +258,58 @@ function serviceCard(service) {
 
 const address = (service) =>
   h("p.address", {}, h("code", {}, service.uri), copyButton(service.uri, "the scoring address"));
+
+// Curves of requests and latency, from the states that this tab has received
+
+const SAMPLES = 100; // of each service
+const CURVE_SECONDS = 300;
+const samples = new Map(); // of "kind/name": [{at, requests, p50}]
+
+function recordSamples({ services }) {
+  const at = Date.now() / 1000;
+  for (const { kind, name, usage } of services.filter(({ broken }) => !broken)) {
+    const list = samples.get(`${kind}/${name}`) ?? [];
+    list.push({ at, ...usage });
+    samples.set(`${kind}/${name}`, list.slice(-SAMPLES));
+  }
+}
+
+/** Requests per second and the median latency over the last minutes, as two small curves. */
+function curves({ kind, name }) {
+  const list = samples.get(`${kind}/${name}`) ?? [];
+  const pairs = list.slice(1).map((each, i) => [list[i], each]);
+  const rates = pairs.map(([before, { at, requests }]) =>
+    [at, Math.max(0, (requests - before.requests) / (at - before.at))]);
+  const latencies = list.filter(({ p50 }) => p50 != null).map(({ at, p50 }) => [at, 1000 * p50]);
+  return h("div.curves", { "data-curves": `${kind}/${name}` },
+    curve("requests/s", rates), curve("p50, ms", latencies));
+}
+
+const short = (value) => value.toLocaleString("en", { maximumSignificantDigits: 2 });
+
+function curve(title, points) {
+  const now = Date.now() / 1000;
+  const recent = points.filter(([at]) => at > now - CURVE_SECONDS);
+  const most = Math.max(...recent.map(([, value]) => value), 0);
+  const [width, height] = [120, 28];
+  const place = ([at, value]) =>
+    `${(width * (1 - (now - at) / CURVE_SECONDS)).toFixed(1)},${(height - 2 - (height - 4) * (most ? value / most : 0)).toFixed(1)}`;
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const label = `${title} over the last five minutes, at most ${short(most)}`;
+  for (const [key, value] of Object.entries({ viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, preserveAspectRatio: "none" })) svg.setAttribute(key, value);
+  const line = document.createElementNS(svg.namespaceURI, "polyline");
+  line.setAttribute("points", recent.map(place).join(" "));
+  svg.append(line);
+  return h("figure", {}, h("figcaption", {}, `${title} `, h("b", {}, most ? `up to ${short(most)}` : "–")), svg);
+}
+
+/** Draw the curves again where the state of the workspace has not changed. */
+function refreshCurves() {
+  for (const old of main.querySelectorAll("[data-curves]")) {
+    const service = workspace.services.find(({ kind, name }) => `${kind}/${name}` === old.dataset.curves);
+    if (service) old.replaceWith(curves(service));
+  }
+}
 
 const figures = (list) =>
   h("dl.figures", {},
@@ -252,13 +336,14 @@ function showService(at) {
     return [
       back,
       h("h1", { tabindex: "-1" }, at.name),
-      nothing("It is not deployed", "It was deleted, or the workspace was started anew."),
+      nothing("It is not deployed", "It was deleted, or the workspace was restarted."),
     ];
   }
   const tabs = TABS.map(([tab, title]) =>
     h("a", { href: href("services", at.kind, at.name, ...(tab ? [tab] : [])),
              "aria-current": at.tab === tab ? "page" : null }, title));
   const content = { try: showTry, log: showLog }[at.tab] ?? showOverview;
+  if (service.broken) return [back, h("h1", { tabindex: "-1" }, service.name), brokenCard(service)];
   return [
     back,
     h("div.title", {}, h("h1", { tabindex: "-1" }, service.name), state(service.state)),
@@ -305,7 +390,9 @@ function showOverview(service) {
     h("section.card", {},
       h("h2", {}, "Address"),
       address(service),
+      curves(service),
       facts([
+        ["Description of the API", h("a", { href: service.uri.replace(/score$/, "swagger.json"), target: "_blank", rel: "noopener noreferrer" }, "swagger.json")],
         ["Authentication", AUTHENTICATION[service.authentication]],
         ["Description", service.description],
         ["Tags", labels(service.tags)],
@@ -324,7 +411,10 @@ function showOverview(service) {
 function showLog(service) {
   return h("section.card", {},
     h("div.toolbar", {}, h("h2", {}, "Log"), deploymentChoice(service, false),
-      h("label", {}, h("input#follow", { type: "checkbox", checked: true }), " Follow new lines")),
+      h("label", {}, h("input#follow", { type: "checkbox", checked: true }), " Follow new lines"),
+      h("button.small", { type: "button", "data-whole-log": service.name }, "Download the whole log")),
+    h("p.hint#log-cut", { hidden: true, ...keptFor(service) },
+      "Earlier lines are not shown here; the download has them."),
     h("pre#log", { role: "log", "aria-label": `Log of ${service.name}`, tabindex: "0",
                    ...keptFor(service) }));
 }
@@ -354,7 +444,8 @@ function showRegistered(title, kind, records, wanted, extras, advice) {
   if (!names.length) return [heading, nothing("Nothing is registered", advice)];
   return [
     heading,
-    names.map((name) => {
+    filterBox(names.length),
+    matching(names.map((name) => ({ name }))).map(({ name }) => {
       const versions = records.filter((record) => record.name === name);
       return h("section.card.registered",
         { "data-key": name, "data-wanted": name === wanted, id: `${kind}-${name}` },
@@ -365,6 +456,7 @@ function showRegistered(title, kind, records, wanted, extras, advice) {
 }
 
 function version(kind, record, extras) {
+  if (record.broken) return brokenCard(record);
   const users = record.used_by.map(({ kind, name }) =>
     h("a", { href: href("services", kind, name) }, name));
   return h("article.version", { "data-key": record.version },
@@ -388,18 +480,18 @@ function version(kind, record, extras) {
       : null);
 }
 
-function showDoor() {
+function showLinkNeeded() {
   return [
     h("h1", { tabindex: "-1" }, "Local workspace"),
     h("section.card.empty", {},
-      h("h2", {}, door),
+      h("h2", {}, linkProblem),
       h("p", {}, "This page opens by a link that works once, within a minute. A new one is made by"),
       h("p.address", {}, h("code", {}, "python -m mnist_deploy.local portal"),
         copyButton("python -m mnist_deploy.local portal", "the command"))),
   ];
 }
 
-// Try it: what was handed over, and JSON for everything else
+// Try it: the ways of extensions, and JSON for every service
 
 let trying = null; // {key, stop}: what is mounted now
 
@@ -461,7 +553,10 @@ const jsonMode = {
     const { kind, name } = page.service;
     const box = h("textarea#json", { rows: "12", spellcheck: "false", autocomplete: "off" });
     const send = h("button.primary", { type: "button" }, "Send");
-    send.onclick = () => page.score(box.value);
+    send.onclick = async () => {
+      send.disabled = true;
+      await page.score(box.value).finally(() => { send.disabled = false; });
+    };
     box.onkeydown = (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send.click();
     };
@@ -482,13 +577,18 @@ async function score(service, body) {
   const deployment = document.getElementById("deployment")?.value ?? "";
   const { kind, name } = service;
   showRequest(service, body, deployment);
+  const waiting = setTimeout(() => document.getElementById("answer")?.replaceChildren(
+    h("p.waiting", { role: "status" }, "Waiting for the service …")), WAITING_SHOWN);
   let answer;
   try {
     const query = { kind, name, deployment };
-    answer = JSON.parse(await ask("/api/score", { method: "POST", body, query, patience: PATIENCE_SCORING }));
+    answer = JSON.parse(await ask("/api/score", { method: "POST", body, query, timeout: SCORING_TIMEOUT }));
   } catch (error) {
-    noteAnswer(`It could not be sent: ${error.message}`);
+    document.getElementById("answer")?.replaceChildren();
+    noteAnswer(`The request could not be sent: ${error.message}`);
     return null;
+  } finally {
+    clearTimeout(waiting);
   }
   const text = pretty(answer.body);
   const isGood = answer.status < 400;
@@ -610,20 +710,22 @@ async function pollLog() {
   const deployment = document.getElementById("deployment")?.value ?? service?.deployments[0]?.name;
   if (!deployment) return;
   const query = { kind, name, deployment };
-  const { log } = JSON.parse(await ask("/api/log", { query }));
-  if (pre.isConnected) updateLog(pre, log || "Nothing was printed yet.");
+  const { log, cut } = JSON.parse(await ask("/api/log", { query }));
+  if (!pre.isConnected) return;
+  updateLog(pre, plain(log) || "Nothing was printed yet.");
+  document.getElementById("log-cut").hidden = !cut;
 }
 
 // Showing
 
 const PLACES = [["services", "Services"], ["models", "Models"], ["environments", "Environments"]];
-let door = "This page needs a link"; // why nobody is let in
+let linkProblem = "This page needs a link";
 
 function render() {
   const at = route();
   const isIn = token && workspace;
   let content;
-  if (!token) content = showDoor();
+  if (!token) content = showLinkNeeded();
   else if (!workspace) content = h("p.quiet", {}, "Reading the workspace …");
   else if (at.place === "models") content = showModels(at);
   else if (at.place === "environments") content = showEnvironments(at);
@@ -661,12 +763,13 @@ function go() {
 
 async function pollWorkspace() {
   const text = await ask("/api/workspace");
-  if (text === told) return;
+  recordSamples(JSON.parse(text));
+  if (text === lastText) return refreshCurves();
   workspace = JSON.parse(text);
   const imports = await Promise.allSettled(workspace.modules.map((url) => import(url)));
   modules = imports.filter(({ status }) => status === "fulfilled").map(({ value }) => value);
   render();
-  told = text;
+  lastText = text;
 }
 
 /** Ask, and say in the page's head how that went. */
@@ -677,7 +780,7 @@ async function look(poll) {
     connection.textContent = "";
   } catch (error) {
     if (!token) return;
-    connection.textContent = error instanceof Refused
+    connection.textContent = error instanceof ErrorResponse
       ? error.message
       : "The local workspace does not answer: it has ended, or is very busy.";
   }
@@ -700,22 +803,23 @@ const isBusy = () => workspace?.services.some(({ state: now }) => now === "Trans
 
 /** Exchange the link's code, which works once, for a token that this tab keeps. */
 async function enter() {
-  const code = new URLSearchParams(location.hash.slice(1)).get("code");
+  const link = new URLSearchParams(location.hash.slice(1));
+  const code = link.get("code");
   if (!code) return;
-  history.replaceState(null, "", "#/services");
+  history.replaceState(null, "", link.get("place") ?? "#/services");
   try {
     ({ token } = JSON.parse(await post("/api/token", { code })));
     sessionStorage.setItem("token", token);
   } catch (error) {
     if (token) return; // a link that was opened again in a tab that is in already
-    door = error instanceof Refused ? error.message : "The local workspace does not answer";
+    linkProblem = error instanceof ErrorResponse ? error.message : "The local workspace does not answer";
   }
 }
 
 function leave() {
-  if (token) door = "This page was let in by a workspace that has ended";
+  if (token) linkProblem = "The workspace that this page belongs to has ended";
   token = workspace = null;
-  told = "";
+  lastText = "";
   sessionStorage.removeItem("token");
   render();
 }
@@ -737,6 +841,14 @@ const actions = {
     save("", url);
     return `Downloading ${name}, version ${wanted}.`;
   },
+  async wholeLog() {
+    const { kind, name } = route();
+    const service = findService({ kind, name });
+    const deployment = document.getElementById("deployment")?.value ?? service.deployments[0]?.name ?? "";
+    const { url } = JSON.parse(await post("/api/log-download", { kind, name, deployment }));
+    save("", url);
+    return `Downloading the log of ${name}.`;
+  },
   save({ save: body }) {
     const url = URL.createObjectURL(new Blob([body], { type: "application/json" }));
     save("request.json", url);
@@ -755,6 +867,28 @@ document.addEventListener("click", async (event) => {
     notice.textContent = `That did not work: ${error.message}`;
   }
   setTimeout(() => { notice.textContent = ""; }, 4000);
+});
+
+/** Open a place of this page in a new tab, which gets a token of its own. */
+async function openTab(place) {
+  const { code } = JSON.parse(await post("/api/code", {}));
+  open(`/#${new URLSearchParams({ code, place })}`, "_blank", "noopener");
+}
+
+for (const kind of ["click", "auxclick"]) {
+  document.addEventListener(kind, (event) => {
+    const place = event.target.closest("a[href^='#/']")?.getAttribute("href");
+    const inNewTab = event.ctrlKey || event.metaKey || event.shiftKey || event.button === 1;
+    if (!place || !inNewTab || event.button === 2) return;
+    event.preventDefault();
+    openTab(place);
+  });
+}
+
+main.addEventListener("input", ({ target }) => {
+  if (target.id !== "filter") return;
+  filter = target.value;
+  render();
 });
 
 main.addEventListener("change", ({ target }) => {
