@@ -22,6 +22,7 @@ from mnist_deploy.local import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+LOCAL_README = (ROOT / "mnist_deploy/local/README.md").read_text(encoding="utf-8")
 
 
 def test_examples_are_the_files_that_the_tests_run():
@@ -66,7 +67,7 @@ def test_each_verb_is_documented_and_exercised(capsys):
     [verbs] = shown_by_help(cli.parse_arguments, capsys, r"\n  \{([a-z,]+)\}")
     tests = "".join(file.read_text() for file in (ROOT / "tests/local").rglob("test_*.py"))
     for verb in verbs.split(","):
-        assert re.search(rf"python -m mnist_deploy\.local {verb}\b", README), verb
+        assert re.search(rf"python -m mnist_deploy\.local {verb}\b", LOCAL_README), verb
         assert re.search(rf'"{verb}"', tests), verb
 
 
@@ -82,7 +83,7 @@ def test_each_option_is_documented_and_exercised(capsys):
 # classes. And what the conformance test calls stands in it.
 
 CONFORMANCE = ROOT / "tests" / "local" / "test_conformance.py"
-ROWS = README.partition("| call of SDK v1 |")[2].partition("\n\n")[0].splitlines()[2:]
+ROWS = LOCAL_README.partition("| call of SDK v1 |")[2].partition("\n\n")[0].splitlines()[2:]
 ROOMS = [azureml.core, azureml.core.compute, azureml.core.conda_dependencies, azureml.core.image,
          azureml.core.model, azureml.core.webservice]  # fmt: skip
 
