@@ -174,7 +174,7 @@ class ScoringServer(HttpServer):
             super().connected(connection)
 
     def _begin_draining(self) -> None:
-        self.drain(0 if self._inner is None else DRAIN_LINGER)
+        self.drain(DRAIN_LINGER if self._public is None else 0)
 
     def log(self, message: str) -> None:
         log.error(message)
