@@ -22,7 +22,8 @@ from ..core.telemetry import Request
 from ..rest import endpoints
 
 MAX_BODY = 16 << 20  # bytes of a body, as it comes and unpacked
-DURATION = re.compile(r"(?:(\d+)\.)?(\d+):(\d+):(\d+)(\.\d+)?")  # [days.]hours:minutes:seconds
+# [days.]hours:minutes:seconds
+DURATION = re.compile(r"(?:(\d{1,9})\.)?(\d{1,9}):(\d{1,9}):(\d{1,9})(\.\d{1,9})?")
 
 telemetry_api = Blueprint("telemetry", __name__)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
 
 import psutil
 import pytest
+from generated_requests import app_to_try
 from weights_service import until
 
+from mnist_deploy.local.rest import state_of
 from mnist_deploy.local.server.client_registrations import ClientRegistrations, is_alive
 
 
@@ -66,3 +69,13 @@ def test_a_lease_lasts_while_there_is_no_file_descriptor_to_look_with():
 def test_a_lease_is_for_a_process(call, pid):
     answer = call("POST", "/clients", json={"pid": pid})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "UserError")
+
+
+def test_client_is_rejected_while_the_control_plane_stops(tmp_path):
+    with app_to_try(tmp_path) as app:
+        headers = {"Authorization": f"Bearer {state_of(app).token}"}
+        client = app.test_client()
+        for method, status in (("POST", 200), ("DELETE", 200), ("POST", 409)):
+            answer = client.open("/clients", method=method, json={"pid": os.getpid()},
+                                 headers=headers, base_url="https://127.0.0.1")  # fmt: skip
+            assert answer.status_code == status
