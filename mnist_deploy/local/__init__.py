@@ -93,6 +93,8 @@ def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
 
     Sets REQUESTS_CA_BUNDLE and, for the data engine of data sets, SSL_CERT_FILE in this process
     to a file that holds the loopback certificate beside the roots that were trusted before.
+    Sets DOCKER_HOST, unless it names another Docker Engine, so that the local modes of both SDKs
+    need no Docker.
 
     Raises
     ------
@@ -115,12 +117,18 @@ def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
 
 
 def _set_variables(endpoint: ControlPlaneAddress) -> None:
-    """Let https in this process trust the control plane, and keep MLflow from sending telemetry.
+    """Let https in this process trust the control plane, and lead docker-py to it.
 
-    Both SDKs import MLflow where azureml-mlflow is installed.
+    A DOCKER_HOST that the user has set is kept. MLflow, which both SDKs import where
+    azureml-mlflow is installed, sends no telemetry.
     """
+    from .discovery import is_local_docker_host
+
     os.environ.update(endpoint.https_environment())
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    chosen = os.environ.get("DOCKER_HOST")
+    if not chosen or is_local_docker_host(chosen):
+        os.environ["DOCKER_HOST"] = endpoint.docker_host
 
 
 def _authentication(endpoint: ControlPlaneAddress) -> TokenAuthentication:

@@ -28,6 +28,14 @@ NO_TELEMETRY = {
     "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+# With these SDK v1 asks the Docker Engine for a container that it runs in, or docker-py for TLS.
+OTHER_DOCKER = ("HOSTNAME", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+DOCKER_SOCKET = "mnist-deploy-docker.sock"
+
+
+def is_local_docker_host(value: str) -> bool:
+    """Whether a DOCKER_HOST is that of a local workspace, perhaps of one that has ended."""
+    return value.startswith("unix://") and Path(value).name == DOCKER_SOCKET
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class ControlPlaneAddress:
     pid: int
     token: str
     folder: Path
+    docker_socket: str = ""
 
     def __repr__(self) -> str:
         return f"ControlPlaneAddress(url={self.url!r}, pid={self.pid})"
@@ -47,12 +56,18 @@ class ControlPlaneAddress:
         return self.folder / "certificate.pem"
 
     @property
+    def docker_host(self) -> str:
+        """Where docker-py finds the Docker Engine API of the local workspace: DOCKER_HOST."""
+        return f"unix://{self.docker_socket}"
+
+    @property
     def metadata_url(self) -> str:
         """Where the cloud describes itself: over http, the only way that both SDKs can read."""
         return self.url.replace("https", "http", 1) + "/metadata/endpoints"
 
     def write(self) -> None:
         document = {"url": self.url, "pid": self.pid, "token": self.token}
+        document["docker_socket"] = self.docker_socket
         write_private(self.folder / "endpoint.json", json.dumps(document).encode())
 
     @classmethod

@@ -137,7 +137,8 @@ class Listener:
 
     async def _start(self, client: socket.socket, handler: web.RequestHandler) -> asyncio.Transport:
         """Find out whether the client speaks TLS, and let `handler` read what it sends."""
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if client.family != socket.AF_UNIX:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls = self._tls if self._tls and await peek(client) == TLS_HANDSHAKE else None
         transport, _ = await self._loop.connect_accepted_socket(
             lambda: handler, client, ssl=tls, ssl_shutdown_timeout=1.0 if tls else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 from flask import Flask, Response, current_app, jsonify, request
@@ -16,6 +16,9 @@ from .core import faults
 from .core.endpoints import Endpoints, EndpointSpec, new_key
 from .core.operations import Operation
 from .core.store import Store
+
+if TYPE_CHECKING:
+    from .core.local_containers import LocalContainers
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -71,6 +74,8 @@ class AppState:
         The artifacts of SDK v1's assets, by the asset's id, until a model is registered of them.
     kept_artifacts : list of str
         Artifacts that packages refer to.
+    local_containers : LocalContainers or None
+        What the Docker Engine API has started; None where that is not served.
     """
 
     store: Store
@@ -81,6 +86,7 @@ class AppState:
     studio_url: str = ""
     assets: dict[str, tuple[str, ...]] = field(default_factory=dict)
     kept_artifacts: list[str] = field(default_factory=list)
+    local_containers: LocalContainers | None = None
     _parts: dict[type, Any] = field(default_factory=dict)
 
     @property

@@ -148,7 +148,7 @@ class AppCall:
         for piece in pieces:
             beginning.append(piece)
             size += len(piece)
-            if size > MAX_WHOLE:
+            if size > MAX_WHOLE or self._is_unbuffered:
                 break
         else:
             return self._make_response(web.Response, body=b"".join(beginning))
@@ -157,6 +157,13 @@ class AppCall:
         for piece in filter(None, pieces):
             in_loop(self._loop, self._write(response, piece))
         return response
+
+    @property
+    def _is_unbuffered(self) -> bool:
+        """Whether the app wants each piece sent at once, without a Content-Length."""
+        return ("x-accel-buffering", "no") in [
+            (name.lower(), value) for name, value in self._headers
+        ]
 
     def _make_response(self, kind: Any, **arguments: Any) -> Any:
         status, _, reason = self._status.partition(" ")

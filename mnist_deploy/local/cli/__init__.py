@@ -47,7 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     run = commands.add_parser(
         "exec",
         help="run a command in the local workspace",
-        usage="%(prog)s [--bare] [--data-dir DIR] -- COMMAND ...",
+        usage="%(prog)s [--bare] [--docker] [--data-dir DIR] -- COMMAND ...",
         description=EXEC,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -59,6 +59,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     for command in (run, server):
         command.add_argument(
             "--bare", action="store_true", help="without the tutorial's model and environment"
+        )
+        command.add_argument(
+            "--docker",
+            action="store_true",
+            help="leave local=True and LocalWebservice to a real Docker Engine",
         )
         command.add_argument(
             "--data-dir", type=parse_folder, help="the folder of the data, or to download it to"

@@ -14,7 +14,9 @@ from .session import open_session, report
 def execute(options: argparse.Namespace) -> int:
     """Run a command in the local workspace and return its exit status."""
     address = start()
-    with open_session(options.command, data_dir=options.data_dir, bare=options.bare) as environment:
+    with open_session(
+        options.command, data_dir=options.data_dir, bare=options.bare, docker=options.docker
+    ) as environment:
         try:
             status = run_command(options.command, environment)
         except OSError as error:

@@ -26,7 +26,9 @@ def serve(options: argparse.Namespace) -> int:
     address = start(port=options.port)
     if options.port and not address.url.endswith(f":{options.port}"):
         report(f"The local workspace runs already, at {address.url}.")
-    with open_session(data_dir=options.data_dir, bare=options.bare) as environment:
+    with open_session(
+        data_dir=options.data_dir, bare=options.bare, docker=options.docker
+    ) as environment:
         print("\n".join(export_lines(environment)), flush=True)
         report("Serving. Paste these lines into other terminals. Ctrl-C stops the workspace.")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a caller reads to the output's end
@@ -41,7 +43,7 @@ def serve_in_background(options: argparse.Namespace) -> int:
     (home_folder() / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
     log_file = home_folder() / "run" / "serve.log"
     command = [sys.executable, "-m", "mnist_deploy.local", "serve", "--port", str(options.port)]
-    command += ["--bare"] if options.bare else []
+    command += [f"--{name}" for name in ("bare", "docker") if getattr(options, name)]
     command += ["--data-dir", str(options.data_dir.absolute())] if options.data_dir else []
     with open(log_file, "wb") as log:
         process = subprocess.Popen(

@@ -17,7 +17,7 @@ import requests
 
 from .. import LocalWorkspaceError, home_folder, start
 from ..control_plane import call
-from ..discovery import OTHER_IDENTITIES, ControlPlaneAddress
+from ..discovery import OTHER_DOCKER, OTHER_IDENTITIES, ControlPlaneAddress
 from ..scoring import aliases
 from ..start_modules import write_start_modules
 from .config_file import find_config, read_subscription, write_temporary_config
@@ -34,7 +34,11 @@ def report(line: str) -> None:
 
 @contextlib.contextmanager
 def open_session(
-    command: Sequence[str] = (), *, data_dir: Path | None = None, bare: bool = False
+    command: Sequence[str] = (),
+    *,
+    data_dir: Path | None = None,
+    bare: bool = False,
+    docker: bool = False,
 ) -> Iterator[dict[str, str]]:
     """Start or join the local workspace, and prepare an environment that leads to it.
 
@@ -46,6 +50,8 @@ def open_session(
         The folder of the tutorial's data, or to download it to; one of the workspace's by default.
     bare : bool
         Do not register the model and the environment that the tutorial's notebooks expect.
+    docker : bool
+        Leave ``local=True`` and ``LocalWebservice`` to a real Docker Engine.
 
     Yields
     ------
@@ -71,10 +77,10 @@ def open_session(
                 tempfile.TemporaryDirectory(prefix=f"mnist-deploy-{os.getpid()}-exec-")
             )
         )
-        inherited = {name: os.environ[name] for name in os.environ if name not in OTHER_IDENTITIES}
         environment = {
-            **inherited,
+            **inherited_variables(docker),
             **address.environment(),
+            **({} if docker else {"DOCKER_HOST": address.docker_host}),
             "MNIST_DEPLOY_HOME": str(home),
             "MNIST_DEPLOY_DATA": str(data_dir),
             aliases.STAND_INS: join_pairs(substitutes),
@@ -88,6 +94,12 @@ def open_session(
         for place in dict.fromkeys((Path.cwd(), *(notebook.parent for notebook in notebooks))):
             stack.enter_context(config_in(place, address))
         yield environment
+
+
+def inherited_variables(docker: bool) -> dict[str, str]:
+    """The variables of this process, but for those that lead an SDK elsewhere."""
+    left_out = OTHER_IDENTITIES if docker else OTHER_IDENTITIES + OTHER_DOCKER
+    return {name: value for name, value in os.environ.items() if name not in left_out}
 
 
 def join_pairs(modules: Mapping[str, str]) -> str:

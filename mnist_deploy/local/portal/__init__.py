@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from msgspec import Meta, Struct
 from ..bodies import body
 from ..core.endpoints import Endpoints
 from ..core.faults import Invalid
+from ..core.local_containers import LocalContainers
 from ..core.store import Store
 from ..listener import Listener
 from ..rest import state, state_of
@@ -33,6 +35,8 @@ class Portal:
     ----------
     store : Store
     endpoints : Endpoints
+    local_containers : callable
+        Returns those of the Docker Engine API, None where that is not served.
 
     Attributes
     ----------
@@ -40,13 +44,19 @@ class Portal:
         Where the page is served; None before the first link.
     """
 
-    def __init__(self, store: Store, endpoints: Endpoints) -> None:
+    def __init__(
+        self,
+        store: Store,
+        endpoints: Endpoints,
+        local_containers: Callable[[], LocalContainers | None] = lambda: None,
+    ) -> None:
         self.codes = Codes()
         self.address: str | None = None
         self._tokens = Tokens()
         self._extension_files: dict[str, Path] = {}
         self._store = store
         self._endpoints = endpoints
+        self._local_containers = local_containers
         self._lock = threading.Lock()  # of starting the listener
 
     def serve(self, port: int = 0) -> str:
@@ -65,6 +75,7 @@ class Portal:
                     host,
                     store=self._store,
                     endpoints=self._endpoints,
+                    local_containers=self._local_containers,
                     codes=self.codes,
                     tokens=self._tokens,
                     extension_files=self._extension_files,
@@ -89,7 +100,7 @@ class Portal:
 def register(app: Flask) -> None:
     """Add the call that makes a link to the page; it requires the control plane's token."""
     state = state_of(app)
-    state.add(Portal(state.store, state.endpoints))
+    state.add(Portal(state.store, state.endpoints, lambda: state.local_containers))
     app.register_blueprint(portal_api)
 
 

@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 from ..core.container_spec import ContainerSpec
 from ..core.deployments import Deployment
 from ..core.endpoints import Endpoint, Endpoints
+from ..core.local_containers import LocalContainers
 from ..core.records import Environment, Model
 from ..core.store import Store
 from ..core.telemetry import BUCKETS, summary_of
 from .downloads import definition
+from .local_services import list_local_services, serialize_local_service
 
 Shown = dict[str, Any]
 Record = TypeVar("Record", Endpoint, Model, Environment)
@@ -24,11 +26,16 @@ MAX_TRACES = 50  # lines of a service's telemetry, the latest
 log = logging.getLogger(__name__)
 
 
-def describe_workspace(store: Store, endpoints: Endpoints) -> Shown:
+def describe_workspace(
+    store: Store, endpoints: Endpoints, local_containers: LocalContainers | None = None
+) -> Shown:
     """All that is deployed and registered."""
     deployed = endpoints.all()
     return {
-        "services": [listed(each, describe_endpoint) for each in deployed],
+        "services": [
+            *(listed(each, describe_endpoint) for each in deployed),
+            *map(serialize_local_service, list_local_services(local_containers)),
+        ],
         "models": [
             listed(each, lambda model: describe_model(model, store, deployed))
             for each in store.all(Model)

@@ -15,9 +15,12 @@ from ..bodies import body, query
 from ..core.deployments import Deployment
 from ..core.endpoints import Endpoint
 from ..core.faults import Fault, NotFound
+from ..core.local_containers import LocalContainers
 from .authentication import bearer_token
 from .downloads import attachment, find, pack
 from .listing import describe_workspace
+from .local_services import KIND as LOCAL_SERVICE
+from .local_services import LocalService, find_local_service
 from .proxy import read_sample, score
 
 STATIC = Path(__file__).parent / "static"
@@ -70,6 +73,11 @@ def create_app(host: str, **extensions: Any) -> Flask:
 
 def shared(name: str) -> Any:
     return current_app.extensions[name]
+
+
+def local_containers() -> LocalContainers | None:
+    """None where no Docker Engine API is served."""
+    return current_app.extensions.get("local_containers", lambda: None)()
 
 
 def check_sender() -> None:
@@ -146,7 +154,7 @@ def issue_code() -> Response:
 
 @page.get("/api/workspace")
 def show_workspace() -> Response:
-    shown = describe_workspace(shared("store"), shared("endpoints"))
+    shown = describe_workspace(shared("store"), shared("endpoints"), local_containers())
     modules = sorted(
         f"/extension/{name}" for name in shared("extension_files") if name.endswith(".js")
     )
@@ -158,7 +166,9 @@ class Service(Struct):
     name: str
     deployment: str = ""
 
-    def endpoint(self) -> Endpoint:
+    def endpoint(self) -> Endpoint | LocalService:
+        if self.kind == LOCAL_SERVICE:
+            return find_local_service(local_containers(), self.name)
         return shared("endpoints").get(self.kind, self.name)
 
     def find_deployment(self) -> Deployment:

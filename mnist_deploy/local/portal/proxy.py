@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ..core.endpoints import Endpoint
+from .local_services import LocalService
 
 RESPONSE_TIMEOUT = 120  # seconds without a byte from the service
 NOT_READY = "No container of this service is ready yet. The log shows what it is doing."
@@ -20,7 +21,7 @@ tokens: WeakKeyDictionary[Endpoint, tuple[str, float]] = WeakKeyDictionary()  # 
 issuing = threading.Lock()
 
 
-def score(endpoint: Endpoint, body: bytes, deployment: str = "") -> dict[str, Any]:
+def score(endpoint: Endpoint | LocalService, body: bytes, deployment: str = "") -> dict[str, Any]:
     """Score a JSON body.
 
     Parameters
@@ -54,7 +55,7 @@ def outcome(status: int, reason: str, seconds: float, body: str) -> dict[str, An
     return {"status": status, "reason": reason, "seconds": seconds, "body": body}
 
 
-def read_sample(endpoint: Endpoint) -> str | None:
+def read_sample(endpoint: Endpoint | LocalService) -> str | None:
     """The sample input that a service's swagger.json declares, as JSON; None if there is none."""
     with contextlib.suppress(OSError, HTTPException, ValueError, TypeError, LookupError):
         _, _, content = send(endpoint, "GET", "/swagger.json")
@@ -65,7 +66,7 @@ def read_sample(endpoint: Endpoint) -> str | None:
 
 
 def send(
-    endpoint: Endpoint,
+    endpoint: Endpoint | LocalService,
     method: str,
     path: str,
     headers: dict[str, str] | None = None,
@@ -83,9 +84,9 @@ def send(
         return answer.status, answer.reason, answer.read(MAX_SHOWN + 1)
 
 
-def secret_of(endpoint: Endpoint) -> str | None:
+def secret_of(endpoint: Endpoint | LocalService) -> str | None:
     """The key of an endpoint, or a token, which is used again until its last minute."""
-    if endpoint.spec.authentication != "token":
+    if isinstance(endpoint, LocalService) or endpoint.spec.authentication != "token":
         return endpoint.spec.primary_key if endpoint.spec.authentication == "key" else None
     with issuing:
         token, end = tokens.get(endpoint, ("", 0.0))

@@ -27,10 +27,11 @@ from ..core.endpoints import Endpoints
 from ..core.faults import Full
 from ..core.job_engine import JobEngine
 from ..core.job_process import launch_job
+from ..core.local_containers import LocalContainers
 from ..core.process_runtime import TEMPORARY_PREFIX, ProcessRuntime
 from ..core.runs import Runs
 from ..core.store import Store, UnreadableStore
-from ..discovery import ControlPlaneAddress
+from ..discovery import DOCKER_SOCKET, ControlPlaneAddress
 from ..listener import Listener
 from ..rest import state_of
 from ..tls import create_server_context
@@ -38,6 +39,7 @@ from ..tokens import create_token
 from .app import create_app
 from .authentication import find_body_limit
 from .client_registrations import ClientRegistrations
+from .docker_api import create_docker_app
 from .run_environment import run_environment
 
 REGISTRATION_CHECK_INTERVAL = 0.5  # seconds
@@ -66,16 +68,21 @@ def run(home: Path, port: int, first_client: int) -> None:
     store = Store(home / "store")
     listening = socket.create_server(("127.0.0.1", port))
     host, token = f"127.0.0.1:{listening.getsockname()[1]}", create_token()
-    endpoints = Endpoints(
-        store, ProcessRuntime(store, runtime / "containers", ingestion=f"http://{host}")
-    )
+    containers = ProcessRuntime(store, runtime / "containers", ingestion=f"http://{host}")
+    endpoints = Endpoints(store, containers)
     app = create_app(store, endpoints, registrations, token, host)
     signal.signal(signal.SIGTERM, lambda *_: registrations.close())
     tls = create_server_context(runtime)
     Listener(
         listening, app, lambda asked: find_body_limit(asked, token), tls=tls, name="control plane"
     )
-    address = ControlPlaneAddress(f"https://{host}", os.getpid(), token, runtime)
+    docker_socket = containers.sockets / DOCKER_SOCKET
+    local_containers = LocalContainers(runtime / "local-containers")
+    state_of(app).local_containers = local_containers
+    serve_docker_api(local_containers, docker_socket)
+    address = ControlPlaneAddress(
+        f"https://{host}", os.getpid(), token, runtime, str(docker_socket)
+    )
     runs = state_of(app).part(Runs)
     runs.fail_interrupted()
     jobs = JobEngine(runs, runtime / "jobs", launch_job, run_environment(address, runs))
@@ -86,8 +93,16 @@ def run(home: Path, port: int, first_client: int) -> None:
     finally:
         (runtime / "endpoint.json").unlink(missing_ok=True)
         jobs.stop()
+        local_containers.close()
         endpoints.stop_all()
         store.close()
+
+
+def serve_docker_api(containers: LocalContainers, path: Path) -> None:
+    """Serve the Docker Engine API; the folder of the socket is private to this user."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(path))
+    Listener(listening, create_docker_app(containers), lambda asked: None, name="docker")
 
 
 def acquire_lock(runtime: Path) -> TextIO:
@@ -106,7 +121,7 @@ def raise_descriptor_limit() -> None:
 
 def remove_leftovers(runtime: Path) -> None:
     """Remove the folders of control planes, and of `exec`, that were killed."""
-    for leftover in ("containers", "azure", "jobs", "python"):
+    for leftover in ("containers", "local-containers", "azure", "jobs", "python"):
         shutil.rmtree(runtime / leftover, ignore_errors=True)
     for parent in {tempfile.gettempdir(), "/tmp"}:
         for folder in Path(parent).glob(f"{TEMPORARY_PREFIX}*"):

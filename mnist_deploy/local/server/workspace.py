@@ -109,7 +109,7 @@ def show_workspace(subscription: str, group: str, workspace: str) -> Response:
 @workspace_api.get("/workspace")
 def list_all() -> Response:
     """All that is registered and deployed, for the command line."""
-    return jsonify(describe_workspace(store(), endpoints()))
+    return jsonify(describe_workspace(store(), endpoints(), state().local_containers))
 
 
 @workspace_api.get("/discovery/<secret>")

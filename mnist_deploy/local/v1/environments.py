@@ -15,6 +15,8 @@ from ..rest import WORKSPACE, store
 from ..validation import check_conda, check_environment_name, check_variables, check_version_text
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
+# The environment of a package that was made of an environment without a version.
+UNREGISTERED = {"name": "unregistered-environment", "version": "0"}
 
 environment_api = Blueprint("environments", __name__)
 
@@ -103,9 +105,23 @@ def show_environment(name: str, version: str | None = None, **_: str) -> Respons
     found = store().find(Environment, name, version)
     if found is None and is_curated_name(name):
         found = make_curated_environment(name, version)
+    if {"name": name, "version": version} == UNREGISTERED:
+        found = Environment(name, UNREGISTERED["version"], created="")
     if found is None:
         raise NotFound("environment", name if version is None else f"{name}:{version}")
     return jsonify(serialize_environment(found))
+
+
+@environment_api.get(f"{ENVIRONMENTS}/<name>/versions/<version>/image")
+def show_image(name: str, version: str, **_: str) -> Response:
+    """No image exists: `LocalWebservice` builds its own, and finds no registry to log in to."""
+    show_environment(name, version)
+    registry = dict.fromkeys(("address", "username", "password"))
+    return jsonify(
+        dockerImage={"name": f"{name}:{version}", "registry": registry, "dockerfile": None},
+        imageExistsInRegistry=False,
+        pythonEnvironment=None,
+    )
 
 
 @environment_api.get(f"{ENVIRONMENTS}/")

@@ -174,8 +174,9 @@ def find_model(model_id: str) -> Model:
     raise NotFound("model", model_id)
 
 
-@model_api.get(f"{MMS}/models/<model_id>")
+@model_api.get(f"{MMS}/models/<path:model_id>")
 def show_model(model_id: str, **_: str) -> Response:
+    """LocalWebservice asks for a path of this machine, to find out that it is no model id."""
     return jsonify(serialize_model(find_model(model_id)))
 
 

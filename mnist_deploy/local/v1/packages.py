@@ -19,6 +19,7 @@ from ..core.package import context_texts, context_uploads
 from ..rest import endpoints, state, store
 from .artifacts import content_uri
 from .container_specs import make_container_spec
+from .environments import UNREGISTERED
 from .models import MMS
 from .operations import PACKAGE, make_accepted_response, package_path
 
@@ -42,14 +43,12 @@ def create_package(**_: str) -> Response:
     texts, uploads = context_texts(container_spec), list(context_uploads(container_spec))
     for upload in uploads:
         store().check_uploaded(upload.artifact)
-    environment = asked.image_request.get("environment") or {}
     context = {
         "context": [
             *(inline(name, text) for name, text in texts.items()),
             *(remote(upload.artifact, upload.path, upload.unpack) for upload in uploads),
         ],
-        # Without it, save() would register the environment.
-        "environment": {field: environment.get(field) or "none" for field in ("name", "version")},
+        "environment": name_environment(asked.image_request.get("environment") or {}),
     }
     log = [
         *(f"# {name}\n{text}" for name, text in texts.items()),
@@ -64,6 +63,12 @@ def create_package(**_: str) -> Response:
     operation.resource = content_uri(package_path(operation, "context.json"), "read")
     operation.finish()
     return make_accepted_response(operation)
+
+
+def name_environment(environment: dict[str, Any]) -> dict[str, str]:
+    """The environment that the SDK asks for a registry; without it, the SDK registers one."""
+    name, version = environment.get("name"), environment.get("version")
+    return {"name": name, "version": version} if name and version else UNREGISTERED
 
 
 def inline(name: str, text: str) -> dict[str, str]:

@@ -192,7 +192,8 @@ const findService = ({ kind, name }) =>
 
 // Views
 
-const KINDS = { service: "Web service · SDK v1", endpoint: "Online endpoint · SDK v2" };
+const KINDS = { service: "Web service · SDK v1", endpoint: "Online endpoint · SDK v2",
+                local: "Local service · local=True or LocalWebservice" };
 
 function showServices() {
   const { services } = workspace;

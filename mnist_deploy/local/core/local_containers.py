@@ -1,0 +1,380 @@
+"""Images and containers as a Docker Engine has them, for the local modes of both SDKs.
+
+``local=True`` of SDK v2 and ``LocalWebservice`` of SDK v1 deploy to the Docker Engine that
+docker-py finds. Here an image is what a Dockerfile copies and sets, and a container is a scoring
+process. A container has no file system of its own: its paths below ``/var/azureml-app`` are those
+of a folder, mounts are links to the mounted folders, and variables that hold such paths follow.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import socket
+import tarfile
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+import psutil
+
+from .container import Container
+from .container_folder import below
+from .dockerfiles import ImageContent, apply_dockerfile
+from .faults import Conflict, Failed, Invalid, NotFound
+from .records import now
+from .telemetry import NO_REQUESTS
+
+APP = "/var/azureml-app"  # where both SDKs put scripts and models
+PORT = "5001/tcp"  # of Microsoft's server in a container
+STOP_GRACE = 5.0  # seconds for the requests that have arrived
+MAX_LOG_LINES = 5000  # of a container that has exited
+BACKLOG = 1024  # connections that wait to be accepted
+MIN_ID = 10  # digits: Docker's short ids have 10 or 12
+
+
+@dataclass(eq=False)
+class Image:
+    """What containers are created from.
+
+    Attributes
+    ----------
+    id : str
+        As Docker writes it: ``sha256:`` and 64 hexadecimal digits.
+    folder : Path
+        Below it lies `content.root`.
+    """
+
+    id: str
+    folder: Path
+    content: ImageContent
+    tags: list[str] = field(default_factory=list)
+    created: str = field(default_factory=now)
+
+
+@dataclass(frozen=True)
+class LocalContainerSpec:
+    """What is asked for at a container's creation.
+
+    Attributes
+    ----------
+    binds : sequence of str
+        ``SOURCE:TARGET[:OPTIONS]`` each.
+    port : int
+        Of 127.0.0.1, to which `PORT` is published; 0 lets the system choose.
+    has_terminal : bool
+        The log is sent as it is, without Docker's frames.
+    """
+
+    image: str
+    name: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    binds: Sequence[str] = ()
+    port: int = 0
+    has_terminal: bool = False
+
+
+class LocalContainer:
+    """A container: created, then running, and exited in the end.
+
+    Attributes
+    ----------
+    id : str
+        64 hexadecimal digits.
+    status : str
+        ``created``, ``running`` or ``exited``.
+    exit_code : int
+    port : int or None
+        Where it is served on 127.0.0.1, while it runs.
+    cpu_cores, memory_gb : float
+        What it may use: all that the machine has.
+    """
+
+    def __init__(self, folder: Path, image: Image, spec: LocalContainerSpec) -> None:
+        self.id = secrets.token_hex(32)
+        self.spec, self.image = spec, image
+        self.name = spec.name or f"local-{self.id[:12]}"
+        self.created = now()
+        self.status, self.exit_code = "created", 0
+        self.port: int | None = None
+        self.cpu_cores = float(os.cpu_count() or 1)
+        self.memory_gb = psutil.virtual_memory().total / 2**30
+        self._folder = folder / self.id[:16]
+        self._root = self._folder / "root"
+        self._past_log = "\n".join(image.content.warnings)
+        self._process: Container | None = None
+        self._listener: socket.socket | None = None
+        self._lock = threading.RLock()  # of starting and ending
+        shutil.copytree(image.content.root, self._root)
+        try:
+            for bind in spec.binds:
+                self._mount(bind)
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def state(self) -> str:
+        """As of an endpoint: ``Transitioning``, ``Healthy``, ``Unhealthy`` or ``Failed``."""
+        process = self._process
+        if process is None:
+            return "Failed" if self.exit_code else "Unhealthy"
+        return process.state
+
+    @property
+    def requests(self) -> dict[str, Any]:
+        process = self._process
+        return process.requests if process else NO_REQUESTS
+
+    def log_tail(self, lines: int) -> str:
+        process = self._process
+        text = "\n".join(filter(None, [self._past_log, process.log_tail(lines) if process else ""]))
+        return "\n".join(text.splitlines()[-lines:]) if lines > 0 else ""
+
+    def extract(self, path: str, archive: IO[bytes]) -> None:
+        """Unpack a tar archive into the folder `path` of the container.
+
+        Raises
+        ------
+        Invalid
+            If it is no archive, or an entry leads out of the container.
+        """
+        target = below(self._root, path.lstrip("/"))
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            with tarfile.open(fileobj=archive, mode="r|*") as tar:
+                tar.extractall(target, filter="data")
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+            raise Invalid("archive", f"The archive cannot be unpacked: {error}") from error
+
+    def start(self) -> None:
+        """Start to serve; ``init()`` runs when this returns.
+
+        Raises
+        ------
+        Failed
+            If the port is taken, or the container has no scoring script.
+        """
+        with self._lock:
+            if self.status == "running":
+                return
+            variables = self._variables()
+            if "AZUREML_ENTRY_SCRIPT" not in variables:
+                raise Failed(
+                    "container",
+                    f"{self.name} has no scoring script (AZUREML_ENTRY_SCRIPT): the local "
+                    "workspace runs no other programs in containers.",
+                )
+            self._listener = listen(self.spec.port)
+            self.port = self._listener.getsockname()[1]
+            self._process = Container(
+                self._folder / secrets.token_hex(4),
+                self._listener,
+                cpu_cores=self.cpu_cores,
+                memory_gb=self.memory_gb,
+                environment=variables,
+            )
+            self._process.folder.mkdir()
+            self.status, self.exit_code = "running", 0
+        threading.Thread(
+            target=self._run, args=(self._process,), daemon=True, name="local container"
+        ).start()
+
+    def stop(self, grace: float = STOP_GRACE, exit_code: int = 0) -> None:
+        """End what runs, and free the port; the files and the log stay."""
+        with self._lock:
+            process, listener = self._process, self._listener
+            if process is None or listener is None:
+                return
+            listener.close()
+            self._past_log = self.log_tail(MAX_LOG_LINES)
+            self._process = self._listener = self.port = None
+            self.status, self.exit_code = "exited", exit_code
+        process.stop(grace)
+
+    def remove(self) -> None:
+        self.stop(grace=0.0)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _run(self, process: Container) -> None:
+        """Wait for ``init()``; a container whose script fails in it exits."""
+        problem = process.start()
+        if problem is not None:
+            process.log(problem)
+            with self._lock:
+                if process is self._process:
+                    self.stop(grace=0.0, exit_code=1)
+
+    def _mount(self, bind: str) -> None:
+        """Make a folder or file of this machine visible at a path of the container."""
+        source, _, rest = bind.partition(":")
+        target = below(self._root, str(PurePosixPath(rest.partition(":")[0])).lstrip("/"))
+        if not os.path.exists(source):
+            raise Invalid("mount", f"{source} is mounted, but there is no such file or folder.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            shutil.rmtree(target)
+        target.unlink(missing_ok=True)
+        target.symlink_to(os.path.abspath(source))
+
+    def _variables(self) -> dict[str, str]:
+        """Of the image and of the container; paths below `APP` are those of the folder."""
+        given = {"AML_APP_ROOT": APP} | self.image.content.variables | dict(self.spec.variables)
+        return {
+            name: f"{self._root}{value}" if is_below(APP, value) else value
+            for name, value in given.items()
+        }
+
+
+class LocalContainers:
+    """The images and containers of one workspace; they live as long as the control plane.
+
+    Parameters
+    ----------
+    folder : Path
+        Below it each image and each container has a folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._images: list[Image] = []
+        self._containers: list[LocalContainer] = []
+        self._lock = threading.Lock()
+
+    def build(self, archive: IO[bytes], dockerfile: str, tag: str) -> Image:
+        """Make an image of a build context; an older image of the tag loses it and stays.
+
+        Raises
+        ------
+        Fault
+            As `apply_dockerfile`, or if the context is no tar archive.
+        """
+        folder = self._folder / secrets.token_hex(8)
+        context, root = folder / "context", folder / "root"
+        try:
+            context.mkdir(parents=True)
+            root.mkdir()
+            try:
+                with tarfile.open(fileobj=archive, mode="r|*") as tar:
+                    tar.extractall(context, filter="data")
+            except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+                raise Invalid("archive", f"The context cannot be unpacked: {error}") from error
+            content = apply_dockerfile(context, dockerfile, root)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(context)
+        image = Image(f"sha256:{secrets.token_hex(32)}", folder, content)
+        with self._lock:
+            if tag:
+                for each in self._images:
+                    each.tags = [other for other in each.tags if other != with_version(tag)]
+                image.tags.append(with_version(tag))
+            self._images.append(image)
+        return image
+
+    def find_image(self, name: str) -> Image:
+        """An image by its id, the beginning of that, or its tag.
+
+        Raises
+        ------
+        NotFound
+            If there is none.
+        """
+        for image in reversed(self._images):
+            if with_version(name) in image.tags or is_id(name, image.id.removeprefix("sha256:")):
+                return image
+        raise NotFound("image", name, "The local workspace pulls no images.")
+
+    def remove_image(self, name: str) -> None:
+        with self._lock:
+            image = self.find_image(name)
+            if any(each.image is image for each in self._containers):
+                raise Conflict("image", f"The image {name} is in use by a container.")
+            self._images.remove(image)
+        shutil.rmtree(image.folder, ignore_errors=True)
+
+    def create(self, spec: LocalContainerSpec) -> LocalContainer:
+        """Create a container.
+
+        Raises
+        ------
+        NotFound
+            If there is no such image.
+        Conflict
+            If there is a container of that name.
+        Invalid
+            If a folder that is mounted does not exist.
+        """
+        with self._lock:
+            image = self.find_image(spec.image)
+            if spec.name and any(each.name == spec.name for each in self._containers):
+                raise Conflict("container", f"There is a container {spec.name} already.")
+            container = LocalContainer(self._folder, image, spec)
+            self._containers.append(container)
+        return container
+
+    def all(self) -> list[LocalContainer]:
+        """Every container, the newest first."""
+        return self._containers[::-1]
+
+    def find(self, name: str) -> LocalContainer:
+        """A container by its id, the beginning of that, or its name.
+
+        Raises
+        ------
+        NotFound
+            If there is none.
+        """
+        for container in self.all():
+            if container.name == name.lstrip("/") or is_id(name, container.id):
+                return container
+        raise NotFound(
+            "container",
+            name,
+            "If $HOSTNAME is exported, SDK v1 asks for a container of that name: unset it.",
+        )
+
+    def remove(self, container: LocalContainer) -> None:
+        with self._lock:
+            if container in self._containers:
+                self._containers.remove(container)
+        container.remove()
+
+    def close(self) -> None:
+        for container in self.all():
+            self.remove(container)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def listen(port: int) -> socket.socket:
+    """Listen on 127.0.0.1; the error of a port that is taken has the words of Docker's."""
+    try:
+        return socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise Failed("port", f"Port {port} cannot be listened on: {error}") from error
+        raise Failed(
+            "port", f"Bind for 127.0.0.1:{port} failed: port is already allocated"
+        ) from error
+
+
+def with_version(tag: str) -> str:
+    """``name:latest`` for ``name``."""
+    return tag if ":" in tag.rpartition("/")[2] else f"{tag}:latest"
+
+
+def is_id(text: str, identifier: str) -> bool:
+    """Whether a text is an id, or the first digits of it that Docker shows."""
+    digits = text.removeprefix("sha256:")
+    return len(digits) >= MIN_ID and identifier.startswith(digits)
+
+
+def is_below(folder: str, path: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")

@@ -1,0 +1,82 @@
+"""Local services, of ``local=True`` and of ``LocalWebservice``, as the page shows endpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core.endpoints import EndpointSpec
+from ..core.faults import NotFound
+from ..core.local_containers import LocalContainer, LocalContainers
+from ..core.telemetry import BUCKETS, summary_of
+
+KIND = "local"
+
+
+@dataclass(eq=False)
+class LocalService:
+    """What the page reads of an `Endpoint`: a local service has one deployment and no key."""
+
+    name: str
+    container: LocalContainer
+    kind: str = KIND
+    spec: EndpointSpec = field(default_factory=EndpointSpec)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.container.port}" if self.container.port else ""
+
+    @property
+    def deployments(self) -> dict[str, LocalContainer]:
+        return {self.name: self.container}
+
+
+def list_local_services(containers: LocalContainers | None) -> list[LocalService]:
+    """SDK v1 labels a container with the name of its service, SDK v2 names it ENDPOINT.NAME."""
+    found = containers.all() if containers else []
+    return [LocalService(each.spec.labels.get("containerName", each.name), each) for each in found]
+
+
+def find_local_service(containers: LocalContainers | None, name: str) -> LocalService:
+    """The service of a name.
+
+    Raises
+    ------
+    NotFound
+        If there is none.
+    """
+    for service in list_local_services(containers):
+        if service.name == name:
+            return service
+    raise NotFound("local service", name)
+
+
+def serialize_local_service(service: LocalService) -> dict[str, Any]:
+    container = service.container
+    usage = summary_of(container.requests, BUCKETS)
+    failed = "Its script could not be imported, or init() raised." if container.exit_code else ""
+    common = {"name": service.name, "state": container.state, "created": container.created}
+    deployment = {
+        "error": failed,
+        "notes": container.image.content.warnings,
+        "traffic": 100,
+        "mirror": 0,
+        "models": [],
+        "replicas": 1,
+        "cpu": container.cpu_cores,
+        "memory": round(container.memory_gb),
+        "updated": container.created,
+        "usage": usage,
+    }
+    return {
+        **common,
+        "kind": KIND,
+        "uri": f"{service.url}/score" if service.url else "",
+        "authentication": "none",
+        "description": f"A local service, of the image {container.spec.image}",
+        "tags": {},
+        "properties": {},
+        "usage": usage,
+        "traces": [],
+        "deployments": [common | deployment],
+    }
