@@ -20,8 +20,10 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from mnist_deploy.local.core.endpoints import Endpoints
+from mnist_deploy.local.core.job_engine import JobEngine
 from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.records import Model, now
+from mnist_deploy.local.core.runs import Runs
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.portal.authentication import Codes, Tokens
 from mnist_deploy.local.portal.page import create_app as create_portal
@@ -130,7 +132,11 @@ def app_to_try(folder: Path) -> Iterator[Flask]:
         store.write(path, [b""])
     store.add(Model("m", 0, ("LocalUpload/c/f",), now()))
     endpoints = Endpoints(store, ProcessRuntime(store, folder / "containers"))
-    yield create_app(store, endpoints, ClientRegistrations(), "token", "127.0.0.1:1")
+    app = create_app(store, endpoints, ClientRegistrations(), "token", "127.0.0.1:1")
+    state = state_of(app)
+    jobs = state.add(JobEngine(state.part(Runs), folder / "jobs", reject_job, lambda run: {}))
+    yield app
+    jobs.stop()
     endpoints.stop_all()
     store.close()
 
@@ -149,6 +155,10 @@ def portal_to_try(folder: Path) -> Iterator[Flask]:
             environ | {"HTTP_ORIGIN": "http://localhost"}, start
         )
         yield page
+
+
+def reject_job(*_: Any) -> Any:
+    raise OSError("No job starts a process here.")
 
 
 class Sender:
