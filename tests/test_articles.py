@@ -32,4 +32,4 @@ def test_code_of_the_article_runs_unchanged(article, tmp_path):
         tmp_path / "article" / "article.ipynb", tmp_path / "home", "--data-dir", str(data_dir)
     )
     assert "Overall accuracy:" in printed
-    assert (count, accuracy) == (10_000, pytest.approx(0.92, abs=0.005))
+    assert (count, accuracy) == (10_000, 0.9204)  # the figure that the articles print
