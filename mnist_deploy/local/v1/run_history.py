@@ -65,7 +65,7 @@ def read_query() -> Query:
     sent = query(Document)
     found |= {aliases.get(name, name): value for name, value in sent.items()}
     if isinstance(found.get("top"), str):
-        found["top"] = int(found["top"]) if found["top"].isdigit() else -1
+        found["top"] = int(found["top"]) if found["top"].isdecimal() else -1
     if isinstance(found.get("orderby"), list):
         found["orderby"] = ",".join(map(str, found["orderby"]))
     return convert(found, Query)
