@@ -26,6 +26,7 @@ def show(options: argparse.Namespace) -> int:
     for title, describe in (
         ("Models", model_line),
         ("Environments", identifier),
+        ("Runs", run_line),
         ("Services", service_lines),
     ):
         lines = [error_line(each) if "broken" in each else describe(each)
@@ -46,6 +47,13 @@ def model_line(model: dict[str, Any]) -> str:
     return "  ".join(
         [identifier(model), created, *(f"{name} {properties[name]}" for name in names)]
     )
+
+
+def run_line(run: dict[str, Any]) -> str:
+    metrics = [f"{name} {value:.4g}" for name, value in run["metrics"].items()]
+    started = run["started"][:16].replace("T", " ")
+    parts = [run["name"], run["experiment"], run["status"], started, *metrics, *run["models"]]
+    return "  ".join(filter(None, parts))
 
 
 def error_line(record: dict[str, Any]) -> str:

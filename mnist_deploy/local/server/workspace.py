@@ -8,8 +8,10 @@ from msgspec import Struct
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
 from ..bodies import body
 from ..core.faults import NotFound
+from ..core.runs import Runs
 from ..discovery import CLOUD
 from ..portal.listing import describe_workspace
+from ..portal.run_listing import list_runs
 from ..rest import WORKSPACE, endpoints, state, store
 from ..tokens import TENANT, derive
 from .authentication import check_secret
@@ -109,7 +111,8 @@ def show_workspace(subscription: str, group: str, workspace: str) -> Response:
 @workspace_api.get("/workspace")
 def list_all() -> Response:
     """All that is registered and deployed, for the command line."""
-    return jsonify(describe_workspace(store(), endpoints(), state().local_containers))
+    listed = describe_workspace(store(), endpoints(), state().local_containers)
+    return jsonify(listed | {"runs": list_runs(state().part(Runs))})
 
 
 @workspace_api.get("/discovery/<secret>")
