@@ -128,6 +128,11 @@ class LocalContainer:
         return process.state
 
     @property
+    def containers(self) -> list[Container]:
+        """What serves: as of a deployment, whose only container this is."""
+        return [self._process] if self._process else []
+
+    @property
     def requests(self) -> dict[str, Any]:
         process = self._process
         return process.requests if process else NO_REQUESTS

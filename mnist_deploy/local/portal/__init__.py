@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from flask import Blueprint, Flask, Response, jsonify
 from msgspec import Meta, Struct
@@ -18,12 +18,14 @@ from msgspec import Meta, Struct
 from ..bodies import body
 from ..core.endpoints import Endpoints
 from ..core.faults import Invalid
-from ..core.local_containers import LocalContainers
 from ..core.store import Store
 from ..listener import Listener
 from ..rest import state, state_of
 from .authentication import Codes, Tokens, find_body_limit
 from .page import EXTENSION_TYPES, create_app
+
+if TYPE_CHECKING:
+    from ..core.local_containers import LocalContainers
 
 portal_api = Blueprint("portal", __name__)
 

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.container_spec import ContainerSpec
 from ..core.deployments import Deployment
 from ..core.endpoints import Endpoint, Endpoints
-from ..core.local_containers import LocalContainers
 from ..core.records import Environment, Model
 from ..core.store import Store
 from ..core.telemetry import BUCKETS, summary_of
 from .downloads import definition
 from .local_services import list_local_services, serialize_local_service
+
+if TYPE_CHECKING:
+    from ..core.local_containers import LocalContainers
 
 Shown = dict[str, Any]
 Record = TypeVar("Record", Endpoint, Model, Environment)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.endpoints import EndpointSpec
 from ..core.faults import NotFound
-from ..core.local_containers import LocalContainer, LocalContainers
 from ..core.telemetry import BUCKETS, summary_of
+
+if TYPE_CHECKING:
+    from ..core.local_containers import LocalContainer, LocalContainers
 
 KIND = "local"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flask import Blueprint, Flask, Response, abort, current_app, jsonify, request, send_file
 from msgspec import Struct
@@ -15,13 +15,15 @@ from ..bodies import body, query
 from ..core.deployments import Deployment
 from ..core.endpoints import Endpoint
 from ..core.faults import Fault, NotFound
-from ..core.local_containers import LocalContainers
 from .authentication import bearer_token
 from .downloads import attachment, find, pack
 from .listing import describe_workspace
 from .local_services import KIND as LOCAL_SERVICE
 from .local_services import LocalService, find_local_service
 from .proxy import read_sample, score
+
+if TYPE_CHECKING:
+    from ..core.local_containers import LocalContainer, LocalContainers
 
 STATIC = Path(__file__).parent / "static"
 BODY_LIMIT = 16 << 20  # bytes of a request
@@ -171,7 +173,7 @@ class Service(Struct):
             return find_local_service(local_containers(), self.name)
         return shared("endpoints").get(self.kind, self.name)
 
-    def find_deployment(self) -> Deployment:
+    def find_deployment(self) -> Deployment | LocalContainer:
         deployment = self.endpoint().deployments.get(self.deployment)
         if deployment is None:
             raise NotFound("deployment", self.deployment)
