@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import DataError
 from . import download_mnist
@@ -50,6 +50,31 @@ class MnistFileDataset:
     def to_path(self) -> list[str]:
         """The paths of the files below the target folder."""
         return [f"/{FOLDER}/{name}" for name in self._names]
+
+    def register(
+        self,
+        workspace: Any,
+        name: str,
+        description: str | None = None,
+        tags: dict[str, str] | None = None,
+        create_new_version: bool = False,
+    ) -> Any:
+        """Upload the files to the workspace's data store, and register them there.
+
+        Returns
+        -------
+        azureml.data.FileDataset
+            A genuine one, which can be the input of a run.
+        """
+        from azureml.core import Dataset
+
+        target = (workspace.get_default_datastore(), "mnist")
+        with tempfile.TemporaryDirectory() as folder:
+            self.download(folder, overwrite=True)
+            dataset = Dataset.File.upload_directory(
+                folder, target, overwrite=True, show_progress=False
+            )
+        return dataset.register(workspace, name, description, tags, create_new_version)
 
     def download(
         self,

@@ -64,8 +64,8 @@ def test_download_keeps_files_of_the_mnist_database(tmp_path, genuine_dir):
 
 
 def test_other_calls_raise_not_implemented_with_their_name():
-    with pytest.raises(NotImplementedError, match=r"501 .* register\(\)"):
-        MNIST.get_file_dataset().register(workspace=None, name="mnist")
+    with pytest.raises(NotImplementedError, match=r"501 .* mount\(\)"):
+        MNIST.get_file_dataset().mount()
     with pytest.raises(NotImplementedError, match="get_tabular_dataset"):
         MNIST.get_tabular_dataset()
     with pytest.raises(ImportError, match="Diabetes is not available"):
