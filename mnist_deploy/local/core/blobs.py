@@ -23,9 +23,12 @@ class Blobs:
     folder : Path
         Has a folder for whole blobs and one for what is still being written. What an earlier
         process left half-written is swept away.
+    durable : bool
+        A blob is on the disk when it is there; else the file system may still hold it in memory.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        self._durable = durable
         self._whole = folder / "blobs"
         self._staged = folder / "staged"
         shutil.rmtree(self._staged, ignore_errors=True)
@@ -40,7 +43,8 @@ class Blobs:
         """Write a new blob, which is there only when all its bytes are on the disk; its name."""
         name = uuid.uuid4().hex
         self._write(self.file(name), chunks)
-        sync_folder(self._whole)
+        if self._durable:
+            sync_folder(self._whole)
         return name
 
     def stage(self, upload: str, block: str, chunks: Iterable[bytes]) -> None:
@@ -87,8 +91,9 @@ class Blobs:
         try:
             with open(part, "wb") as file:
                 file.writelines(chunks)
-                file.flush()
-                os.fsync(file.fileno())
+                if self._durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(part, path)
         except BaseException:
             part.unlink(missing_ok=True)

@@ -63,6 +63,9 @@ class Store:
     folder : Path
         Made if missing. Only one process may have it open; what an earlier one left
         half-written is swept away.
+    in_memory : bool
+        Keep the records in memory, and the bytes in `folder` without waiting for the disk: for
+        a store that ends with its process.
 
     Attributes
     ----------
@@ -76,16 +79,18 @@ class Store:
         If what lies in `folder` cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, in_memory: bool = False) -> None:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.gc_roots: list[Callable[[], Iterable[str]]] = []
-        self._blobs = Blobs(folder)
+        self._blobs = Blobs(folder, durable=not in_memory)
         self._lock = threading.RLock()
         self._touched: dict[str, float] = {}  # by upload, on a clock that stops in standby
         self._staging: set[str] = set()
         self._database = sqlite3.connect(
-            folder / "workspace.sqlite", check_same_thread=False, isolation_level=None
+            ":memory:" if in_memory else folder / "workspace.sqlite",
+            check_same_thread=False,
+            isolation_level=None,
         )
         try:
             for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
