@@ -7,6 +7,15 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 
+# What a request without them is answered, by a container and by a front end.
+CONTAINER_KEY_REQUIRED = (
+    "This service requires a key or a token: send the header 'Authorization: Bearer <key>' with a "
+    "key that get_keys() returns, or with a token that has not expired."
+)
+ENDPOINT_KEY_REQUIRED = (
+    "This endpoint requires a key or a token: send the header 'Authorization: Bearer <key>'."
+)
+
 
 def hash_token(token: str) -> str:
     """The form in which an issued token is kept and looked up."""

@@ -166,13 +166,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator
 from contextlib import ExitStack, aclosing
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
-    from .endpoints import MockedClient
-    from .sdk import MockedWorkspace
+    from .client import MockedClient
+    from .connections import MockedWorkspace
 
 __all__ = ["mock_client", "mock_workspace"]
 
@@ -184,12 +183,17 @@ pytest_plugins = ["mnist_deploy.testing.plugin"]
 
 @overload
 def mock_workspace(
-    *, assert_all_used: bool = True, assert_all_deleted: bool = False
+    *, assert_all_used: bool = True, assert_all_deleted: bool = False, listen: bool = False
 ) -> WorkspaceMock: ...
 @overload
 def mock_workspace(decorated: T, /) -> T: ...
 def mock_workspace(
-    decorated: Any = None, /, *, assert_all_used: bool = True, assert_all_deleted: bool = False
+    decorated: Any = None,
+    /,
+    *,
+    assert_all_used: bool = True,
+    assert_all_deleted: bool = False,
+    listen: bool = False,
 ) -> Any:
     """A mocked workspace: ``with mock_workspace() as ws:``, or ``@mock_workspace()``.
 
@@ -206,6 +210,9 @@ def mock_workspace(
     assert_all_deleted : bool
         At the end, an `AssertionError` names each service that is left, and each cluster that
         was created: they are paid by the hour.
+    listen : bool
+        Serve the mocked services on a port of the loopback too, for other HTTP clients than
+        `requests`: their URLs then lead there.
 
     Returns
     -------
@@ -217,18 +224,25 @@ def mock_workspace(
     RuntimeError
         A workspace is mocked already.
     """
-    mock = WorkspaceMock(assert_all_used=assert_all_used, assert_all_deleted=assert_all_deleted)
+    mock = WorkspaceMock(
+        assert_all_used=assert_all_used, assert_all_deleted=assert_all_deleted, listen=listen
+    )
     return mock if decorated is None else mock(decorated)
 
 
 @overload
 def mock_client(
-    *, assert_all_used: bool = True, assert_all_deleted: bool = False
+    *, assert_all_used: bool = True, assert_all_deleted: bool = False, listen: bool = False
 ) -> ClientMock: ...
 @overload
 def mock_client(decorated: T, /) -> T: ...
 def mock_client(
-    decorated: Any = None, /, *, assert_all_used: bool = True, assert_all_deleted: bool = False
+    decorated: Any = None,
+    /,
+    *,
+    assert_all_used: bool = True,
+    assert_all_deleted: bool = False,
+    listen: bool = False,
 ) -> Any:
     """The same for SDK v2: ``with mock_client() as client:``, or ``@mock_client()``.
 
@@ -237,7 +251,7 @@ def mock_client(
 
     Parameters
     ----------
-    assert_all_used, assert_all_deleted : bool
+    assert_all_used, assert_all_deleted, listen : bool
         As of `mock_workspace`; endpoints as well must be deleted.
 
     Returns
@@ -252,7 +266,9 @@ def mock_client(
     WorkspaceError
         SDK v2 is not installed.
     """
-    mock = ClientMock(assert_all_used=assert_all_used, assert_all_deleted=assert_all_deleted)
+    mock = ClientMock(
+        assert_all_used=assert_all_used, assert_all_deleted=assert_all_deleted, listen=listen
+    )
     return mock if decorated is None else mock(decorated)
 
 
@@ -262,8 +278,18 @@ class WorkspaceMock:
     argument = "ws"  # of a decorated function
     _is_on = False  # one at a time: the SDK's functions are replaced for all threads
 
-    def __init__(self, *, assert_all_used: bool = True, assert_all_deleted: bool = False) -> None:
-        self._all_used, self._all_deleted = assert_all_used, assert_all_deleted
+    def __init__(
+        self,
+        *,
+        assert_all_used: bool = True,
+        assert_all_deleted: bool = False,
+        listen: bool = False,
+    ) -> None:
+        self._options = {
+            "assert_all_used": assert_all_used,
+            "assert_all_deleted": assert_all_deleted,
+            "listen": listen,
+        }
 
     def __enter__(self) -> MockedWorkspace:
         if WorkspaceMock._is_on:
@@ -271,34 +297,26 @@ class WorkspaceMock:
                 "A workspace is mocked already: use either the fixture, the decorator or the "
                 "context manager."
             )
-        from . import network, sdk
-        from .scoring import Scoring
-        from .services import ControlPlane
+        from .workspace import MockedControlPlane
 
         self._failed = self._raised = False
-        self._plane = plane = ControlPlane()
         with ExitStack() as stack:
-            make_client = functools.cache(lambda: _make_client(plane))
-            replaced = sdk.replaced(plane.cloud, plane, make_client)
-            workspace = stack.enter_context(replaced)
-            for patch in network.answered(plane.answer, Scoring(plane).answer):
-                stack.enter_context(patch)
-            for patch in network.blocked(plane.said.note):
-                stack.enter_context(patch)
-            self._patches = stack.pop_all()
+            self._plane = stack.enter_context(MockedControlPlane(listen=self._options["listen"]))
+            self._stack = stack.pop_all()
         WorkspaceMock._is_on = True
-        return workspace
+        return self._plane.workspace
 
     def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
         WorkspaceMock._is_on = False
-        self._patches.close()
+        remaining = self._plane.remaining() if self._options["assert_all_deleted"] else []
+        self._stack.close()
         self.settle(failure)
         if self._failed:
-            return  # which says enough
-        problems = self._plane.said.unused() if self._all_used else []
-        if self._all_deleted and (left := self._plane.left()):
+            return  # one report is enough
+        problems = self._plane.behavior.unused() if self._options["assert_all_used"] else []
+        if remaining:
             problems.append(
-                f"Not deleted: {', '.join(left)}. On Azure it would go on costing money; "
+                f"Not deleted: {', '.join(remaining)}. On Azure it would go on costing money; "
                 "closing_service deletes a service at the end of its block."
             )
         if problems:
@@ -307,8 +325,10 @@ class WorkspaceMock:
     def settle(self, failure: BaseException | None = None) -> None:
         """Raise what the test's own functions raised, unless it is how the test failed."""
         self._failed = self._failed or failure is not None
-        known = set(map(id, _chain(failure)))
-        errors = [each for each in self._plane.said.unexpected() if id(each) not in known]
+        from .cloud import chain
+
+        known = set(map(id, chain(failure)))
+        errors = [each for each in self._plane.behavior.unexpected() if id(each) not in known]
         if errors and not self._raised:
             self._raised = True
             raise errors[0]
@@ -335,7 +355,7 @@ class WorkspaceMock:
             return function(*given.args, **given.kwargs)
 
         def again() -> WorkspaceMock:
-            return type(self)(assert_all_used=self._all_used, assert_all_deleted=self._all_deleted)
+            return type(self)(**self._options)
 
         wrapper: Any
         if inspect.iscoroutinefunction(function):
@@ -384,16 +404,3 @@ class ClientMock(WorkspaceMock):
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
-
-
-def _make_client(plane: Any) -> MockedClient:
-    from .endpoints import make_client  # and with it SDK v2, for those who connect with that
-
-    return make_client(plane)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it was raised from."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azureml.core import Workspace
 
+    from .client import MockedClient
+    from .connections import MockedWorkspace
     from .digits import MnistSample
-    from .endpoints import MockedClient
-    from .sdk import MockedWorkspace
 
 _MARKER = (
-    "mocked_workspace(assert_all_used=True, assert_all_deleted=False): what the fixture of this "
-    "name checks at the end, as mnist_deploy.testing.mock_workspace does"
+    "mocked_workspace(assert_all_used=True, assert_all_deleted=False, listen=False): what the "
+    "fixture of this name does, as mnist_deploy.testing.mock_workspace does"
 )
 T = TypeVar("T")
 _mock = pytest.StashKey[WorkspaceMock]()

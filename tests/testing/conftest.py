@@ -6,7 +6,6 @@ import pytest
 from azureml.core import Model
 
 import mnist_deploy as md
-from mnist_deploy.testing import endpoints, services  # noqa: F401
 
 # What a session that pytester runs in this process imports, it would forget at its end.
 for _name in md.__all__:

@@ -38,6 +38,14 @@ def score(service, images=IMAGES, **options):
 
 
 @pytest.fixture
+def other_service(mocked_workspace, deploy, tmp_path, monkeypatch):
+    """A service whose script is not the tutorial's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "any.py").write_text("def init(): ...\ndef run(data): return []\n")
+    return deploy(mocked_workspace, "other", script="any.py")
+
+
+@pytest.fixture
 def two(mocked_workspace, deploy):
     return deploy(mocked_workspace, "first"), deploy(mocked_workspace, "second")
 
@@ -74,10 +82,10 @@ class TestAnswers:
             score(service)
 
     @pytest.mark.parametrize("scale", [1, 1 / 3, 100])
-    def test_of_a_function_that_gets_numbers_as_they_were_sent(self, service, cloud, scale):
+    def test_of_a_function_that_gets_numbers_as_they_were_sent(self, other_service, cloud, scale):
         numbers = np.random.default_rng(0).random((3, 13)) * scale
         cloud.answer_with(lambda images: images.sum(axis=1))
-        np.testing.assert_allclose(score(service, numbers), numbers.sum(axis=1))
+        np.testing.assert_allclose(score(other_service, numbers), numbers.sum(axis=1))
 
     def test_differ_between_services(self, two, cloud):
         first, second = two
@@ -93,6 +101,41 @@ class TestAnswers:
         cloud.answer_with(lambda images: [1])
         with pytest.raises(ScoringError, match="1 items for 3 rows"):
             score(service)
+
+
+class TestOtherScripts:
+    """Of a script that is not the tutorial's, a function gets the JSON and returns any value."""
+
+    @pytest.mark.parametrize(
+        ("sent", "expected"),
+        [
+            ({"input_data": {"columns": ["a"], "data": [[1]]}}, None),
+            ("text", "text"),
+            ([{"a": 1}], None),
+        ],
+    )
+    def test_function_gets_parsed_json(self, other_service, cloud, sent, expected):
+        got = []
+        cloud.answer_with(got.append)
+        assert requests.post(other_service.scoring_uri, json=sent).json() == {}
+        assert got == [sent]
+        assert (cloud.requests[0].json, cloud.requests[0].format) == (sent, "json")
+
+    @pytest.mark.parametrize("sent", [[[1, 2], [3, 4]], {"data": [[1, 2], [3, 4]]}])
+    def test_function_gets_an_array_of_rows_of_numbers(self, other_service, cloud, sent):
+        cloud.answer_with(lambda rows: {"sums": rows.sum(axis=1), "count": len(rows)})
+        answer = requests.post(other_service.scoring_uri, json=sent)
+        assert answer.json() == {"sums": [3, 7], "count": 2}
+
+    @pytest.mark.parametrize("value", [{"predict": [1]}, "a text"])
+    def test_value_is_the_whole_answer(self, other_service, cloud, value):
+        cloud.answer_with(value)
+        assert requests.post(other_service.scoring_uri, json=[]).json() == value
+
+    def test_idx_that_a_json_script_rejects_uses_no_turn(self, other_service, cloud):
+        cloud.answer_in_turn([7, 2, 1])
+        assert score(other_service, format="auto") == [7, 2, 1]
+        assert [each.format for each in cloud.requests][-1] == "json"
 
 
 class TestAnswersInTurn:
@@ -162,7 +205,7 @@ class TestTime:
         cloud.time_out()
         cloud.expect_error(AssertionError)
         with pytest.raises(AssertionError, match="for ever"):
-            requests.post(service.scoring_uri, b'{"data": [[0]]}')
+            requests.post(service.scoring_uri, json.dumps({"data": IMAGES.tolist()}))
 
     def test_of_a_deployment_that_never_finishes(self, mocked_workspace, deploy, begin, cloud):
         cloud.never_finish()
@@ -240,7 +283,7 @@ class TestRecord:
         sent = np.concatenate([request.images for request in cloud.requests[:2]])
         np.testing.assert_array_equal(sent, mnist_sample.images[:5])
         for wrong in ([], [("svc", 200)] * 3, [("svc", 413), ("svc", 200), ("svc", 200)]):
-            with pytest.raises(AssertionError, match=r"there came .*413"):
+            with pytest.raises(AssertionError, match=r"there were .*413"):
                 cloud.assert_requests(*wrong)
 
     def test_of_a_body_that_holds_no_images(self, service, cloud):

@@ -238,15 +238,6 @@ class TestIsolation:
         assert not cloud.calls
         assert not cloud.requests
         assert not mocked_workspace.webservices
-        ask = mocked_workspace.get_default_datastore
-        ask.assert_not_called()
-        with pytest.raises(NotImplementedError):
-            ask()
-        ask.side_effect = None
-        assert ask() != "of this test"
-        ask.return_value = "of this test"
-        assert ask() == "of this test"
-        mocked_workspace.name = "changed"
         md.fetch_model(mocked_workspace).add_tags({"turn": str(turn)})
         assert md.fetch_model(mocked_workspace).tags["turn"] == str(turn)
         md.fetch_model(mocked_workspace).delete()
@@ -305,13 +296,3 @@ class TestWrongCalls:
     def test_what_the_sdk_would_not_take(self, mocked_workspace, call, error):
         with pytest.raises(error):
             call(mocked_workspace)
-
-    def test_what_is_not_simulated_names_the_fixture_that_may_know_it(self, service):
-        ws = service.workspace
-        for call, what in (
-            (ws.get_default_datastore, "local_workspace"),
-            (lambda: ws.datastores, "datastores"),
-            (lambda: service.update(enable_app_insights=True), "appInsightsEnabled"),
-        ):
-            with pytest.raises(NotImplementedError, match=what):
-                call()

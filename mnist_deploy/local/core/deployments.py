@@ -142,7 +142,7 @@ class Deployment:
             and before.container_spec == spec.container_spec
             and before.replicas == spec.replicas
         ):
-            return None
+            return self._accepted if self._is_changing else None
         self._accepted += 1
         return self._accepted
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from ..authorization import is_authorized
+from ..authorization import ENDPOINT_KEY_REQUIRED, is_authorized
 from ..http.connection import Connection, Rejection
 from ..http.message import (
     HOP_BY_HOP,
@@ -31,17 +31,13 @@ from ..http.message import (
 from ..http.server import HttpServer
 from ..platforms import PLATFORMS, Platform
 from .backend import Backend, BackendSettings, Exchange
+from .routing import DEPLOYMENT, choose_deployment
 
-DEPLOYMENT = "azureml-model-deployment"  # header: the deployment that a request asks for
 MAX_BODY = 256 << 20  # bytes
 MEMORY = 1 << 30  # bytes of bodies and answers
 DRAIN_LINGER = 1.0  # seconds in which connections may still arrive at the end
 MAX_LINE = 64 << 20  # bytes of standard input
 MAX_MIRRORS = 64  # copies at once
-
-KEY_REQUIRED = (
-    "This endpoint requires a key or a token: send the header 'Authorization: Bearer <key>'."
-)
 
 
 @dataclass
@@ -108,12 +104,13 @@ class Router(HttpServer):
         routes = self.routes
         authorization = request.headers.get("authorization", "")
         if request.path != "/" and not is_authorized(authorization, routes.keys, routes.tokens):
-            return 401, KEY_REQUIRED
+            return 401, ENDPOINT_KEY_REQUIRED
         return None
 
     def reject_request(self, connection: Connection, request: Request) -> Rejection | None:
         try:
-            name = self._choose(request.headers.get(DEPLOYMENT))
+            shares = {name: each.share for name, each in self.routes.backends.items()}
+            name = choose_deployment(shares, request.headers.get(DEPLOYMENT))
         except LookupError as error:
             return 404, error.args[0]
         backend = self._backends[name]
@@ -126,19 +123,6 @@ class Router(HttpServer):
             )
         request.context = name, backend
         return None
-
-    def _choose(self, asked: str | None) -> str:
-        """The deployment of a request, drawn by the shares of the traffic unless it names one."""
-        backends = self.routes.backends
-        if asked is not None:
-            if asked not in backends:
-                names = ", ".join(backends) or "none"
-                raise LookupError(f"There is no deployment {asked} here. There is: {names}.")
-            return asked
-        shares = [backend.share for backend in backends.values()]
-        if not any(shares):
-            raise LookupError("No deployment of this endpoint has traffic.")
-        return random.choices(list(backends), shares)[0]
 
     def queue(self, connection: Connection) -> None:
         request = connection.waiting[0]

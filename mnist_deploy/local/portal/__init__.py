@@ -20,7 +20,7 @@ from ..core.endpoints import Endpoints
 from ..core.faults import Invalid
 from ..core.store import Store
 from ..listener import Listener
-from ..rest import state, state_of
+from ..rest import AppState, state
 from .authentication import Codes, Tokens, find_body_limit
 from .page import EXTENSION_TYPES, create_app
 
@@ -101,9 +101,12 @@ class Portal:
 
 def register(app: Flask) -> None:
     """Add the call that makes a link to the page; it requires the control plane's token."""
-    state = state_of(app)
-    state.add(Portal(state.store, state.endpoints, lambda: state.local_containers))
     app.register_blueprint(portal_api)
+
+
+def add_state(state: AppState) -> None:
+    """Add the portal, which is not served yet."""
+    state.add(Portal(state.store, state.endpoints, lambda: state.local_containers))
 
 
 class LinkRequest(Struct):

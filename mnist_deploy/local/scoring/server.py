@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from azureml_inference_server_http.server.config import config
 from azureml_inference_server_http.server.entry import app
 
+from ..authorization import CONTAINER_KEY_REQUIRED
 from ..http.connection import Connection, Rejection
 from ..http.message import Request, error_response
 from ..http.server import HttpServer
@@ -31,10 +32,6 @@ ROUTER_MARGIN = 500  # milliseconds
 DRAIN_LINGER = 0.25  # seconds in which a router's connections still arrive at the end
 FAST = 0.005  # seconds in which the script may be called again before the loop has its turn
 
-KEY_REQUIRED = (
-    "This service requires a key or a token: send the header 'Authorization: Bearer <key>' with a "
-    "key that get_keys() returns, or with a token that has not expired."
-)
 
 log = logging.getLogger("azmlinfsrv")
 
@@ -134,7 +131,7 @@ class ScoringServer(HttpServer):
             return None
         if self.access.is_authorized(request.headers.get("authorization", "")):
             return None
-        return 401, KEY_REQUIRED
+        return 401, CONTAINER_KEY_REQUIRED
 
     def reject_request(self, connection: Connection, request: Request) -> Rejection | None:
         """Reject none, but warn once of a body that Azure might reject."""

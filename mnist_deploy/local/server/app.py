@@ -31,10 +31,15 @@ def create_app(
     host : str
         Where it is served, as ``127.0.0.1:port``.
     """
+    app = create_routes()
+    set_state(app, AppState(store, endpoints, token, host, {SUBSCRIPTION}), registrations)
+    return app
+
+
+def create_routes() -> Flask:
+    """The app without a state; it answers once `set_state` has given it one."""
     app = Flask("mnist_deploy.local", static_folder=None)
     app.config.update(PREFERRED_URL_SCHEME="https", PROVIDE_AUTOMATIC_OPTIONS=False)
-    state = app.extensions[STATE] = AppState(store, endpoints, token, host, {SUBSCRIPTION})
-    state.add(registrations)
     app.before_request(check_token)
     app.before_request(check_workspace_names)
     for api in (
@@ -52,3 +57,11 @@ def create_app(
     app.register_error_handler(Fault, answer_fault)
     app.register_error_handler(HTTPException, answer_http_error)
     return app
+
+
+def set_state(app: Flask, state: AppState, registrations: ClientRegistrations) -> None:
+    """Have an app answer from this state, in place of any that it had."""
+    state.add(registrations)
+    for part in (v1, portal):
+        part.add_state(state)
+    app.extensions[STATE] = state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Flask
 
 from ..core.runs import Runs
-from ..rest import state_of
+from ..rest import AppState
 from . import errors
 from .artifacts import artifact_api
 from .datasets import dataset_api
@@ -36,7 +36,10 @@ def register(app: Flask) -> None:
         v1.register_blueprint(api)
     errors.install_error_handlers(v1)
     app.register_blueprint(v1)
-    state = state_of(app)
+
+
+def add_state(state: AppState) -> None:
+    """Add what only the handlers of this API work with."""
     images = state.add(Images())
     state.store.gc_roots += [images.artifacts, lambda: list(state.kept_artifacts)]
     state.add(Runs(state.store))

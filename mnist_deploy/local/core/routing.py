@@ -1,0 +1,34 @@
+"""Which deployment of an endpoint answers a request."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+
+DEPLOYMENT = "azureml-model-deployment"  # header: of a request that asks for one, of each answer
+
+
+def draw_by_share(shares: Mapping[str, float]) -> str:
+    return random.choices(list(shares), list(shares.values()))[0]
+
+
+def choose_deployment(
+    shares: Mapping[str, float],
+    requested: str | None,
+    draw: Callable[[Mapping[str, float]], str] = draw_by_share,
+) -> str:
+    """The deployment that a request names, or one that is drawn by the shares of the traffic.
+
+    Raises
+    ------
+    LookupError
+        If there is none; with the message of the answer, whose status is 404.
+    """
+    if requested is not None:
+        if requested not in shares:
+            names = ", ".join(shares) or "none"
+            raise LookupError(f"There is no deployment {requested} here. There is: {names}.")
+        return requested
+    if not any(shares.values()):
+        raise LookupError("No deployment of this endpoint has traffic.")
+    return draw(shares)
