@@ -58,8 +58,9 @@ def make_client(token: str, cloud: MockedCloud) -> MockedClient:
     client.cloud = cloud
     for name in OPERATIONS:
         operations = getattr(client, name)
-        for verb in verbs_of(type(operations)):
-            double = double_of(type(operations), verb)
+        kind: Any = type(operations)
+        for verb in verbs_of(kind):
+            double = double_of(kind, verb)
             double.reset_mock()
             double.side_effect = getattr(operations, verb)
             setattr(operations, verb, double)
