@@ -40,7 +40,7 @@ MAP: dict[str, set[str]] = {
     "__main__": {"errors", "tutorial", "workspace"},
     "testing": {
         *("client", "data", "deployment", "environments", "errors", "local", "managed"),
-        *("models", "sdk", "workspace"),
+        *("models", "sdk", "tutorial", "workspace"),
     },
     "local": set(),
 }

@@ -202,7 +202,7 @@ class Script:
                 script.intensities(block) for block in script.read_images(script.read_body(request))
             ]
             call.images = np.concatenate([np.empty((0, script.features)), *blocks])
-        except script.Refused as rejection:
+        except script.Rejected as rejection:
             return make_response({"message": str(rejection)}, rejection.status)
         except ValueError as error:
             raise ScriptRaised from error
