@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import stat
@@ -14,6 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where no control plane is started: the pytest kit works there
+    fcntl = None  # type: ignore[assignment]
 
 # Every scoring process imports this package on the way to its own module: what is large, or slow
 # to import, is imported where it is used.
