@@ -217,8 +217,8 @@ def portal_link(
         If the workspace cannot be started, or the page cannot be served.
     """
     endpoint = start(home)
-    asked = {"folder": str(Path(files).absolute()) if files else None, "port": port}
-    answer = call(endpoint, "POST", "/portal", asked)
+    requested = {"folder": str(Path(files).absolute()) if files else None, "port": port}
+    answer = call(endpoint, "POST", "/portal", requested)
     if not answer.ok:
         raise LocalWorkspaceError(answer.json()["error"]["message"])
     return answer.json()["url"]

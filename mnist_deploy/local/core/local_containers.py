@@ -59,7 +59,7 @@ class Image:
 
 @dataclass(frozen=True)
 class LocalContainerSpec:
-    """What is asked for at a container's creation.
+    """What is requested at a container's creation.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Long-running operations: accepted at once, asked about until they are over."""
+"""Long-running operations: accepted at once, polled until they are over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from .faults import Fault, NotFound
 from .records import now
 
-KEPT = 1000  # operations that can still be asked about
+KEPT = 1000  # operations that can still be polled
 
 
 class Operation:
@@ -25,8 +25,8 @@ class Operation:
     log : list of (datetime, str)
     resource : str or None
         Where what it made can be looked at.
-    was_asked : bool
-        Somebody has asked how far it is.
+    was_polled : bool
+        A client has requested the state of the operation.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Operation:
         self.kind = kind
         self.resource = resource
         self.state = "Running"
-        self.was_asked = False
+        self.was_polled = False
         self.error: Fault | None = None
         self.log: list[tuple[datetime, str]] = []
         self.created, self.ended = now(), ""

@@ -108,7 +108,7 @@ class Compute:
     resource_id : str
         Of the cluster that was attached; empty if it was created.
     settings : dict
-        What was asked for, as it came.
+        What was requested, as it came.
     """
 
     name: str

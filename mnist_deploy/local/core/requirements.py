@@ -19,7 +19,7 @@ CONDA_PIN = re.compile(
 
 
 def differences(conda: dict[str, Any] | None) -> list[str]:
-    """One line for each package that is missing here or of another version than asked for.
+    """One line for each package that is missing here or of another version than requested.
 
     Parameters
     ----------

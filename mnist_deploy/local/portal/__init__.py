@@ -1,7 +1,7 @@
 """The page in the browser: what is registered and deployed, logs, and a form to try a service.
 
 The page is served over plain http, because a browser would warn of the control plane's
-certificate, by a listener of its own that starts when a link to the page is first asked for.
+certificate, by a separate listener that starts when the first link to the page is requested.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Portal:
                 Listener(
                     listening,
                     app,
-                    lambda asked: find_body_limit(asked, self.codes, self._tokens),
+                    lambda received: find_body_limit(received, self.codes, self._tokens),
                     name="portal",
                 )
                 self.address = f"http://{host}/"
@@ -128,16 +128,16 @@ class LinkRequest(Struct):
 def make_link() -> Response:
     """A link to the page that works once, within a minute."""
     portal = state().part(Portal)
-    asked = body(LinkRequest)
+    requested = body(LinkRequest)
     try:
-        if asked.folder is not None:
-            portal.add_extension(Path("/", asked.folder))
+        if requested.folder is not None:
+            portal.add_extension(Path("/", requested.folder))
     except (OSError, ValueError) as error:
-        raise Invalid("folder", f"{asked.folder!r} cannot be read: {error}") from error
+        raise Invalid("folder", f"{requested.folder!r} cannot be read: {error}") from error
     try:
-        address = state().studio_url = portal.serve(asked.port)
+        address = state().studio_url = portal.serve(requested.port)
     except OSError as error:
         raise Invalid(
-            "port", f"The page cannot be served on port {asked.port}: {error.strerror}."
+            "port", f"The page cannot be served on port {requested.port}: {error.strerror}."
         ) from error
     return jsonify(url=f"{address}#code={portal.codes.issue('token')}")

@@ -69,11 +69,11 @@ def bearer_token(authorization: str) -> str:
     return authorization.removeprefix("Bearer ")
 
 
-def find_body_limit(asked: BaseRequest, codes: Codes, tokens: Tokens) -> int | None:
+def find_body_limit(received: BaseRequest, codes: Codes, tokens: Tokens) -> int | None:
     """The limit of a request's body: see :data:`mnist_deploy.local.listener.BodyLimit`."""
-    path, _, _ = split_target(asked.raw_path)
+    path, _, _ = split_target(received.raw_path)
     if path.startswith("/download/"):
         is_trusted = codes.is_known(path.removeprefix("/download/"))
     else:
-        is_trusted = tokens.is_valid(bearer_token(asked.headers.get("Authorization", "")))
+        is_trusted = tokens.is_valid(bearer_token(received.headers.get("Authorization", "")))
     return None if is_trusted else MAX_UNTRUSTED_BODY

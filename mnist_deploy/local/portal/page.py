@@ -196,18 +196,18 @@ def show_sample() -> Response:
 @page.post("/api/score")
 def score_here() -> Response:
     """Proxy the body to a service, so that its key does not reach the browser."""
-    asked = query(Service)
-    if asked.deployment:
-        asked.find_deployment()  # the name becomes a header
-    return jsonify(score(asked.endpoint(), request.get_data(), asked.deployment))
+    requested = query(Service)
+    if requested.deployment:
+        requested.find_deployment()  # the name becomes a header
+    return jsonify(score(requested.endpoint(), request.get_data(), requested.deployment))
 
 
 @page.post("/api/log-download")
 def prepare_log_download() -> Response:
     """A link of one use to the whole log of a deployment."""
-    asked = body(Service)
-    asked.find_deployment()
-    code = shared("codes").issue("log", asked.kind, asked.name, asked.deployment)
+    requested = body(Service)
+    requested.find_deployment()
+    code = shared("codes").issue("log", requested.kind, requested.name, requested.deployment)
     return jsonify(url=f"/download/{code}")
 
 
@@ -220,9 +220,9 @@ class Registered(Struct):
 @page.post("/api/download")
 def prepare_download() -> Response:
     """A link of one use to the files of a model, or to the content of an environment."""
-    asked = astuple(body(Registered))
-    find(shared("store"), *asked)
-    return jsonify(url=f"/download/{shared('codes').issue(*asked)}")
+    requested = astuple(body(Registered))
+    find(shared("store"), *requested)
+    return jsonify(url=f"/download/{shared('codes').issue(*requested)}")
 
 
 @page.get("/download/<code>")

@@ -35,10 +35,10 @@ def score(endpoint: Endpoint | LocalService, body: bytes, deployment: str = "") 
         ``status``, ``reason``, ``seconds``, ``body`` as text, and ``cut`` if the body is longer.
         The status is 503 while no container is ready, and 502 if the service cannot be reached.
     """
-    asked: list[Any] = [
+    requested: list[Any] = [
         each for name, each in list(endpoint.deployments.items()) if deployment in ("", name)
     ]
-    if not any(each.containers for each in asked):
+    if not any(each.containers for each in requested):
         return outcome(503, "Service Unavailable", 0.0, NOT_READY)
     headers = {"Content-Type": "application/json"}
     if deployment:

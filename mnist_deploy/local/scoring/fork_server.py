@@ -127,7 +127,7 @@ def report_status(handle: int, child: Child) -> None:
 
 
 def become(message: dict[str, Any], fds: list[int]) -> NoReturn:
-    """Be the scoring process that is asked for, as if started on its own."""
+    """Be the scoring process that is requested, as if started on its own."""
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_NAME, b"scoring")
     given = dict(zip(message["fds"], fds, strict=True))

@@ -75,9 +75,9 @@ def bearer_token(authorization: str) -> str:
     return authorization.removeprefix("Bearer ")
 
 
-def find_body_limit(asked: BaseRequest, token: str) -> int | None:
+def find_body_limit(received: BaseRequest, token: str) -> int | None:
     """The limit of a request's body: see :data:`mnist_deploy.local.listener.BodyLimit`."""
-    path, _, query = split_target(asked.raw_path)
+    path, _, query = split_target(received.raw_path)
     if path == "/v2.1/track":
         return MAX_BODY
     _, place, *rest = path.split("/", 2)
@@ -88,7 +88,7 @@ def find_body_limit(asked: BaseRequest, token: str) -> int | None:
     elif place in ("discovery", "msi"):
         is_trusted = is_same("".join(rest), derive(token, place))
     else:
-        is_trusted = is_same(bearer_token(asked.headers.get("Authorization", "")), token)
+        is_trusted = is_same(bearer_token(received.headers.get("Authorization", "")), token)
     return None if is_trusted else 0
 
 

@@ -57,7 +57,7 @@ def is_signed(token: str, path: str, query: str) -> bool:
 
 @blob_api.get("/blobs")
 def list_blobs() -> Response:
-    """What lies at a prefix and below it. All of it, whatever delimiter was asked for."""
+    """What lies at a prefix and below it. All of it, whatever delimiter was requested."""
     prefix = request.args.get("prefix", "")
     check_signature("folder ", f"folder {upload_of(prefix)}")
     listing = ElementTree.Element("EnumerationResults")
@@ -65,7 +65,7 @@ def list_blobs() -> Response:
     for artifact in store().artifacts(prefix):
         blob = ElementTree.SubElement(blobs, "Blob")
         ElementTree.SubElement(blob, "Name").text = artifact.path
-        add_fields(blob, "Properties", describe(artifact) | {"BlobType": "BlockBlob"})
+        add_fields(blob, "Properties", blob_headers(artifact) | {"BlobType": "BlockBlob"})
         add_fields(blob, "Metadata", artifact.metadata)
     ElementTree.SubElement(listing, "NextMarker")
     return xml(listing)
@@ -144,7 +144,7 @@ def chunks() -> Iterator[bytes]:
     return iter(lambda: request.stream.read(1 << 20), b"")
 
 
-def describe(artifact: Artifact) -> dict[str, str]:
+def blob_headers(artifact: Artifact) -> dict[str, str]:
     status = artifact.file.stat()
     return {
         "Last-Modified": formatdate(status.st_mtime, usegmt=True),
@@ -154,7 +154,7 @@ def describe(artifact: Artifact) -> dict[str, str]:
 
 
 def noted(answer: Response, artifact: Artifact) -> Response:
-    known = describe(artifact)
+    known = blob_headers(artifact)
     answer.headers |= {"Last-Modified": known["Last-Modified"], "ETag": known["Etag"]}
     answer.headers |= {"x-ms-blob-type": "BlockBlob"}
     answer.headers |= {NOTE + name: value for name, value in artifact.metadata.items()}
@@ -162,7 +162,7 @@ def noted(answer: Response, artifact: Artifact) -> Response:
 
 
 @blob_api.errorhandler(Fault)
-def refuse(fault: Fault) -> Response:
+def blob_error_response(fault: Fault) -> Response:
     status = 403 if isinstance(fault, Denied) else STATUSES[type(fault)]
     return refusal(status, CODES[type(fault)], str(fault))
 

@@ -53,15 +53,15 @@ class Properties(Struct, rename="camel"):
     properties: Document | None = None
 
 
-class Asked(Struct):
+class ComputeRequest(Struct):
     properties: Properties
     tags: Labels | None = None
 
 
 @compute_api.put(f"{COMPUTES}/<compute>")
 def put_compute(compute: str, **_: str) -> Response:
-    asked = body(Asked)
-    wanted = asked.properties
+    requested = body(ComputeRequest)
+    wanted = requested.properties
     if wanted.compute_type not in KINDS:
         raise NotSupported(f"computes of type {wanted.compute_type}, only {' and '.join(KINDS)}")
     if not NAME.fullmatch(compute) and not is_placeholder(compute):
@@ -80,7 +80,7 @@ def put_compute(compute: str, **_: str) -> Response:
         wanted.compute_type,
         now(),
         description=wanted.description or "",
-        tags=texts(asked.tags),
+        tags=texts(requested.tags),
         resource_id=wanted.resource_id or "",
         settings=keep(wanted.properties or {}),
     )
@@ -89,7 +89,7 @@ def put_compute(compute: str, **_: str) -> Response:
         if before is not None:
             store().delete(Compute, compute, before.version)
         store().put(record)
-    return followed(jsonify(describe(record)), compute, 201 if before is None else 200)
+    return followed(jsonify(serialize_compute(record)), compute, 201 if before is None else 200)
 
 
 def settings_to_keep(sent: Document) -> Document:
@@ -125,23 +125,23 @@ def followed(answer: Response, compute: str, status: int) -> Response:
 
 @compute_api.get(f"{COMPUTES}/<compute>/operations/last")
 def show_operation(**_: str) -> Response:
-    """Whatever was asked for is over when it has been answered."""
+    """Whatever was requested is over when it has been answered."""
     return jsonify(status="Succeeded")
 
 
 @compute_api.get(f"{COMPUTES}/<compute>")
 @compute_api.get(f"{OTHER_COMPUTES}/<compute>")
 def show_compute(compute: str, **_: str) -> Response:
-    return jsonify(describe(store().get(Compute, compute)))
+    return jsonify(serialize_compute(store().get(Compute, compute)))
 
 
 @compute_api.get(COMPUTES)
 @compute_api.get(OTHER_COMPUTES)
 def list_computes(**_: str) -> Response:
-    return jsonify(value=[describe(compute) for compute in store().all(Compute)])
+    return jsonify(value=[serialize_compute(compute) for compute in store().all(Compute)])
 
 
-def describe(compute: Compute) -> Document:
+def serialize_compute(compute: Compute) -> Document:
     root = request.path.removeprefix("/rp/workspaces").partition("/computes")[0]
     is_aks = compute.kind == "AKS"
     is_training = compute.kind == training_clusters.KIND

@@ -13,7 +13,16 @@ from ..core.store import DATASTORE as FOLDER
 from ..core.store import Artifact
 from ..rest import store
 from ..v1.datastores import CONTAINER, CONTAINER_RIGHT
-from .blobs import add_fields, check_signature, describe, is_signature, read, refuse, write, xml
+from .blobs import (
+    add_fields,
+    blob_error_response,
+    blob_headers,
+    check_signature,
+    is_signature,
+    read,
+    write,
+    xml,
+)
 
 datastore_blob_api = Blueprint("datastore_blobs", __name__)
 
@@ -49,7 +58,7 @@ def list_container() -> Response:
             continue
         blob = ElementTree.SubElement(blobs, "Blob")
         ElementTree.SubElement(blob, "Name").text = name
-        add_fields(blob, "Properties", describe(artifact) | {"BlobType": "BlockBlob"})
+        add_fields(blob, "Properties", blob_headers(artifact) | {"BlobType": "BlockBlob"})
         add_fields(blob, "Metadata", artifact.metadata)
     ElementTree.SubElement(listing, "NextMarker")
     return xml(listing)
@@ -69,4 +78,4 @@ def access_blob(name: str) -> Response:
     return write(path) if request.method == "PUT" else read(path)
 
 
-datastore_blob_api.register_error_handler(Fault, refuse)
+datastore_blob_api.register_error_handler(Fault, blob_error_response)

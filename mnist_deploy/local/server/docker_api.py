@@ -97,10 +97,10 @@ class BuildQuery(Struct):
 @docker_api.post("/build")
 def build_image() -> Response:
     """Lines of JSON without a Content-Length: docker-py reads no others."""
-    asked = query(BuildQuery)
-    if asked.remote:
+    requested = query(BuildQuery)
+    if requested.remote:
         raise NotSupported("a build context at a URL")
-    image = local_containers().build(request.stream, asked.dockerfile, asked.t)
+    image = local_containers().build(request.stream, requested.dockerfile, requested.t)
     lines = [*image.content.output, f"Successfully built {image.id[7:19]}"]
 
     def stream() -> Iterator[bytes]:
@@ -146,15 +146,15 @@ class ListQuery(Struct):
 
 @docker_api.get("/containers/json")
 def list_containers() -> Response:
-    asked = query(ListQuery)
-    shows_all = asked.all.lower() in ("1", "true")
-    labels = parse_label_filters(asked.filters)
+    requested = query(ListQuery)
+    shows_all = requested.all.lower() in ("1", "true")
+    labels = parse_label_filters(requested.filters)
     found = [
         serialize_container(container)
         for container in local_containers().all()
         if (shows_all or container.status == "running") and has_labels(container, labels)
     ]
-    return jsonify(found[: asked.limit] if asked.limit > 0 else found)
+    return jsonify(found[: requested.limit] if requested.limit > 0 else found)
 
 
 def parse_label_filters(text: str) -> list[str]:
@@ -199,25 +199,25 @@ class Creation(Struct, rename="pascal"):
 
 @docker_api.post("/containers/create")
 def create_container() -> Response:
-    asked = body(Creation)
+    requested = body(Creation)
     rejected = {
-        "a command": asked.cmd,
-        "an entrypoint": asked.entrypoint,
-        "devices (local_enable_gpu=True)": asked.host_config.device_requests,
-        "privileges": asked.host_config.privileged,
+        "a command": requested.cmd,
+        "an entrypoint": requested.entrypoint,
+        "devices (local_enable_gpu=True)": requested.host_config.device_requests,
+        "privileges": requested.host_config.privileged,
     }
     for option, value in rejected.items():
         if value:
             raise NotSupported(f"a local container with {option}")
     container = local_containers().create(
         LocalContainerSpec(
-            asked.image,
+            requested.image,
             request.args.get("name", ""),
-            dict(split_variable(line) for line in asked.env or []),
-            asked.labels or {},
-            asked.host_config.binds or [],
-            parse_port(asked.host_config),
-            asked.tty,
+            dict(split_variable(line) for line in requested.env or []),
+            requested.labels or {},
+            requested.host_config.binds or [],
+            parse_port(requested.host_config),
+            requested.tty,
         )
     )
     response = jsonify(Id=container.id, Warnings=[])
@@ -231,7 +231,7 @@ def split_variable(line: str) -> tuple[str, str]:
 
 
 def parse_port(host: HostConfig) -> int:
-    """The port of this machine that is asked for; 0 for any."""
+    """The port of this machine that is requested; 0 for any."""
     bindings = (host.port_bindings or {}).get(PORT) or []
     text = bindings[0].host_port if bindings else ""
     if text and not (text.isascii() and text.isdigit() and int(text) < 65536):
@@ -339,10 +339,10 @@ class LogQuery(Struct):
 @docker_api.get("/containers/<name>/logs")
 def show_logs(name: str) -> Response:
     """The text as it is where the container has a terminal, else in Docker's frames."""
-    container, asked = local_containers().find(name), query(LogQuery)
-    if asked.follow.lower() in ("1", "true"):
+    container, requested = local_containers().find(name), query(LogQuery)
+    if requested.follow.lower() in ("1", "true"):
         raise NotSupported("the log of a local container with follow=True")
-    lines = int(asked.tail) if asked.tail.isdecimal() else MAX_LOG_LINES
+    lines = int(requested.tail) if requested.tail.isdecimal() else MAX_LOG_LINES
     text = "".join(f"{line}\n" for line in container.log_tail(lines).splitlines()).encode()
     if not container.spec.has_terminal:
         text = FRAME.pack(STDOUT, len(text)) + text

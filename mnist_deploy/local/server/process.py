@@ -74,7 +74,11 @@ def run(home: Path, port: int, first_client: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: registrations.close())
     tls = create_server_context(runtime)
     Listener(
-        listening, app, lambda asked: find_body_limit(asked, token), tls=tls, name="control plane"
+        listening,
+        app,
+        lambda received: find_body_limit(received, token),
+        tls=tls,
+        name="control plane",
     )
     docker_socket = containers.sockets / DOCKER_SOCKET
     local_containers = LocalContainers(runtime / "local-containers")
@@ -102,7 +106,7 @@ def serve_docker_api(containers: LocalContainers, path: Path) -> None:
     """Serve the Docker Engine API; the folder of the socket is private to this user."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(path))
-    Listener(listening, create_docker_app(containers), lambda asked: None, name="docker")
+    Listener(listening, create_docker_app(containers), lambda received: None, name="docker")
 
 
 def acquire_lock(runtime: Path) -> TextIO:

@@ -1,4 +1,4 @@
-"""Clusters that runs are submitted to (AmlCompute): a name, and the sizes that were asked for."""
+"""Clusters that runs are submitted to (AmlCompute): a name, and the sizes that were requested."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..core.records import Compute
 KIND = "AmlCompute"
 VM_SIZE = "STANDARD_DS3_V2"
 GPU_SIZES = re.compile("standard_n", re.IGNORECASE)
-IDLE_TIME = "PT120S"  # what Azure takes where nothing is asked for
+IDLE_TIME = "PT120S"  # what Azure takes where nothing is requested
 WHAT_IT_IS = (
     "A cluster of the local workspace: a name. Each run that is submitted to it is one process "
     "tree of this machine."
@@ -62,7 +62,7 @@ def settings_to_keep(sent: Document) -> Document:
 
 
 def serialize_settings(compute: Compute) -> Document:
-    """The settings with the state: all nodes that are asked for are there.
+    """The settings with the state: all nodes that are requested are there.
 
     Without ``currentNodeCount``, the SDK's ``wait_for_completion`` waits for its whole time.
     """

@@ -64,7 +64,7 @@ def check_workspace_names() -> None:
     Raises
     ------
     NotFound
-        If the local subscription is asked for another workspace than the local one.
+        If the local subscription is requested another workspace than the local one.
     """
     view = request.view_args or {}
     if view.get("subscription") != SUBSCRIPTION or "workspace" not in view:

@@ -1,4 +1,4 @@
-"""Services on Azure Container Instances: one container, open to all unless keys are asked for."""
+"""Services on Azure Container Instances: one container, open to all unless keys are requested."""
 
 from __future__ import annotations
 
@@ -21,24 +21,30 @@ from .configuration import (
 MOST_CORES, MOST_MEMORY = 4, 16  # cores and GB: what a container instance can have
 
 
-def make_aci_spec(asked: ServiceRequest, present: EndpointSpec | None, keep: bool) -> EndpointSpec:
+def make_aci_spec(
+    requested: ServiceRequest, present: EndpointSpec | None, keep: bool
+) -> EndpointSpec:
     """What is wanted; `keep` the containers of `present` where they are as wanted."""
-    check_service_name(asked.name)
-    collection = asked.data_collection or DataCollection()
+    check_service_name(requested.name)
+    collection = requested.data_collection or DataCollection()
     reject_options(
-        ssl_enabled=asked.ssl_enabled,
-        vnet_name=asked.vnet_configuration,
-        cmk_vault_base_url=asked.encryption_properties,
+        ssl_enabled=requested.ssl_enabled,
+        vnet_name=requested.vnet_configuration,
+        cmk_vault_base_url=requested.encryption_properties,
         collect_model_data=collection.storage_enabled or collection.event_hub_enabled,
     )
-    resources = resolve_resources(asked, MOST_CORES, MOST_MEMORY)
-    asked = structs.replace(asked, container_resource_requirements=resources)
-    before = present.deployments.get(asked.name) if present else None
+    resources = resolve_resources(requested, MOST_CORES, MOST_MEMORY)
+    requested = structs.replace(requested, container_resource_requirements=resources)
+    before = present.deployments.get(requested.name) if present else None
     return make_endpoint_spec(
-        asked,
-        {asked.name: make_deployment_spec(asked, tuple(list_aci_warnings(asked)), 1, before, keep)},
-        {asked.name: 100},
-        "key" if asked.auth_enabled else "none",
+        requested,
+        {
+            requested.name: make_deployment_spec(
+                requested, tuple(list_aci_warnings(requested)), 1, before, keep
+            )
+        },
+        {requested.name: 100},
+        "key" if requested.auth_enabled else "none",
         present,
     )
 
@@ -50,20 +56,20 @@ def reject_options(**options: object) -> None:
             raise NotSupported(f"a web service with {name}")
 
 
-def list_aci_warnings(asked: ServiceRequest) -> Iterator[str]:
-    if asked.location:
-        yield f"location: not {asked.location} but this machine"
-    if asked.dns_name_label:
+def list_aci_warnings(requested: ServiceRequest) -> Iterator[str]:
+    if requested.location:
+        yield f"location: not {requested.location} but this machine"
+    if requested.dns_name_label:
         yield (
-            f"dns_name_label: {asked.dns_name_label} is no name here; "
+            f"dns_name_label: {requested.dns_name_label} is no name here; "
             "scoring_uri has the address, on 127.0.0.1"
         )
 
 
 def serialize_aci_service(service: Endpoint) -> Document:
     """What only a service on ACI has to tell."""
-    asked: ServiceRequest = service.spec.other
-    resources = to_builtins(asked.container_resource_requirements)
+    requested: ServiceRequest = service.spec.other
+    resources = to_builtins(requested.container_resource_requirements)
     return {
         "computeType": "ACI",
         "authEnabled": service.spec.authentication == "key",

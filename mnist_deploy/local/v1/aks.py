@@ -26,42 +26,48 @@ from .configuration import (
 
 MOST_REPLICAS = 16
 MOST_CORES, MOST_MEMORY = 64, 1024  # cores and GB
-SCORING_TIMEOUT = 60_000  # milliseconds, unless another is asked for
-AUTOSCALER = AutoScaler(True, 1, 10, 70, 1)  # what Azure takes where nothing is asked for
+SCORING_TIMEOUT = 60_000  # milliseconds, unless another is requested
+AUTOSCALER = AutoScaler(True, 1, 10, 70, 1)  # what Azure takes where nothing is requested
 PROBE = {"periodSeconds": 10, "initialDelaySeconds": 310, "timeoutSeconds": 1,
          "failureThreshold": 3, "successThreshold": 1}  # fmt: skip
 
 
-def make_aks_spec(asked: ServiceRequest, present: EndpointSpec | None, keep: bool) -> EndpointSpec:
+def make_aks_spec(
+    requested: ServiceRequest, present: EndpointSpec | None, keep: bool
+) -> EndpointSpec:
     """What is wanted; `keep` the containers of `present` where they are as wanted."""
-    asked = apply_aks_defaults(asked)
-    before = present.deployments.get(asked.name) if present else None
+    requested = apply_aks_defaults(requested)
+    before = present.deployments.get(requested.name) if present else None
     return make_endpoint_spec(
-        asked,
+        requested,
         {
-            asked.name: make_deployment_spec(
-                asked, tuple(list_aks_warnings(asked)), count_replicas(asked), before, keep
+            requested.name: make_deployment_spec(
+                requested,
+                tuple(list_aks_warnings(requested)),
+                count_replicas(requested),
+                before,
+                keep,
             )
         },
-        {asked.name: 100},
-        choose_authentication(asked),
+        {requested.name: 100},
+        choose_authentication(requested),
         present,
     )
 
 
 def make_aks_endpoint_spec(
-    asked: ServiceRequest, present: EndpointSpec | None, keep: bool
+    requested: ServiceRequest, present: EndpointSpec | None, keep: bool
 ) -> EndpointSpec:
     """As `specify`, of an endpoint with versions."""
-    check_service_name(asked.name)
-    versions = set_default_version(asked.versions or {})
-    shared = {"compute_name": find_cluster_name(asked), "namespace": asked.namespace,
-              "app_insights_enabled": asked.app_insights_enabled}  # fmt: skip
+    check_service_name(requested.name)
+    versions = set_default_version(requested.versions or {})
+    shared = {"compute_name": find_cluster_name(requested), "namespace": requested.namespace,
+              "app_insights_enabled": requested.app_insights_enabled}  # fmt: skip
     versions = {
         name: apply_aks_defaults(structs.replace(version, name=name, **shared))
         for name, version in versions.items()
     }
-    asked = structs.replace(asked, versions=versions, compute_name=shared["compute_name"])
+    requested = structs.replace(requested, versions=versions, compute_name=shared["compute_name"])
     before = present.deployments if present else {}
     deployments = {
         name: make_deployment_spec(
@@ -74,13 +80,16 @@ def make_aks_endpoint_spec(
         for name, version in versions.items()
     }
     return make_endpoint_spec(
-        asked, deployments, compute_traffic(versions), choose_authentication(asked), present
+        requested, deployments, compute_traffic(versions), choose_authentication(requested), present
     )
 
 
-def find_cluster_name(asked: ServiceRequest) -> str:
-    """The cluster that is asked for; an endpoint may say it in its versions only."""
-    named = [asked.compute_name, *(each.compute_name for each in (asked.versions or {}).values())]
+def find_cluster_name(requested: ServiceRequest) -> str:
+    """The cluster that is requested; an endpoint may say it in its versions only."""
+    named = [
+        requested.compute_name,
+        *(each.compute_name for each in (requested.versions or {}).values()),
+    ]
     for name in filter(None, named):
         return name
     raise Invalid(
@@ -112,7 +121,7 @@ def set_default_version(versions: dict[str, ServiceRequest]) -> dict[str, Servic
 
 
 def compute_traffic(versions: dict[str, ServiceRequest]) -> dict[str, int]:
-    """The shares in percent: as asked for, and what is left goes to the default version."""
+    """The shares in percent: as requested, and what is left goes to the default version."""
     shares = {
         name: round(version.traffic_percentile or 0)
         for name, version in versions.items()
@@ -126,34 +135,34 @@ def compute_traffic(versions: dict[str, ServiceRequest]) -> dict[str, int]:
     }
 
 
-def apply_aks_defaults(asked: ServiceRequest) -> ServiceRequest:
-    """`asked` with what Azure takes where nothing is asked for."""
-    check_service_name(asked.name)
-    cluster = find_cluster_name(asked)
+def apply_aks_defaults(requested: ServiceRequest) -> ServiceRequest:
+    """`requested`, with Azure's defaults for the fields that are not set."""
+    check_service_name(requested.name)
+    cluster = find_cluster_name(requested)
     if store().get(Compute, cluster).kind != "AKS":
         raise Invalid("deployment target", f"{cluster} is no AKS cluster.")
-    collection = asked.data_collection or DataCollection()
-    resources = resolve_resources(asked, MOST_CORES, MOST_MEMORY)
+    collection = requested.data_collection or DataCollection()
+    resources = resolve_resources(requested, MOST_CORES, MOST_MEMORY)
     reject_options(
         collect_model_data=collection.storage_enabled or collection.event_hub_enabled,
         gpu_cores=resources.gpu,
     )
-    if asked.auth_enabled and asked.aad_auth_enabled:
+    if requested.auth_enabled and requested.aad_auth_enabled:
         raise Invalid("authentication", "A service asks for keys or for tokens, not for both.")
     return structs.replace(
-        asked,
+        requested,
         compute_name=cluster,
         container_resource_requirements=resources,
-        auto_scaler=make_autoscaler(asked),
-        scoring_timeout_ms=asked.scoring_timeout_ms or SCORING_TIMEOUT,
+        auto_scaler=make_autoscaler(requested),
+        scoring_timeout_ms=requested.scoring_timeout_ms or SCORING_TIMEOUT,
     )
 
 
-def make_autoscaler(asked: ServiceRequest) -> AutoScaler:
-    given = asked.auto_scaler or AutoScaler()
+def make_autoscaler(requested: ServiceRequest) -> AutoScaler:
+    given = requested.auto_scaler or AutoScaler()
     on = given.autoscale_enabled
     return AutoScaler(
-        asked.num_replicas is None if on is None else on,
+        requested.num_replicas is None if on is None else on,
         given.min_replicas or AUTOSCALER.min_replicas,
         given.max_replicas or AUTOSCALER.max_replicas,
         given.target_utilization or AUTOSCALER.target_utilization,
@@ -161,35 +170,35 @@ def make_autoscaler(asked: ServiceRequest) -> AutoScaler:
     )
 
 
-def count_replicas(asked: ServiceRequest) -> int:
-    scaler = asked.auto_scaler or AUTOSCALER
-    wanted = (scaler.min_replicas if scaler.autoscale_enabled else asked.num_replicas) or 1
+def count_replicas(requested: ServiceRequest) -> int:
+    scaler = requested.auto_scaler or AUTOSCALER
+    wanted = (scaler.min_replicas if scaler.autoscale_enabled else requested.num_replicas) or 1
     if wanted > MOST_REPLICAS:
         raise Invalid("replicas", f"num_replicas is at most {MOST_REPLICAS} here, not {wanted}.")
     return wanted
 
 
-def choose_authentication(asked: ServiceRequest) -> str:
-    """Keys, unless tokens or neither are asked for."""
-    if asked.aad_auth_enabled:
+def choose_authentication(requested: ServiceRequest) -> str:
+    """Keys, unless tokens or neither are requested."""
+    if requested.aad_auth_enabled:
         return "token"
-    return "none" if asked.auth_enabled is False else "key"
+    return "none" if requested.auth_enabled is False else "key"
 
 
-def list_aks_warnings(asked: ServiceRequest) -> Iterator[str]:
-    cluster = store().get(Compute, asked.compute_name or "")
+def list_aks_warnings(requested: ServiceRequest) -> Iterator[str]:
+    cluster = store().get(Compute, requested.compute_name or "")
     yield f"cluster: {cluster.name} is a name here: its replicas are processes of this machine"
     if cluster.settings.get("sslConfiguration", {}).get("status") not in (None, "Disabled"):
         yield f"ssl: {cluster.name} has it enabled, but the service stays on plain http here"
-    if asked.auto_scaler and asked.auto_scaler.autoscale_enabled:
+    if requested.auto_scaler and requested.auto_scaler.autoscale_enabled:
         yield (
-            f"autoscale: nothing scales by itself here: {count_replicas(asked)} replicas run, "
+            f"autoscale: nothing scales by itself here: {count_replicas(requested)} replicas run, "
             "autoscale_min_replicas; update(num_replicas=...) changes that"
         )
-    if asked.storage_init_enabled is False:
+    if requested.storage_init_enabled is False:
         yield "blobfuse_enabled: models are copied into the container, not mounted"
-    if asked.namespace:
-        yield f"namespace: there is no {asked.namespace} here"
+    if requested.namespace:
+        yield f"namespace: there is no {requested.namespace} here"
 
 
 def serialize_aks_service(service: Endpoint) -> Document:
@@ -230,14 +239,14 @@ def serialize_authentication(service: Endpoint) -> Document:
     }
 
 
-def serialize_aks_containers(asked: ServiceRequest, running: Deployment) -> Document:
-    size = asked.container_resource_requirements or Resources()
+def serialize_aks_containers(requested: ServiceRequest, running: Deployment) -> Document:
+    size = requested.container_resource_requirements or Resources()
     available = sum(each.state == "Healthy" for each in list(running.containers))
     return {
-        "computeName": asked.compute_name,
-        "namespace": asked.namespace or "default",
+        "computeName": requested.compute_name,
+        "namespace": requested.namespace or "default",
         "numReplicas": running.spec.replicas,
-        "autoScaler": to_builtins(asked.auto_scaler),
+        "autoScaler": to_builtins(requested.auto_scaler),
         "containerResourceRequirements": {
             "cpu": size.cpu,
             "cpuLimit": size.cpu_limit or size.cpu,
@@ -247,10 +256,10 @@ def serialize_aks_containers(asked: ServiceRequest, running: Deployment) -> Docu
         },
         "dataCollection": {"storageEnabled": False, "eventHubEnabled": False},
         "livenessProbeRequirements": PROBE
-        | {name: n for name, n in (asked.liveness_probe_requirements or {}).items() if n},
-        "maxConcurrentRequestsPerContainer": asked.max_concurrent_requests_per_container or 1,
-        "maxQueueWaitMs": asked.max_queue_wait_ms or 500,
-        "scoringTimeoutMs": asked.scoring_timeout_ms,
+        | {name: n for name, n in (requested.liveness_probe_requirements or {}).items() if n},
+        "maxConcurrentRequestsPerContainer": requested.max_concurrent_requests_per_container or 1,
+        "maxQueueWaitMs": requested.max_queue_wait_ms or 500,
+        "scoringTimeoutMs": requested.scoring_timeout_ms,
         "deploymentStatus": {
             "desiredReplicas": running.spec.replicas,
             "updatedReplicas": len(running.containers),

@@ -56,7 +56,7 @@ class DataCollection(Struct, rename="camel"):
 
 
 class ServiceRequest(Struct, rename="camel", kw_only=True):
-    """A service, or a version of an AKS endpoint, as it is asked for.
+    """A service, or a version of an AKS endpoint, as it is requested.
 
     Kept as it came: what a GET shows and a PATCH changes.
     """
@@ -117,16 +117,18 @@ def check_key(key: str | None) -> None:
         raise Invalid("key", "A key consists of printable ASCII characters without spaces.")
 
 
-def resolve_resources(asked: ServiceRequest, most_cores: float, most_memory: float) -> Resources:
-    """What is asked for, or what Azure takes where nothing is.
+def resolve_resources(
+    requested: ServiceRequest, most_cores: float, most_memory: float
+) -> Resources:
+    """What is requested, or what Azure takes where nothing is.
 
     Raises
     ------
     Invalid
         If nobody has as much.
     """
-    resources = structs.replace(asked.container_resource_requirements or Resources())
-    own = convert(no_code.resources(asked.environment_image_request or {}), Resources)
+    resources = structs.replace(requested.container_resource_requirements or Resources())
+    own = convert(no_code.resources(requested.environment_image_request or {}), Resources)
     resources.cpu = next(cpu for cpu in (resources.cpu, own.cpu, 0.1) if cpu is not None)
     resources.memory = next(gb for gb in (resources.memory, own.memory, 0.5) if gb is not None)
     for name, value, most in (
@@ -142,38 +144,38 @@ def resolve_resources(asked: ServiceRequest, most_cores: float, most_memory: flo
     return resources
 
 
-def build_container_spec(asked: ServiceRequest, notes: tuple[str, ...]) -> ContainerSpec:
-    container_spec = find_container_spec(asked.image_id, asked.environment_image_request)
-    resources = asked.container_resource_requirements or Resources()
-    timeout = asked.scoring_timeout_ms
+def build_container_spec(requested: ServiceRequest, notes: tuple[str, ...]) -> ContainerSpec:
+    container_spec = find_container_spec(requested.image_id, requested.environment_image_request)
+    resources = requested.container_resource_requirements or Resources()
+    timeout = requested.scoring_timeout_ms
     return replace(
         container_spec,
         cpu_cores=resources.cpu_limit or resources.cpu or 0,
         memory_gb=resources.memory_limit or resources.memory or 0,
         variables=container_spec.variables
         | ({"SCORING_TIMEOUT_MS": str(timeout)} if timeout else {}),
-        insights=bool(asked.app_insights_enabled),
-        liveness=make_liveness_probe(asked),
+        insights=bool(requested.app_insights_enabled),
+        liveness=make_liveness_probe(requested),
         warnings=(*notes, *container_spec.warnings),
     )
 
 
-def make_request_settings(asked: ServiceRequest) -> RequestSettings:
+def make_request_settings(requested: ServiceRequest) -> RequestSettings:
     """What a service on AKS sets of its own; ACI has no front end that could limit requests."""
 
     def seconds(milliseconds: int | None) -> float | None:
         return milliseconds and milliseconds / 1000
 
     return RequestSettings(
-        seconds(asked.scoring_timeout_ms),
-        asked.max_concurrent_requests_per_container,
-        seconds(asked.max_queue_wait_ms),
+        seconds(requested.scoring_timeout_ms),
+        requested.max_concurrent_requests_per_container,
+        seconds(requested.max_queue_wait_ms),
     )
 
 
-def make_liveness_probe(asked: ServiceRequest) -> ProbeSettings | None:
-    """The probe that is asked for; the defaults of AKS stand for what it does not set."""
-    given = asked.liveness_probe_requirements or {}
+def make_liveness_probe(requested: ServiceRequest) -> ProbeSettings | None:
+    """The probe that is requested; the defaults of AKS stand for what it does not set."""
+    given = requested.liveness_probe_requirements or {}
     names = {"periodSeconds": "period", "initialDelaySeconds": "initial_delay",
              "timeoutSeconds": "timeout", "failureThreshold": "failure_threshold",
              "successThreshold": "success_threshold"}  # fmt: skip
@@ -182,37 +184,37 @@ def make_liveness_probe(asked: ServiceRequest) -> ProbeSettings | None:
 
 
 def make_deployment_spec(
-    asked: ServiceRequest,
+    requested: ServiceRequest,
     notes: tuple[str, ...],
     replicas: int,
     present: DeploymentSpec | None,
     keep: bool,
 ) -> DeploymentSpec:
     """What is wanted of the containers; `keep` those of `present` where the spec is equal."""
-    container_spec = build_container_spec(asked, notes)
+    container_spec = build_container_spec(requested, notes)
     if present is not None:
         generation = present.container_spec.generation + (not keep)
         container_spec = replace(container_spec, generation=generation)
     return DeploymentSpec(
         container_spec,
         replicas,
-        make_request_settings(asked),
-        asked.description or "",
-        texts(asked.kv_tags),
-        texts(asked.properties),
-        other=asked,
+        make_request_settings(requested),
+        requested.description or "",
+        texts(requested.kv_tags),
+        texts(requested.properties),
+        other=requested,
     )
 
 
 def make_endpoint_spec(
-    asked: ServiceRequest,
+    requested: ServiceRequest,
     deployments: dict[str, DeploymentSpec],
     traffic: dict[str, int],
     authentication: str,
     present: EndpointSpec | None,
 ) -> EndpointSpec:
     """What is wanted of the address. One that is overwritten or changed keeps its keys."""
-    given = asked.keys or Keys()
+    given = requested.keys or Keys()
     primary, secondary = given.primary_key, given.secondary_key
     for key in (primary, secondary):
         check_key(key)
@@ -222,11 +224,11 @@ def make_endpoint_spec(
         authentication=authentication,
         primary_key=primary or (present.primary_key if present else new_key()),
         secondary_key=secondary or (present.secondary_key if present else new_key()),
-        description=asked.description or "",
-        tags=texts(asked.kv_tags),
-        properties=texts(asked.properties),
-        compute=asked.compute_name or "",
-        other=structs.replace(asked, keys=None),
+        description=requested.description or "",
+        tags=texts(requested.kv_tags),
+        properties=texts(requested.properties),
+        compute=requested.compute_name or "",
+        other=structs.replace(requested, keys=None),
     )
 
 
@@ -236,7 +238,7 @@ def apply_service_patch(present: ServiceRequest, changes: list[PatchOperation]) 
     Raises
     ------
     Invalid
-        If a path leads nowhere, or the result is none that could be asked for.
+        If a path leads nowhere, or the result is none that could be requested.
     """
     document: Document = to_builtins(present)
     for change in changes:

@@ -120,8 +120,10 @@ def serialize_saved(saved: SavedDataset) -> Document:
 
 @dataset_api.post(SAVED)
 def ensure_saved(**_: str) -> Response:
-    asked = body(SavedRequest)
-    return jsonify(serialize_saved(save(asked.dataset_type, asked.dataflow_json, asked.properties)))
+    requested = body(SavedRequest)
+    return jsonify(
+        serialize_saved(save(requested.dataset_type, requested.dataflow_json, requested.properties))
+    )
 
 
 @dataset_api.get(f"{SAVED}/<saved_id>")
@@ -131,18 +133,25 @@ def get_saved(saved_id: str, **_: str) -> Response:
 
 @dataset_api.post(DATASETS)
 def register_dataset(**_: str) -> Response:
-    asked, options = body(DatasetRequest), query(RegisterQuery)
-    latest = asked.latest or Latest()
+    requested, options = body(DatasetRequest), query(RegisterQuery)
+    latest = requested.latest or Latest()
     with store().transaction():
-        before = store().find(Dataset, asked.name)
+        before = store().find(Dataset, requested.name)
         if before is not None and options.if_exists_ok.lower() != "true":
-            raise Conflict("data set", f"Data set {asked.name} is registered already.")
-        saved = save(asked.dataset_type, latest.dataflow, latest.properties)
+            raise Conflict("data set", f"Data set {requested.name} is registered already.")
+        saved = save(requested.dataset_type, latest.dataflow, latest.properties)
         if before is not None and before.saved == saved.name:
             dataset = before
         else:
             dataset = store().add(
-                Dataset(asked.name, 0, now(), saved.name, asked.description or "", asked.tags or {})
+                Dataset(
+                    requested.name,
+                    0,
+                    now(),
+                    saved.name,
+                    requested.description or "",
+                    requested.tags or {},
+                )
             )
     return jsonify(serialize_dataset(dataset))
 
@@ -173,9 +182,9 @@ def find_by_saved_id(saved_id: str, **_: str) -> Response:
 @dataset_api.put(f"{DATASETS}/<dataset_id>")
 def update_dataset(dataset_id: str, **_: str) -> Response:
     """Change the description and the tags of the newest version."""
-    asked = body(DatasetRequest)
-    newest = store().get(Dataset, asked.name)
-    if registered_id(asked.name) != dataset_id:
+    requested = body(DatasetRequest)
+    newest = store().get(Dataset, requested.name)
+    if registered_id(requested.name) != dataset_id:
         raise NotFound("data set", dataset_id)
     changed = store().change(
         Dataset,
@@ -183,8 +192,10 @@ def update_dataset(dataset_id: str, **_: str) -> Response:
         newest.version,
         lambda dataset: dataclasses.replace(
             dataset,
-            description=dataset.description if asked.description is None else asked.description,
-            tags=dataset.tags if asked.tags is None else asked.tags,
+            description=dataset.description
+            if requested.description is None
+            else requested.description,
+            tags=dataset.tags if requested.tags is None else requested.tags,
         ),
     )
     return jsonify(serialize_dataset(changed))

@@ -119,21 +119,22 @@ class ImageRequest(Struct, rename="camel"):
 @image_api.post(f"{MMS}/images")
 def create_image(**_: str) -> Response:
     sent = body(Document)
-    asked = convert(sent, ImageRequest)
-    check_image_request(asked)
+    requested = convert(sent, ImageRequest)
+    check_image_request(requested)
     models = [
-        serialize_model(find_model(model_id)) for model_id in dict.fromkeys(asked.model_ids or [])
+        serialize_model(find_model(model_id))
+        for model_id in dict.fromkeys(requested.model_ids or [])
     ]
-    for asset in asked.assets:
+    for asset in requested.assets:
         find_upload(asset.url)
-    read_conda_file(asked.target_runtime.properties.conda_env_file)
+    read_conda_file(requested.target_runtime.properties.conda_env_file)
     image = images().add(
         sent
         | {
             "modelIds": [model["id"] for model in models],
             "modelDetails": [serialize_model_details(model) for model in models],
-            "kvTags": texts(asked.kv_tags),
-            "properties": texts(asked.properties),
+            "kvTags": texts(requested.kv_tags),
+            "properties": texts(requested.properties),
             "assets": [{"unpack": False, **asset} for asset in sent["assets"]],
             "creationState": "Succeeded",
             "imageLocation": "local",
@@ -154,15 +155,15 @@ def find_upload(url: str) -> Path:
     raise Invalid("artifact", f"{url} is a folder, and a file is needed.")
 
 
-def check_image_request(asked: ImageRequest) -> None:
-    runtime = asked.target_runtime
-    if not NAME.fullmatch(asked.name):
-        raise Invalid("image name", f"{asked.name!r} is no name for an image.")
-    if asked.image_type != "Docker" or asked.image_flavor != "WebApiContainer":
-        raise NotSupported(f"images of flavour {asked.image_flavor}")
+def check_image_request(requested: ImageRequest) -> None:
+    runtime = requested.target_runtime
+    if not NAME.fullmatch(requested.name):
+        raise Invalid("image name", f"{requested.name!r} is no name for an image.")
+    if requested.image_type != "Docker" or requested.image_flavor != "WebApiContainer":
+        raise NotSupported(f"images of flavour {requested.image_flavor}")
     if not (runtime.runtime_type or "").startswith("Python"):
         raise NotSupported(f"images of runtime {runtime.runtime_type}, only python")
-    if asked.docker_file_uri:
+    if requested.docker_file_uri:
         raise NotSupported("images with a docker_file (extra_docker_file_steps)")
     if runtime.properties.install_cuda or runtime.properties.cuda_version:
         raise NotSupported("images with enable_gpu or cuda_version: GPUs")
@@ -208,21 +209,21 @@ class ImageQuery(Struct, rename="camel"):
 
 @image_api.get(f"{MMS}/images")
 def list_images(**_: str) -> Response:
-    asked = query(ImageQuery)
+    requested = query(ImageQuery)
     return jsonify(
-        value=[each for each in reversed(images().all()) if matches_image_query(each, asked)]
+        value=[each for each in reversed(images().all()) if matches_image_query(each, requested)]
     )
 
 
-def matches_image_query(image: Document, asked: ImageQuery) -> bool:
+def matches_image_query(image: Document, requested: ImageQuery) -> bool:
     models = image["modelIds"]
     return (
-        asked.name in (None, image["name"])
-        and asked.version in (None, str(image["version"]))
-        and asked.model_id in (None, *models)
-        and asked.model_name in (None, *(model.partition(":")[0] for model in models))
-        and has_labels(image["kvTags"], asked.tags)
-        and has_labels(image["properties"], asked.properties)
+        requested.name in (None, image["name"])
+        and requested.version in (None, str(image["version"]))
+        and requested.model_id in (None, *models)
+        and requested.model_name in (None, *(model.partition(":")[0] for model in models))
+        and has_labels(image["kvTags"], requested.tags)
+        and has_labels(image["properties"], requested.properties)
     )
 
 

@@ -91,9 +91,9 @@ def list_metrics(run_id: str, **_: str) -> Response:
 
 @metric_api.post(f"{METRICS}/full")
 def get_metric(run_id: str, **_: str) -> Response:
-    asked = body(Lookup)
-    run, metric = runs().get(run_id), runs().metric(run_id, asked.metric_name)
-    start = asked.continuation_token or "0"
+    requested = body(Lookup)
+    run, metric = runs().get(run_id), runs().metric(run_id, requested.metric_name)
+    start = requested.continuation_token or "0"
     if not start.isdigit():
         raise Invalid("query", f"{start!r} is not a continuation token of this workspace.")
     end = int(start) + MAX_VALUES

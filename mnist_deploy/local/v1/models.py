@@ -22,7 +22,7 @@ MMS = f"/modelmanagement/v1.0{WORKSPACE}"
 NAME = ASSET_NAME
 VERSION = re.compile("[0-9]{1,18}")
 CREATOR = {"userObjectId": "local", "userTenantId": "local", "userName": "local user"}
-PAGE = 255  # models in a list's answer, unless it is asked for fewer
+PAGE = 255  # models in a list's answer, unless it requests fewer
 
 model_api = Blueprint("models", __name__)
 
@@ -95,8 +95,8 @@ def serialize_asset(asset_id: str, artifacts: tuple[str, ...]) -> Document:
 
 @model_api.post(f"{MMS}/assets")
 def create_asset(**_: str) -> Response:
-    asked = body(AssetRequest)
-    artifacts = tuple(part.prefix or part.id for part in asked.artifacts)
+    requested = body(AssetRequest)
+    artifacts = tuple(part.prefix or part.id for part in requested.artifacts)
     for prefix in artifacts:
         store().check_uploaded(prefix)
         store().touch(prefix)
@@ -115,24 +115,24 @@ def show_asset(asset_id: str, **_: str) -> Response:
 
 @model_api.post(f"{MMS}/models")
 def register_model(**_: str) -> Response:
-    asked = body(ModelRequest)
-    check_asset_name("model", asked.name)
-    asset_id = asked.url.removeprefix("aml://asset/")
+    requested = body(ModelRequest)
+    check_asset_name("model", requested.name)
+    asset_id = requested.url.removeprefix("aml://asset/")
     artifacts = find_asset(asset_id)
     if artifacts is None:
-        raise Invalid("asset", f"The files of {asked.name} were not registered first.")
+        raise Invalid("asset", f"The files of {requested.name} were not registered first.")
     kept = ("framework", "frameworkVersion", "experimentName", "runId", "datasets", "mimeType",
             "unpack", "sampleInputData", "sampleOutputData", "resourceRequirements")  # fmt: skip
-    sent = to_builtins(asked)
+    sent = to_builtins(requested)
     model = store().add(
         Model(
-            asked.name,
+            requested.name,
             0,
             artifacts,
             now(),
-            asked.description or "",
-            texts(asked.kv_tags),
-            texts(asked.properties),
+            requested.description or "",
+            texts(requested.kv_tags),
+            texts(requested.properties),
             other={"v1": {name: sent[name] for name in kept if sent[name] is not None}},
         )
     )
@@ -196,12 +196,15 @@ class ModelQuery(Struct, rename="camel"):
 
 @model_api.get(f"{MMS}/models")
 def list_models(**_: str) -> Response:
-    asked = query(ModelQuery)
+    requested = query(ModelQuery)
     scan = store().scan(
-        Model, name=asked.name, before=asked.skip_token, latest=asked.latest_version_only
+        Model,
+        name=requested.name,
+        before=requested.skip_token,
+        latest=requested.latest_version_only,
     )
-    found = (each for each in scan if matches_model_query(each[1], asked))
-    size = asked.count or PAGE
+    found = (each for each in scan if matches_model_query(each[1], requested))
+    size = requested.count or PAGE
     page = list(itertools.islice(found, size + 1))
     answer: Document = {"value": [serialize_model(model) for _, model in page[:size]]}
     if len(page) > size:
@@ -209,14 +212,14 @@ def list_models(**_: str) -> Response:
     return jsonify(answer)
 
 
-def matches_model_query(model: Model, asked: ModelQuery) -> bool:
+def matches_model_query(model: Model, requested: ModelQuery) -> bool:
     own = model.other.get("v1", {})
     return (
-        asked.framework in (None, own.get("framework"))
-        and asked.run_id in (None, own.get("runId"))
-        and asked.dataset_id in (None, *(each.get("id") for each in own.get("datasets", [])))
-        and has_labels(model.tags, asked.tags)
-        and has_labels(model.properties, asked.properties)
+        requested.framework in (None, own.get("framework"))
+        and requested.run_id in (None, own.get("runId"))
+        and requested.dataset_id in (None, *(each.get("id") for each in own.get("datasets", [])))
+        and has_labels(model.tags, requested.tags)
+        and has_labels(model.properties, requested.properties)
     )
 
 

@@ -1,4 +1,4 @@
-"""How far an operation is: asked about by the SDK until it is over."""
+"""The state of an operation, which the SDK polls until the operation has ended."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class OperationQuery(Struct):
 def show_operation(operation_id: str, **_: str) -> Response:
     operation = endpoints().operations.get(operation_id)
     offset = query(OperationQuery).offset
-    is_first = not operation.was_asked
-    operation.was_asked = True
+    is_first = not operation.was_polled
+    operation.was_polled = True
     if not serialize_log(operation)[offset:]:
         # The SDK sleeps five seconds between two questions: it asks only once if the
-        # first answer is held until there is something to tell.
+        # first answer is held until there is something to report.
         operation.wait(HOLD)
     state, log = operation.state, serialize_log(operation)[offset:]
     if log and is_first:  # it prints the log from its second question on, if there is one

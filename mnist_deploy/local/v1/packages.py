@@ -33,13 +33,13 @@ class PackageRequest(Struct, rename="camel"):
 
 @package_api.post(f"{MMS}/packages")
 def create_package(**_: str) -> Response:
-    asked = body(PackageRequest)
-    if asked.package_type != "DockerBuildContext":
+    requested = body(PackageRequest)
+    if requested.package_type != "DockerBuildContext":
         raise NotSupported(
             "packages that are images, which would need a Docker engine: pass "
             "generate_dockerfile=True, save() the package, and let 'docker build' do the rest"
         )
-    container_spec = make_container_spec(asked.image_request)
+    container_spec = make_container_spec(requested.image_request)
     texts, uploads = context_texts(container_spec), list(context_uploads(container_spec))
     for upload in uploads:
         store().check_uploaded(upload.artifact)
@@ -48,7 +48,7 @@ def create_package(**_: str) -> Response:
             *(inline(name, text) for name, text in texts.items()),
             *(remote(upload.artifact, upload.path, upload.unpack) for upload in uploads),
         ],
-        "environment": name_environment(asked.image_request.get("environment") or {}),
+        "environment": name_environment(requested.image_request.get("environment") or {}),
     }
     log = [
         *(f"# {name}\n{text}" for name, text in texts.items()),

@@ -71,20 +71,20 @@ def read_query() -> Query:
     return convert(found, Query)
 
 
-def select(records: list[Document], asked: Query) -> Document:
+def select(records: list[Document], requested: Query) -> Document:
     """The page of `records` that a query asks for, in its order."""
-    if asked.filter:
-        is_selected = parse_filter(asked.filter)
+    if requested.filter:
+        is_selected = parse_filter(requested.filter)
         records = [each for each in records if is_selected(each)]
-    for order in reversed((asked.orderby or "").split(",")):
+    for order in reversed((requested.orderby or "").split(",")):
         field, _, direction = order.strip().partition(" ")
         if field:
             key = field[:1].lower() + field[1:]
             records.sort(key=lambda each: str(each.get(key) or ""), reverse=direction == "desc")
-    start = asked.continuation_token or "0"
+    start = requested.continuation_token or "0"
     if not start.isdigit():
         raise Invalid("query", f"{start!r} is not a continuation token of this workspace.")
-    end = int(start) + min(asked.top or MAX_PAGE, MAX_PAGE)
+    end = int(start) + min(requested.top or MAX_PAGE, MAX_PAGE)
     page: Document = {"value": records[int(start) : end]}
     if end < len(records):
         page["continuationToken"] = str(end)
@@ -172,14 +172,14 @@ def get_experiment_by_id(experiment_id: str, **_: str) -> Response:
 
 @experiment_api.patch(f"{EXPERIMENT_IDS}/<experiment_id>")
 def update_experiment(experiment_id: str, **_: str) -> Response:
-    asked = body(Changes)
+    requested = body(Changes)
 
     def change(experiment: Experiment) -> Experiment:
-        changed: dict[str, Any] = {"tags": experiment.tags | (asked.tags or {})}
-        if asked.archive is not None:
-            changed["archived"] = (experiment.archived or now()) if asked.archive else ""
-        if isinstance(asked.description, str):
-            changed["description"] = asked.description
+        changed: dict[str, Any] = {"tags": experiment.tags | (requested.tags or {})}
+        if requested.archive is not None:
+            changed["archived"] = (experiment.archived or now()) if requested.archive else ""
+        if isinstance(requested.description, str):
+            changed["description"] = requested.description
         return dataclasses.replace(experiment, **changed)
 
     return jsonify(serialize_experiment(runs().change_experiment(experiment_id, change)))
@@ -205,7 +205,9 @@ def delete_experiment_tags(experiment_id: str, **_: str) -> Response:
 
 @experiment_api.post(f"{HISTORY}/experiments:query")
 def query_experiments(**_: str) -> Response:
-    asked = read_query()
-    wanted = {"ArchivedOnly": (True,), "All": (False, True)}.get(asked.view_type or "", (False,))
+    requested = read_query()
+    wanted = {"ArchivedOnly": (True,), "All": (False, True)}.get(
+        requested.view_type or "", (False,)
+    )
     found = [each for each in runs().experiments() if bool(each.archived) in wanted]
-    return jsonify(select([serialize_experiment(each) for each in found], asked))
+    return jsonify(select([serialize_experiment(each) for each in found], requested))

@@ -1,4 +1,4 @@
-"""Runs: created, changed, asked about and ended by azureml-core and azureml-mlflow."""
+"""Runs: created, changed, queried and ended by azureml-core and azureml-mlflow."""
 
 from __future__ import annotations
 
@@ -107,14 +107,14 @@ def kept_tags(labels: Labels | None) -> Tags:
     return {name: None if value is None else str(value) for name, value in (labels or {}).items()}
 
 
-def apply_changes(run: Run, asked: Changes) -> Run:
-    properties = texts({k: v for k, v in (asked.properties or {}).items() if v is not None})
+def apply_changes(run: Run, requested: Changes) -> Run:
+    properties = texts({k: v for k, v in (requested.properties or {}).items() if v is not None})
     own = {
-        "displayName": asked.display_name,
-        "runType": asked.run_type,
-        "runTypeV2": asked.run_type_v2,
-        "inputDatasets": asked.input_datasets,
-        "outputDatasets": asked.output_datasets,
+        "displayName": requested.display_name,
+        "runType": requested.run_type,
+        "runTypeV2": requested.run_type_v2,
+        "inputDatasets": requested.input_datasets,
+        "outputDatasets": requested.output_datasets,
     }
     sent: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
     for lineage in {"inputDatasets", "outputDatasets"} & sent.keys():
@@ -122,32 +122,34 @@ def apply_changes(run: Run, asked: Changes) -> Run:
         sent[lineage] = [*known, *(each for each in sent[lineage] if each not in known)]
     return dataclasses.replace(
         run,
-        name=asked.name or run.name,
-        description=run.description if asked.description is None else asked.description,
-        script=asked.script_name or run.script,
-        target=asked.target or run.target,
-        tags=run.tags | kept_tags(asked.tags),
+        name=requested.name or run.name,
+        description=run.description if requested.description is None else requested.description,
+        script=requested.script_name or run.script,
+        target=requested.target or run.target,
+        tags=run.tags | kept_tags(requested.tags),
         properties=properties | run.properties,
         other=run.other | {"v1": run.other.get("v1", {}) | sent},
     )
 
 
-def create_or_update(experiment: Experiment, run_id: str, asked: Changes) -> Run:
+def create_or_update(experiment: Experiment, run_id: str, requested: Changes) -> Run:
     with store().transaction():
         if runs().find(run_id) is None:
             scope = workspace_scope()
-            runs().create(experiment, run_id, asked.parent_run_id or "", other={"workspace": scope})
-        run = runs().change(run_id, lambda run: apply_changes(run, asked))
-        if asked.status and asked.status != run.status and run.kind == "interactive":
-            run = runs().set_status(run_id, asked.status)
+            runs().create(
+                experiment, run_id, requested.parent_run_id or "", other={"workspace": scope}
+            )
+        run = runs().change(run_id, lambda run: apply_changes(run, requested))
+        if requested.status and requested.status != run.status and run.kind == "interactive":
+            run = runs().set_status(run_id, requested.status)
     return run
 
 
 @run_api.patch(RUN)
 @run_api.patch(RUN_BY_EXPERIMENT_ID)
 def patch_run(run_id: str, **names: str) -> Response:
-    asked = body(Changes)
-    run = create_or_update(experiment_of_request(**names), run_id, asked)
+    requested = body(Changes)
+    run = create_or_update(experiment_of_request(**names), run_id, requested)
     if run.status == "NotStarted" and run.job is not None:  # a local run: now its code is here
         run = start_with_snapshot(run)
     return jsonify(serialize_run(run))
@@ -176,13 +178,13 @@ def start_with_snapshot(run: Run) -> Run:
 @run_api.patch(f"{EXPERIMENTS}/<experiment>/batch/runs")
 def patch_runs(experiment: str, **_: str) -> Response:
     parent, changed, errors = find_experiment(experiment), {}, {}
-    for asked in body(Batch).runs:
-        if not asked.run_id:
+    for requested in body(Batch).runs:
+        if not requested.run_id:
             raise Invalid("run", "A run of the batch has no runId.")
         try:
-            run = create_or_update(parent, asked.run_id, asked)
+            run = create_or_update(parent, requested.run_id, requested)
         except (Conflict, Invalid, NotFound) as fault:
-            errors[asked.run_id] = {"error": serialize_fault(fault)}
+            errors[requested.run_id] = {"error": serialize_fault(fault)}
         else:
             changed[run.id] = serialize_run(run)
     return jsonify(runs=changed, errors=errors)

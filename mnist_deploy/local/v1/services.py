@@ -68,19 +68,19 @@ def validate(**_: str) -> Response:
 
 @service_api.post(f"{MMS}/services")
 def create_service(**_: str) -> Response:
-    asked = body(ServiceRequest)
-    if asked.compute_type not in KINDS:
+    requested = body(ServiceRequest)
+    if requested.compute_type not in KINDS:
         raise NotSupported(
-            f"web services of compute type {asked.compute_type}, only {', '.join(KINDS)}"
+            f"web services of compute type {requested.compute_type}, only {', '.join(KINDS)}"
         )
-    specify = KINDS[asked.compute_type]
+    specify = KINDS[requested.compute_type]
 
     def create(present: EndpointSpec | None) -> EndpointSpec:
-        if present and not asked.overwrite:
-            raise make_conflict(asked.name)
-        return specify(asked, present, False)
+        if present and not requested.overwrite:
+            raise make_conflict(requested.name)
+        return specify(requested, present, False)
 
-    return make_accepted_response(endpoints().put("service", asked.name, create))
+    return make_accepted_response(endpoints().put("service", requested.name, create))
 
 
 class ServiceQuery(Struct, rename="camel"):
@@ -96,28 +96,28 @@ class ServiceQuery(Struct, rename="camel"):
 
 @service_api.get(f"{MMS}/services")
 def list_services(**_: str) -> Response:
-    asked = query(ServiceQuery)
+    requested = query(ServiceQuery)
     return jsonify(
         value=[
             serialize_service(s)
             for s in endpoints().all("service")
-            if matches_service_query(s, asked)
+            if matches_service_query(s, requested)
         ]
     )
 
 
-def matches_service_query(service: Endpoint, asked: ServiceQuery) -> bool:
+def matches_service_query(service: Endpoint, requested: ServiceQuery) -> bool:
     request: ServiceRequest = service.spec.other
     models, image = models_of(service), request.image_id or ""
     return (
-        asked.compute_type.upper() in ("", request.compute_type)
-        and has_labels(service.spec.tags, asked.tags)
-        and has_labels(service.spec.properties, asked.properties)
-        and asked.model_id in ("", *(model.id for model in models))
-        and asked.model_name in ("", *(model.name for model in models))
-        and asked.image_id in ("", image)
-        and asked.image_name in ("", image.partition(":")[0])
-        and not asked.image_digest  # images have none here
+        requested.compute_type.upper() in ("", request.compute_type)
+        and has_labels(service.spec.tags, requested.tags)
+        and has_labels(service.spec.properties, requested.properties)
+        and requested.model_id in ("", *(model.id for model in models))
+        and requested.model_name in ("", *(model.name for model in models))
+        and requested.image_id in ("", image)
+        and requested.image_name in ("", image.partition(":")[0])
+        and not requested.image_digest  # images have none here
     )
 
 
@@ -168,7 +168,7 @@ def serialize_service(service: Endpoint) -> Document:
 def serialize_deployment(service: Endpoint, name: str) -> Document:
     """What is the same for a service and for a version of an endpoint."""
     spec, running = service.spec.deployments[name], service.deployments[name]
-    asked = to_builtins(spec.other)
+    requested = to_builtins(spec.other)
     return {
         "description": spec.description,
         "kvTags": spec.tags,
@@ -179,7 +179,7 @@ def serialize_deployment(service: Endpoint, name: str) -> Document:
             serialize_model_details(serialize_model(model)) for model in spec.container_spec.models
         ],
         **({"error": serialize_fault(running.error)} if running.error else {}),
-        **{name: asked[name] for name in CONTAINER_SPECS if asked[name]},
+        **{name: requested[name] for name in CONTAINER_SPECS if requested[name]},
     }
 
 
@@ -188,8 +188,8 @@ def update_service(name: str, **_: str) -> Response:
     changes = body(list[PatchOperation])
 
     def update(present: EndpointSpec) -> EndpointSpec:
-        asked = apply_service_patch(present.other, changes)
-        return KINDS[asked.compute_type or ""](asked, present, True)
+        requested = apply_service_patch(present.other, changes)
+        return KINDS[requested.compute_type or ""](requested, present, True)
 
     return make_accepted_response(endpoints().change("service", name, update))
 
@@ -225,10 +225,10 @@ def list_keys(name: str, **_: str) -> Response:
 
 @service_api.post(f"{MMS}/services/<name>/regenerateKeys")
 def regenerate_service_key(name: str, **_: str) -> Response:
-    asked = body(Regeneration)
-    check_key(asked.key_value)
+    requested = body(Regeneration)
+    check_key(requested.key_value)
     return make_accepted_response(
-        regenerate_key("service", name, asked.key_type, asked.key_value or "")
+        regenerate_key("service", name, requested.key_type, requested.key_value or "")
     )
 
 

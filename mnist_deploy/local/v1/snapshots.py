@@ -71,12 +71,12 @@ def slashes(name: str) -> str:
 
 @snapshot_api.post(f"{CONTENT}/snapshots/<snapshot_id>")
 def create_snapshot(snapshot_id: str, **_: str) -> Response:
-    asked = body(SnapshotRequest)
+    requested = body(SnapshotRequest)
     with store().transaction():
-        files = files_of(asked.parent_snapshot_id) if asked.parent_snapshot_id else {}
-        for node in asked.file_revision_list.file_nodes:
+        files = files_of(requested.parent_snapshot_id) if requested.parent_snapshot_id else {}
+        for node in requested.file_revision_list.file_nodes:
             files[slashes(node.full_name)] = uploaded_path(node.blob_uri)
-        names = set(list_tree(asked.dir_tree_node))
+        names = set(list_tree(requested.dir_tree_node))
         missing = names - files.keys()
         if missing:
             raise Invalid("snapshot", f"Files were not uploaded: {', '.join(sorted(missing)[:5])}.")

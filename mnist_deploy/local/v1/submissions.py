@@ -76,12 +76,12 @@ class RunQuery(Struct, rename="camel"):
 @submission_api.post(f"{EXECUTION}/snapshotrun")
 def submit_run(experiment: str, **_: str) -> Response:
     """Queue a run of a snapshot that was uploaded before."""
-    asked = body(Submission)
-    if not asked.snapshot_id:
+    requested = body(Submission)
+    if not requested.snapshot_id:
         raise Invalid("run", "The run has no snapshot: leave history.snapshot_project on.")
-    if store().find(Code, asked.snapshot_id, SNAPSHOT_VERSION) is None:
-        raise NotFound("snapshot", asked.snapshot_id)
-    run = create_run(experiment, asked, body(Document))
+    if store().find(Code, requested.snapshot_id, SNAPSHOT_VERSION) is None:
+        raise NotFound("snapshot", requested.snapshot_id)
+    run = create_run(experiment, requested, body(Document))
     state().part(JobEngine).submit(run)
     return jsonify(runId=run.id)
 
@@ -99,10 +99,10 @@ def submit_local_run(experiment: str, **_: str) -> Response:
         raise Invalid("body", "The request has no file definition.json.")
     content = definition.read()
     try:
-        asked = msgspec.json.decode(content, type=Submission)
+        requested = msgspec.json.decode(content, type=Submission)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise Invalid("body", f"definition.json is not what this call takes: {error}") from error
-    create_run(experiment, asked, msgspec.json.decode(content))
+    create_run(experiment, requested, msgspec.json.decode(content))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as program:
         program.writestr(INVOCATION, NOTHING_TO_DO)
@@ -114,7 +114,7 @@ def reject_other_submissions(call: str, **_: str) -> Response:
     raise NotSupported(f"{call}: only runs of snapshots are executed, and nothing is prepared")
 
 
-def create_run(experiment: str, asked: Submission, sent: Document) -> Run:
+def create_run(experiment: str, requested: Submission, sent: Document) -> Run:
     """Create the run of a submission, not yet queued.
 
     Raises
@@ -126,12 +126,12 @@ def create_run(experiment: str, asked: Submission, sent: Document) -> Run:
     """
     if not state().has(JobEngine):
         raise NotSupported("submitted runs in a mocked workspace")
-    configuration, run_id = asked.configuration, query(RunQuery).run_id
+    configuration, run_id = requested.configuration, query(RunQuery).run_id
     reject_unsupported_options(configuration)
     check_target(configuration.target or LOCAL)
     job = build_job(configuration)
-    if asked.snapshot_id:
-        job = dataclasses.replace(job, code=f"{asked.snapshot_id}:{SNAPSHOT_VERSION}")
+    if requested.snapshot_id:
+        job = dataclasses.replace(job, code=f"{requested.snapshot_id}:{SNAPSHOT_VERSION}")
     lineage = [
         {
             "identifier": {"savedId": each.dataset_id},
@@ -147,7 +147,7 @@ def create_run(experiment: str, asked: Submission, sent: Document) -> Run:
     return runs().create(
         runs().create_experiment(experiment),
         run_id,
-        asked.parent_run_id or "",
+        requested.parent_run_id or "",
         kind="script",
         script=configuration.script or "",
         target=configuration.target or LOCAL,
@@ -185,7 +185,7 @@ def list_warnings(configuration: Configuration) -> Iterator[str]:
     """The options that have another effect here than on Azure."""
     nodes = configuration.node_count or 1
     if nodes > 1:
-        yield f"node_count: {nodes} nodes were asked for; the run is one process of this machine"
+        yield f"node_count: {nodes} nodes were requested; the run is one process of this machine"
     processes = (configuration.mpi or Mpi()).process_count_per_node or 1
     if (configuration.communicator or "None") != "None" and processes * nodes > 1:
         yield f"distributed_job_config: {configuration.communicator} does not start; one process"

@@ -23,7 +23,7 @@ VIEWS = {"ActiveOnly": (False,), "ArchivedOnly": (True,), "All": (False, True)}
 
 
 class ListQuery(Struct, rename={"list_view_type": "listViewType", "top": "$top"}):
-    """What a list is asked for. The newest comes first, which is the only order asked for."""
+    """The query of a list. The newest version comes first: the SDK requests no other order."""
 
     list_view_type: str = "ActiveOnly"
     top: int | None = None
@@ -103,13 +103,13 @@ def add_asset_routes(
 
     @api.get(f"{containers}/<name>/versions")
     def list_versions(name: str, **_: str) -> Response:
-        asked = query(ListQuery)
-        if asked.top is not None or store().find(kind, name) is None:
-            found = [each for each in list_all_versions(name) if is_wanted(each, asked)]
-            return jsonify(value=[serialize(each) for each in found[: asked.top]])
+        requested = query(ListQuery)
+        if requested.top is not None or store().find(kind, name) is None:
+            found = [each for each in list_all_versions(name) if is_wanted(each, requested)]
+            return jsonify(value=[serialize(each) for each in found[: requested.top]])
         scan = store().scan(kind, name=name, before=read_page_token())
         return jsonify(
-            serialize_page((each for each in scan if is_wanted(each[1], asked)), serialize)
+            serialize_page((each for each in scan if is_wanted(each[1], requested)), serialize)
         )
 
     @api.get(f"{containers}/<name>/versions/<version>")
@@ -117,9 +117,9 @@ def add_asset_routes(
         return jsonify(serialize(find_version(name, version)))
 
 
-def is_wanted(asset: Model | Environment | Data, asked: ListQuery) -> bool:
+def is_wanted(asset: Model | Environment | Data, requested: ListQuery) -> bool:
     stage = asset.other.get("v2", {}).get("stage")
-    return asset.archived in asked.archived and asked.stage in (None, stage)
+    return asset.archived in requested.archived and requested.stage in (None, stage)
 
 
 def is_archived(versions: list[Asset]) -> bool:

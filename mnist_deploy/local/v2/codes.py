@@ -68,9 +68,9 @@ def show_code_version(name: str, version: str, **_: str) -> Response:
 
 @code_api.put(f"{CODES}/<name>/versions/<version>")
 def put_code_version(name: str, version: str, **_: str) -> Response:
-    asked = body(CodeRequest).properties
-    labels = texts(asked.properties)
-    path = parse_code_uri(asked.code_uri)
+    requested = body(CodeRequest).properties
+    labels = texts(requested.properties)
+    path = parse_code_uri(requested.code_uri)
     code = Code(name, version, (path,), now(), labels.get("hash_sha256", ""), {"v2": labels})
     with store().transaction():
         before = store().find(Code, name, version)

@@ -115,16 +115,16 @@ def parse_size(wanted: DeploymentProperties) -> tuple[float, float]:
     """(cores, memory in GB) of an instance."""
     if wanted.endpoint_compute_type == "Managed":
         return parse_instance_type(wanted.instance_type or MANAGED_SIZE)
-    asked = wanted.container_resource_requirements or ContainerResources()
-    requests = drop_missing(asked.container_resource_requests)
-    limits = drop_missing(asked.container_resource_limits)
+    requested = wanted.container_resource_requirements or ContainerResources()
+    requests = drop_missing(requested.container_resource_requests)
+    limits = drop_missing(requested.container_resource_limits)
     size = KUBERNETES_SIZE | requests | limits
     if size.get("gpu", "0") != "0":
         raise NotSupported("a deployment with resources.limits.gpu: GPUs")
     for name in ("cpu", "memory"):
         if name in requests and name in limits:
-            asked_for = parse_quantity(f"resources.requests.{name}", requests[name])
-            if parse_quantity(f"resources.limits.{name}", limits[name]) < asked_for:
+            requested_amount = parse_quantity(f"resources.requests.{name}", requests[name])
+            if parse_quantity(f"resources.limits.{name}", limits[name]) < requested_amount:
                 raise Invalid(
                     "resources",
                     f"resources.limits.{name} is {limits[name]}, but at least "

@@ -42,15 +42,15 @@ class DataRequest(Struct):
 @data_api.put(f"{DATA}/<name>/versions/<version>")
 def put_data_version(name: str, version: str, **_: str) -> Response:
     """Register a version; of a registered one all but its path may change."""
-    asked = body(DataRequest).properties
-    if DATA_COLLECTOR.decode() in asked.data_uri:
+    requested = body(DataRequest).properties
+    if DATA_COLLECTOR.decode() in requested.data_uri:
         raise NotSupported("a deployment with data_collector")
     check_asset_name("data", name)
-    path = find_data_path(asked.data_uri)
+    path = find_data_path(requested.data_uri)
     with store().transaction():
         before = store().find(Data, name, version)
         if before is None:
-            before = store().put(Data(name, version, now(), asked.data_type, path))
+            before = store().put(Data(name, version, now(), requested.data_type, path))
         if before.path != path:
             raise Invalid("path", "Asset paths cannot be updated.")
         data = store().change(
@@ -59,13 +59,13 @@ def put_data_version(name: str, version: str, **_: str) -> Response:
             version,
             lambda found: dataclasses.replace(
                 found,
-                description=asked.description or found.description,
-                tags=found.tags if asked.tags is None else texts(asked.tags),
+                description=requested.description or found.description,
+                tags=found.tags if requested.tags is None else texts(requested.tags),
                 properties=found.properties
-                if asked.properties is None
-                else texts(asked.properties),
-                archived=asked.is_archived,
-                other={"v2": {"is_anonymous": asked.is_anonymous}},
+                if requested.properties is None
+                else texts(requested.properties),
+                archived=requested.is_archived,
+                other={"v2": {"is_anonymous": requested.is_anonymous}},
             ),
         )
     return jsonify(serialize_data(data))

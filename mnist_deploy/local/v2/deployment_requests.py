@@ -94,18 +94,18 @@ class DeploymentProperties(Struct, rename="camel", kw_only=True):
     @property
     def limits(self) -> platforms.RequestSettings:
         """What the deployment sets of its own."""
-        asked = self.request_settings or RequestSettings()
+        requested = self.request_settings or RequestSettings()
         return platforms.RequestSettings(
-            to_seconds(asked.request_timeout),
-            asked.max_concurrent_requests_per_instance,
-            to_seconds(asked.max_queue_wait),
+            to_seconds(requested.request_timeout),
+            requested.max_concurrent_requests_per_instance,
+            to_seconds(requested.max_queue_wait),
         )
 
     @property
     def wants_private_network(self) -> bool:
         """SDK v2 sends ``private_network_connection`` among the properties."""
-        asked = (self.properties or {}).get("private-network-connection")
-        return bool(self.private_network_connection) or str(asked).lower() == "true"
+        requested = (self.properties or {}).get("private-network-connection")
+        return bool(self.private_network_connection) or str(requested).lower() == "true"
 
     def check(self) -> None:
         """Reject values that Azure does not accept.
@@ -159,19 +159,19 @@ def check_duration(option: str, duration: timedelta | None) -> None:
         )
 
 
-def make_probe(option: str, asked: ProbeRequest | None) -> platforms.ProbeSettings | None:
-    """The probe that is asked for, with Azure's defaults; None where none is.
+def make_probe(option: str, requested: ProbeRequest | None) -> platforms.ProbeSettings | None:
+    """The probe that is requested, with Azure's defaults; None where none is.
 
     Raises
     ------
     Invalid
         If a duration is shorter than the second that is Azure's minimum.
     """
-    if asked is None:
+    if requested is None:
         return None
     values: dict[str, Any] = {}
-    for name in asked.__struct_fields__:
-        value: timedelta | int | None = getattr(asked, name)
+    for name in requested.__struct_fields__:
+        value: timedelta | int | None = getattr(requested, name)
         if isinstance(value, timedelta):
             if value < SECOND:
                 raise Invalid(

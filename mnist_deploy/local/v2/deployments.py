@@ -16,7 +16,7 @@ from ..rest import endpoints
 from .container_specs import KUBERNETES_SIZE, make_container_spec
 from .deployment_requests import DeploymentProperties, DeploymentRequest
 from .endpoints import CHANGE_LIMIT, ENDPOINTS, KIND, NAME, NAME_RULE, find_endpoint
-from .operations import location
+from .operations import operation_headers
 from .resources import LOCATION, SYSTEM_IDENTITY, resource, serialize_list
 
 DEPLOYMENTS = f"{ENDPOINTS}/<endpoint>/deployments"
@@ -58,24 +58,24 @@ def put_deployment(endpoint: str, deployment: str, **_: str) -> Response:
     return start_deployment(endpoint, deployment, body(DeploymentRequest))
 
 
-def start_deployment(endpoint: str, deployment: str, asked: DeploymentRequest) -> Response:
+def start_deployment(endpoint: str, deployment: str, requested: DeploymentRequest) -> Response:
     """Start a change: the answer comes at once, the operation takes longer."""
-    asked.properties.check()
+    requested.properties.check()
     if not NAME.fullmatch(deployment):
         raise Invalid("deployment", f"{deployment!r} is no name for a deployment: {NAME_RULE}.")
     found = find_endpoint(endpoint)
-    check_compute_type(found, asked.properties)
+    check_compute_type(found, requested.properties)
 
     def update(spec: EndpointSpec) -> EndpointSpec:
         running, before = found.deployments.get(deployment), spec.deployments.get(deployment)
         has_failed = running is not None and running.error is not None
-        wanted = make_deployment_spec(asked, spec, before, restart=has_failed)
+        wanted = make_deployment_spec(requested, spec, before, restart=has_failed)
         return dataclasses.replace(spec, deployments=spec.deployments | {deployment: wanted})
 
     operation = endpoints().change(KIND, endpoint, update)
     answer = show_deployment(endpoint, deployment)  # unless it was deleted meanwhile
     answer.status_code = 201
-    answer.headers |= location(operation)
+    answer.headers |= operation_headers(operation)
     return answer
 
 
@@ -89,20 +89,20 @@ def check_compute_type(endpoint: Endpoint, wanted: DeploymentProperties) -> None
 
 
 def make_deployment_spec(
-    asked: DeploymentRequest,
+    requested: DeploymentRequest,
     endpoint: EndpointSpec,
     before: DeploymentSpec | None,
     *,
     restart: bool,
 ) -> DeploymentSpec:
-    """The deployment that is asked for; `restart` replaces containers by others of equal spec.
+    """The deployment that is requested; `restart` replaces containers by others of equal spec.
 
     Raises
     ------
     Fault
         As `make_container_spec`.
     """
-    wanted = asked.properties
+    wanted = requested.properties
     container_spec = make_container_spec(wanted)
     container_spec = dataclasses.replace(
         container_spec,
@@ -111,10 +111,10 @@ def make_deployment_spec(
     )
     return DeploymentSpec(
         container_spec,
-        asked.instance_count,
+        requested.instance_count,
         wanted.limits,
         wanted.description or "",
-        texts(asked.tags or {}),
+        texts(requested.tags or {}),
         texts(wanted.properties or {}),
         other=wanted,
     )
@@ -141,11 +141,11 @@ def delete_deployment(endpoint: str, deployment: str, **_: str) -> Response:
 
 @deployment_api.post(f"{DEPLOYMENTS}/<deployment>/getLogs")
 def show_logs(endpoint: str, deployment: str, **_: str) -> Response:
-    asked = body(LogRequest)
-    if asked.container_type == "StorageInitializer":
+    requested = body(LogRequest)
+    if requested.container_type == "StorageInitializer":
         return jsonify(content="The local workspace has no storage initializer.")
     found = find_deployment(find_endpoint(endpoint), deployment)
-    return jsonify(content=found.log_tail(LOG_LINES if asked.tail is None else asked.tail))
+    return jsonify(content=found.log_tail(LOG_LINES if requested.tail is None else requested.tail))
 
 
 def serialize_deployment(endpoint: Endpoint, name: str, running: Deployment) -> Document:

@@ -97,11 +97,11 @@ def show_endpoint(endpoint: str, **_: str) -> Response:
 @endpoint_api.put(f"{ENDPOINTS}/<endpoint>")
 def put_endpoint(endpoint: str, **_: str) -> Response:
     """Create or change an endpoint; the answer waits for that, because the SDK polls each 30 s."""
-    asked = body(EndpointRequest)
+    requested = body(EndpointRequest)
     if not NAME.fullmatch(endpoint):
         raise Invalid("endpoint", f"{endpoint!r} is no name for an endpoint: {NAME_RULE}.")
     is_new = endpoints().find(KIND, endpoint) is None
-    operation = endpoints().put(KIND, endpoint, lambda spec: update_endpoint_spec(spec, asked))
+    operation = endpoints().put(KIND, endpoint, lambda spec: update_endpoint_spec(spec, requested))
     operation.wait(CHANGE_LIMIT)
     if operation.error is not None:
         raise operation.error
@@ -110,17 +110,17 @@ def put_endpoint(endpoint: str, **_: str) -> Response:
     return answer
 
 
-def update_endpoint_spec(spec: EndpointSpec | None, asked: EndpointRequest) -> EndpointSpec:
-    """The endpoint that is asked for, with the deployments of the present one.
+def update_endpoint_spec(spec: EndpointSpec | None, requested: EndpointRequest) -> EndpointSpec:
+    """The endpoint that is requested, with the deployments of the present one.
 
     Raises
     ------
     Invalid
-        If a value is none that Azure allows, or the traffic cannot be shared as asked for.
+        If a value is none that Azure allows, or the traffic cannot be shared as requested.
     NotSupported
-        If Microsoft Entra tokens are asked for.
+        If Microsoft Entra tokens are requested.
     """
-    wanted = asked.properties
+    wanted = requested.properties
     mode = check_choice("auth_mode", wanted.auth_mode, (*MODES, "AADToken"))
     if mode not in MODES:
         raise NotSupported("auth_mode aad_token: it needs identities of Azure")
@@ -136,17 +136,17 @@ def update_endpoint_spec(spec: EndpointSpec | None, asked: EndpointRequest) -> E
             spec.mirror if wanted.mirror_traffic is None else drop_zeros(wanted.mirror_traffic)
         ),
         description=wanted.description or "",
-        tags=texts(asked.tags or {}),
+        tags=texts(requested.tags or {}),
         properties=texts(wanted.properties or {}),
         compute=find_cluster_name(wanted.compute),
-        other=make_endpoint_options(asked),
+        other=make_endpoint_options(requested),
     )
     check_traffic(spec)
     return spec
 
 
-def make_endpoint_options(asked: EndpointRequest) -> EndpointOptions:
-    wanted, identity = asked.properties, asked.identity
+def make_endpoint_options(requested: EndpointRequest) -> EndpointOptions:
+    wanted, identity = requested.properties, requested.identity
     access = check_choice(
         "public_network_access", wanted.public_network_access, ("Enabled", "Disabled")
     )

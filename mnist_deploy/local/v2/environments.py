@@ -28,7 +28,7 @@ environment_api = Blueprint("environments", __name__)
 
 
 class EnvironmentProperties(Struct, rename="camel"):
-    """What is asked for of a version; what is missing stays as it is."""
+    """The requested fields of a version; a missing field keeps its value."""
 
     image: str | None = None
     conda_file: str | None = None
@@ -53,54 +53,60 @@ def put_environment_version(name: str, version: str, **_: str) -> Response:
     To an environment without a version the SDK first gives the newest version there is, and the
     next one only when that is rejected.
     """
-    asked = body(EnvironmentRequest).properties
+    requested = body(EnvironmentRequest).properties
     check_environment_name(name)
     check_version_text("environment", version)
     for field in ("build", "inference_config"):
-        if getattr(asked, field):
+        if getattr(requested, field):
             raise NotSupported(f"an environment with {field}: no container image is built here")
-    asked.os_type = check_choice("os_type", asked.os_type, ("Linux", "Windows"))
+    requested.os_type = check_choice("os_type", requested.os_type, ("Linux", "Windows"))
     with store().transaction():
         if version.isdecimal():
             before = str(int(version) - 1)
             has_previous = store().find(Environment, name, before) is not None
             check_version_number("environment", int(version), has_previous)
         if store().find(Environment, name, version) is None:
-            store().put(create_environment(name, version, asked))
+            store().put(create_environment(name, version, requested))
         environment = store().change(
-            Environment, name, version, lambda each: update_environment(each, asked)
+            Environment, name, version, lambda each: update_environment(each, requested)
         )
     return jsonify(serialize_environment(environment))
 
 
-def create_environment(name: str, version: str, asked: EnvironmentProperties) -> Environment:
-    conda = None if asked.conda_file is None else parse_conda_file(asked.conda_file)
-    own = {"conda_file": asked.conda_file} if asked.conda_file else {}
-    return Environment(name, version, now(), conda=conda, image=asked.image, other={"v2": own})
+def create_environment(name: str, version: str, requested: EnvironmentProperties) -> Environment:
+    conda = None if requested.conda_file is None else parse_conda_file(requested.conda_file)
+    own = {"conda_file": requested.conda_file} if requested.conda_file else {}
+    return Environment(name, version, now(), conda=conda, image=requested.image, other={"v2": own})
 
 
-def update_environment(environment: Environment, asked: EnvironmentProperties) -> Environment:
-    """The environment with the description, tags and properties that are asked for.
+def update_environment(environment: Environment, requested: EnvironmentProperties) -> Environment:
+    """The environment with the description, tags and properties that are requested.
 
     Raises
     ------
     Conflict
-        If another image or another conda file is asked for.
+        If another image or another conda file is requested.
     """
-    conda = environment.conda if asked.conda_file is None else parse_conda_file(asked.conda_file)
-    if conda != environment.conda or asked.image not in (None, environment.image):
+    conda = (
+        environment.conda
+        if requested.conda_file is None
+        else parse_conda_file(requested.conda_file)
+    )
+    if conda != environment.conda or requested.image not in (None, environment.image):
         raise Conflict(
             "environment",
             f"Version {environment.version} of environment {environment.name} installs something "
             "else. Leave the version out to register the next one.",
         )
     kept = ("os_type", "properties", "is_anonymous")
-    fresh = {each: getattr(asked, each) for each in kept if getattr(asked, each) is not None}
+    fresh = {
+        each: getattr(requested, each) for each in kept if getattr(requested, each) is not None
+    }
     return dataclasses.replace(
         environment,
-        description=asked.description or environment.description,
-        tags=environment.tags if asked.tags is None else texts(asked.tags),
-        archived=asked.is_archived,
+        description=requested.description or environment.description,
+        tags=environment.tags if requested.tags is None else texts(requested.tags),
+        archived=requested.is_archived,
         other=environment.other | {"v2": environment.other.get("v2", {}) | to_builtins(fresh)},
     )
 

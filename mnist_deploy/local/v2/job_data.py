@@ -57,18 +57,18 @@ def resolve_inputs(inputs: Mapping[str, JobInputRequest]) -> ResolvedInputs:
         For data that are not in this workspace.
     """
     files, literals = {}, {}
-    for name, asked in inputs.items():
-        if asked.job_input_type == LITERAL:
-            literals[name] = "" if asked.value is None else str(asked.value)
-        elif asked.job_input_type in PATH_TYPES:
-            files[name] = find_input(name, asked)
+    for name, requested in inputs.items():
+        if requested.job_input_type == LITERAL:
+            literals[name] = "" if requested.value is None else str(requested.value)
+        elif requested.job_input_type in PATH_TYPES:
+            files[name] = find_input(name, requested)
         else:
-            raise NotSupported(f"the input {name} of type {asked.job_input_type}")
+            raise NotSupported(f"the input {name} of type {requested.job_input_type}")
     return ResolvedInputs(files, literals)
 
 
-def find_input(name: str, asked: JobInputRequest) -> JobInput:
-    uri = asked.uri or ""
+def find_input(name: str, requested: JobInputRequest) -> JobInput:
+    uri = requested.uri or ""
     asset = ASSET_ID.fullmatch(uri)
     if asset is None:
         path = find_data_path(uri)
@@ -80,17 +80,17 @@ def find_input(name: str, asked: JobInputRequest) -> JobInput:
         raise Invalid("input", f"The input {name} is {uri!r}: expected data, a model or a path.")
     is_file = store().artifact(path) is not None
     root = path.rpartition("/")[0] if is_file else path
-    return JobInput((path,), root, is_file, is_copied=asked.mode == COPIED)
+    return JobInput((path,), root, is_file, is_copied=requested.mode == COPIED)
 
 
 def resolve_outputs(job: str, outputs: Mapping[str, JobOutputRequest]) -> dict[str, str]:
     """The artifacts that each named output is uploaded to."""
     paths = {}
-    for name, asked in outputs.items():
-        if asked.asset_name:
+    for name, requested in outputs.items():
+        if requested.asset_name:
             raise NotSupported(f"the output {name} with a name: register it after the job")
-        if asked.uri:
-            paths[name] = parse_model_uri(asked.uri)
+        if requested.uri:
+            paths[name] = parse_model_uri(requested.uri)
             if not paths[name].startswith(f"{ORIGIN}/"):
                 raise NotSupported(f"the output {name} with a path of its own")
         else:

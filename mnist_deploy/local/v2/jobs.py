@@ -78,21 +78,23 @@ def runs() -> Runs:
 @job_api.put(f"{JOBS}/<name>")
 def put_job(name: str, **_: str) -> Response:
     """Submit a job; of one that is there, tags, description and display name change."""
-    sent, asked = body(Document), body(JobRequest).properties
-    if asked.job_type != "Command":
-        raise NotSupported(f"{JOB_TYPES.get(asked.job_type, asked.job_type)}, only command jobs")
+    sent, requested = body(Document), body(JobRequest).properties
+    if requested.job_type != "Command":
+        raise NotSupported(
+            f"{JOB_TYPES.get(requested.job_type, requested.job_type)}, only command jobs"
+        )
     if not state().has(JobEngine):
         raise NotSupported("jobs in a mocked workspace")
     if runs().find(name) is not None:
         raise Conflict("job", f"Job {name} exists already.")
-    run = create_run(name, asked, sent["properties"])
+    run = create_run(name, requested, sent["properties"])
     state().part(JobEngine).submit(run)
     answer = jsonify(serialize_job(runs().get(name)))
     answer.status_code = 201
     return answer
 
 
-def create_run(name: str, asked: JobProperties, sent: Document) -> Run:
+def create_run(name: str, requested: JobProperties, sent: Document) -> Run:
     """Create the run of a job, not yet queued.
 
     Raises
@@ -102,35 +104,37 @@ def create_run(name: str, asked: JobProperties, sent: Document) -> Run:
     NotFound
         If its code, environment, compute or data are missing.
     """
-    if not asked.command:
+    if not requested.command:
         raise Invalid("job", "The job has no command.")
     subscription, group, workspace = workspace_names()
-    inputs, literals = resolve_inputs(asked.inputs or {})
-    command = asked.command
+    inputs, literals = resolve_inputs(requested.inputs or {})
+    command = requested.command
     for key, value in literals.items():
         command = command.replace(f"${{{{inputs.{key}}}}}", value)
-    environment = find_environment(asked.environment_id)
+    environment = find_environment(requested.environment_id)
     variables = dict(environment.variables) if environment else {}
-    variables |= {key: value or "" for key, value in (asked.environment_variables or {}).items()}
-    timeout = asked.limits.timeout if asked.limits else None
+    variables |= {
+        key: value or "" for key, value in (requested.environment_variables or {}).items()
+    }
+    timeout = requested.limits.timeout if requested.limits else None
     job = Job(
         (*SHELL, command),
-        code=find_code(asked.code_id),
+        code=find_code(requested.code_id),
         variables=variables,
         inputs=inputs,
-        outputs=resolve_outputs(name, asked.outputs or {}),
+        outputs=resolve_outputs(name, requested.outputs or {}),
         max_seconds=timeout.total_seconds() if timeout else None,
     )
     return runs().create(
-        runs().create_experiment(asked.experiment_name or DEFAULT_EXPERIMENT),
+        runs().create_experiment(requested.experiment_name or DEFAULT_EXPERIMENT),
         name,
         kind="script",
-        name=asked.display_name or name,
-        description=asked.description or "",
-        target=check_compute(asked),
-        tags=dict(texts(asked.tags)),
-        properties=texts(asked.properties),
-        warnings=tuple(list_warnings(asked)),
+        name=requested.display_name or name,
+        description=requested.description or "",
+        target=check_compute(requested),
+        tags=dict(texts(requested.tags)),
+        properties=texts(requested.properties),
+        warnings=tuple(list_warnings(requested)),
         job=job,
         other={
             "v2": {"properties": sent},
@@ -154,9 +158,9 @@ def find_environment(environment_id: str | None) -> Environment | None:
     return store().get(Environment, parts[1], parts[3])
 
 
-def check_compute(asked: JobProperties) -> str:
+def check_compute(requested: JobProperties) -> str:
     """The name of the job's compute; serverless where there is none."""
-    name = (asked.compute_id or "").removeprefix(ID_PREFIX).rpartition("/")[2]
+    name = (requested.compute_id or "").removeprefix(ID_PREFIX).rpartition("/")[2]
     if not name:
         return "serverless"
     if name.lower() == LOCAL:
@@ -169,19 +173,19 @@ def check_compute(asked: JobProperties) -> str:
     return name
 
 
-def list_warnings(asked: JobProperties) -> Iterator[str]:
+def list_warnings(requested: JobProperties) -> Iterator[str]:
     """The options that have another effect here than on Azure."""
-    resources = asked.resources or Resources()
+    resources = requested.resources or Resources()
     if (resources.instance_count or 1) > 1:
         yield (
-            f"resources: {resources.instance_count} instances were asked for; the job is one "
+            f"resources: {resources.instance_count} instances were requested; the job is one "
             "process of this machine"
         )
-    if asked.distribution:
+    if requested.distribution:
         yield "distribution: one process is started"
-    if asked.queue_settings:
+    if requested.queue_settings:
         yield "queue_settings: jobs start in the order of their submission"
-    if asked.environment_id and find_environment(asked.environment_id) is None:
+    if requested.environment_id and find_environment(requested.environment_id) is None:
         yield "environment: it is not in this workspace; the job runs in this Python"
 
 

@@ -22,7 +22,7 @@ MAX_DOCUMENT = 1 << 20  # bytes of an MLmodel or conda file
 def prepare_upload(store: Store, model: Model | None) -> Upload:
     """The upload of the scoring script for a model that is deployed without code.
 
-    The script's path follows its content: the same deployment, asked for again, is the same.
+    The script's path follows its content: the same deployment, requested again, is the same.
 
     Raises
     ------

@@ -41,7 +41,7 @@ class Flavor(Struct):
 
 
 class ModelProperties(Struct, rename="camel"):
-    """What is asked for of a version; what is missing stays as it is."""
+    """The requested fields of a version; a missing field keeps its value."""
 
     model_uri: str | None = None
     model_type: str | None = None
@@ -63,19 +63,19 @@ class ModelRequest(Struct):
 @model_api.put(f"{WORKSPACE}/models/<name>/versions/<version>")
 def put_model_version(name: str, version: str, **_: str) -> Response:
     """Register a version; of a registered one all but its path may change."""
-    asked = body(ModelRequest).properties
+    requested = body(ModelRequest).properties
     check_asset_name("model", name)
     if not VERSION.fullmatch(version):
         raise Invalid("version", f"{version!r} is no version of a model: expected 1, 2, 3, …")
     for option in ("default_deployment_template", "allowed_deployment_templates"):
-        if getattr(asked, option):
+        if getattr(requested, option):
             raise NotSupported(f"a model with {option}")
     number = int(version)
     with store().transaction():
         check_version_number("model", number, store().find(Model, name, number - 1) is not None)
         if store().find(Model, name, number) is None:
-            store().put(Model(name, number, (parse_model_uri(asked.model_uri or ""),), now()))
-        model = store().change(Model, name, number, lambda found: update_model(found, asked))
+            store().put(Model(name, number, (parse_model_uri(requested.model_uri or ""),), now()))
+        model = store().change(Model, name, number, lambda found: update_model(found, requested))
     return jsonify(serialize_model(model))
 
 
@@ -106,24 +106,29 @@ def find_job_output(job: str, output: str, path: str) -> str:
     return f"{outputs[output]}/{path}".rstrip("/")
 
 
-def update_model(model: Model, asked: ModelProperties) -> Model:
-    """The model with the description, tags and properties that are asked for.
+def update_model(model: Model, requested: ModelProperties) -> Model:
+    """The model with the description, tags and properties that are requested.
 
     Raises
     ------
     Invalid
-        If another path is asked for.
+        If another path is requested.
     """
-    if asked.model_uri is not None and parse_model_uri(asked.model_uri) != find_model_path(model):
+    uri = requested.model_uri
+    if uri is not None and parse_model_uri(uri) != find_model_path(model):
         raise Invalid("path", "Asset paths cannot be updated.")
     kept = ("model_type", "flavors", "stage", "is_anonymous")
-    fresh = {each: getattr(asked, each) for each in kept if getattr(asked, each) is not None}
+    fresh = {
+        each: getattr(requested, each) for each in kept if getattr(requested, each) is not None
+    }
     return dataclasses.replace(
         model,
-        description=model.description if asked.description is None else asked.description,
-        tags=model.tags if asked.tags is None else texts(asked.tags),
-        properties=model.properties if asked.properties is None else texts(asked.properties),
-        archived=asked.is_archived,
+        description=model.description if requested.description is None else requested.description,
+        tags=model.tags if requested.tags is None else texts(requested.tags),
+        properties=model.properties
+        if requested.properties is None
+        else texts(requested.properties),
+        archived=requested.is_archived,
         other=model.other | {"v2": model.other.get("v2", {}) | to_builtins(fresh)},
     )
 

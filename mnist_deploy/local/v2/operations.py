@@ -15,7 +15,7 @@ LONG_POLL_TIMEOUT = 20.0  # seconds that the answer about a running operation is
 operation_api = Blueprint("operations", __name__)
 
 
-def location(operation: Operation) -> dict[str, str]:
+def operation_headers(operation: Operation) -> dict[str, str]:
     """The header with the URL that the SDK polls."""
     subscription, group, workspace = workspace_names()
     path = url_for(

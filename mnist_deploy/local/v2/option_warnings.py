@@ -27,7 +27,7 @@ def list_endpoint_warnings(access: str, identities: object) -> Iterator[str]:
     access : str
         ``Enabled`` or ``Disabled``.
     identities : object
-        The user-assigned identities that were asked for.
+        The user-assigned identities that were requested.
     """
     if access == "Disabled":
         yield (

@@ -52,8 +52,8 @@ class DeploymentUpdate(Struct):
 @partial_update_api.patch(f"{ENDPOINTS}/<endpoint>")
 def update_endpoint(endpoint: str, **_: str) -> Response:
     """Change what the request names; answered when it is so, as for a PUT."""
-    asked = body(EndpointUpdate)
-    wanted = asked.properties or EndpointProperties()
+    requested = body(EndpointUpdate)
+    wanted = requested.properties or EndpointProperties()
 
     def change(spec: EndpointSpec) -> EndpointSpec:
         traffic, mirror = wanted.traffic, wanted.mirror_traffic
@@ -61,7 +61,7 @@ def update_endpoint(endpoint: str, **_: str) -> Response:
             spec,
             traffic=spec.traffic if traffic is None else drop_zeros(traffic),
             mirror=spec.mirror if mirror is None else drop_zeros(mirror),
-            tags=spec.tags if asked.tags is None else texts(asked.tags),
+            tags=spec.tags if requested.tags is None else texts(requested.tags),
         )
         check_traffic(changed)
         return changed
@@ -76,14 +76,14 @@ def update_endpoint(endpoint: str, **_: str) -> Response:
 @partial_update_api.patch(f"{DEPLOYMENTS}/<deployment>")
 def update_deployment(endpoint: str, deployment: str, **_: str) -> Response:
     """Change what the request names; null leaves a property as it is."""
-    asked = body(DeploymentUpdate)
+    requested = body(DeploymentUpdate)
     spec = find_deployment(find_endpoint(endpoint), deployment).spec
-    named = {key: value for key, value in (asked.properties or {}).items() if value is not None}
+    named = {key: value for key, value in (requested.properties or {}).items() if value is not None}
     present = {"description": spec.description, "properties": spec.properties}
     document = {
         "properties": to_builtins(spec.other) | present | named,
-        "sku": {"capacity": spec.replicas} | (asked.sku or {}),
-        "tags": spec.tags if asked.tags is None else asked.tags,
+        "sku": {"capacity": spec.replicas} | (requested.sku or {}),
+        "tags": spec.tags if requested.tags is None else requested.tags,
     }
     response = start_deployment(endpoint, deployment, convert(document, DeploymentRequest))
     response.status_code = 202

@@ -92,7 +92,7 @@ def serialize_page(
 
 
 def serialize_list(items: Iterable[Item], serialize: Callable[[Item], Document]) -> Document:
-    """The page of a list in memory that was asked for, and the link to the next page."""
+    """The page of a list in memory that was requested, and the link to the next page."""
     start = query(PageQuery).skip
     return paginate(items, serialize, start=start, size=PAGE, parameter="$skip")
 

@@ -199,7 +199,7 @@ def test_more_nodes_than_one_are_reported_as_a_warning(experiment, cluster, caps
     configuration = configure("print('one process')", cluster)
     configuration.run_config.node_count = 3
     experiment.submit(configuration).wait_for_completion(show_output=True)
-    assert "node_count: 3 nodes were asked for" in capsys.readouterr().out
+    assert "node_count: 3 nodes were requested" in capsys.readouterr().out
 
 
 def test_run_of_a_cluster_that_does_not_exist_is_rejected(experiment):

@@ -68,8 +68,7 @@ def test_what_cannot_be_is_refused_with_its_reason(client, folder, model):
     for asked, reason in (
         ({"name": "x", "version": "abc"} | files, "'abc' is no version of a model"),
         ({"name": model.name, "version": model.version} | files, "Asset paths cannot be updated"),
-        ({"name": "x", "path": "azureml://jobs/j/outputs/o/paths/p"},
-         "does not support the model path 'azureml://jobs"),
+        ({"name": "x", "path": "azureml://jobs/j/outputs/o/paths/p"}, "There is no run j"),
         ({"name": "x", "path": uri}, "LocalUpload/none was not uploaded"),
     ):  # fmt: skip
         with pytest.raises(HttpResponseError, match=reason):
