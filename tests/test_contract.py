@@ -44,6 +44,14 @@ BROKEN = {
     "run": "def init(): ...\ndef run(data): raise KeyError('no such column')\n",
 }
 
+SEVEN = """from azureml_inference_server_http.api.aml_request import rawhttp
+
+def init(): ...
+
+@rawhttp
+def run(request): return [7]
+"""
+
 
 @pytest.fixture(params=["mocked", "local"])
 def kind(request):
@@ -485,7 +493,7 @@ class TestEndpoints:
         with pytest.raises(InputRejected, match="784"):
             managed.call_endpoint(client, endpoint, np.zeros((2, 13)))
 
-        (folder / "seven.py").write_text("def init(): ...\ndef run(data): return [7]\n")
+        (folder / "seven.py").write_text(SEVEN)  # like blue, it takes IDX files
         if kind == "mocked":
             client.cloud.answer_with(lambda images: [7], service=f"{name}/green")
         (blue,) = {*managed.call_endpoint(client, endpoint, DARK)}

@@ -1,165 +1,21 @@
-"""Test what is built on `mnist_deploy`: without Azure, without a network, in milliseconds.
+"""pytest fixtures and mocks for code that is built on `mnist_deploy`: no Azure, no network.
 
 pytest finds five fixtures where the package is installed:
 
 ``mocked_workspace``
-    The genuine SDK in front of a cloud in memory. Its ``cloud`` says what services do
-    (`answer_with`, `answer_in_turn`, `refuse`, `time_out`, `cut_off`, `delay`, `fail_init`,
-    `never_finish`, `recover`) and what happened (``requests``, ``calls``, ``errors``, ``clock``,
-    `assert_requests`, `expect_error`); see `mnist_deploy.testing.cloud.MockedCloud`. The marker
-    of the same name takes the arguments of `mock_workspace`, which is the same as a context
-    manager and as a decorator. Whoever connects while it is on, gets it; no config.json is
-    read, and a connection to another machine is an error that names it.
-``local_workspace``
-    The genuine SDK in front of a real scoring server on this machine, for the whole session.
-``mocked_client``, ``local_client``
-    SDK v2's clients of these two workspaces, for `mnist_deploy.managed`; `mock_client` is the
-    first as a context manager and as a decorator.
+    SDK v1's workspace in front of the local workspace's own REST API, in this process and in
+    memory. Its ``cloud`` sets how services behave and records what reached them; see
+    `mnist_deploy.testing.cloud.MockedCloud`. The marker of the same name takes the arguments of
+    `mock_workspace`, which is the same as a context manager and as a decorator.
+``mocked_client``
+    SDK v2's client of the same workspace; `mock_client` is the same as a context manager and as
+    a decorator.
+``local_workspace``, ``local_client``
+    The clients of a real scoring server on this machine, one for the whole session.
 ``mnist_sample``
     A hundred genuine digits, and files of three hundred others to train on.
 
-How do I …
-----------
-The code that is tested, and what the tests import::
-
-    import time, unittest
-
-    import numpy as np, pytest, requests
-    from azureml.core import Model
-
-    import mnist_deploy as md
-    from mnist_deploy.errors import AuthenticationFailed, DeploymentError, PayloadTooLarge
-    from mnist_deploy.errors import ScoringTimeout, ServiceUnavailable
-    from mnist_deploy.testing import mock_workspace
-
-    def deploy(ws, name="svc"):
-        return md.deploy_to_aci(
-            ws,
-            md.fetch_model(ws),
-            md.build_inference_config(md.fetch_environment(ws)),
-            md.build_aci_config(auth_enabled=True),
-            name,
-        )
-
-    def count_digit(ws, images, digit):
-        with md.closing_service(deploy(ws)) as service:
-            return int((md.call_service(service, images) == digit).sum())
-
-    def call_patiently(service, images):
-        for pause in (1, 10, 60):
-            try:
-                return list(md.call_service(service, images, timeout=20))
-            except (ServiceUnavailable, ScoringTimeout):
-                time.sleep(pause)
-        raise TimeoutError(service.name)
-
-    IMAGES = np.zeros((2, 784))
-
-… test a retry? The clock of the cloud takes the place of the module `time`, and sleeps at once::
-
-    def test_retry(mocked_workspace, monkeypatch):
-        cloud = mocked_workspace.cloud
-        monkeypatch.setattr(f"{__name__}.time", cloud.clock)
-        cloud.answer_in_turn(503, 503, [7, 2])
-        assert call_patiently(deploy(mocked_workspace), IMAGES) == [7, 2]
-        cloud.assert_requests(("svc", 503), ("svc", 503), ("svc", 200))
-        assert cloud.clock.slept == 1 + 10
-
-… test a time-out? `delay` makes answers slow, `time_out` lets them never come::
-
-    def test_time_out(mocked_workspace, monkeypatch):
-        cloud = mocked_workspace.cloud
-        monkeypatch.setattr(f"{__name__}.time", cloud.clock)
-        cloud.delay(30)
-        with pytest.raises(TimeoutError, match="svc"):
-            call_patiently(deploy(mocked_workspace), IMAGES)
-        assert cloud.clock.slept == 3 * 20 + 1 + 10 + 60
-
-… test a wrong key? Keys are checked as on Azure; `refuse` says any other status::
-
-    def test_wrong_key(mocked_workspace):
-        service = deploy(mocked_workspace)
-        with pytest.raises(AuthenticationFailed):
-            md.post_images(service.scoring_uri, IMAGES, api_key="wrong")
-
-… test a failed ``init()``? The error is in the service's logs::
-
-    def test_failed_init(mocked_workspace):
-        mocked_workspace.cloud.fail_init("ModuleNotFoundError: No module named 'xgboost'")
-        with pytest.raises(DeploymentError, match="xgboost"):
-            count_digit(mocked_workspace, IMAGES, 7)
-
-… test that everything was deleted? A service that is left fails the test with its name::
-
-    @pytest.mark.mocked_workspace(assert_all_deleted=True)
-    def test_cleans_up_after_a_refusal(mocked_workspace):
-        mocked_workspace.cloud.refuse(413)
-        with pytest.raises(PayloadTooLarge):
-            count_digit(mocked_workspace, IMAGES, 7)
-
-… test what was sent? Requests are kept, and each call of the SDK is a mock::
-
-    def test_sent(mocked_workspace, mnist_sample):
-        count_digit(mocked_workspace, mnist_sample.images, 7)
-        np.testing.assert_array_equal(
-            mocked_workspace.cloud.requests[0].images, mnist_sample.images
-        )
-        Model.deploy.assert_called_once()
-
-… test with two services? Name the one that is meant::
-
-    def test_two_services(mocked_workspace):
-        first, second = (deploy(mocked_workspace, name) for name in ("first", "second"))
-        mocked_workspace.cloud.cut_off(service="first")
-        mocked_workspace.cloud.answer_with([1, 2], service="second")
-        with pytest.raises(ServiceUnavailable):
-            md.call_service(first, IMAGES)
-        assert list(md.call_service(second, IMAGES)) == [1, 2]
-
-… run the same test for real? With both workspaces; the local one takes seconds::
-
-    @pytest.mark.parametrize("kind", ["mocked_workspace", "local_workspace"])
-    def test_for_real(kind, request, mnist_sample):
-        ws = request.getfixturevalue(kind)
-        assert 5 < count_digit(ws, mnist_sample.images, 7) < 15
-
-… keep CI off the network? It is off; what tries to reach it is named, even if it is swallowed::
-
-    def test_without_a_network(mocked_workspace):
-        mocked_workspace.cloud.expect_error(RuntimeError)
-        with pytest.raises(RuntimeError, match="pypi.org"):
-            requests.get("https://pypi.org")
-
-… use it with unittest? The workspace is the argument ``ws``; pytest need not be installed::
-
-    @mock_workspace(assert_all_deleted=True)
-    class TestCount(unittest.TestCase):
-        def test_counts(self, ws):
-            ws.cloud.answer_with(lambda images: [7] * len(images))
-            self.assertEqual(count_digit(ws, IMAGES, 7), 2)
-
-… test what is built on SDK v2? With `mock_client`, or `mocked_client`: the cloud is the same. Name
-an endpoint, or one of its deployments::
-
-    from mnist_deploy import managed
-    from mnist_deploy.testing import mock_client
-
-    def release(client, name, deployment):
-        model = client.models.get("sklearn_mnist", label="latest")
-        environment = client.environments.get("tutorial-env", label="latest")
-        return managed.deploy_to_endpoint(
-            client, model, environment, name=name, deployment=deployment
-        )
-
-    @mock_client(assert_all_deleted=True)
-    def test_failed_release(client):
-        endpoint = release(client, "digits", "blue")
-        client.cloud.fail_init("ImportError: xgboost", service="digits/green")
-        with pytest.raises(DeploymentError, match="xgboost"):
-            release(client, "digits", "green")
-        assert len(managed.call_endpoint(client, endpoint, IMAGES)) == 2
-        client.cloud.assert_requests(("digits/blue", 200))
-        managed.delete_endpoint(client, endpoint)
+``README.md`` in this folder has an example for each purpose.
 """
 
 from __future__ import annotations

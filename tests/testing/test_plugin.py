@@ -32,16 +32,26 @@ def run(pytester):
     return run
 
 
-def recipes():
-    """The code of the chapter "How do I …" as one test module."""
-    text = mnist_deploy.testing.__doc__ or ""
-    blocks = re.findall(r"::\n\n((?:(?:    .*)?\n)+)", text)
-    return "\n\n".join(textwrap.dedent(block) for block in blocks)
+README = Path(mnist_deploy.testing.__file__).with_name("README.md").read_text(encoding="utf-8")
 
 
-def test_the_recipes_pass(run):
-    run(recipes(), "-k", "not local").assert_outcomes(passed=11, deselected=1)
-    assert len(re.findall(r"^… .*\?", mnist_deploy.testing.__doc__ or "", re.M)) == 11
+def read_code(chapter):
+    """The Python code of one chapter of the README."""
+    text = README.partition(f"\n## {chapter}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+
+
+RECIPES = "\n\n".join(read_code("Recipes"))
+
+
+def test_recipes_of_the_readme_pass(run):
+    run(RECIPES, "-k", "not local").assert_outcomes(passed=14, deselected=1)
+
+
+def test_example_of_the_readme_is_the_file_that_the_suite_runs():
+    examples = Path(__file__).parents[1] / "examples"
+    files = ("digit_report.py", "test_digit_report.py")
+    assert read_code("Example") == [(examples / name).read_text() for name in files]
 
 
 def test_the_fixtures_are_there_and_documented(run):
@@ -187,10 +197,10 @@ def test_the_example_passes_and_sees_a_mistake(repository):
 
 
 @pytest.mark.processes
-def test_the_example_and_the_recipe_work_for_real(repository):
-    repository.makepyfile(recipes())
+def test_example_and_recipe_pass_on_a_real_server(repository):
+    repository.makepyfile(RECIPES)
     result = repository.runpytest_inprocess(*BARE, "-k", "local or works_for_real")
-    result.assert_outcomes(passed=2, deselected=15)
+    result.assert_outcomes(passed=2, deselected=18)
 
 
 def test_a_session_that_does_not_use_it_loads_nothing():
