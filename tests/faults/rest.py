@@ -1,4 +1,4 @@
-"""The requests that the SDK sends, without its retries: for tests in which nobody may answer."""
+"""The requests that the SDK sends, without its retries: for tests whose control plane may end."""
 
 from __future__ import annotations
 
@@ -92,6 +92,7 @@ class Rest:
             "driverProgram": "score.py",
             "assets": [{"id": "score.py", "url": f"aml://artifact/{artifact}"}],
             "modelIds": list(models),
+            "environment": {"name": "plain", "python": {"userManagedDependencies": True}},
         }
         asked = {
             "name": name,

@@ -88,10 +88,15 @@ class Deployment:
 
     @property
     def problem(self) -> str | None:
-        """Why no container answers, in a sentence; None if one answers, or is about to."""
+        """Why no container answers, in a sentence; None if one answers, or is restarted."""
         containers = list(self.containers)
-        if self._is_changing or any(each.state == "Healthy" for each in containers):
+        states = {each.state for each in containers}
+        if "Healthy" in states:
             return None
+        if self._is_changing:
+            if "Unhealthy" in states:
+                return None
+            return f"{self.title} is starting: init() of its script has not returned yet."
         if self.error is not None:
             return f"{self.title} has failed. {str(self.error).splitlines()[0]} Its log has more."
         problems = [each.problem for each in containers]

@@ -120,7 +120,7 @@ class Endpoint:
 
     @property
     def problem(self) -> str | None:
-        """Why nobody answers, in a sentence; None if somebody does, or is about to."""
+        """Why no deployment answers, in a sentence; None if one answers, or is restarted."""
         problems = [deployment.problem for deployment in list(self.deployments.values())]
         if not problems:
             return f"{self.name} has no deployment."

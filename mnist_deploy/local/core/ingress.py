@@ -25,6 +25,7 @@ APPLY_TIMEOUT = 5.0  # seconds until it applies any others
 PROBE_PERIOD = 10.0  # seconds between two checks that it still does
 RESTART_DELAY = 1.0  # seconds before a router that has ended is started again
 DRAIN_TIMEOUT = 60.0  # seconds in which a router answers at its end what has reached it
+CLOSE_TIMEOUT = 2.0  # seconds of those that are left to it when the control plane ends
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Ingress:
         self._fallback = fallback
         self._lock = threading.Lock()
         self._router: RouterProcess | None = None
+        self._draining: list[RouterProcess] = []
         self._answer: tuple[int, str] | None = None  # of the fallback responder
         self._remove_answer: Callable[[], None] = lambda: None
         self._ended = False
@@ -66,17 +68,31 @@ class Ingress:
 
     def stop_router(self) -> None:
         with self._lock:
-            router, self._router = self._router, None
-        if router is not None:
-            router.stop()
+            self._drain_router()
 
     def end(self) -> None:
+        """Accept no longer; a router answers what has reached it."""
         with self._lock:
             self._ended = True
             self._install(None)
-            router, self._router = self._router, None
-        if router is not None:
-            router.stop()
+            self._drain_router()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether a router that was stopped still runs."""
+        return any(router.is_alive for router in self._draining)
+
+    def close(self) -> None:
+        """Wait for the routers that were stopped; called after `end`."""
+        for router in self._draining:
+            router.close()
+
+    def _drain_router(self) -> None:
+        self._draining = [router for router in self._draining if router.is_alive]
+        if self._router is not None:
+            self._router.stop()
+            self._draining.append(self._router)
+            self._router = None
 
     def _install(self, answer: tuple[int, str] | None) -> None:
         if answer != self._answer:
@@ -90,8 +106,8 @@ class Ingress:
 class RouterProcess:
     """The process of ``router.py``, started again whenever it ends or does not react.
 
-    The thread ``router supervisor`` is started here; it ends with the process after `stop`, which
-    does not wait for it.
+    The thread ``router supervisor`` is started here. It ends with the process after `stop`, which
+    does not wait for it, and is joined by `close`.
     """
 
     def __init__(self, listener: socket.socket) -> None:
@@ -106,6 +122,10 @@ class RouterProcess:
             target=self._supervise, daemon=True, name="router supervisor"
         )
         self._supervisor.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._supervisor.is_alive()
 
     @property
     def pid(self) -> int:
@@ -123,6 +143,13 @@ class RouterProcess:
         self._ended.set()
         with self._lock:
             self._process.send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Wait until it has ended after `stop`, and kill it if it takes long."""
+        self._supervisor.join(CLOSE_TIMEOUT)
+        if self._supervisor.is_alive():
+            self._process.kill()
+            self._supervisor.join()
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

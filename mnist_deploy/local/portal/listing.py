@@ -83,11 +83,12 @@ def describe_endpoint(endpoint: Endpoint) -> Shown:
 
 
 def describe_deployment(name: str, deployment: Deployment, endpoint: Endpoint) -> Shown:
-    spec = deployment.spec
+    spec, state = deployment.spec, deployment.state
+    problem = None if state == "Transitioning" else deployment.problem
     return {
         "name": name,
-        "state": deployment.state,
-        "error": str(deployment.error or deployment.problem or ""),
+        "state": state,
+        "error": str(deployment.error or problem or ""),
         "notes": spec.container_spec.all_warnings,
         "traffic": endpoint.spec.traffic.get(name, 0),
         "mirror": endpoint.spec.mirror.get(name, 0),

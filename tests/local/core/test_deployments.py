@@ -120,6 +120,20 @@ def test_the_old_ones_serve_until_the_new_ones_can(deployment, made):
     assert made[1].access == AccessPolicy(("other",))
 
 
+def test_deployment_names_its_problem_while_it_starts_for_the_first_time(deployment, made):
+    deployment.gates["slow"] = threading.Event()
+    outcome = in_background(deployment, ContainerSpec("slow", ()))
+    assert deployment.problem == "svc is starting: init() of its script has not returned yet."
+    deployment.gates["slow"].set()
+    until(lambda: outcome)
+    assert deployment.problem is None
+    deployment.gates["slow"].clear()
+    outcome = in_background(deployment, ContainerSpec("slow", (), generation=1))
+    assert deployment.problem is None  # the container before it answers
+    deployment.gates["slow"].set()
+    until(lambda: outcome)
+
+
 def test_replicas_come_and_go_and_are_told_apart_in_the_log(deployment, made):
     container_spec = ContainerSpec("one", ())
     follow(deployment, container_spec)

@@ -172,11 +172,34 @@ def test_what_is_missing_fails_its_deployment_and_a_model_is_in_use_from_the_req
     assert endpoints.get("service", "a").state == "Failed"
 
 
-def test_one_that_has_failed_says_so_at_once(endpoints):
+@pytest.mark.parametrize(
+    ("kind", "compute", "status"),
+    [("service", "", 503), ("service", "cluster", 503), ("endpoint", "", 502),
+     ("endpoint", "cluster", 502)],
+)  # fmt: skip
+def test_service_that_starts_for_the_first_time_answers_with_the_reason(
+    endpoints, tmp_path, kind, compute, status
+):
+    gate = tmp_path / "gate"
+    wait = f"any(time.sleep(0.01) for _ in iter(lambda: os.path.exists({str(gate)!r}), True))"
+    wanted = DeploymentSpec(container_spec(endpoints, 1, wait))
+    spec = EndpointSpec({"a": wanted}, {"a": 100}, compute=compute)
+    operation = endpoints.put(kind, "a", lambda _: spec)
+    endpoint = endpoints.get(kind, "a")
+    for _ in range(2):
+        answer = ask(endpoint)
+        assert answer.status_code == status
+        assert answer.json()["message"].startswith("a is starting: init() of its script has not")
+    gate.touch()
+    assert ended(operation) == "Succeeded"
+    assert ask(endpoint).json() == 1
+
+
+def test_service_whose_init_raised_answers_with_the_reason(endpoints):
     operation = deploy(endpoints, "a", 1, init="1 / 0")
     endpoint = endpoints.get("service", "a")
-    answer = ask(endpoint)  # waits, for it is still starting
     assert ended(operation) == "Failed"
+    answer = ask(endpoint)
     assert answer.status_code == 503
     assert "init() raised" in answer.json()["message"]
     ended(deploy(endpoints, "a", 2, overwrite=True))

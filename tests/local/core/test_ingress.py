@@ -71,6 +71,20 @@ def test_suspended_router_does_not_outlive_its_endpoint(address, monkeypatch):
     until(lambda: not router.is_running())
 
 
+def test_router_supervisor_is_joined_by_close(address, monkeypatch):
+    monkeypatch.setattr(ingress_module, "CLOSE_TIMEOUT", 0.3)
+    ingress, _ = address
+    ingress.start_router(FAILED)
+    process, supervisor = psutil.Process(ingress._router.pid), ingress._router._supervisor
+    process.suspend()
+    ingress.end()
+    assert ingress.is_draining
+    ingress.close()
+    assert not supervisor.is_alive()
+    assert not process.is_running()
+    assert not ingress.is_draining
+
+
 def test_error_of_the_supervision_does_not_end_it(address, monkeypatch):
     monkeypatch.setattr(ingress_module, "PROBE_PERIOD", 0.1)
     monkeypatch.setattr(ingress_module, "RESTART_DELAY", 0.1)
