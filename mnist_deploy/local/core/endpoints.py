@@ -130,10 +130,8 @@ class Endpoint:
     def usage(self) -> dict[str, Any]:
         """``requests``, ``failed``, ``p50`` and ``p95`` in seconds, None before the first one.
 
-        Of its telemetry, where that is kept; else what its containers have counted.
+        Its containers count; a container that is replaced takes its counts with it.
         """
-        if any(each.container_spec.insights for each in self.spec.deployments.values()):
-            return self.telemetry.summary()
         counts = [deployment.requests for deployment in list(self.deployments.values())]
         return summary_of(sum_counts(*counts), BUCKETS)
 

@@ -1,4 +1,4 @@
-"""What a registered environment asks for, against what the running interpreter has."""
+"""Compares the packages of a registered environment with those that are installed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-# The local workspace stands in for what this metapackage installs on Azure.
+# The local workspace provides what this metapackage installs on Azure.
 PROVIDED = {"azureml-defaults", "pip"}
 SMALLER = {"mlflow": "mlflow-skinny"}  # distributions that serve where the larger is not installed
-CONDA_PIN = re.compile(
-    r"(?P<name>[A-Za-z0-9_.-]+)\s*(?P<operator>==?|[<>!~]=?)?\s*(?P<version>[\w.*]+)?"
-)
 
 
 def differences(conda: dict[str, Any] | None) -> list[str]:
@@ -38,20 +35,18 @@ def requirements(dependencies: object) -> Iterator[Requirement]:
             try:
                 yield Requirement(str(line).split("#")[0].strip())
             except InvalidRequirement:
-                continue  # an option or an address of pip's, such as --extra-index-url
+                continue  # an option or a URL, such as --extra-index-url
 
 
 def conda_to_pip(entry: str) -> str:
-    """``scikit-learn=1.5`` means 1.5 and everything that begins with it."""
-    match = CONDA_PIN.match(entry.split("::")[-1])
-    if match is None:
-        return entry
-    name, operator, version = match["name"], match["operator"], match["version"]
-    if not version:
-        return name
-    if operator == "=" and "*" not in version:
-        version += ".*"
-    return f"{name}{'==' if operator == '=' else operator}{version}"
+    """Convert ``channel::name=1.5=build``, ``name=1.5`` and ``name 1.5`` to ``name==1.5.*``."""
+    entry = entry.split("::")[-1].strip()
+    name = re.split(r"[\s=<>!~]", entry, maxsplit=1)[0]
+    version = entry.removeprefix(name).strip()
+    if re.match(r"=?[\w.*]", version):
+        version = re.split(r"[\s=]", version.lstrip("="))[0]
+        version = f"=={version.removesuffix('.*')}.*"
+    return name + version
 
 
 def difference(requirement: Requirement) -> str | None:

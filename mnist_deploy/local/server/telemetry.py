@@ -1,13 +1,13 @@
-"""The ingestion endpoint of Application Insights: what services tell of themselves.
+"""The ingestion endpoint of Application Insights, to which services send their log lines.
 
-Over plain http, on the loopback: the exporter of Microsoft's server knows no certificate of
-ours. The key of the service, in each item, is the secret.
+The exporter of Microsoft's server does not accept the control plane's certificate, so the
+endpoint is served over plain http on the loopback. Each item has the service's key. Requests are
+accepted and not kept: the containers count them.
 """
 
 from __future__ import annotations
 
 import hmac
-import re
 import zlib
 from typing import Any
 
@@ -18,12 +18,9 @@ from msgspec import Struct, field
 from ..bodies import convert
 from ..core.endpoints import Endpoint
 from ..core.faults import Invalid
-from ..core.telemetry import Request
 from ..rest import endpoints
 
 MAX_BODY = 16 << 20  # bytes of a body, as it comes and unpacked
-# [days.]hours:minutes:seconds
-DURATION = re.compile(r"(?:(\d{1,9})\.)?(\d{1,9}):(\d{1,9}):(\d{1,9})(\.\d{1,9})?")
 
 telemetry_api = Blueprint("telemetry", __name__)
 
@@ -37,17 +34,6 @@ class Item(Struct):
     time: str = ""
     key: str = field(default="", name="iKey")
     data: Data = field(default_factory=Data)
-
-
-class OwnWords(Struct):
-    """What Microsoft's server says of a request: the exporter's own figures are of the telling."""
-
-    duration: str = ""
-    success: str | bool = False
-
-
-class RequestData(Struct):
-    properties: OwnWords
 
 
 class MessageData(Struct):
@@ -65,9 +51,9 @@ class ExceptionData(Struct):
 
 @telemetry_api.post("/v2.1/track")
 def track() -> Response:
-    request.max_content_length = MAX_BODY  # whoever sends has shown no key yet
+    request.max_content_length = MAX_BODY  # no key was checked yet
     items = read_items(request.get_data(cache=False))
-    accepted = [take_in(item) for item in items]
+    accepted = [keep_item(item) for item in items]
     errors = [
         {"index": index, "statusCode": 400, "message": "Invalid instrumentation key"}
         for index, is_accepted in enumerate(accepted)
@@ -98,28 +84,16 @@ def find_endpoint(key: str) -> Endpoint | None:
     return found
 
 
-def take_in(item: Item) -> bool:
-    """Keep what an item says; False if it is of no service here."""
+def keep_item(item: Item) -> bool:
+    """Keep the log lines of an item; return False if no service has its key."""
     endpoint = find_endpoint(item.key)
     if endpoint is None:
         return False
-    told, telemetry = item.data.base_data or {}, endpoint.telemetry
+    data, telemetry = item.data.base_data or {}, endpoint.telemetry
     match item.data.base_type:
-        case "RequestData":
-            own = convert(told, RequestData).properties
-            success = str(own.success).lower() == "true"
-            telemetry.count(Request(seconds_of(own.duration), success))
         case "MessageData":
-            telemetry.trace(item.time, convert(told, MessageData).message)
+            telemetry.trace(item.time, convert(data, MessageData).message)
         case "ExceptionData":
-            for raised in convert(told, ExceptionData).exceptions:
+            for raised in convert(data, ExceptionData).exceptions:
                 telemetry.trace(item.time, f"{raised.type_name}: {raised.message}")
     return True
-
-
-def seconds_of(duration: str) -> float:
-    match = DURATION.fullmatch(duration)
-    if match is None:
-        return 0.0
-    days, hours, minutes, seconds, fraction = match.groups(default="0")
-    return ((int(days) * 24 + int(hours)) * 60 + int(minutes)) * 60 + int(seconds) + float(fraction)

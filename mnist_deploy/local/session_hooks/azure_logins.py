@@ -76,7 +76,7 @@ def _accept_subscriptions(authentication: Any) -> None:
     authentication._check_if_subscription_exists = accept
 
 
-def _lead_clouds_here(environments: ModuleType) -> None:
+def _lead_clouds_here(environments: Any) -> None:
     """``MLClient(…, cloud="AzureCloud")``: whatever its name, the cloud is the local one."""
     find, local = environments._get_cloud, os.environ.get("AZUREML_CURRENT_CLOUD")
     if not local or not os.environ.get("ARM_CLOUD_METADATA_URL", "").startswith("http://127.0.0.1"):

@@ -43,6 +43,8 @@ def test_each_package_that_differs_gets_one_line():
         ("numpy=1.19.*", "numpy==1.19.*"),
         ("numpy==1.19.2", "numpy==1.19.2"),
         ("numpy>=1.19", "numpy>=1.19"),
+        ("numpy >=1.19,<2", "numpy>=1.19,<2"),
+        ("numpy 1.19", "numpy==1.19.*"),
         ("conda-forge::scikit-learn=0.22", "scikit-learn==0.22.*"),
         ("numpy=1.19.2=py38h456fd55_0", "numpy==1.19.2.*"),
     ],

@@ -14,7 +14,7 @@ from azureml.core.webservice import AciWebservice, Webservice
 from azureml.exceptions import WebserviceException
 from weights_service import make_inference_config, until
 
-from mnist_deploy.local.server.telemetry import MAX_BODY, seconds_of
+from mnist_deploy.local.server.telemetry import MAX_BODY
 
 SCRIPT = """
 import json
@@ -67,7 +67,7 @@ def test_a_service_tells_what_it_does_as_long_as_it_is_asked_to(local_ws, call, 
     service.wait_for_deployment()
     assert not Webservice(local_ws, "watched").enable_app_insights
     requests.post(service.scoring_uri, "three", timeout=10)
-    until(lambda: usage(call, "watched")["requests"] >= 4)  # of the histogram, from here on
+    until(lambda: usage(call, "watched")["requests"] == 1)  # of the new container
     service.delete()
 
 
@@ -116,18 +116,3 @@ def test_what_is_too_large_is_refused_before_it_is_read(endpoint):
         connection.putheader("Content-Length", str(MAX_BODY + 1))
         connection.endheaders()
         assert connection.getresponse().status == 413
-
-
-@pytest.mark.parametrize(
-    ("duration", "seconds"),
-    [
-        ("00:00:00.012", 0.012),
-        ("01:02:03.5", 3723.5),
-        ("1.00:00:00", 86400),
-        ("x", 0),
-        ("", 0),
-        ("9" * 5000 + ":0:0", 0),
-    ],
-)
-def test_durations(duration, seconds):
-    assert seconds_of(duration) == pytest.approx(seconds)
