@@ -27,7 +27,7 @@ LOCAL_README = (ROOT / "mnist_deploy/local/README.md").read_text(encoding="utf-8
 
 def test_examples_are_the_files_that_the_tests_run():
     shown = re.findall(r"<!-- (tests/examples/\S+) -->\n```python\n(.*?)```", README, re.DOTALL)
-    assert len(shown) == 4
+    assert len(shown) == 3
     for path, code in shown:
         assert code == (ROOT / path).read_text(encoding="utf-8"), path
 

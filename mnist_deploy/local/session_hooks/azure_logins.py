@@ -78,7 +78,7 @@ def _accept_subscriptions(authentication: Any) -> None:
 
 def _lead_clouds_here(environments: Any) -> None:
     """``MLClient(…, cloud="AzureCloud")``: whatever its name, the cloud is the local one."""
-    find, local = environments._get_cloud, os.environ.get("AZUREML_CURRENT_CLOUD")
+    find, local = vars(environments)["_get_cloud"], os.environ.get("AZUREML_CURRENT_CLOUD")
     if not local or not os.environ.get("ARM_CLOUD_METADATA_URL", "").startswith("http://127.0.0.1"):
         return
 
@@ -88,7 +88,7 @@ def _lead_clouds_here(environments: Any) -> None:
             return find(local)
         return find(cloud)
 
-    environments._get_cloud = find_local
+    vars(environments)["_get_cloud"] = find_local
 
 
 CHANGES: dict[str, Change] = {
