@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib.metadata import version
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -19,7 +17,21 @@ from mnist_deploy.errors import ServiceUnavailable
 
 pytest_plugins = ["mnist_deploy.testing"]
 
-EXAMPLES = Path(__file__).parent / "examples"
+SCRIPT = """
+import json
+import os
+
+import joblib
+
+
+def init():
+    global model
+    model = joblib.load(os.path.join(os.environ["AZUREML_MODEL_DIR"], "wine.pkl"))
+
+
+def run(data):
+    return model.predict(json.loads(data)["data"]).tolist()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +45,7 @@ def wines():
 def forest(wines, tmp_path, monkeypatch):
     """A fitted forest; its file and its script are in the working directory."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(EXAMPLES / "score_wine.py", tmp_path)
+    (tmp_path / "score_wine.py").write_text(SCRIPT)
     forest = RandomForestClassifier(n_estimators=20, random_state=0).fit(*wines)
     joblib.dump(forest, "wine.pkl")
     return forest

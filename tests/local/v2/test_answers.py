@@ -70,7 +70,7 @@ ANSWERS = {
     "POST /onlineEndpoints/shared/deployments/blue/getLogs": rest.DeploymentLogs,
     "POST /codes/x/versions/1/startPendingUpload": rest.PendingUploadResponseDto,
     "/models/none": rest.ErrorResponse,
-    "/jobs": rest.ErrorResponse,
+    "/schedules": rest.ErrorResponse,
 }
 
 
