@@ -124,7 +124,9 @@ def test_service_on_aks_is_migrated_with_replicas_tokens_and_limits(
 def test_report_names_the_autoscaler_only_if_there_was_one(
     mocked_workspace, mocked_client, script, tmp_path, replicas
 ):
-    cluster = ComputeTarget.create(mocked_workspace, "cluster", AksCompute.provisioning_configuration())
+    cluster = ComputeTarget.create(
+        mocked_workspace, "cluster", AksCompute.provisioning_configuration()
+    )
     config = AksWebservice.deploy_configuration(num_replicas=replicas)
     inference_config, models = (
         make_inference_config(tmp_path / "v1"),
