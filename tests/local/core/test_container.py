@@ -225,6 +225,7 @@ def test_init_that_takes_longer_than_the_liveness_probe_allows_is_ended(build):
 FAST_PROBE = ProbeSettings(initial_delay=5, period=0.2, timeout=0.2, failure_threshold=3)
 
 
+@pytest.mark.processes
 def test_suspended_process_fails_its_liveness_probe_and_is_restarted(build):
     container, url = build(options={"liveness": FAST_PROBE})
     container.start()
@@ -244,6 +245,7 @@ def test_liveness_probe_succeeds_while_a_request_runs(build):
     assert "liveness probe failed" not in container.log_tail(100)
 
 
+@pytest.mark.processes
 def test_process_without_descriptors_says_so_and_is_restarted(build):
     script = """
 import os, resource

@@ -61,6 +61,7 @@ def test_router_that_ends_or_hangs_is_replaced(address, monkeypatch, sent):
     assert ingress._router.pid != first
 
 
+@pytest.mark.processes
 def test_suspended_router_does_not_outlive_its_endpoint(address, monkeypatch):
     monkeypatch.setattr(ingress_module, "DRAIN_TIMEOUT", 0.3)
     ingress, _ = address

@@ -102,6 +102,7 @@ def test_fork_reports_its_exit_status(serve):
     assert ask()["pid"]
 
 
+@pytest.mark.processes
 @linux
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
 def test_services_survive_their_fork_server_which_is_replaced(serve, monkeypatch, sent):

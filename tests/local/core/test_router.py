@@ -372,6 +372,7 @@ def test_request_that_waits_too_long_is_rejected(router, deployments):
         assert running.result().status_code == 200
 
 
+@pytest.mark.processes
 def test_request_of_a_client_that_leaves_makes_room(router, deployments):
     limits = {"share": 100, "max_running": 1, "max_admitted": 1}
     router.send("managed", backends=deployments.backends(blue=limits))

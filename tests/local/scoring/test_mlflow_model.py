@@ -20,7 +20,10 @@ COLUMNS = ["a", "b", "c", "d"]
 TABLE = pandas.DataFrame(ROWS, columns=COLUMNS)
 SPLIT = {"columns": COLUMNS, "index": [5, 6], "data": ROWS[:2].tolist()}
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of MLflow and of scikit-learn, about names
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.filterwarnings("ignore"),  # of MLflow and of scikit-learn, about names
+]
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from weights_service import SCRIPT
 FAILING = "def init():\n    raise ValueError('bad weights')\n\ndef run(raw): ...\n"
 
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # docker-py's connections
     pytest.mark.filterwarnings("ignore:requests session is not set"),
 ]

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import pytest
 from weights_service import WORKSPACE
 
+pytestmark = pytest.mark.processes
+
 pytest.importorskip("azureml.dataprep.rslex", reason="the data engine has no wheel for this Python")
 
 FILES = {"train/images.gz": b"images", "train/labels.gz": b"labels", "test/images.gz": b"t" * 5000}

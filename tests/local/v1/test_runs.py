@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 from weights_service import WORKSPACE
 
+pytestmark = pytest.mark.processes
+
 HISTORY = f"/history/v1.0{WORKSPACE}"
 WAIT = 60.0  # seconds that a run may take on a busy machine
 TRAIN = """

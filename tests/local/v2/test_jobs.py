@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 from weights_service import WORKSPACE
 
+pytestmark = pytest.mark.processes
+
 WAIT = 60.0  # seconds that a job may take on a busy machine
 SCRIPT = """
 import os

@@ -28,6 +28,8 @@ from sklearn.linear_model import LogisticRegression
 
 from mnist_deploy import local
 
+pytestmark = pytest.mark.processes
+
 ROWS = np.random.default_rng(0).random((30, 4))
 CLIENT = Path(__file__).with_name("mlflow_deployments_client.py")
 
