@@ -21,10 +21,10 @@ def test_key_and_valid_token_are_authorized(header):
     ["", "one", "Bearer", "Bearer ", "Bearer on", "Bearer one ", "Basic one", "Bearer expired",
      "Bearer \xe9", "Bearer \udcff", f"Bearer {hash_token('valid')}"],
 )  # fmt: skip
-def test_anything_else_is_not_authorized(header):
+def test_invalid_credentials_are_not_authorized(header):
     assert not is_authorized(header, ["one", "two"], TOKENS)
 
 
-def test_no_key_is_required_where_there_are_none():
+def test_every_request_is_authorized_without_keys():
     assert is_authorized("", None, {})
     assert not is_authorized("Bearer ", (), {})

@@ -248,9 +248,9 @@ def use_all_calls(home: Path, folder: Path) -> None:
 
 def use_an_image(ws: Workspace, folder: Path) -> None:
     (folder / "score.py").write_text("def init(): pass\ndef run(raw): return 1\n")
-    asked = ContainerImage.image_configuration("score.py", "python")
+    requested = ContainerImage.image_configuration("score.py", "python")
     config = AciWebservice.deploy_configuration()
-    service = Webservice.deploy_from_model(ws, "imaged", [Model(ws, "f")], asked, config)
+    service = Webservice.deploy_from_model(ws, "imaged", [Model(ws, "f")], requested, config)
     service.wait_for_deployment()
     image = Image(ws, id=Webservice(ws, "imaged").image_id)
     Image.list(ws)
@@ -288,12 +288,12 @@ def sdk_run(tmp_path_factory) -> list[Exchange]:
     return exchanges
 
 
-def test_the_sdk_calls_are_answered_as_described(sdk_run):
+def test_sdk_calls_get_responses_of_the_rest_description(sdk_run):
     assert len(sdk_run) > 60
     assert not (found := deviations(sdk_run)), show(found)
 
 
-def test_errors_follow_their_schema(sdk_run):
+def test_error_responses_follow_their_schema(sdk_run):
     errors = [exchange for exchange in sdk_run if exchange.status >= 400]
     assert {error.status for error in errors} >= {404, 412}
     for error in errors:
@@ -303,7 +303,7 @@ def test_errors_follow_their_schema(sdk_run):
         assert body.get("statusCode", error.status) == error.status
 
 
-def test_the_exceptions_are_all_needed(sdk_run):
+def test_every_listed_exception_is_needed(sdk_run):
     """An exception that no answer makes use of any more is to be deleted."""
     paths = [exchange.path for exchange in sdk_run]
     for pattern in NOT_DESCRIBED:
@@ -311,7 +311,7 @@ def test_the_exceptions_are_all_needed(sdk_run):
             assert any(re.fullmatch(pattern, path) for path in paths), pattern
 
 
-def test_a_deviation_is_found(sdk_run):
+def test_deviation_from_the_description_is_found(sdk_run):
     """The comparison itself: wrong types, unknown fields and odd statuses do not slip through."""
     [model, *_] = [e for e in sdk_run if re.search(r"/models/w(:|%3A)1$", e.path)]
     changes = ({"version": "1"}, {"createdTime": "yesterday"}, {"odd": 1}, {"kvTags": {"a": 1}})

@@ -1,4 +1,4 @@
-"""A local workspace starts when it is needed, is shared, and leaves nothing behind."""
+"""Lifecycle of the control plane: start, shared use, stop, and recovery from killed processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CONNECT = "import sys; from mnist_deploy import local; local.connect(sys.argv[1]
 
 @pytest.fixture
 def client(home):
-    """Start processes that use the workspace in `home` until they are told, or killed."""
+    """Start client processes of the workspace in `home`, which end on request or are killed."""
     started = []
 
     def start(code: str = CLIENT, *, wait: bool = True) -> types.SimpleNamespace:
@@ -72,7 +72,7 @@ def is_gone(process: psutil.Process) -> bool:
         return True
 
 
-def test_it_is_shared_and_ends_with_the_last_that_uses_it(client, home):
+def test_control_plane_is_shared_and_stops_after_its_last_client(client, home):
     first = client()
     endpoint = ControlPlaneAddress.read(home / "run")
     second = client()
@@ -89,14 +89,14 @@ def test_it_is_shared_and_ends_with_the_last_that_uses_it(client, home):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_it_ends_when_its_client_is_killed(client, how):
+def test_control_plane_stops_after_its_client_was_killed(client, how):
     only = client()
     only.process.send_signal(how)
     until(lambda: is_gone(only.control_plane), 5)
 
 
 @pytest.mark.processes
-def test_one_that_is_killed_while_it_starts_leaves_nothing(client, home):
+def test_control_plane_that_is_killed_during_its_start_leaves_no_process(client, home):
     starting = client(
         "import sys; from mnist_deploy import local; local.start(sys.argv[1])", wait=False
     )
@@ -106,14 +106,14 @@ def test_one_that_is_killed_while_it_starts_leaves_nothing(client, home):
 
 
 @pytest.mark.processes
-def test_six_that_start_at_once_share_one(client):
+def test_six_concurrent_clients_share_one_control_plane(client):
     clients = [client(wait=False) for _ in range(6)]
     pids = {int(each.process.stdout.readline()) for each in clients}
     assert len(pids) == 1
 
 
 @pytest.mark.processes
-def test_a_control_plane_that_was_killed_is_started_anew(client, home):
+def test_killed_control_plane_is_started_again(client, home):
     first = client()
     before = ControlPlaneAddress.read(home / "run")
     first.control_plane.kill()
@@ -125,8 +125,8 @@ def test_a_control_plane_that_was_killed_is_started_anew(client, home):
 
 
 @pytest.mark.processes
-def test_an_endpoint_of_nobody_or_of_a_stranger_is_passed_over(client, home):
-    """Whoever has the port now lacks the certificate, and so is not believed."""
+def test_stale_or_foreign_control_plane_address_is_ignored(client, home):
+    """Another process on the recorded port lacks the certificate: its answers are ignored."""
     (folder := home.with_name("stranger")).mkdir()
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
     server.socket = create_server_context(folder).wrap_socket(
@@ -147,14 +147,16 @@ def test_an_endpoint_of_nobody_or_of_a_stranger_is_passed_over(client, home):
         server.server_close()
 
 
-def test_it_has_a_session_of_its_own(client):
-    """So that nothing that a terminal sends reaches it."""
+def test_control_plane_has_its_own_process_session(client):
+    """Signals of the terminal do not reach the control plane."""
     pid = client().control_plane.pid
     assert os.getsid(pid) == os.getpgid(pid) == pid != os.getsid(0)
 
 
 @pytest.mark.processes
-def test_one_that_is_suspended_is_waited_for_then_named_and_can_be_ended(client, home, monkeypatch):
+def test_suspended_control_plane_is_reported_after_a_timeout_and_can_be_stopped(
+    client, home, monkeypatch
+):
     monkeypatch.setattr(control_plane, "START_TIMEOUT", 2.0)
     monkeypatch.setattr(control_plane, "CALL_TIMEOUT", 0.5)
     running = client().control_plane
@@ -172,7 +174,7 @@ def test_one_that_is_suspended_is_waited_for_then_named_and_can_be_ended(client,
 
 
 @pytest.mark.processes
-def test_one_that_neither_answers_nor_ends_is_killed(client, home, monkeypatch):
+def test_unresponsive_control_plane_is_killed_by_stop(client, home, monkeypatch):
     for limit in ("CALL_TIMEOUT", "START_TIMEOUT", "SIGNAL_TIMEOUT"):
         monkeypatch.setattr(control_plane, limit, 0.5)
     monkeypatch.setattr(control_plane, "call", raise_time_out)
@@ -186,7 +188,7 @@ def raise_time_out(*_: object) -> None:
     raise TimeoutError
 
 
-def test_stop_ends_it_whoever_uses_it(client, home):
+def test_stop_ends_the_control_plane_of_all_clients(client, home):
     running = client()
     assert local.stop(home)
     until(lambda: is_gone(running.control_plane), 5)
@@ -196,7 +198,7 @@ def test_stop_ends_it_whoever_uses_it(client, home):
     assert not (home / "nowhere").exists()
 
 
-def test_wipe_deletes_what_is_registered_and_nothing_else(client, home):
+def test_wipe_deletes_only_the_registered_records(client, home):
     client()
     (home / "mine.txt").write_text("not the workspace's")
     assert (home / "store" / "workspace.sqlite").exists()
@@ -209,7 +211,7 @@ def test_wipe_deletes_what_is_registered_and_nothing_else(client, home):
 
 
 @pytest.mark.processes
-def test_a_port_of_one_s_choice(home, tmp_path):
+def test_control_plane_listens_on_the_chosen_port(home, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(LocalWorkspaceError, match="Address already in use"):
@@ -218,19 +220,19 @@ def test_a_port_of_one_s_choice(home, tmp_path):
 
 
 @pytest.mark.parametrize("inside", ["a file", "a file/deeper", "/proc/no/where", "a/" * 250])
-def test_a_home_that_cannot_be_used_is_told(tmp_path, inside):
+def test_unusable_home_is_reported(tmp_path, inside):
     (tmp_path / "a file").write_text("")
     with pytest.raises(LocalWorkspaceError, match="MNIST_DEPLOY_HOME"):
         local.start(tmp_path / inside)
 
 
 @pytest.mark.processes
-def test_a_damaged_store_is_told(tmp_path):
+def test_damaged_store_is_reported(tmp_path):
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "workspace.sqlite").write_bytes(b"no database " * 1000)
-    with pytest.raises(LocalWorkspaceError, match=r"file is not a database.*local wipe") as told:
+    with pytest.raises(LocalWorkspaceError, match=r"file is not a database.*local wipe") as raised:
         local.start(tmp_path)
-    assert "Traceback" not in str(told.value)
+    assert "Traceback" not in str(raised.value)
     local.wipe(tmp_path)
     assert local.start(tmp_path)
     local.stop(tmp_path)
@@ -288,9 +290,9 @@ def test_python_that_cannot_be_executed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path))
     with pytest.raises(
         LocalWorkspaceError, match=r"cannot start its control plane.*denied"
-    ) as told:
+    ) as raised:
         local.start(tmp_path / "home")
-    assert "MNIST_DEPLOY_HOME" not in str(told.value)
+    assert "MNIST_DEPLOY_HOME" not in str(raised.value)
 
 
 def test_unknown_home_directory_is_explained(monkeypatch):
@@ -315,7 +317,7 @@ def test_clock_that_was_changed_is_named(client, home, monkeypatch):
 
 @pytest.mark.processes
 def test_metadata_url_that_does_not_answer_is_named(home):
-    """SDK v2 reports such an address and goes on; SDK v1 does not."""
+    """SDK v2 logs the unreachable metadata URL and continues; SDK v1 fails."""
     done = subprocess.run(
         [sys.executable, "-c", CONNECT, str(home)],
         env={**os.environ, "ARM_CLOUD_METADATA_URL": "http://127.0.0.1:9/none"},
@@ -340,7 +342,7 @@ def test_folders_of_a_killed_control_plane_are_removed_at_the_next_start(client,
     assert not left.exists()
 
 
-def test_a_read_only_store_is_told(tmp_path):
+def test_read_only_store_is_reported(tmp_path):
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")
     tmp_path.chmod(0o500)
@@ -349,7 +351,7 @@ def test_a_read_only_store_is_told(tmp_path):
     tmp_path.chmod(0o700)
 
 
-def test_one_that_does_not_let_go_of_the_lock_is_told(tmp_path, monkeypatch):
+def test_control_plane_that_keeps_the_lock_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(control_plane, "START_TIMEOUT", 0.2)
     (tmp_path / "run").mkdir()
     with open(tmp_path / "run" / "starting", "w") as file:
@@ -359,7 +361,9 @@ def test_one_that_does_not_let_go_of_the_lock_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.processes
-def test_the_caller_s_folder_and_its_modules_do_not_matter(home, tmp_path, monkeypatch):
+def test_working_directory_and_its_modules_do_not_affect_the_control_plane(
+    home, tmp_path, monkeypatch
+):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     for name in ("flask", "jwt", "sqlite3", "secrets", "utils"):
@@ -369,7 +373,7 @@ def test_the_caller_s_folder_and_its_modules_do_not_matter(home, tmp_path, monke
     assert Path(psutil.Process(endpoint.pid).cwd()) == home / "run"
 
 
-def test_home_is_where_the_environment_says(monkeypatch, tmp_path):
+def test_home_is_taken_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(tmp_path / "here"))
     assert local.home_folder() == tmp_path / "here"
     assert local.home_folder("/elsewhere") == Path("/elsewhere")
@@ -381,7 +385,7 @@ def test_home_is_where_the_environment_says(monkeypatch, tmp_path):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("mask", [0o000, 0o022])
-def test_nothing_in_it_is_for_others_whatever_the_umask_and_no_zombie_stays(home, mask):
+def test_files_are_private_under_every_umask_and_no_zombie_is_left(home, mask):
     before = os.umask(mask)
     try:
         endpoint = local.start(home)
@@ -393,7 +397,7 @@ def test_nothing_in_it_is_for_others_whatever_the_umask_and_no_zombie_stays(home
     until(lambda: not psutil.pid_exists(endpoint.pid), 5)
 
 
-# What a process that connected keeps, and what it may do next.
+# The state of a process after it has connected.
 
 RECONNECT = """
 import os, sys
@@ -425,7 +429,7 @@ local.stop(home.with_name("other"))
 
 
 @pytest.mark.processes
-def test_one_process_may_connect_again_and_elsewhere_and_to_azure(home, tmp_path):
+def test_process_can_reconnect_to_other_workspaces_and_azure(home, tmp_path):
     azure = tmp_path / "azure"  # a user of Azure's command line: the SDK keeps its clouds there
     azure.mkdir()
     for _ in range(2):
@@ -451,7 +455,7 @@ print(ws.name, ws.location, ws.get_details()["name"])
 
 
 @pytest.mark.processes
-def test_variables_lead_a_bare_from_config_here(home, tmp_path):
+def test_environment_variables_lead_from_config_to_the_local_workspace(home, tmp_path):
     endpoint = local.start(home)
     config = {"subscription_id": local.SUBSCRIPTION, "resource_group": "local",
               "workspace_name": "local"}  # fmt: skip

@@ -40,8 +40,8 @@ def app(request: Request) -> Response:
     return Response(f"{request.scheme} {size}")
 
 
-def body_limit(asked) -> int | None:
-    return None if asked.headers.get("Authorization") == "Bearer secret" else 1000
+def body_limit(requested) -> int | None:
+    return None if requested.headers.get("Authorization") == "Bearer secret" else 1000
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_body_over_the_limit_is_rejected_without_a_secret(port, session):
         assert session.post(url, data=data).status_code == 413
 
 
-def test_expected_body_is_invited(port):
+def test_expected_body_gets_100_continue(port):
     with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n"
                        b"Content-Length: 3\r\n\r\n")  # fmt: skip
@@ -201,7 +201,7 @@ def test_requests_that_are_held_leave_threads_for_others(port, certificate):
         held.set()
 
 
-def test_listener_goes_on_when_no_file_descriptor_was_left(port, session, caplog):
+def test_listener_continues_after_file_descriptors_were_exhausted(port, session, caplog):
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     client = socket.socket()
     resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limit[1]))

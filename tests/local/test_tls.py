@@ -1,4 +1,4 @@
-"""The certificate, the token and the variables that lead the SDK here."""
+"""The certificate, the token and the environment variables of the control plane."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mode(path: Path) -> int:
 
 @pytest.fixture
 def lone_endpoint(tmp_path, monkeypatch) -> ControlPlaneAddress:
-    """An endpoint with a certificate, which nobody serves; in an environment without proxies."""
+    """An address and a certificate without a server, in an environment without proxies."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name in (
             "REQUESTS_CA_BUNDLE",
@@ -39,7 +39,7 @@ def lone_endpoint(tmp_path, monkeypatch) -> ControlPlaneAddress:
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o777])
-def test_private_files_are_private_whatever_the_umask(tmp_path, mask):
+def test_private_files_are_private_under_every_umask(tmp_path, mask):
     before = os.umask(mask)
     try:
         file = write_private(tmp_path / "secret", b"content")
@@ -50,14 +50,14 @@ def test_private_files_are_private_whatever_the_umask(tmp_path, mask):
         assert file.read_bytes() == b"content"
 
 
-def test_a_private_file_that_cannot_be_written_leaves_nothing(tmp_path):
+def test_failed_write_of_a_private_file_leaves_no_file(tmp_path):
     (tmp_path / "secret").mkdir()
     with pytest.raises(IsADirectoryError):
         write_private(tmp_path / "secret", b"content")
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 
-def test_a_disk_that_is_full_says_where(tmp_path):
+def test_full_disk_is_reported_with_its_path(tmp_path):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
     try:
@@ -73,7 +73,7 @@ STRICT = ssl.VerifyFlags.VERIFY_X509_STRICT | ssl.VerifyFlags.VERIFY_X509_PARTIA
 
 
 @pytest.mark.parametrize("flags", [ssl.VerifyFlags.VERIFY_DEFAULT, STRICT])
-def test_the_certificate_is_trusted_for_loopback_and_signs_for_nobody(tmp_path, flags):
+def test_certificate_is_trusted_for_loopback_and_cannot_sign_others(tmp_path, flags):
     served = create_server_context(tmp_path)
     assert mode(tmp_path / "key.pem") == 0o600
     client = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
@@ -85,7 +85,7 @@ def test_the_certificate_is_trusted_for_loopback_and_signs_for_nobody(tmp_path, 
     )
 
 
-def test_the_token_is_what_the_sdk_decodes_new_each_time_and_secrets_do_not_give_it_away():
+def test_token_is_a_fresh_jwt_and_derived_secrets_do_not_reveal_it():
     token = create_token()
     claims = jwt.decode(token, options={"verify_signature": False})
     assert {"exp", "tid", "iat"} <= claims.keys()
@@ -95,7 +95,7 @@ def test_the_token_is_what_the_sdk_decodes_new_each_time_and_secrets_do_not_give
     assert not any(part in secret for secret in secrets for part in token.split("."))
 
 
-def test_an_endpoint_is_read_as_it_was_written_and_does_not_print_its_token(lone_endpoint):
+def test_saved_address_is_read_unchanged_and_its_repr_hides_the_token(lone_endpoint):
     lone_endpoint.write()
     assert ControlPlaneAddress.read(lone_endpoint.folder) == lone_endpoint
     assert mode(lone_endpoint.folder / "endpoint.json") == 0o600
@@ -103,7 +103,7 @@ def test_an_endpoint_is_read_as_it_was_written_and_does_not_print_its_token(lone
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"url": 1}', b"\xff"])
-def test_no_endpoint_is_read_from_anything_else(tmp_path, content):
+def test_invalid_address_file_is_ignored(tmp_path, content):
     if content is not None:
         (tmp_path / "endpoint.json").write_bytes(content)
     assert ControlPlaneAddress.read(tmp_path) is None
@@ -113,7 +113,7 @@ def certificates(bundle: str) -> int:
     return Path(bundle).read_text().count("BEGIN CERTIFICATE")
 
 
-def test_other_https_is_trusted_as_before(lone_endpoint, monkeypatch):
+def test_public_certificates_stay_trusted(lone_endpoint, monkeypatch):
     public = certificates(certifi.where())
     for _ in range(3):  # connecting again adds nothing more
         variables = lone_endpoint.https_environment()
@@ -123,7 +123,7 @@ def test_other_https_is_trusted_as_before(lone_endpoint, monkeypatch):
             monkeypatch.setenv(name, variables[name])
 
 
-def test_roots_that_ssl_cert_file_names_stay_trusted(lone_endpoint, monkeypatch, tmp_path):
+def test_roots_of_ssl_cert_file_stay_trusted(lone_endpoint, monkeypatch, tmp_path):
     folder = tmp_path / "company"
     folder.mkdir()
     create_server_context(folder)
@@ -133,7 +133,7 @@ def test_roots_that_ssl_cert_file_names_stay_trusted(lone_endpoint, monkeypatch,
 
 
 @pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_a_company_s_own_roots_stay_trusted(lone_endpoint, monkeypatch, tmp_path, name):
+def test_roots_of_a_company_stay_trusted(lone_endpoint, monkeypatch, tmp_path, name):
     folder = tmp_path / "company"
     folder.mkdir()
     create_server_context(folder)
@@ -147,7 +147,7 @@ def test_a_company_s_own_roots_stay_trusted(lone_endpoint, monkeypatch, tmp_path
     assert certificates(bundle) == 2
 
 
-def test_a_proxy_is_not_asked_for_the_loopback(lone_endpoint, monkeypatch):
+def test_loopback_requests_bypass_the_proxy(lone_endpoint, monkeypatch):
     assert "no_proxy" not in lone_endpoint.https_environment()
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "intranet.example")
@@ -160,7 +160,7 @@ def test_a_proxy_is_not_asked_for_the_loopback(lone_endpoint, monkeypatch):
     assert requests.utils.get_environ_proxies("https://example.com/")
 
 
-def test_the_environment_leads_here_and_gives_no_token_away(lone_endpoint):
+def test_environment_variables_lead_to_the_workspace_and_hold_no_token(lone_endpoint):
     variables = lone_endpoint.environment()
     host = lone_endpoint.url.removeprefix("https://")
     assert variables["ARM_CLOUD_METADATA_URL"] == f"http://{host}/metadata/endpoints"

@@ -107,14 +107,14 @@ def test_prefix_of_curated_environments_is_reserved():
     validation.check_environment_name("my-AzureML")
 
 
-def test_version_that_leaves_no_room_for_later_ones_is_rejected():
+def test_version_without_a_valid_successor_is_rejected():
     with pytest.raises(Invalid, match="too large"):
         validation.check_version_number("model", validation.MAX_VERSION + 1, False)
     validation.check_version_number("model", validation.MAX_VERSION, False)
     validation.check_version_number("model", validation.MAX_VERSION + 1, True)
 
 
-def test_choice_is_spelt_as_azure_spells_it():
+def test_choice_is_returned_in_azure_spelling():
     assert validation.check_choice("o", "disabled", ("Enabled", "Disabled")) == "Disabled"
     assert validation.check_choice("o", None, ("Enabled",)) is None
     with pytest.raises(Invalid, match="o is 'maybe', but one of Enabled, Disabled is expected"):

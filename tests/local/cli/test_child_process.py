@@ -1,4 +1,4 @@
-"""Commands run as a shell would run them: exit statuses, and signals that reach them."""
+"""Child processes of ``exec``: exit statuses and forwarded signals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from terminal import Terminal
 
 from mnist_deploy.local.cli.child_process import run_command
 
-# What `exec` is, without the local workspace around it.
+# `exec` without the local workspace.
 RUNNER = (
     "import os, sys; from mnist_deploy.local.cli.child_process import run_command;"
     "sys.exit(run_command(sys.argv[1:], os.environ))"
@@ -23,20 +23,20 @@ RUNNER = (
     ("command", "status"),
     [("exit 7", 7), ("kill -TERM $$", 128 + signal.SIGTERM), ("test $A = b", 0)],
 )
-def test_the_exit_status_is_passed_on(command, status):
+def test_exit_status_of_the_command_is_returned(command, status):
     before = signal.getsignal(signal.SIGTERM)
     assert run_command(["sh", "-c", command], {**os.environ, "A": "b"}) == status
     assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize("command", ["no-such-command", "/dev/null"])
-def test_what_is_no_command_is_told(command):
+def test_unknown_command_is_reported(command):
     with pytest.raises(OSError, match=command):
         run_command([command], os.environ)
 
 
 def catching(number: signal.Signals) -> list[str]:
-    """A command that says when a signal has reached it, and how often."""
+    """A command that prints each signal that it receives, with a count."""
     script = (
         "import signal, sys, time; caught = []\n"
         f"signal.signal({number.value}, lambda *_: caught.append(1))\n"
@@ -57,7 +57,7 @@ def catching(number: signal.Signals) -> list[str]:
         ),
     ],
 )
-def test_a_signal_reaches_a_command_outside_of_terminals(number):
+def test_signal_outside_a_terminal_is_forwarded_to_the_command(number):
     process = subprocess.Popen(
         catching(number), stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -69,7 +69,7 @@ def test_a_signal_reaches_a_command_outside_of_terminals(number):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_one_in_the_foreground_of_a_terminal_reaches_its_command(number):
+def test_signal_to_a_foreground_process_is_forwarded_to_its_command(number):
     terminal = Terminal(*catching(number))
     terminal.read_until("ready")
     os.kill(terminal.pid, number)
@@ -87,7 +87,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once():
 
 
 @pytest.mark.processes
-def test_an_interrupt_to_one_in_the_background_of_a_terminal_reaches_its_command():
+def test_interrupt_of_a_background_process_is_forwarded_to_its_command():
     shell = 'set -m; "$@" & echo "pid $!."; wait $!; echo "status $?."'
     terminal = Terminal("bash", "-c", shell, "bash", *catching(signal.SIGINT))
     pid = int(terminal.read_until(r"pid (\d+)\.")[1])

@@ -1,4 +1,4 @@
-"""The config.json that is found, lent, shared and taken away again."""
+"""The config.json: search, temporary config, shared use and removal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCOPE = "/subscriptions/a-b/resourceGroups/r/providers/p/workspaces/w/projects/x
         (None, None),
     ],
 )
-def test_the_subscription_of_a_config(tmp_path, content, subscription):
+def test_subscription_is_read_from_the_config(tmp_path, content, subscription):
     file = tmp_path / "config.json"
     file.write_text(json.dumps(content))
     assert read_subscription(file) == subscription
@@ -37,7 +37,7 @@ def test_the_subscription_of_a_config(tmp_path, content, subscription):
     assert read_subscription(file) is read_subscription(tmp_path / "missing.json") is None
 
 
-def test_a_config_is_found_where_the_sdk_looks(tmp_path):
+def test_config_is_found_where_the_sdk_searches(tmp_path):
     below = tmp_path / "notebooks" / "deep"
     below.mkdir(parents=True)
     assert find_config(below) is None
@@ -50,7 +50,7 @@ def test_a_config_is_found_where_the_sdk_looks(tmp_path):
     assert find_config(below) is None
 
 
-def test_a_config_is_for_its_folder_is_shared_and_the_last_takes_it_away(tmp_path):
+def test_temporary_config_is_shared_and_removed_by_its_last_user(tmp_path):
     file = tmp_path / ".azureml" / "config.json"
     for _ in range(2):  # also one that was left by somebody who was killed
         with write_temporary_config(tmp_path) as lent:
@@ -63,7 +63,7 @@ def test_a_config_is_for_its_folder_is_shared_and_the_last_takes_it_away(tmp_pat
         file.write_bytes(TEMPORARY_CONFIG)
 
 
-def test_what_somebody_writes_meanwhile_or_beside_it_is_kept(tmp_path):
+def test_config_that_was_changed_meanwhile_is_kept(tmp_path):
     with write_temporary_config(tmp_path) as file:
         file.write_text('{"Scope": "mine"}')
     assert file.read_text() == '{"Scope": "mine"}'
@@ -73,7 +73,7 @@ def test_what_somebody_writes_meanwhile_or_beside_it_is_kept(tmp_path):
     assert [path.name for path in file.parent.iterdir()] == ["other"]
 
 
-def test_where_it_cannot_be_written_is_told(tmp_path):
+def test_unwritable_folder_of_the_config_is_reported(tmp_path):
     (tmp_path / ".azureml").write_text("in the way")
     with pytest.raises(OSError, match="exists"), write_temporary_config(tmp_path):
         raise AssertionError

@@ -1,4 +1,4 @@
-"""``exec`` and ``serve``, run for real, each in a workspace of its own."""
+"""``exec`` and ``serve`` as processes, each with a separate workspace."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OTHER_ID = "11111111-2222-3333-4444-555555555555"
 
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
-    """Where the local workspace of one test lies."""
+    """The home folder of the local workspace of one test."""
     folder = tmp_path / "home"
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(folder))
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
@@ -42,7 +42,7 @@ def home(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def here(tmp_path, home, monkeypatch) -> Path:
-    """The folder that the commands run in."""
+    """The working directory of the commands."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -53,8 +53,8 @@ def everything_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_a_bare_from_config_finds_the_local_workspace_and_nothing_stays(here, home):
-    """In a folder below, with the running Python; input, output and exit status pass through."""
+def test_workspace_from_config_returns_the_local_workspace_and_leaves_no_file(here, home):
+    """The command runs in a subfolder; exec forwards its input, output and exit status."""
     (here / "deep").mkdir()
     script = (
         f"cd deep && python -c {shlex.quote(SHOW_WORKSPACE)} && cat && "
@@ -81,7 +81,7 @@ def test_a_bare_from_config_finds_the_local_workspace_and_nothing_stays(here, ho
         (["serve", "--port", "-1"], "-1 is not a port"),
     ],
 )
-def test_says_what_is_missing(capsys, arguments, complaint):
+def test_missing_argument_is_reported(capsys, arguments, complaint):
     with pytest.raises(SystemExit):
         cli.main(arguments)
     assert complaint in capsys.readouterr().err
@@ -89,14 +89,14 @@ def test_says_what_is_missing(capsys, arguments, complaint):
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("command", "status"), [("no-such-command", 127), ("/dev/null", 126)])
-def test_what_is_no_command_is_told(here, command, status):
+def test_unknown_command_is_reported_with_its_exit_status(here, command, status):
     answer = execute(command)
     assert answer.returncode == status
     assert "Traceback" not in answer.stderr
 
 
 @pytest.mark.processes
-def test_a_config_of_ones_own_leads_here_and_stays(here):
+def test_existing_config_is_used_and_kept(here):
     config = {"subscription_id": OTHER_ID, "resource_group": "rg", "workspace_name": "mine"}
     (here / "config.json").write_text(json.dumps(config))
     answer = execute("python", "-c", SHOW_WORKSPACE)
@@ -106,7 +106,7 @@ def test_a_config_of_ones_own_leads_here_and_stays(here):
     assert json.loads((here / "config.json").read_text()) == config
 
 
-def test_no_config_is_lent_where_none_can_be_written(here, capsys):
+def test_exec_runs_without_a_config_in_an_unwritable_folder(here, capsys):
     (here / ".azureml").write_text("in the way")
     with session.config_in(here, ControlPlaneAddress("https://127.0.0.1:9", 1, "token", here)):
         pass
@@ -114,8 +114,8 @@ def test_no_config_is_lent_where_none_can_be_written(here, capsys):
 
 
 @pytest.mark.processes
-def test_two_at_once_share_workspace_and_config(here, home, monkeypatch):
-    """The first one to end leaves the second what it needs."""
+def test_concurrent_commands_share_workspace_and_config(here, home, monkeypatch):
+    """The first command to end does not remove the config that the second command needs."""
     # The prompt of Python 3.13 ends exit(3) with status 1 after -i -c.
     monkeypatch.setenv("PYTHON_BASIC_REPL", "1")
     register = (
@@ -141,7 +141,7 @@ def test_two_at_once_share_workspace_and_config(here, home, monkeypatch):
 
 
 @pytest.mark.slow
-def test_within_the_environment_of_another_local_workspace(here, tmp_path):
+def test_nested_exec_uses_its_own_workspace(here, tmp_path):
     inner = f"MNIST_DEPLOY_HOME={shlex.quote(str(tmp_path / 'other'))} {shlex.join(LOCAL)}"
     script = f"{inner} exec --bare -- python -c {shlex.quote(SHOW_WORKSPACE)}"
     answer = execute("bash", "-c", f"{script} && python -c {shlex.quote(SHOW_WORKSPACE)}")
@@ -167,7 +167,7 @@ service.wait_for_deployment()
 
 
 @pytest.mark.processes
-def test_ctrl_c_in_the_middle_of_a_deployment_leaves_nothing(here, home):
+def test_ctrl_c_during_a_deployment_leaves_no_process_and_no_file(here, home):
     (here / "deploy.py").write_text(SLOW_DEPLOYMENT)
     terminal = Terminal(*LOCAL, "exec", "--bare", "--", "python", "deploy.py")
     terminal.read_until("NOW")
@@ -182,7 +182,7 @@ def test_ctrl_c_in_the_middle_of_a_deployment_leaves_nothing(here, home):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_reaches_the_command_and_nothing_stays(here, home, number):
+def test_signal_is_forwarded_to_the_command_and_leaves_no_process(here, home, number):
     script = f"trap 'echo caught; exit 9' {number.value}; echo ready; while :; do sleep 0.1; done"
     terminal = Terminal(*LOCAL, "exec", "--bare", "--", "bash", "-c", script)
     terminal.read_until("ready")
@@ -193,8 +193,8 @@ def test_a_signal_reaches_the_command_and_nothing_stays(here, home, number):
 
 
 @pytest.mark.processes
-def test_an_interactive_python(here):
-    """What somebody does who tries it out: ``exec -- python``."""
+def test_interactive_python_uses_the_local_workspace(here):
+    """``exec -- python`` on a terminal."""
     terminal = Terminal(*LOCAL, "exec", "--bare", "--", "python")
     terminal.read_until(">>> ")
     terminal.type("from azureml.core import Workspace; print('IS', Workspace.from_config().name)\n")
@@ -210,8 +210,8 @@ def test_an_interactive_python(here):
 
 
 @pytest.mark.processes
-def test_kernels_of_other_years_are_the_running_python(here):
-    """Named by a notebook that is executed, which lies in a folder of its own."""
+def test_missing_kernel_is_replaced_by_the_running_python(here):
+    """The kernel is named by a notebook in a subfolder, which the test executes."""
     folder = here.parent / "elsewhere"
     folder.mkdir()
     metadata = {"kernelspec": {"name": "our-course-2019", "display_name": "x"}}
@@ -232,10 +232,10 @@ def test_kernels_of_other_years_are_the_running_python(here):
         assert listed[name]["spec"]["argv"][0] == sys.executable
 
 
-# What the tutorial hands over
+# The entry point of the tutorial
 
 
-def test_the_tutorial_is_found_and_one_that_is_not_there_adds_nothing(monkeypatch):
+def test_tutorial_entry_point_is_found_and_optional(monkeypatch):
     assert tutorial.find_tutorial().prepare == LOCAL_WORKSPACE["prepare"]
     monkeypatch.setattr(tutorial, "GROUP", "no.such.group")
     assert tutorial.find_tutorial() == tutorial.Tutorial()
@@ -250,7 +250,9 @@ def test_the_tutorial_is_found_and_one_that_is_not_there_adds_nothing(monkeypatc
         ({"json": "x"}, True, False),
     ],
 )
-def test_stand_ins_are_for_what_is_missing(monkeypatch, capsys, stand_ins, network, needed):
+def test_offline_substitutes_replace_missing_modules_only(
+    monkeypatch, capsys, stand_ins, network, needed
+):
     def head(url: str, timeout: float) -> None:
         if not network:
             raise requests.ConnectionError
@@ -262,7 +264,7 @@ def test_stand_ins_are_for_what_is_missing(monkeypatch, capsys, stand_ins, netwo
 
 
 @pytest.mark.slow
-def test_prepares_what_part_one_leaves_behind(here, sample_dir):
+def test_part_one_is_prepared_before_the_command(here, sample_dir):
     script = (
         f"{SHOW_WORKSPACE}; from azureml.core import Environment, Model;"
         "print(Model(ws, 'sklearn_mnist').id, Environment.get(ws, 'tutorial-env', '1').name)"
@@ -275,18 +277,18 @@ def test_prepares_what_part_one_leaves_behind(here, sample_dir):
 
 
 @pytest.mark.processes
-def test_ctrl_c_while_part_one_is_prepared(here, home, sample_dir):
+def test_ctrl_c_during_part_one_stops_the_command(here, home, sample_dir):
     terminal = Terminal(*LOCAL, "exec", "--data-dir", str(sample_dir), "--", "echo", "reached it")
     terminal.read_until("MNIST: ")
     terminal.type("\x03")
     assert terminal.end() == 128 + signal.SIGINT
-    assert not [said for said in ("Traceback", "reached it") if said in terminal.output]
+    assert not [message for message in ("Traceback", "reached it") if message in terminal.output]
     assert everything_in(here) == set()
     until(lambda: not runs_from(home), seconds=5)
 
 
 @pytest.mark.processes
-def test_ends_with_a_clear_word_if_part_one_fails(here, tmp_path):
+def test_failed_part_one_is_reported(here, tmp_path):
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "train-images-idx3-ubyte.gz").write_bytes(b"no gzip at all")
@@ -297,7 +299,7 @@ def test_ends_with_a_clear_word_if_part_one_fails(here, tmp_path):
 
 
 @pytest.mark.processes
-def test_open_datasets_without_a_network(here, sample_dir):
+def test_open_datasets_works_without_a_network(here, sample_dir):
     """The tutorial's own lines get the files of --data-dir, where its glob finds them."""
     script = """
 import glob, os
@@ -319,7 +321,7 @@ print(*glob.glob(os.path.join(folder, "**/t10k-images-idx3-ubyte.gz"), recursive
 # serve
 
 
-def test_what_a_shell_is_told_is_what_differs(monkeypatch):
+def test_shell_exports_contain_changed_variables_only(monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.setenv("GONE", "x")
     environment = {**os.environ, "PATH": "/mine:/usr/bin", "NEW": "it's new"}
@@ -336,7 +338,7 @@ def test_what_a_shell_is_told_is_what_differs(monkeypatch):
 
 
 @pytest.mark.processes
-def test_serve_leads_other_terminals_to_it(here, home, tmp_path):
+def test_serve_prints_exports_for_other_terminals(here, home, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     terminal = Terminal(*LOCAL, "serve", "--bare", "--port", str(port))
@@ -344,7 +346,7 @@ def test_serve_leads_other_terminals_to_it(here, home, tmp_path):
     assert f"127.0.0.1:{port}/" in terminal.output
     exports = [line for line in terminal.output.splitlines() if line.startswith("export ")]
     script = "\n".join([*exports, f'python -c "{SHOW_WORKSPACE}"; echo "$PATH"'])
-    # A shell that has nothing else: not even our Python on its PATH.
+    # The shell inherits no variables; its PATH lacks the running Python.
     answer = subprocess.run(
         ["sh", "-c", script.replace("\r", "")],
         env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
@@ -362,7 +364,7 @@ def test_serve_leads_other_terminals_to_it(here, home, tmp_path):
 
 
 @pytest.mark.processes
-def test_serve_ends_when_it_is_told_to_or_the_workspace_is_stopped(here, home):
+def test_serve_ends_after_a_signal_or_stop(here, home):
     terminal = Terminal(*LOCAL, "serve", "--bare")
     terminal.read_until("Serving")
     os.kill(terminal.pid, signal.SIGTERM)
@@ -375,7 +377,7 @@ def test_serve_ends_when_it_is_told_to_or_the_workspace_is_stopped(here, home):
 
 
 @pytest.mark.processes
-def test_serve_in_the_background_outlives_its_caller_until_stop(here, home):
+def test_background_serve_outlives_its_caller_until_stop(here, home):
     started = run("serve", "--bare", "--background")
     try:
         assert started.returncode == 0, started.stderr
@@ -391,7 +393,7 @@ def test_serve_in_the_background_outlives_its_caller_until_stop(here, home):
 
 
 @pytest.mark.processes
-def test_serve_in_the_background_reports_why_it_failed(here, home):
+def test_background_serve_reports_its_failure(here, home):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         answer = run("serve", "--bare", "--background", "--port", str(port))

@@ -1,4 +1,4 @@
-"""Which kernels notebooks name, and what is written for them."""
+"""Kernels: names in notebooks, and the kernel specs that are written for them."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def write(path: Path, metadata: object) -> Path:
         (None, None),
     ],
 )
-def test_reads_the_kernel_of_a_python_notebook(tmp_path, metadata, kernel):
+def test_kernel_of_a_python_notebook_is_read(tmp_path, metadata, kernel):
     notebook = write(tmp_path / "a.ipynb", metadata)
     assert kernel_of(notebook) == kernel
     notebook.write_bytes(b"\xff{")
     assert kernel_of(notebook) is kernel_of(tmp_path / "none.ipynb") is None
 
 
-def test_finds_notebooks_that_are_not_hidden_and_not_far(tmp_path):
+def test_notebooks_in_hidden_or_deep_folders_are_skipped(tmp_path):
     for name in ("a", "b/c", "b/d/e/f", ".hidden/g", "b/.ipynb_checkpoints/c", "1/2/3/4/h"):
         write(tmp_path / f"{name}.ipynb", {})
     found = {str(path.relative_to(tmp_path)) for path in find_notebooks(tmp_path)}
     assert found == {"a.ipynb", "b/c.ipynb", "b/d/e/f.ipynb"}
 
 
-def test_writes_kernels_that_jupyter_takes(tmp_path):
+def test_jupyter_accepts_the_written_kernels(tmp_path):
     write_kernels(tmp_path, {"python36", "python3"})
     manager = KernelSpecManager(kernel_dirs=[str(tmp_path / "kernels")])
     for name in ("python36", "python3"):

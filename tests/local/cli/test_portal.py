@@ -1,4 +1,4 @@
-"""The verb that opens the page."""
+"""The command ``portal``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mnist_deploy.local.cli import portal
 
 
 @pytest.mark.processes
-def test_the_page_is_served_until_ctrl_c(tmp_path, monkeypatch):
+def test_portal_is_served_until_ctrl_c(tmp_path, monkeypatch):
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(tmp_path / "home"))
     command = [*LOCAL, "portal", "--no-browser"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -41,7 +41,7 @@ def test_the_page_is_served_until_ctrl_c(tmp_path, monkeypatch):
     ("options", "display", "opened"),
     [({}, ":0", 1), ({}, "", 0), ({"no_browser": True}, ":0", 0)],
 )
-def test_a_browser_is_opened_where_there_is_a_screen(monkeypatch, capsys, options, display, opened):
+def test_browser_is_opened_only_with_a_display(monkeypatch, capsys, options, display, opened):
     links = []
     ended = SimpleNamespace(url="https://127.0.0.1:1", pid=2**31 - 1)
     monkeypatch.setattr(sys, "platform", "linux")
@@ -54,6 +54,6 @@ def test_a_browser_is_opened_where_there_is_a_screen(monkeypatch, capsys, option
         portal.open_portal(argparse.Namespace(**({"no_browser": False, "port": 3} | options))) == 1
     )
     assert len(links) == opened
-    told = capsys.readouterr()
-    assert told.out == "http://127.0.0.1:2/#code=x\n"
-    assert "another port" in told.err
+    messages = capsys.readouterr()
+    assert messages.out == "http://127.0.0.1:2/#code=x\n"
+    assert "another port" in messages.err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mnist_deploy.local.cli.session import inherited_variables
 
 
-def test_variables_that_lead_docker_py_elsewhere_are_left_out(monkeypatch):
+def test_docker_variables_of_other_hosts_are_removed(monkeypatch):
     for name in ("HOSTNAME", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "AZURE_CLIENT_ID", "KEPT"):
         monkeypatch.setenv(name, "x")
     assert inherited_variables(docker=False).get("KEPT") == "x"

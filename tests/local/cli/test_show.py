@@ -1,4 +1,4 @@
-"""The verbs that show the workspace and delete it."""
+"""The commands ``show`` and ``wipe``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mnist_deploy.local import cli
 
 @pytest.fixture
 def verb(capsys, monkeypatch):
-    """Run a verb in this process, with what is typed; its exit status and what it printed."""
+    """Run a command in this process with typed input; returns its exit status and its output."""
 
     def do(*arguments: str, typed: str = "") -> tuple[int, str]:
         monkeypatch.setattr("sys.stdin", io.StringIO(typed))
@@ -35,7 +35,7 @@ def test_show_names_what_is_registered_and_what_runs(verb, local_home, service, 
     )
 
 
-def test_show_and_wipe_of_one_that_does_not_run(verb, tmp_path, monkeypatch):
+def test_show_and_wipe_work_on_a_stopped_workspace(verb, tmp_path, monkeypatch):
     home = tmp_path / "home"
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(home))
     assert "Nothing is registered" in verb("show")[1]
@@ -44,22 +44,22 @@ def test_show_and_wipe_of_one_that_does_not_run(verb, tmp_path, monkeypatch):
     local.stop(home)
     assert f"Local workspace in {home}\n  not running\nModels: none\n" in verb("show")[1]
     for typed in ("", "no\n"):
-        status, told = verb("wipe", typed=typed)
-        assert (status, "Nothing was deleted" in told) == (1, True)
+        status, output = verb("wipe", typed=typed)
+        assert (status, "Nothing was deleted" in output) == (1, True)
     assert (home / "store").exists()
     assert verb("wipe", typed="y\n")[0] == 0
     assert not (home / "store").exists()
     assert "Nothing is registered" in verb("show")[1]
 
 
-def test_what_goes_wrong_is_one_line(verb, tmp_path, monkeypatch, capsys):
+def test_error_is_reported_in_one_line(verb, tmp_path, monkeypatch, capsys):
     (tmp_path / "a file").write_text("")
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(tmp_path / "a file"))
     assert cli.main(["serve"]) == 1
     assert "MNIST_DEPLOY_HOME" in capsys.readouterr().err
 
 
-def test_what_cannot_be_deleted_is_told(tmp_path, monkeypatch, capsys):
+def test_undeletable_path_is_reported(tmp_path, monkeypatch, capsys):
     def refuse(path: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -67,8 +67,8 @@ def test_what_cannot_be_deleted_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(tmp_path))
     monkeypatch.setattr("shutil.rmtree", refuse)
     assert cli.main(["wipe", "--yes"]) == 1
-    told = capsys.readouterr()
-    assert (f"Permission denied: '{tmp_path / 'store'}'" in told.err, told.out) == (True, "")
+    output = capsys.readouterr()
+    assert (f"Permission denied: '{tmp_path / 'store'}'" in output.err, output.out) == (True, "")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_cannot_be_deleted_is_told(tmp_path, monkeypatch, capsys):
         ({}, ""),
     ],
 )
-def test_the_tutorial_s_properties_of_a_model_are_shown(found, line):
+def test_tutorial_properties_of_a_model_are_shown(found, line):
     from mnist_deploy.local.cli.show import model_line
 
     model = {"name": "m", "version": "1", "created": "2026-11-24T08:30:00", "properties": found}

@@ -115,7 +115,7 @@ def test_script_sees_nothing_of_the_surrounding_environment(build, monkeypatch):
     assert seen["GREETING"] == "hello"
 
 
-def test_folder_of_the_script_is_last_on_the_path_as_on_azure(build):
+def test_folder_of_the_script_is_last_on_the_python_path(build):
     script = "import sys, os\ndef init(): pass\ndef run(raw): return [os.getcwd(), sys.path]\n"
     container, url = build(script)
     container.start()
@@ -408,7 +408,7 @@ def test_container_behind_a_router_accepts_there_alone_and_requires_no_key(build
             requests.get(url, timeout=0.5)
 
 
-def test_container_is_closed_until_its_policy_opens_it(build):
+def test_container_rejects_requests_until_its_access_policy_is_set(build):
     container, url = build()
     container.configure(AccessPolicy(public=False))
     container.start()

@@ -38,7 +38,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_scripts_and_models_lie_where_azure_puts_them(store, tmp_path):
+def test_scripts_and_models_have_the_paths_of_azure(store, tmp_path):
     scripts = archive({"src/score.py": b"score"})
     for path in ("code/a.py", "code/sub/b.py"):
         upload(store, f"o/c/{path}", path.encode())
@@ -77,7 +77,7 @@ def test_scripts_and_models_lie_where_azure_puts_them(store, tmp_path):
 
 
 @pytest.mark.parametrize("gone", ["upload o/c/never", "model digits:3"])
-def test_what_is_missing_is_told_and_leaves_no_folder(store, tmp_path, gone):
+def test_missing_file_is_reported_and_leaves_no_folder(store, tmp_path, gone):
     there = Upload(upload(store, "o/c/s", b""), "s")
     missing = Upload("o/c/never", "s") if gone.startswith("upload") else there
     container_spec = ContainerSpec("s", (missing,), (Model("digits", 3, ("o/c/no-model",), ""),))

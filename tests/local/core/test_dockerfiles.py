@@ -26,7 +26,7 @@ def build(tmp_path):
     return apply
 
 
-def test_files_and_variables_of_the_image(build):
+def test_dockerfile_sets_files_and_variables_of_the_image(build):
     image = build(
         "# a comment\nFROM python:3.11\nWORKDIR /var\nCOPY --chown=1001:1001 app azureml-app\n"
         'ENV A="one two" \\\n    B=three\nENV C four five\nCOPY app/score.py app/sub /opt/\n'

@@ -1,4 +1,4 @@
-"""Endpoints that come, change and go at once: no lost one, no mixed one, no process left."""
+"""Concurrent creation, change and deletion of endpoints, without lost or mixed-up requests."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def answer_of(endpoints: Endpoints, name: str) -> object:
     return ask(endpoints.get("service", name)).json()
 
 
-def test_an_endpoint_from_its_creation_to_its_end(endpoints):
+def test_endpoint_is_deployed_changed_and_deleted(endpoints):
     operation = deploy(endpoints, "a", 1)
     endpoint = endpoints.get("service", "a")
     assert (ended(operation), endpoint.state, answer_of(endpoints, "a")) == (
@@ -113,7 +113,7 @@ def test_an_endpoint_from_its_creation_to_its_end(endpoints):
         ask(endpoint)
 
 
-def test_changes_at_once_are_made_one_after_another(endpoints):
+def test_concurrent_changes_are_applied_in_sequence(endpoints):
     endpoints.put("service", "a", lambda present: EndpointSpec())
 
     def add(number: int) -> None:
@@ -127,18 +127,18 @@ def test_changes_at_once_are_made_one_after_another(endpoints):
     assert len(endpoints.get("service", "a").spec.tags) == 40
 
 
-def test_what_is_another_way_here_is_told_once(endpoints):
-    def told(**more) -> list[str]:
+def test_warning_is_reported_once(endpoints):
+    def warnings(**more) -> list[str]:
         operation = deploy(endpoints, "noted", 1, overwrite=True, **more)
         assert ended(operation) == "Succeeded"
         return [line for _, line in operation.log]
 
-    assert told(warnings=("no network",)) == ["no network"]
-    assert told(warnings=("no network",)) == []
-    assert told(warnings=("no network", "no disk")) == ["no disk"]
+    assert warnings(warnings=("no network",)) == ["no network"]
+    assert warnings(warnings=("no network",)) == []
+    assert warnings(warnings=("no network", "no disk")) == ["no disk"]
 
 
-def test_what_cannot_be_accepted_changes_nothing(endpoints, monkeypatch):
+def test_rejected_change_leaves_the_endpoint_unchanged(endpoints, monkeypatch):
     def refuse(spec: EndpointSpec | None) -> EndpointSpec:
         raise Conflict("service", "not now")
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_accepted_changes_nothing(endpoints, monkeypatch):
     assert endpoints.all() == []
 
 
-def test_an_operation_ends_whatever_goes_wrong(endpoints, monkeypatch):
+def test_operation_ends_after_an_unexpected_error(endpoints, monkeypatch):
     def fail(listener: object) -> None:
         raise OSError("no process is left")
 
@@ -164,7 +164,7 @@ def test_an_operation_ends_whatever_goes_wrong(endpoints, monkeypatch):
     assert states == ["Healthy", "Healthy"]
 
 
-def test_what_is_missing_fails_its_deployment_and_a_model_is_in_use_from_the_request_on(endpoints):
+def test_missing_model_fails_the_deployment_and_requested_model_counts_as_used(endpoints):
     model = Model("m", 1, ("o/c/gone",), "")
     operation = deploy(endpoints, "a", 1, models=(model,))
     assert endpoints.using("m:1") == ["a"]
@@ -207,7 +207,7 @@ def test_service_whose_init_raised_answers_with_the_reason(endpoints):
 
 
 @pytest.mark.processes
-def test_one_that_keeps_dying_says_so_at_once(endpoints):
+def test_crashing_endpoint_answers_503_at_once(endpoints):
     ended(deploy(endpoints, "a", 1, run="os.killpg(0, 9)"))
     endpoint = endpoints.get("service", "a")
     died = 0
@@ -225,7 +225,7 @@ def post(endpoint: Endpoint) -> requests.Response | None:
         return None
 
 
-def test_one_that_is_deleted_while_it_starts_ends_at_once(endpoints):
+def test_endpoint_that_is_deleted_during_its_start_stops_at_once(endpoints):
     operation = deploy(endpoints, "a", 1, init="time.sleep(600)")
     endpoints.delete("service", "a")
     assert ended(operation, 5) == "Failed"
@@ -235,7 +235,7 @@ def test_one_that_is_deleted_while_it_starts_ends_at_once(endpoints):
 
 @contextlib.contextmanager
 def load(endpoint: Endpoint, threads: int = 4):
-    """Ask all the time; all answers, by what they say.
+    """Send requests continuously; count the answers by their content.
 
     The first thread, and each second after it, opens a connection for each request; the others
     keep theirs as long as they may.
@@ -272,7 +272,7 @@ def more(answers: Counter, count: int = 50) -> None:
 
 
 @pytest.mark.processes
-def test_replicas_come_and_go_under_load_and_no_request_is_lost(endpoints):
+def test_scaling_replicas_under_load_loses_no_request(endpoints):
     wanted = DeploymentSpec(container_spec(endpoints, 1, run="return os.getpid()"))
     scale = {n: dataclasses.replace(wanted, replicas=n) for n in (1, 2, 3)}
     created = EndpointSpec({"a": wanted}, {"a": 100})
@@ -293,7 +293,7 @@ def test_replicas_come_and_go_under_load_and_no_request_is_lost(endpoints):
 
 
 @pytest.mark.processes
-def test_a_replica_that_is_killed_loses_what_is_in_flight_and_nothing_else(endpoints):
+def test_killed_replica_loses_only_its_requests_in_flight(endpoints):
     wanted = DeploymentSpec(container_spec(endpoints, 1, run="return os.getpid()"), 2)
     created = EndpointSpec({"a": wanted}, {"a": 100})
     assert ended(endpoints.put("service", "a", lambda present: created)) == "Succeeded"
@@ -306,7 +306,7 @@ def test_a_replica_that_is_killed_loses_what_is_in_flight_and_nothing_else(endpo
 
 
 @pytest.mark.processes
-def test_traffic_is_split_and_joined_under_load_and_no_request_is_lost(endpoints):
+def test_changing_traffic_under_load_loses_no_request(endpoints):
     blue = DeploymentSpec(container_spec(endpoints, "blue"))
     green = DeploymentSpec(container_spec(endpoints, "green"))
     created = EndpointSpec({"blue": blue}, {"blue": 100}, authentication="none")
@@ -334,13 +334,13 @@ def test_traffic_is_split_and_joined_under_load_and_no_request_is_lost(endpoints
         green_before, blue_before = answers["green"], answers["blue"]
         more(answers)
     assert (answers["blue"], answers["green"] > green_before) == (blue_before, True)
-    refused = [each for each in answers if each not in ("blue", "green")]
-    assert all("asks for a key" in each for each in refused), answers
+    rejected = [each for each in answers if each not in ("blue", "green")]
+    assert all("asks for a key" in each for each in rejected), answers
     until(lambda: not routers())
 
 
 @pytest.mark.processes
-def test_a_connection_that_was_kept_leads_to_the_router_once_the_change_is_done(endpoints):
+def test_kept_connection_reaches_the_router_after_the_change(endpoints):
     blue, green = (DeploymentSpec(container_spec(endpoints, name)) for name in ("blue", "green"))
     created = EndpointSpec({"blue": blue}, {"blue": 100})
     assert ended(endpoints.put("endpoint", "a", lambda present: created)) == "Succeeded"
@@ -354,21 +354,21 @@ def test_a_connection_that_was_kept_leads_to_the_router_once_the_change_is_done(
 
 
 @pytest.mark.processes
-def test_a_router_that_is_killed_comes_back_and_deployments_that_fail_say_why(endpoints):
+def test_killed_router_is_restarted_and_failed_deployment_reports_its_reason(endpoints):
     good = DeploymentSpec(container_spec(endpoints, "good"))
     bad = DeploymentSpec(container_spec(endpoints, "bad", init="1 / 0"))
     created = EndpointSpec({"good": good, "bad": bad}, {"good": 100})
     assert ended(endpoints.put("endpoint", "a", lambda present: created)) == "Failed"
     endpoint = endpoints.get("endpoint", "a")
-    refused = ask(endpoint, **{"azureml-model-deployment": "bad"})
-    assert (refused.status_code, "init() raised" in refused.json()["message"]) == (502, True)
+    rejected = ask(endpoint, **{"azureml-model-deployment": "bad"})
+    assert (rejected.status_code, "init() raised" in rejected.json()["message"]) == (502, True)
     [router] = routers()
     router.kill()
     assert ask(endpoint).json() == "good"
 
 
 @pytest.mark.processes
-def test_of_many_overwrites_the_last_wins_and_all_end(endpoints):
+def test_last_of_many_overwrites_is_served_and_every_operation_ends(endpoints):
     first = deploy(endpoints, "a", 0, init="time.sleep(0.5)")
     address = endpoints.get("service", "a").url
     assert tag(endpoints, "a", new="tag").state == "Succeeded"  # while it is deployed
@@ -387,8 +387,8 @@ def test_of_many_overwrites_the_last_wins_and_all_end(endpoints):
 
 
 @pytest.mark.processes
-def test_everything_at_once(endpoints):
-    """Threads create, overwrite, change, ask and delete two services; none may be mixed up."""
+def test_concurrent_creates_changes_and_deletes_do_not_mix_services(endpoints):
+    """Threads create, overwrite, change, call and delete two services concurrently."""
     wrong, operations = [], []
     names = ("a", "b")
 

@@ -43,7 +43,7 @@ def test_dockerfile_runs_the_script_with_its_variables_and_models():
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "reason"),
+    ("requested", "error", "reason"),
     [
         ({"variables": {"A": "x\nUSER root"}}, Invalid, "cannot be written in a Dockerfile"),
         ({"variables": {"A B": "x"}}, Invalid, "cannot be written in a Dockerfile"),
@@ -51,9 +51,9 @@ def test_dockerfile_runs_the_script_with_its_variables_and_models():
         ({"conda": None}, NotSupported, "list them in a conda file"),
     ],
 )
-def test_spec_without_a_possible_image_is_rejected(asked, error, reason):
+def test_spec_without_a_possible_image_is_rejected(requested, error, reason):
     with pytest.raises(error, match=reason):
-        dockerfile(**asked)
+        dockerfile(**requested)
 
 
 def test_uploads_and_models_go_to_the_folders_that_the_server_reads():
@@ -62,13 +62,13 @@ def test_uploads_and_models_go_to_the_folders_that_the_server_reads():
         Upload("d/s.tar", "s.tar", True),
         Upload("d/driver.py", "driver.py"),
     )
-    asked = container_spec(
+    requested = container_spec(
         script="driver.py",
         uploads=uploads,
         variables={"AZUREML_ENTRY_SCRIPT": "score.py"},
         models=(FILE, FOLDER),
     )
-    assert list(context_uploads(asked)) == [
+    assert list(context_uploads(requested)) == [
         Upload("LocalUpload/c/score.py", "azureml-app"),
         Upload("d/s.tar", "azureml-app", unpack=True),
         Upload("LocalUpload/b/digits.pkl", "azureml-app/azureml-models/digits/1"),

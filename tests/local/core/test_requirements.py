@@ -14,7 +14,7 @@ def conda(*dependencies) -> dict:
     return {"dependencies": list(dependencies)}
 
 
-def test_an_environment_that_agrees_has_no_differences():
+def test_matching_environment_has_no_differences():
     here = platform.python_version()
     agreed = conda(
         f"python={here}", "pip", {"pip": [f"numpy=={version('numpy')}", "azureml-defaults==1.0"]}
@@ -49,7 +49,7 @@ def test_each_package_that_differs_gets_one_line():
         ("numpy=1.19.2=py38h456fd55_0", "numpy==1.19.2.*"),
     ],
 )
-def test_conda_pins_in_pip_words(conda_pin, pip):
+def test_conda_pins_are_translated_to_pip_requirements(conda_pin, pip):
     assert conda_to_pip(conda_pin) == pip
 
 
@@ -65,5 +65,5 @@ def test_conda_pins_in_pip_words(conda_pin, pip):
         {"dependencies": 5},
     ],
 )
-def test_what_asks_for_nothing_that_can_be_read_differs_in_nothing(odd):
+def test_environment_without_readable_requirements_has_no_differences(odd):
     assert differences(odd) == []

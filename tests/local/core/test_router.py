@@ -373,7 +373,7 @@ def test_request_that_waits_too_long_is_rejected(router, deployments):
 
 
 @pytest.mark.processes
-def test_request_of_a_client_that_leaves_makes_room(router, deployments):
+def test_request_of_a_disconnected_client_leaves_the_queue(router, deployments):
     limits = {"share": 100, "max_running": 1, "max_admitted": 1}
     router.send("managed", backends=deployments.backends(blue=limits))
     with socket.create_connection(router.listener.getsockname()) as client:
@@ -383,7 +383,7 @@ def test_request_of_a_client_that_leaves_makes_room(router, deployments):
     until(lambda: router.ask().status_code == 200)
 
 
-def test_ending_router_answers_what_has_reached_it(deployments):
+def test_stopping_router_answers_the_received_requests(deployments):
     router = Router()
     router.send(backends=deployments.backends(blue={"share": 100}))
     deployments.gate.clear()

@@ -1,4 +1,4 @@
-"""What is registered, on disk: versions, artifacts, and what a crash may leave behind."""
+"""The store on disk: versions, artifacts, and recovery after a crash."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def staged(store: Store) -> int:
 # Records
 
 
-def test_a_record_comes_back_as_it_was(store):
+def test_stored_record_is_read_unchanged(store):
     store.write("o/c/f", [b"x"])
     records = [
         model("a", "o/c/f", tags={"t": "1"}, other={"v1": {"odd": [1, None]}}, archived=True),
@@ -77,7 +77,7 @@ def test_a_record_comes_back_as_it_was(store):
         assert store.get(type(record), record.name) == added == store.all(type(record))[0]
 
 
-def test_versions_count_up_and_none_is_used_again(store, reopen):
+def test_versions_increase_and_are_never_reused(store, reopen):
     assert [store.add(model(name)).version for name in ("a", "a", "b", "a")] == [1, 2, 1, 3]
     assert store.add(environment("a")).version == "1"
     store.delete(Model, "a", 3)
@@ -88,7 +88,7 @@ def test_versions_count_up_and_none_is_used_again(store, reopen):
     store.close()
 
 
-def test_put_writes_a_version_of_one_s_own_once_and_moves_the_count(store):
+def test_put_writes_a_given_version_once_and_later_versions_follow(store):
     for version in ("7", "a-name", "9" * 30):
         store.put(environment("e", version))
         with pytest.raises(Conflict, match=f"version {version} of environment e already"):
@@ -98,7 +98,7 @@ def test_put_writes_a_version_of_one_s_own_once_and_moves_the_count(store):
 
 
 @pytest.mark.parametrize("version", [None, 7])
-def test_what_is_not_there_is_named(store, version):
+def test_missing_record_is_reported_by_name(store, version):
     store.add(model("a"))
     name = "b" if version is None else "a"
     assert store.find(Model, name, version) is None
@@ -111,8 +111,8 @@ def test_what_is_not_there_is_named(store, version):
             attempt()
 
 
-def test_no_change_is_lost_and_no_number_given_twice(store):
-    """Each thread adds a tag of its own to one model, and registers versions meanwhile."""
+def test_concurrent_changes_are_kept_and_versions_are_unique(store):
+    """Each thread adds another tag to one model, and registers versions meanwhile."""
     store.add(model("a"))
 
     def work(number: int) -> int:
@@ -130,7 +130,7 @@ def test_no_change_is_lost_and_no_number_given_twice(store):
     assert len(store.get(Model, "a", 1).tags) == 80
 
 
-def test_a_failed_transaction_changes_nothing_and_blocks_nobody(store):
+def test_failed_transaction_is_rolled_back_and_releases_the_lock(store):
     def fail(record: Model) -> Model:
         raise Invalid("tag", "no")
 
@@ -149,7 +149,7 @@ def test_a_failed_transaction_changes_nothing_and_blocks_nobody(store):
 # Artifacts
 
 
-def test_a_prefix_is_a_folder_or_the_artifact_itself(store):
+def test_prefix_selects_a_folder_or_one_artifact(store):
     for path in ("m/x", "m/y/z", "m0", "m-1/x", "model/x", "m"):
         store.write(f"o/c/{path}", [b"x"], {"at": path})
     found = store.artifacts("o/c/m")
@@ -163,7 +163,7 @@ def test_a_prefix_is_a_folder_or_the_artifact_itself(store):
         store.annotate("o/c/n", {})
 
 
-def test_bytes_come_whole_in_blocks_or_anew(store, reopen):
+def test_blob_is_written_whole_in_blocks_or_again(store, reopen):
     store.write("o/c/f", [b"fi", b"", b"rst"])
     for path in ("o/c/f", "o/c/g"):  # whose blocks do not mix
         for block, content in {"b": b"world", "a": b"hello ", "c": b"never named"}.items():
@@ -180,7 +180,7 @@ def test_bytes_come_whole_in_blocks_or_anew(store, reopen):
     assert staged(store) == 0
 
 
-def test_bytes_that_were_cut_off_do_not_appear(store):
+def test_interrupted_write_leaves_no_blob(store):
     def cut_off():
         yield b"half"
         raise ConnectionError("the sender is gone")
@@ -194,7 +194,7 @@ def test_bytes_that_were_cut_off_do_not_appear(store):
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "", "a" * 31, "g" * 32, "..", "a/" * 16])
-def test_no_blob_s_name_leads_out_of_the_folder(tmp_path, name):
+def test_blob_name_with_path_traversal_is_rejected(tmp_path, name):
     with pytest.raises(ValueError, match=r"hexadecimal|base 16"):
         Blobs(tmp_path).file(name)
 
@@ -202,20 +202,20 @@ def test_no_blob_s_name_leads_out_of_the_folder(tmp_path, name):
 @pytest.mark.parametrize(
     "path", ["../x", "o/c/../../x", "/etc/passwd", "o/c/", "o//f", "o/./f", "o\\..", "o/\0", ""]
 )
-def test_a_path_that_climbs_is_refused(store, path):
+def test_artifact_path_with_path_traversal_is_rejected(store, path):
     for attempt in (store.write, lambda path, chunks: store.stage(path, "1", chunks)):
         with pytest.raises(Invalid, match="must stay in its folder") as refusal:
             attempt(path, [b"x"])
         assert refusal.value.kind == "path"
 
 
-def test_what_was_not_uploaded_is_not_registered(store):
+def test_model_without_its_upload_is_not_registered(store):
     with pytest.raises(Invalid, match="o/c was not uploaded"):
         store.add(model("a", "o/c"))
     assert store.all(Model) == []
 
 
-def test_deleting_removes_the_bytes_unless_another_needs_them(store):
+def test_deleting_a_model_removes_its_unshared_blobs(store):
     register(store, "a", folder="a")
     register(store, "b", folder="b")
     store.add(model("twin", "LocalUpload/a/a.pkl"))
@@ -226,7 +226,7 @@ def test_deleting_removes_the_bytes_unless_another_needs_them(store):
     assert blobs(store) == 1
 
 
-def test_what_nothing_refers_to_goes_but_no_upload_in_progress(store):
+def test_unreferenced_blobs_are_removed_but_uploads_in_progress_stay(store):
     register(store, "kept", folder="kept")
     for folder in ("held", "lonely"):
         store.write(f"o/{folder}/f", [b"uploaded, but never registered"])
@@ -240,10 +240,10 @@ def test_what_nothing_refers_to_goes_but_no_upload_in_progress(store):
     assert (staged(store), len(store.artifacts("LocalUpload/kept"))) == (0, 1)
 
 
-# From one process to the next
+# Reopening the store
 
 
-def test_what_is_registered_is_there_after_reopening_and_the_rest_is_not(store, reopen):
+def test_registered_artifacts_survive_reopening_and_unregistered_ones_do_not(store, reopen):
     register(store, "a", b"content")
     store.write("LocalUpload/cut/off.pkl", [b"uploaded, but never registered"])
     (store.folder / "blobs" / "0123").write_bytes(b"of a process that was killed")
@@ -254,7 +254,7 @@ def test_what_is_registered_is_there_after_reopening_and_the_rest_is_not(store, 
     store.close()
 
 
-def test_it_is_for_its_user_and_for_one_process(store):
+def test_store_is_private_and_opened_by_one_process(store):
     assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
     register(store, "a")
     stranger = sqlite3.connect(store.folder / "workspace.sqlite", timeout=0.1)
@@ -264,7 +264,7 @@ def test_it_is_for_its_user_and_for_one_process(store):
     assert not (store.folder / "workspace.sqlite-shm").exists()
 
 
-def test_a_store_that_cannot_be_read_is_told(tmp_path):
+def test_unreadable_store_is_reported(tmp_path):
     later = Store(tmp_path / "later")
     with later.transaction() as database:
         database.execute("PRAGMA user_version = 99")
@@ -324,7 +324,7 @@ def write_old_store(folder) -> None:
     database.close()
 
 
-def test_a_store_of_0_1_is_taken_over(tmp_path, reopen):
+def test_store_of_version_0_1_is_migrated(tmp_path, reopen):
     write_old_store(tmp_path / "old")
     store = reopen(Store(tmp_path / "old"))
     digits, created = store.get(Model, "digits", 2), "2026-01-01T00:00:00+00:00"
@@ -356,7 +356,7 @@ def test_scan_decodes_only_the_records_that_are_taken(store, monkeypatch):
     assert rest == list(range(9, 0, -1))
 
 
-def test_scan_goes_on_behind_a_chunk(store, monkeypatch):
+def test_scan_continues_after_the_first_chunk(store, monkeypatch):
     monkeypatch.setattr(store_module, "CHUNK", 2)
     for number in range(1, 8):
         store.put(model(f"m{number % 2}", version=number))

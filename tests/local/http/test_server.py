@@ -117,7 +117,7 @@ def test_answers_that_clients_do_not_take_count_against_the_memory(serve):
 
 def test_server_without_descriptors_says_so_once_and_tries_again(serve):
     server, connect = serve()
-    refused = []
+    rejected = []
 
     class Exhausted:
         """The listener, which fails twice."""
@@ -126,8 +126,8 @@ def test_server_without_descriptors_says_so_once_and_tries_again(serve):
             return getattr(real, name)
 
         def accept(self):
-            if len(refused) < 2:
-                refused.append(1)
+            if len(rejected) < 2:
+                rejected.append(1)
                 raise OSError(errno.EMFILE, "Too many open files")
             return real.accept()
 
@@ -136,7 +136,7 @@ def test_server_without_descriptors_says_so_once_and_tries_again(serve):
     connect().sendall(GET)
     until(lambda: server.queued)
     assert server.logged[0].startswith("No connection can be accepted: Too many open files.")
-    assert len(server.logged) == len(refused)
+    assert len(server.logged) == len(rejected)
 
 
 def test_draining_server_answers_what_has_reached_it_and_stops(serve, monkeypatch):

@@ -54,7 +54,7 @@ def test_local_service_is_listed_and_scored(containers):
     assert "weights are loaded" in service.deployments["one"].log_tail(100)
 
 
-def test_where_no_engine_is_served_there_are_no_local_services():
+def test_local_services_are_empty_without_a_docker_engine():
     assert list_local_services(None) == []
     with pytest.raises(NotFound, match="no local service one"):
         find_local_service(None, "one")

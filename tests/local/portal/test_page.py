@@ -1,4 +1,4 @@
-"""The page in a real browser: what a reader sees, clicks and draws, and what a browser refuses."""
+"""The page in a real browser: views, clicks, drawing, and requests that the browser blocks."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def run(raw): return 1
 
 @pytest.fixture(scope="module")
 def loud(local_ws, tmp_path_factory):
-    """A service with a long log, colours and a bidirectional override in it."""
+    """A service whose log is long and has colours and a bidirectional override."""
     from azureml.core import Model
     from azureml.core.webservice import AciWebservice
 
@@ -122,7 +122,7 @@ def test_link_opened_with_ctrl_opens_a_working_tab(page, loud):
         browser.switch_to.window(first)
 
 
-def test_nothing_overflows_at_twice_the_text_size(page, loud):
+def test_page_does_not_overflow_at_double_text_size(page, loud):
     browser, size = page.browser, page.browser.get_window_size()
     browser.set_window_size(500, 900)
     browser.execute_script("document.documentElement.style.fontSize = '200%'")
@@ -141,10 +141,10 @@ def test_nothing_overflows_at_twice_the_text_size(page, loud):
         browser.set_window_size(size["width"], size["height"])
 
 
-# Coming in
+# Opening a link
 
 
-def test_a_link_is_used_once(page, browser, local_home):
+def test_link_opens_the_page_only_once(page, browser, local_home):
     link = local.portal_link(local_home)
     first = browser.current_window_handle
     for expected in ("Services", "used before"):
@@ -156,7 +156,7 @@ def test_a_link_is_used_once(page, browser, local_home):
         browser.switch_to.window(first)
 
 
-def test_another_page_cannot_frame_it(page, browser):
+def test_page_cannot_be_framed_by_another_origin(page, browser):
     class Attacker(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -172,17 +172,17 @@ def test_another_page_cannot_frame_it(page, browser):
     first = browser.current_window_handle
     browser.switch_to.new_window("tab")
     browser.get(f"http://127.0.0.1:{server.server_port}/")
-    refused = until(lambda: [e for e in browser.get_log("browser") if "frame" in e["message"]])
+    rejected = until(lambda: [e for e in browser.get_log("browser") if "frame" in e["message"]])
     browser.switch_to.frame(0)
     assert "Services" not in browser.page_source
     browser.close()
     browser.switch_to.window(first)
     server.shutdown()
     server.server_close()
-    assert refused
+    assert rejected
 
 
-# Looking
+# Lists and logs
 
 
 def test_services_models_and_environments_are_listed(page, digits):
@@ -198,14 +198,14 @@ def test_services_models_and_environments_are_listed(page, digits):
     assert page.text("h1") == "Environments"
 
 
-def test_a_hostile_tag_stays_text(page):
+def test_hostile_tag_is_shown_as_text(page):
     for place, selector in ((SERVICE, ".facts"), ("#/models", "#model-sklearn_mnist")):
         page.go(place, selector)
         assert page.text(selector).count(HOSTILE) == 2
         assert not page.all("main img")
 
 
-def test_the_log_follows(page, digits):
+def test_log_view_follows_new_lines(page, digits):
     page.go(f"{SERVICE}/log", "#log")
     until(lambda: page.text("#log"))
     before = page.text("#log").count("POST /score")
@@ -216,7 +216,7 @@ def test_the_log_follows(page, digits):
     assert page.run(f"{end} >= log.scrollHeight - 2")
 
 
-def test_a_failed_deployment_shows_its_error(page, local_ws, registered, tmp_path):
+def test_failed_deployment_shows_its_error(page, local_ws, registered, tmp_path):
     from azureml.core import Model
     from azureml.core.webservice import AciWebservice
     from weights_service import make_inference_config
@@ -238,10 +238,10 @@ def test_a_failed_deployment_shows_its_error(page, local_ws, registered, tmp_pat
         service.delete()
 
 
-# Trying
+# Scoring
 
 
-def test_a_drawn_digit_is_answered_with_its_label(page):
+def test_drawn_digit_is_scored_and_labelled(page):
     page.go(f"{SERVICE}/try", ".pad")
     page.choose("draw")
     for stroke, label in ((seven(), "7"), (zero(), "0")):
@@ -251,7 +251,7 @@ def test_a_drawn_digit_is_answered_with_its_label(page):
         until(lambda: page.text(".label") == NO_LABEL)
 
 
-def test_a_digit_is_drawn_by_keyboard(page):
+def test_digit_can_be_drawn_by_keyboard(page):
     from selenium.webdriver import Keys
 
     page.go(f"{SERVICE}/try", ".pad")
@@ -262,12 +262,14 @@ def test_a_digit_is_drawn_by_keyboard(page):
     until(lambda: page.text(".label") == NO_LABEL)
 
 
-def test_an_image_is_prepared_as_mnist_s_are(page):
+def test_drawn_image_is_normalized_like_mnist(page):
     module = f"import('{page.address}extension/pad.js')"
-    asked = f"const [strokes, done] = arguments; {module}.then((pad) => done(pad.prepare(strokes)))"
+    requested = (
+        f"const [strokes, done] = arguments; {module}.then((pad) => done(pad.prepare(strokes)))"
+    )
     small = [(x / 3, y / 3) for x, y in zero()]
     for stroke in (zero(), small):
-        image = page.browser.execute_async_script(asked, [stroke])
+        image = page.browser.execute_async_script(requested, [stroke])
         rows = [image[start : start + 28] for start in range(0, 784, 28)]
         inked = [number for number, row in enumerate(rows) if max(row) > 0]
         assert inked[-1] - inked[0] + 1 in (19, 20, 21)
@@ -277,7 +279,7 @@ def test_an_image_is_prepared_as_mnist_s_are(page):
         assert len({round(value, 3) for value in image}) > 20  # grey at the edges
 
 
-def test_a_wrong_test_digit_is_red_and_inverted(page):
+def test_misclassified_test_digit_is_red_and_inverted(page):
     page.go(f"{SERVICE}/try")
     page.choose("digits")
     page.wait(".digit")
@@ -299,7 +301,7 @@ def test_a_wrong_test_digit_is_red_and_inverted(page):
     assert "wrong" in wrong.get_attribute("aria-label")
 
 
-def test_json_and_the_same_request_elsewhere(page, digits):
+def test_json_request_is_sent_and_shown_as_curl_and_python(page, digits):
     page.go(f"{SERVICE}/try")
     page.choose("json")
     box = page.wait("#json")
@@ -318,7 +320,7 @@ def test_json_and_the_same_request_elsewhere(page, digits):
     assert not any(key in page.browser.page_source for key in digits.get_keys())
 
 
-# For everybody
+# Accessibility
 
 CONTRAST = r"""
 const parse = (colour) => colour.match(/[\d.]+/g).map(Number);
@@ -343,7 +345,7 @@ PLACES = ["#/services", SERVICE, f"{SERVICE}/try", f"{SERVICE}/log", "#/models",
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_telephone_needs_no_sideways_scroll_and_all_can_be_read(page, scheme):
+def test_page_fits_a_telephone_with_readable_contrast(page, scheme):
     try:
         for width in (320, 390, 1280):
             page.look_as(width, scheme)
@@ -355,7 +357,7 @@ def test_a_telephone_needs_no_sideways_scroll_and_all_can_be_read(page, scheme):
         page.look_as(1280)
 
 
-def test_every_control_has_a_name(page):
+def test_every_control_has_an_accessible_name(page):
     for place in PLACES:
         page.go(place)
         tree = page.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
@@ -366,11 +368,11 @@ def test_every_control_has_a_name(page):
         assert len(page.all("h1")) == 1
 
 
-def test_an_idle_page_asks_little_and_waits_for_nothing(page, endpoint):
+def test_idle_page_polls_rarely_and_gets_fast_answers(page, endpoint):
     control_plane = psutil.Process(endpoint.pid)
 
     def watch(seconds: float) -> tuple[float, list[float]]:
-        """The share of a core that the control plane takes, and how long each request lasted."""
+        """The share of a core that the control plane uses, and the duration of each request."""
         before = control_plane.cpu_times()
         page.run("performance.clearResourceTimings()")
         time.sleep(seconds)

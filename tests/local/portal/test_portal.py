@@ -1,4 +1,4 @@
-"""Who may look at the page, what a tab's token is good for, and what it lists."""
+"""The portal: authentication, scope of the token of a tab, and listings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mnist_deploy.local.portal.authentication import Codes
 
 
 class Tab:
-    """A browser's tab that was let in, and can lie about where it comes from."""
+    """An authenticated tab of a browser, which can send a forged origin."""
 
     def __init__(self, link: str) -> None:
         address, _, self.code = link.partition("/#code=")
@@ -32,7 +32,7 @@ class Tab:
         self.headers["Authorization"] = f"Bearer {answer.json['token']}"
 
     def send(self, method: str, path: str, *, body=None, **headers: str | None) -> SimpleNamespace:
-        """Send a request with these headers besides, or without those that are None."""
+        """Send a request with additional headers; a header that is None is left out."""
         wanted = self.headers | {name.replace("_", "-"): text for name, text in headers.items()}
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         connection = HTTPConnection(*self.host.split(":"), timeout=30)
@@ -56,7 +56,7 @@ class Tab:
 
 @pytest.fixture(scope="module")
 def pad(tmp_path_factory):
-    """A folder that is handed over, with a file that is not for the page."""
+    """An extension folder with a file that the page must not serve."""
     folder = tmp_path_factory.mktemp("pad")
     (folder / "pad.js").write_text("export const modes = [];")
     (folder / "secret.txt").write_text("not for the page")
@@ -72,10 +72,10 @@ SHARED = "kind=service&name=shared"
 WORKSPACE_PATH = "/api/workspace"
 
 
-# Letting in
+# Authentication
 
 
-def test_a_link_works_once_and_for_a_minute(tab, monkeypatch):
+def test_link_works_once_within_a_minute(tab, monkeypatch):
     again = tab.send("POST", "/api/token", body={"code": tab.code})
     assert (again.status, "used before" in again.json["message"]) == (401, True)
     codes = Codes()
@@ -107,7 +107,7 @@ def test_a_link_works_once_and_for_a_minute(tab, monkeypatch):
     ],
 )
 @pytest.mark.parametrize("path", ["/", WORKSPACE_PATH, f"/api/score?{SHARED}", "/no/such/page"])
-def test_who_is_refused(tab, endpoint, method, path, headers, status):
+def test_unauthorized_request_is_rejected(tab, endpoint, method, path, headers, status):
     known = {"port": tab.host.rpartition(":")[2], "control_plane": endpoint.token,
              "own": tab.headers["Authorization"]}  # fmt: skip
     headers = {name: text and text.format(**known) for name, text in headers.items()}
@@ -119,8 +119,8 @@ def test_who_is_refused(tab, endpoint, method, path, headers, status):
         assert set(answer.json) == {"message"}
 
 
-def test_the_page_may_be_linked_to_and_not_framed(tab):
-    """Chromium obeys the headers: `test_page.py` sees to that."""
+def test_page_can_be_linked_but_not_framed(tab):
+    """`test_page.py` checks that Chromium obeys these headers."""
     by_link = tab.send("GET", "/", Origin=None, Authorization=None,
                        Sec_Fetch_Site="cross-site", Sec_Fetch_Dest="document")  # fmt: skip
     assert by_link.status == 200
@@ -134,7 +134,7 @@ def test_the_page_may_be_linked_to_and_not_framed(tab):
         assert not {"Access-Control-Allow-Origin", "Set-Cookie"} & set(headers)
 
 
-def test_a_token_opens_nothing_else(tab, endpoint, service, mms):
+def test_token_of_a_tab_is_rejected_by_other_servers(tab, endpoint, service, mms):
     headers = {"Authorization": tab.headers["Authorization"]}
     known = {"headers": headers, "verify": str(endpoint.certificate), "timeout": 10}
     for method, path in (
@@ -154,32 +154,32 @@ def test_a_token_opens_nothing_else(tab, endpoint, service, mms):
     assert service.get_keys()
 
 
-def test_a_code_serves_only_its_purpose(tab, registered, local_home):
+def test_code_is_rejected_for_another_purpose(tab, registered, local_home):
     for_a_tab = local.portal_link(local_home).partition("#code=")[2]
     for_a_file = download_url(tab, "model", registered).rpartition("/")[2]
     assert tab.send("GET", f"/download/{for_a_tab}").status == 401
     assert tab.send("POST", "/api/token", body={"code": for_a_file}).status == 401
 
 
-def test_only_files_for_the_page_are_handed_over(tab, pad):
+def test_only_files_of_the_page_are_served(tab, pad):
     assert tab.send("GET", "/extension/pad.js").content == (pad / "pad.js").read_bytes()
     for path in ("secret.txt", "..%2Fpad%2Fpad.js", "%2E%2E/run/endpoint.json", "pad.js%00", ""):
         assert tab.send("GET", f"/extension/{path}").status == 404
 
 
-def test_a_link_that_cannot_be_made(local_home, tmp_path):
+def test_invalid_link_request_is_rejected(local_home, tmp_path):
     with pytest.raises(local.LocalWorkspaceError, match=r"nowhere. cannot be read: .*No such file"):
         local.portal_link(local_home, files=tmp_path / "nowhere")
     with pytest.raises(local.LocalWorkspaceError, match="port"):
         local.portal_link(local_home, port=70000)
 
 
-def test_odd_requests_are_answered(tab):
+def test_malformed_portal_requests_get_client_errors(tab):
     posted = ("/api/token", "/api/download", "/api/score?kind=a&name=b")
     for path, body in itertools.product(posted, ODD_BODIES):
         assert 400 <= tab.send("POST", path, body=body).status < 500
-    asked = ("/api/log", "/api/sample", "/api/score")
-    for path, odd in itertools.product(asked, map(quote, ODD_TEXTS)):
+    requested = ("/api/log", "/api/sample", "/api/score")
+    for path, odd in itertools.product(requested, map(quote, ODD_TEXTS)):
         for query in (f"kind={odd}&name={odd}", f"{SHARED}&deployment={odd}", odd):
             assert tab.send("GET", f"{path}?{query}").status in (200, 400, 404, 405)
     for odd in map(quote, ODD_TEXTS):
@@ -187,7 +187,7 @@ def test_odd_requests_are_answered(tab):
             assert tab.send("GET", path + odd).status in (200, 401, 404)
 
 
-# What it lists
+# Listings
 
 
 def shared_service(tab) -> dict:
@@ -195,7 +195,7 @@ def shared_service(tab) -> dict:
     return next(each for each in services if each["name"] == "shared")
 
 
-def test_what_is_deployed_and_registered(tab, service, registered):
+def test_services_models_and_environments_are_listed_as_json(tab, service, registered):
     deployed = shared_service(tab)
     [deployment] = deployed["deployments"]
     assert deployed["uri"] == service.scoring_uri
@@ -209,7 +209,7 @@ def test_what_is_deployed_and_registered(tab, service, registered):
     assert {"kind": "service", "name": "shared"} in model["used_by"]
 
 
-def test_a_service_is_scored_without_its_key_and_its_requests_are_counted(tab, service):
+def test_service_is_scored_without_its_key_and_requests_are_counted(tab, service):
     def counts() -> dict:
         return shared_service(tab)["deployments"][0]["usage"]
 
@@ -226,7 +226,7 @@ def test_a_service_is_scored_without_its_key_and_its_requests_are_counted(tab, s
     assert tab.send("GET", f"/api/sample?{SHARED}").json["sample"] is None
 
 
-def test_no_key_comes_to_the_browser(tab, service):
+def test_keys_are_never_sent_to_the_browser(tab, service):
     keys = [key.encode() for key in service.get_keys()]
     tab.send("POST", f"/api/score?{SHARED}", body={"data": [[1, 2, 3]]})
     for path in (WORKSPACE_PATH, f"/api/sample?{SHARED}", f"/api/log?{SHARED}&deployment=shared"):
@@ -240,11 +240,11 @@ def test_no_key_comes_to_the_browser(tab, service):
 
 
 def download_url(tab: Tab, kind: str, record) -> str:
-    asked = {"kind": kind, "name": record.name, "version": str(record.version)}
-    return tab.send("POST", "/api/download", body=asked).json["url"]
+    requested = {"kind": kind, "name": record.name, "version": str(record.version)}
+    return tab.send("POST", "/api/download", body=requested).json["url"]
 
 
-def test_a_model_is_downloaded_once(tab, registered):
+def test_download_code_of_a_model_works_once(tab, registered):
     url = download_url(tab, "model", registered)
     answer = tab.send("GET", url, Authorization=None, Origin=None)
     assert answer.content == b"1 10 100"
@@ -255,7 +255,7 @@ def test_a_model_is_downloaded_once(tab, registered):
         assert tab.send("POST", "/api/download", body=missing).status == 404
 
 
-def test_a_folder_and_an_environment_are_downloaded(tab, local_ws, tmp_path):
+def test_model_folder_and_environment_are_downloaded(tab, local_ws, tmp_path):
     from azureml.core import Environment, Model
     from azureml.core.conda_dependencies import CondaDependencies
 
@@ -275,7 +275,7 @@ def test_a_folder_and_an_environment_are_downloaded(tab, local_ws, tmp_path):
     assert "numpy" in list(again.python.conda_dependencies.pip_packages)
 
 
-def test_the_sdk_is_led_to_the_page(tab, call, endpoint):
+def test_sdk_portal_url_leads_to_the_page(tab, call, endpoint):
     discovery = call("GET", WORKSPACE).json()["properties"]["discoveryUrl"]
     studio = call("GET", discovery.removeprefix(endpoint.url)).json()["studio"]
     assert studio == f"http://{tab.host}"
@@ -295,7 +295,9 @@ def run(data):
 
 
 @pytest.mark.processes
-def test_the_sample_of_a_script_s_swagger(tab, local_ws, registered, tmp_path):
+def test_sample_request_is_taken_from_the_swagger_of_the_script(
+    tab, local_ws, registered, tmp_path
+):
     from azureml.core import Model
     from azureml.core.webservice import AciWebservice
 

@@ -66,7 +66,7 @@ def page(endpoints, tmp_path):
     return client
 
 
-def test_shares_users_and_tokens(page):
+def test_split_endpoint_lists_shares_users_and_tokens(page):
     shown = page.get("/api/workspace", base_url=f"http://{HOST}").json
     [both] = shown["services"]
     assert both["authentication"] == "token"
@@ -78,8 +78,8 @@ def test_shares_users_and_tokens(page):
     assert environment["used_by"] == [{"kind": "endpoint", "name": "both"}]
 
     def score(deployment: str) -> dict:
-        asked = {"kind": "endpoint", "name": "both", "deployment": deployment}
-        answer = page.post("/api/score", base_url=f"http://{HOST}", query_string=asked)
+        requested = {"kind": "endpoint", "name": "both", "deployment": deployment}
+        answer = page.post("/api/score", base_url=f"http://{HOST}", query_string=requested)
         return answer.json | {"answered": answer.status_code}
 
     assert [score(name)["body"] for name in ("blue", "green", "green")] == ["1", "2", "2"]
@@ -92,8 +92,8 @@ def test_service_without_a_ready_container_answers_503_at_once(page, endpoints, 
     [both] = endpoints.all()
     for deployment in both.deployments.values():
         monkeypatch.setattr(deployment, "containers", [])
-    asked = {"kind": "endpoint", "name": "both"}
-    answer = page.post("/api/score", base_url=f"http://{HOST}", query_string=asked).json
+    requested = {"kind": "endpoint", "name": "both"}
+    answer = page.post("/api/score", base_url=f"http://{HOST}", query_string=requested).json
     assert (answer["status"], "No container" in answer["body"]) == (503, True)
 
 

@@ -96,7 +96,7 @@ def test_module_that_moved_within_scikit_learn_is_found_by_rule(then, today):
     assert getattr(found, name) is getattr(importlib.import_module(module), today)
 
 
-def test_stand_in_hides_the_module_of_its_name(tmp_path):
+def test_offline_substitute_hides_the_module_of_its_name(tmp_path):
     (tmp_path / "colorsys.py").write_text("genuine = True")
     (tmp_path / "other.py").write_text("genuine = False")
     script = (
@@ -107,7 +107,7 @@ def test_stand_in_hides_the_module_of_its_name(tmp_path):
     assert python(script).stdout == "True False\n"
 
 
-def test_sitecustomize_runs_before_the_one_that_it_hides(tmp_path):
+def test_hidden_sitecustomize_is_run_as_well(tmp_path):
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     for folder in (ours, theirs):
         folder.mkdir()

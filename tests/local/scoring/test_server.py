@@ -297,11 +297,11 @@ def test_rejected_request_does_not_wait_in_the_queue(ours):
         for client in clients:  # all are accepted, and the script has been quick
             client.sendall(GET.format("418").encode())
             assert client.recv(1000).startswith(b"HTTP/1.1 418 ")
-        *waiting, refused = clients
+        *waiting, rejected = clients
         for client in waiting:
             client.sendall(GET.format("sleep").encode())
-        refused.sendall((POST + f"Content-Length: {1 << 30}\r\n\r\n").encode())
-        assert refused.recv(1000).startswith(b"HTTP/1.1 413 ")
+        rejected.sendall((POST + f"Content-Length: {1 << 30}\r\n\r\n").encode())
+        assert rejected.recv(1000).startswith(b"HTTP/1.1 413 ")
         assert len(select.select(waiting, [], [], 0)[0]) < len(waiting)
         assert all(client.recv(1000).startswith(b"HTTP/1.1 500 ") for client in waiting)
 

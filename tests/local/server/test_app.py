@@ -1,4 +1,4 @@
-"""Who may talk to the control plane, what it refuses, and how it says so."""
+"""Authentication, unsupported calls and connections of the control plane."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mnist_deploy.local.rest import state_of
 from mnist_deploy.local.tokens import derive
 
 
-def test_workspace_and_authentication_are_the_sdk_s_own_and_azure_s_clouds_stay(local_ws, tmp_path):
+def test_workspace_has_the_genuine_sdk_classes_and_azure_clouds_stay_registered(local_ws, tmp_path):
     assert (type(local_ws), type(local_ws._auth_object)) == (Workspace, TokenAuthentication)
     assert (local_ws.name, local_ws.location, local_ws.sku) == ("local", "local", "Basic")
     local_ws.write_config(path=str(tmp_path))
@@ -40,11 +40,11 @@ def test_workspace_and_authentication_are_the_sdk_s_own_and_azure_s_clouds_stay(
         )
 
 
-# Without the token.
+# Requests without the token.
 
 
-def test_nothing_is_answered_without_the_token(tmp_path):
-    """On every route, by every method."""
+def test_every_route_requires_the_token(tmp_path):
+    """The test covers every route and method."""
     methods = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
     with app_to_try(tmp_path) as app:
         token, client = state_of(app).token, app.test_client()
@@ -62,7 +62,7 @@ def test_nothing_is_answered_without_the_token(tmp_path):
                     assert answer.json.get("error", answer.json)["code"] == "AuthenticationFailed"
 
 
-def test_plain_http_tells_of_the_cloud_and_of_nothing_else(endpoint):
+def test_plain_http_serves_the_cloud_metadata_only(endpoint):
     url = endpoint.url.replace("https", "http")
     [cloud] = requests.get(f"{url}/metadata/endpoints", timeout=10).json()
     host = endpoint.url.removeprefix("https://")
@@ -74,7 +74,7 @@ def test_plain_http_tells_of_the_cloud_and_of_nothing_else(endpoint):
         assert requests.get(url + path, headers=headers, timeout=10).status_code in (401, 501), path
 
 
-def test_a_secret_for_one_purpose_serves_no_other(endpoint):
+def test_secret_of_one_purpose_is_rejected_for_another(endpoint):
     def secret(purpose: str) -> str:
         return derive(endpoint.token, purpose)
 
@@ -91,7 +91,7 @@ def test_a_secret_for_one_purpose_serves_no_other(endpoint):
         assert requests.get(url, verify=trusted, timeout=10).status_code == status, path
 
 
-def test_no_file_of_the_running_workspace_is_for_others(endpoint, service, local_home):
+def test_files_of_a_running_workspace_are_private(endpoint, service, local_home):
     for path in local_home.rglob("*"):
         if path.is_dir() and path.parent == local_home:
             assert path.stat().st_mode & 0o077 == 0, path
@@ -103,7 +103,7 @@ def test_no_file_of_the_running_workspace_is_for_others(endpoint, service, local
             assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_only_loopback_is_listened_on(endpoint, service):
+def test_control_plane_and_containers_listen_on_loopback_only(endpoint, service):
     control_plane = psutil.Process(endpoint.pid)
     listening = {
         connection.laddr.ip
@@ -114,7 +114,7 @@ def test_only_loopback_is_listened_on(endpoint, service):
     assert listening == {"127.0.0.1"}
 
 
-# What it does not know.
+# Unsupported calls.
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_only_loopback_is_listened_on(endpoint, service):
     ],
     ids=["Datastore", "Keyvault"],
 )
-def test_what_it_does_not_know_is_refused_with_the_name_of_the_call(local_ws, use, named):
+def test_unsupported_sdk_call_is_rejected_by_name(local_ws, use, named):
     began = time.monotonic()
     with pytest.raises(Exception, match=rf"(?is)not support.*{named}"):
         use(local_ws)
@@ -136,7 +136,7 @@ def test_what_it_does_not_know_is_refused_with_the_name_of_the_call(local_ws, us
     ("method", "path"),
     [("GET", "/history/v1.0/anything"), ("PATCH", "/subscriptions"), ("POST", WORKSPACE)],
 )
-def test_501_names_method_and_path(call, method, path):
+def test_unknown_route_is_answered_501_with_method_and_path(call, method, path):
     answer = call(method, path)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (501, "NotImplemented")
@@ -146,7 +146,7 @@ def test_501_names_method_and_path(call, method, path):
 # Connections.
 
 
-def test_a_full_disk_is_told_whatever_is_to_be_kept(tmp_path, monkeypatch):
+def test_full_disk_is_reported_by_every_write(tmp_path, monkeypatch):
     def fail(record: object) -> None:
         raise Full
 
@@ -161,7 +161,7 @@ def test_a_full_disk_is_told_whatever_is_to_be_kept(tmp_path, monkeypatch):
     assert (answer.status_code, answer.json["error"]["code"]) == (400, "InsufficientStorage")
 
 
-def test_a_silent_client_keeps_nobody_waiting(endpoint, call):
+def test_silent_client_does_not_delay_other_clients(endpoint, call):
     host, port = endpoint.url.removeprefix("https://").split(":")
     silent = [socket.create_connection((host, int(port)), timeout=5) for _ in range(50)]
     began = time.monotonic()
@@ -171,7 +171,7 @@ def test_a_silent_client_keeps_nobody_waiting(endpoint, call):
         connection.close()
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(endpoint, call, local_home):
+def test_interrupted_upload_leaves_no_file(endpoint, call, local_home):
     path = f"/artifact/v2.0{WORKSPACE}/artifacts/batch/metadata/LocalUpload/broken"
     described = call("POST", path, json={"paths": [{"path": "half.bin"}]}).json()
     uri = described["artifactContentInformation"]["half.bin"]["contentUri"]
@@ -189,5 +189,5 @@ def test_an_upload_that_breaks_off_leaves_nothing(endpoint, call, local_home):
     assert set((local_home / "store" / "blobs").iterdir()) == before
 
 
-def test_the_log_stays_empty_while_all_goes_well(local_home, service):
+def test_log_is_empty_without_errors(local_home, service):
     assert Path(local_home / "run" / "control_plane.log").read_text() == ""

@@ -1,4 +1,4 @@
-"""Who keeps the control plane alive, and for how long."""
+"""Client registrations: which processes keep the control plane running, and until when."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sleeper():
         process.kill()
 
 
-def test_a_lease_ends_with_its_process_even_as_a_zombie_and_who_is_gone_gets_none(sleeper):
+def test_registration_ends_with_its_process_and_ended_process_is_rejected(sleeper):
     registrations, process = ClientRegistrations(), psutil.Process(sleeper.pid)
     assert registrations.add(sleeper.pid)
     assert not registrations.close_if_unused()
@@ -35,7 +35,7 @@ def test_a_lease_ends_with_its_process_even_as_a_zombie_and_who_is_gone_gets_non
     assert not ClientRegistrations().add(sleeper.pid)
 
 
-def test_leases_may_be_closed_while_they_are_looked_at_and_then_nobody_joins():
+def test_registrations_can_be_ended_during_a_check_and_new_clients_are_then_rejected():
     registrations = ClientRegistrations()
     registrations.add(psutil.Process().pid)
     with registrations._lock:  # as a signal may arrive
@@ -44,7 +44,7 @@ def test_leases_may_be_closed_while_they_are_looked_at_and_then_nobody_joins():
     assert not registrations.add(psutil.Process().pid)
 
 
-def test_a_number_that_was_given_to_another_process_is_not_the_holder():
+def test_reused_process_id_is_not_the_registered_client():
     process = psutil.Process()
     impostor = psutil.Process(process.pid)
     impostor._create_time = 1.0
@@ -53,7 +53,7 @@ def test_a_number_that_was_given_to_another_process_is_not_the_holder():
     assert not is_alive(impostor)
 
 
-def test_a_lease_lasts_while_there_is_no_file_descriptor_to_look_with():
+def test_registration_lasts_while_file_descriptors_are_exhausted():
     registrations = ClientRegistrations()
     registrations.add(psutil.Process().pid)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -66,7 +66,7 @@ def test_a_lease_lasts_while_there_is_no_file_descriptor_to_look_with():
 
 
 @pytest.mark.parametrize("pid", [True, 1, 0, -1, 2**31, "2", None, 1.5])
-def test_a_lease_is_for_a_process(call, pid):
+def test_registration_without_a_valid_process_id_is_rejected(call, pid):
     answer = call("POST", "/clients", json={"pid": pid})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "UserError")
 

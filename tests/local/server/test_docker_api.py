@@ -81,9 +81,9 @@ def test_engine_names_itself_and_its_version(engine):
 
 
 def test_calls_of_other_parts_of_docker_are_rejected(engine):
-    with pytest.raises(docker.errors.APIError, match="does not support GET /volumes") as told:
+    with pytest.raises(docker.errors.APIError, match="does not support GET /volumes") as raised:
         engine.volumes.list()
-    assert told.value.status_code == 501
+    assert raised.value.status_code == 501
 
 
 def test_unknown_container_and_image_are_not_found(engine):

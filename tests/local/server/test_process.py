@@ -1,4 +1,4 @@
-"""What the control plane does while it lives."""
+"""The periodic work of the control plane: client checks and removal of uploads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mnist_deploy.local.server import process
 from mnist_deploy.local.server.client_registrations import ClientRegistrations
 
 
-def test_a_full_disk_ends_nothing_but_the_tidying_up(tmp_path, monkeypatch):
+def test_full_disk_does_not_stop_the_watch_loop(tmp_path, monkeypatch):
     for name in ("REGISTRATION_CHECK_INTERVAL", "SWEEP_INTERVAL"):
         monkeypatch.setattr(process, name, 0.01)
     store, registrations = Store(tmp_path), ClientRegistrations()
@@ -32,7 +32,7 @@ def test_a_full_disk_ends_nothing_but_the_tidying_up(tmp_path, monkeypatch):
     store.close()
 
 
-def test_uploads_that_nobody_needs_go_while_it_runs(tmp_path, monkeypatch):
+def test_unreferenced_uploads_are_removed_while_the_control_plane_runs(tmp_path, monkeypatch):
     for name in ("REGISTRATION_CHECK_INTERVAL", "SWEEP_INTERVAL", "UPLOAD_RETENTION"):
         monkeypatch.setattr(process, name, 0.01)
     store, registrations = Store(tmp_path), ClientRegistrations()

@@ -1,4 +1,4 @@
-"""Application Insights: genuine telemetry of a service, and what strangers send."""
+"""Application Insights: telemetry of a service, and rejected telemetry."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def usage(call, name: str) -> dict:
 
 
 @pytest.mark.processes
-def test_a_service_tells_what_it_does_as_long_as_it_is_asked_to(local_ws, call, tmp_path):
+def test_service_sends_telemetry_while_app_insights_is_enabled(local_ws, call, tmp_path):
     def deployed(**more) -> AciWebservice:
         return Model.deploy(
             local_ws,
@@ -55,10 +55,10 @@ def test_a_service_tells_what_it_does_as_long_as_it_is_asked_to(local_ws, call, 
     seen = until(lambda: (u := usage(call, "watched"))["requests"] == 3 and u, 30)
     assert seen["failed"] == 1
     assert 0 <= seen["p50"] <= seen["p95"] < 5
-    told = until(
+    messages = until(
         lambda: len(t := [text for _, text in listed(call, "watched")["traces"]]) > 2 and t
     )
-    assert any("asked for two" in text for text in told)
+    assert any("asked for two" in text for text in messages)
     log = service.get_logs()
     assert "asked for two" in log
     assert "a wrong question" in log
@@ -72,7 +72,7 @@ def test_a_service_tells_what_it_does_as_long_as_it_is_asked_to(local_ws, call, 
 
 
 @pytest.mark.processes
-def test_a_failing_init_is_told_at_once_and_traced(local_ws, call, tmp_path):
+def test_failed_init_is_reported_at_once_and_traced(local_ws, call, tmp_path):
     service = Model.deploy(
         local_ws,
         "watched-failing",
@@ -100,7 +100,7 @@ def test_a_failing_init_is_told_at_once_and_traced(local_ws, call, tmp_path):
         (b"\x1f\x8bno gzip", 400),
     ],
 )
-def test_strangers_are_refused(endpoint, body, status):
+def test_telemetry_without_a_valid_key_is_rejected(endpoint, body, status):
     url = endpoint.url.replace("https", "http") + "/v2.1/track"
     headers = {"Content-Encoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}
     answer = requests.post(url, body, headers=headers, timeout=10)
@@ -109,7 +109,7 @@ def test_strangers_are_refused(endpoint, body, status):
         assert answer.json()["itemsAccepted"] == 0
 
 
-def test_what_is_too_large_is_refused_before_it_is_read(endpoint):
+def test_telemetry_above_the_size_limit_is_rejected_before_it_is_read(endpoint):
     connection = HTTPConnection(endpoint.url.removeprefix("https://"), timeout=5)
     with contextlib.closing(connection):
         connection.putrequest("POST", "/v2.1/track")

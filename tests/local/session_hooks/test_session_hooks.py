@@ -150,7 +150,7 @@ def test_mnist_is_served_from_the_data_folder_at_its_old_addresses(run_python, t
     assert "b'labels'" in printed
 
 
-def test_other_addresses_are_asked_as_ever(run_python, tmp_path):
+def test_requests_to_other_addresses_are_unchanged(run_python, tmp_path):
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(b"mine")
     run_python(
         f"""

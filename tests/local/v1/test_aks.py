@@ -49,7 +49,7 @@ def deploy(local_ws, cluster, tmp_path):
 # Clusters
 
 
-def test_a_cluster_is_a_name_and_says_so(local_ws, cluster):
+def test_cluster_is_registered_and_its_limits_are_reported(local_ws, cluster):
     seen = AksCompute(local_ws, "cluster")
     assert isinstance(ComputeTarget(local_ws, "cluster"), AksCompute)
     assert (seen.provisioning_state, seen.get_status()) == ("Succeeded", "Succeeded")
@@ -63,7 +63,7 @@ def test_a_cluster_is_a_name_and_says_so(local_ws, cluster):
         AksCompute(local_ws, "nobody")  # what tutorials catch
 
 
-def test_attach_update_detach(local_ws):
+def test_cluster_is_attached_updated_and_detached(local_ws):
     configuration = AksCompute.attach_configuration(resource_group="g", cluster_name="mine")
     configuration.enable_ssl(leaf_domain_label="digits")
     attached = ComputeTarget.attach(local_ws, "mine", configuration)
@@ -77,7 +77,7 @@ def test_attach_update_detach(local_ws):
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "word"),
+    ("name", "requested", "word"),
     [
         ("vnet", {"vnet_name": "v", "vnet_resourcegroup_name": "g", "subnet_name": "s",
                   "service_cidr": "10.0.0.0/16", "dns_service_ip": "10.0.0.10",
@@ -85,15 +85,15 @@ def test_attach_update_detach(local_ws):
         ("gpus", {"vm_size": "Standard_NC6"}, "GPUs"),
     ],
 )  # fmt: skip
-def test_what_a_cluster_is_not_here_is_named(local_ws, name, asked, word):
+def test_unsupported_cluster_option_is_rejected_by_name(local_ws, name, requested, word):
     with pytest.raises(ComputeTargetException, match=f"(?s)501.*{word}"):
-        ComputeTarget.create(local_ws, name, AksCompute.provisioning_configuration(**asked))
+        ComputeTarget.create(local_ws, name, AksCompute.provisioning_configuration(**requested))
 
 
 # Services
 
 
-def test_a_service_asks_for_keys_and_has_replicas(local_ws, cluster, deploy, capsys):
+def test_service_requires_keys_and_has_replicas(local_ws, cluster, deploy, capsys):
     config = AksWebservice.deploy_configuration(
         num_replicas=2, cpu_cores=0.5, memory_gb=1, memory_gb_limit=1.5, tags={"a": "b"},
         scoring_timeout_ms=1500, namespace="digits", period_seconds=5,
@@ -127,7 +127,7 @@ def test_a_service_asks_for_keys_and_has_replicas(local_ws, cluster, deploy, cap
 
 
 @pytest.mark.processes
-def test_without_a_number_the_smallest_runs_and_a_note_says_so(local_ws, deploy, capsys):
+def test_autoscaled_service_runs_the_minimum_of_replicas_with_a_warning(local_ws, deploy, capsys):
     service = deploy("scaled", config=AksWebservice.deploy_configuration(memory_gb=1))
     assert "nothing scales by itself here: 1 replicas run" in capsys.readouterr().out
     seen = Webservice(local_ws, "scaled")
@@ -141,7 +141,7 @@ def test_without_a_number_the_smallest_runs_and_a_note_says_so(local_ws, deploy,
     assert (seen.autoscaler.autoscale_enabled, seen.num_replicas) == (False, 1)
 
 
-def test_tokens_open_it_until_they_end(local_ws, deploy, call, mms):
+def test_token_is_authorized_until_it_expires(local_ws, deploy, call, mms):
     config = AksWebservice.deploy_configuration(
         num_replicas=1, memory_gb=1, auth_enabled=False, token_auth_enabled=True
     )
@@ -176,13 +176,13 @@ def test_tokens_open_it_until_they_end(local_ws, deploy, call, mms):
         ({"primary_key": "schlüssel"}, "400.*ASCII"),
     ],
 )
-def test_what_a_service_cannot_have_is_named(deploy, more, word):
+def test_unsupported_service_option_is_rejected_by_name(deploy, more, word):
     config = AksWebservice.deploy_configuration(**{"num_replicas": 1, **more})
     with pytest.raises(WebserviceException, match=f"(?s){word}"):
         deploy("too-much", config=config)
 
 
-def test_a_service_needs_a_cluster(local_ws, tmp_path):
+def test_service_without_a_cluster_is_rejected(local_ws, tmp_path):
     config = AksWebservice.deploy_configuration(compute_target_name="nobody")
     with pytest.raises(WebserviceException, match="nobody"):
         Model.deploy(local_ws, "nowhere", [], make_inference_config(tmp_path), config)
@@ -192,7 +192,7 @@ def test_a_service_needs_a_cluster(local_ws, tmp_path):
 
 
 @pytest.mark.processes
-def test_versions_share_the_traffic(local_ws, cluster, tmp_path, call, mms):
+def test_traffic_is_split_between_versions(local_ws, cluster, tmp_path, call, mms):
     def inference(answer: str):
         return make_inference_config(tmp_path, SCRIPT.format(answer=f"'{answer}'"))
 
@@ -205,9 +205,9 @@ def test_versions_share_the_traffic(local_ws, cluster, tmp_path, call, mms):
 
     def answers(count: int = 40) -> set:
         headers = {"Authorization": f"Bearer {endpoint.get_keys()[0]}"}
-        asked = (requests.post(endpoint.scoring_uri, "{}", headers=headers, timeout=10)
+        requested = (requests.post(endpoint.scoring_uri, "{}", headers=headers, timeout=10)
                  for _ in range(count))  # fmt: skip
-        return {answer.json() for answer in asked}
+        return {answer.json() for answer in requested}
 
     config = AksEndpoint.deploy_configuration(
         num_replicas=1, memory_gb=1, version_name="one", traffic_percentile=20, tags={"a": "b"}

@@ -1,4 +1,4 @@
-"""Artifacts: what may be uploaded where."""
+"""Artifacts: path traversal and missing artifacts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ ARTIFACTS = f"/artifact/v2.0{WORKSPACE}/artifacts"
 @pytest.mark.parametrize(
     "path", ["../x", "a/../../x", "/etc/passwd", "a//b", "a\\..\\b", "a\0", ""]
 )
-def test_a_path_that_climbs_is_refused(call, path):
+def test_path_traversal_is_rejected(call, path):
     batch = f"{ARTIFACTS}/batch/metadata/LocalUpload/c"
     answer = call("POST", batch, json={"paths": [{"path": "fine.txt"}, {"path": path}]})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "InvalidPath")
 
 
-def test_what_was_never_uploaded_is_not_there(call):
+def test_missing_artifact_is_not_found(call):
     for kind, status in (("contentinfo", 404), ("prefix/contentinfo", 200)):
         answer = call("GET", f"{ARTIFACTS}/{kind}/LocalUpload/c/never.txt")
         assert answer.status_code == status

@@ -48,7 +48,7 @@ def names_below(folder: str) -> set[str]:
     }
 
 
-def test_data_store_gives_back_what_was_uploaded(datastore, digits):
+def test_uploaded_files_are_downloaded_unchanged(datastore, digits):
     count = datastore.download("back", prefix=f"{digits}/train", show_progress=False)
     assert count == 2
     assert names_below(f"back/{digits}") == {"train/images.gz", "train/labels.gz"}
@@ -94,7 +94,7 @@ def test_registered_data_set_has_versions(local_ws, datastore, digits, file_data
         Dataset.get_by_name(local_ws, name)
 
 
-def test_table_becomes_a_data_frame(local_ws, datastore):
+def test_tabular_dataset_becomes_a_data_frame(local_ws, datastore):
     from azureml.core import Dataset
 
     folder = f"tables-{uuid.uuid4().hex[:8]}"

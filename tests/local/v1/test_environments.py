@@ -35,7 +35,7 @@ def pip_packages(environment: Environment) -> list[str]:
     return list(environment.python.conda_dependencies.pip_packages)
 
 
-def test_a_fetched_environment_can_be_changed_registered_and_copied(local_ws, name):
+def test_fetched_environment_can_be_changed_registered_and_copied(local_ws, name):
     build(name, "numpy==1").register(local_ws)
     fetched = Environment.get(local_ws, name)
     assert fetched.register(local_ws).version == "1"

@@ -1,4 +1,4 @@
-"""Container images, the way of deploying of 2019, asked for by the genuine SDK."""
+"""Container images (deployments of 2019) through the genuine SDK."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def deployed(local_ws, model, configuration):
     service.delete()
 
 
-def test_deploys_from_model(local_ws, model, deployed, capsys):
+def test_image_is_created_and_deployed_from_a_model(local_ws, model, deployed, capsys):
     deployed.wait_for_deployment(show_output=True)
     assert json.loads(deployed.run("[1, 2]")) == ["here", "17", 1, 2]
     answer = requests.post(deployed.scoring_uri, data="[3]", timeout=30)
@@ -83,7 +83,7 @@ def test_deploys_from_model(local_ws, model, deployed, capsys):
         assert (shown.count(line), log.count(line)) == (1, 1)
 
 
-def test_images_are_counted_found_and_deleted(local_ws, model, configuration):
+def test_image_versions_are_numbered_found_and_deleted(local_ws, model, configuration):
     def create(models: list[Model], **more) -> ContainerImage:
         return ContainerImage.create(local_ws, "numbers-img", models, configuration(**more))
 
@@ -114,7 +114,7 @@ def test_images_are_counted_found_and_deleted(local_ws, model, configuration):
 
 @pytest.mark.processes
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::FutureWarning")
-def test_a_service_changes_from_image_to_image_to_environment_and_back(
+def test_service_is_updated_between_images_and_environments(
     local_ws, model, configuration, deployed, tmp_path
 ):
     deployed.wait_for_deployment()
@@ -140,7 +140,7 @@ def test_a_service_changes_from_image_to_image_to_environment_and_back(
 
 
 @pytest.mark.parametrize(
-    ("option", "conda", "said"),
+    ("option", "conda", "message"),
     [
         ({"runtime": "spark-py"}, CONDA_FILE, "(?s)501.*SparkPython"),
         ({"docker_file": "myenv.yml"}, CONDA_FILE, "(?s)501.*docker_file"),
@@ -149,14 +149,16 @@ def test_a_service_changes_from_image_to_image_to_environment_and_back(
         ({}, "just text", "InvalidCondaFile"),
     ],
 )
-def test_refuses_what_it_cannot_do(local_ws, model, configuration, tmp_path, option, conda, said):
+def test_unsupported_image_option_is_rejected(
+    local_ws, model, configuration, tmp_path, option, conda, message
+):
     wanted = configuration(**option)
     (tmp_path / "myenv.yml").write_text(conda)
-    with pytest.raises(WebserviceException, match=said):
+    with pytest.raises(WebserviceException, match=message):
         ContainerImage.create(local_ws, "refused", [model], wanted)
 
 
-def test_refuses_files_that_nobody_uploaded(call, mms):
+def test_image_with_a_missing_upload_is_rejected(call, mms):
     image = {
         "name": "forged",
         "imageType": "Docker",
@@ -169,7 +171,7 @@ def test_refuses_files_that_nobody_uploaded(call, mms):
     assert (answer.status_code, answer.json()["code"]) == (404, "UploadNotFound")
 
 
-def test_a_model_that_is_gone_is_named(local_ws, model, configuration):
+def test_deleted_model_of_an_image_is_reported_by_name(local_ws, model, configuration):
     image = ContainerImage.create(local_ws, "orphan", [model], configuration())
     model.delete()
     with pytest.raises(WebserviceException, match="ModelNotFound"):

@@ -28,7 +28,7 @@ def files_below(folder: str) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-def test_register_keeps_what_it_is_told(local_ws, register, name):
+def test_registered_model_keeps_its_metadata(local_ws, register, name):
     framework = {"model_framework": "ScikitLearn", "model_framework_version": "1.5"}
     made = register(tags={"data": "mnist", "empty": ""}, description="ten digits", **framework)
     for seen in (made, again := Model(local_ws, name)):
@@ -38,7 +38,7 @@ def test_register_keeps_what_it_is_told(local_ws, register, name):
     assert again.created_time is not None
 
 
-def test_a_file_and_a_folder_or_a_part_of_it_come_back_as_they_were(register):
+def test_downloaded_file_folder_and_subfolder_equal_the_uploaded_ones(register):
     content = os.urandom(100_000)
     Path("model.bin").write_bytes(content)
     model = register("model.bin")
@@ -60,7 +60,7 @@ def test_a_file_and_a_folder_or_a_part_of_it_come_back_as_they_were(register):
 
 
 @pytest.mark.processes
-def test_a_file_of_70_mb_goes_up_in_blocks(register, local_home):
+def test_file_of_70_mb_is_uploaded_in_blocks(register, local_home):
     block = os.urandom(1 << 20)
     with open("large.bin", "wb") as file:
         for number in range(70):
@@ -89,7 +89,7 @@ def test_models_are_found_by_tags_and_properties(local_ws, register, name):
     assert sorted(latest) == sorted({model.name for model in Model.list(local_ws)})
 
 
-def test_list_goes_on_after_the_first_page(local_ws, call, mms, register, name):
+def test_model_list_continues_after_the_first_page(local_ws, call, mms, register, name):
     url = register().url
     for _ in range(44):  # straight to the point
         assert call("POST", f"{mms}/models", json={"name": name, "url": url}).ok
@@ -100,7 +100,7 @@ def test_list_goes_on_after_the_first_page(local_ws, call, mms, register, name):
     assert page["nextLink"].startswith("https://127.0.0.1:")
 
 
-def test_properties_can_be_added_and_not_changed(local_ws, register, name):
+def test_model_properties_can_be_added_but_not_changed(local_ws, register, name):
     model = register(properties={"fixed": "1"})
     model.add_properties({"more": "2"})
     model.properties["fixed"] = "changed by hand"
@@ -110,14 +110,14 @@ def test_properties_can_be_added_and_not_changed(local_ws, register, name):
     assert (properties["fixed"], properties["more"]) == ("1", "2")
 
 
-def test_a_model_that_a_service_runs_is_not_deleted(registered, service):
+def test_model_of_a_running_service_is_not_deleted(registered, service):
     with pytest.raises(WebserviceException, match=r"412[^<>]*first delete shared"):
         registered.delete()
 
 
-def test_what_was_not_uploaded_and_a_name_that_is_none_are_refused(local_ws, call, mms, registered):
-    def refusal(kind: str, **asked) -> tuple[int, str]:
-        answer = call("POST", f"{mms}/{kind}", json=asked)
+def test_missing_upload_and_invalid_name_are_rejected(local_ws, call, mms, registered):
+    def refusal(kind: str, **requested) -> tuple[int, str]:
+        answer = call("POST", f"{mms}/{kind}", json=requested)
         return answer.status_code, answer.json()["code"]
 
     nowhere = [{"prefix": "LocalUpload/nowhere/ghost"}]

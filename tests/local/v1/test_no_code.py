@@ -1,4 +1,4 @@
-"""Deployments of a model alone, by the genuine SDK: answered for scikit-learn, else refused."""
+"""No-code deployments through the genuine SDK: scikit-learn works, other frameworks do not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(ws, name: str, **more) -> tuple[LogisticRegression, Model]:
     return classifier, Model.register(ws, "classifier.pkl", name, model_framework=framework, **more)
 
 
-def test_a_classifier_answers_with_probabilities_or_with_labels(local_ws):
+def test_classifier_returns_probabilities_or_labels(local_ws):
     size = ResourceConfiguration(cpu=1, memory_in_gb=0.75)
     more = {"model_framework_version": "0.19.1", "resource_configuration": size}
     classifier, model = register(local_ws, "classifier", **more)
@@ -34,10 +34,10 @@ def test_a_classifier_answers_with_probabilities_or_with_labels(local_ws):
         assert (service.state, wanted.cpu, wanted.memory_in_gb) == ("Healthy", 1, 0.75)
         assert "scikit-learn: wanted ==0.19.1, found" in service.get_logs()
         data = ROWS.tolist()
-        said = service.run(json.dumps({"data": data, "method": "predict"}))
-        assert said == {"predict": classifier.predict(ROWS).tolist()}
-        said = service.run(json.dumps({"data": data}))
-        assert said == {"predict_proba": classifier.predict_proba(ROWS).tolist()}
+        answer = service.run(json.dumps({"data": data, "method": "predict"}))
+        assert answer == {"predict": classifier.predict(ROWS).tolist()}
+        answer = service.run(json.dumps({"data": data}))
+        assert answer == {"predict_proba": classifier.predict_proba(ROWS).tolist()}
         answer = requests.post(service.scoring_uri, json={"data": data, "method": "fit"})
         assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/json")
         assert "'fit' is not among predict_proba, predict" in answer.json()["message"]
@@ -46,13 +46,13 @@ def test_a_classifier_answers_with_probabilities_or_with_labels(local_ws):
 
 
 @pytest.mark.parametrize("framework", [Model.Framework.ONNX, Model.Framework.TENSORFLOW])
-def test_other_frameworks_are_refused_by_name(local_ws, weights_file, framework):
+def test_unsupported_framework_is_rejected_by_name(local_ws, weights_file, framework):
     model = Model.register(local_ws, weights_file, "other", model_framework=framework)
     with pytest.raises(WebserviceException, match=f"of framework {framework}, only of Scikit"):
         Model.deploy(local_ws, "no-code", [model])
 
 
-def test_a_model_alone_is_packaged_with_its_script(local_ws, tmp_path):
+def test_model_without_script_is_packaged_with_a_generated_script(local_ws, tmp_path):
     _, model = register(local_ws, "lone")
     package = Model.package(local_ws, [model], generate_dockerfile=True)
     package.wait_for_creation()

@@ -1,4 +1,4 @@
-"""Packages by the genuine SDK: made, saved, looked into; images refused."""
+"""Packages through the genuine SDK: contents of the saved package, and rejected options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from weights_service import SCRIPT, make_inference_config
 PACKAGES = ("azureml-defaults", "numpy==1.26.0")
 
 
-def test_a_package_is_saved_whole(local_ws, registered, tmp_path):
+def test_package_is_saved_with_all_its_files(local_ws, registered, tmp_path):
     config = make_inference_config(tmp_path / "source", packages=PACKAGES)
     package = Model.package(local_ws, [registered], config, generate_dockerfile=True)
     package.wait_for_creation(show_output=True)
@@ -32,7 +32,7 @@ def test_a_package_is_saved_whole(local_ws, registered, tmp_path):
     assert config.environment.name not in Environment.list(local_ws)
 
 
-def test_a_folder_of_a_model_and_a_lone_script(local_ws, tmp_path):
+def test_model_folder_and_script_without_folder_are_packaged(local_ws, tmp_path):
     folder = tmp_path / "forest"
     (folder / "trees").mkdir(parents=True)
     for name in ("index", "trees/1", "trees/2"):
@@ -53,13 +53,15 @@ def test_a_folder_of_a_model_and_a_lone_script(local_ws, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("packages", "options", "said"),
+    ("packages", "options", "message"),
     [
         (PACKAGES, {}, "pass generate_dockerfile=True, save"),
         ((), {"generate_dockerfile": True}, "list them in a conda file"),
     ],
 )
-def test_what_is_refused(local_ws, registered, tmp_path: Path, packages, options, said):
+def test_unsupported_package_option_is_rejected(
+    local_ws, registered, tmp_path: Path, packages, options, message
+):
     config = make_inference_config(tmp_path, packages=packages)
-    with pytest.raises(WebserviceException, match=said):
+    with pytest.raises(WebserviceException, match=message):
         Model.package(local_ws, [registered], config, **options)

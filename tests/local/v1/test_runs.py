@@ -184,7 +184,7 @@ def test_command_is_run_by_a_shell(experiment, cluster, capsys):
     assert "shown red\ndone\n" in capsys.readouterr().out
 
 
-def test_canceled_run_ends(experiment, cluster):
+def test_canceled_run_is_stopped(experiment, cluster):
     run = experiment.submit(configure("import time; time.sleep(300)", cluster))
     wait_for_status(run, "Running")
     run.cancel()

@@ -54,10 +54,10 @@ def deploy(local_ws, registered, tmp_path):
         service.delete()
 
 
-# A service that stays as it is.
+# A service that the tests share and do not change.
 
 
-def test_a_service_is_described_as_it_was_asked_for(local_ws, service):
+def test_service_has_the_requested_properties(local_ws, service):
     seen = Webservice(local_ws, "shared")
     assert isinstance(seen, AciWebservice)
     assert (seen.state, seen.compute_type, seen.auth_enabled) == ("Healthy", "ACI", True)
@@ -70,7 +70,7 @@ def test_a_service_is_described_as_it_was_asked_for(local_ws, service):
     assert seen.created_time is not None
 
 
-def test_it_scores_says_what_it_takes_and_logs_what_its_script_prints(service):
+def test_service_scores_serves_its_swagger_and_logs_the_prints_of_its_script(service):
     assert service.run(ROWS) == SUMS
     keys = {"Authorization": f"Bearer {service.get_keys()[0]}"}
     assert "/score" in requests.get(service.swagger_uri, headers=keys, timeout=10).json()["paths"]
@@ -80,7 +80,7 @@ def test_it_scores_says_what_it_takes_and_logs_what_its_script_prints(service):
     assert len(service.get_logs(num_lines=2).splitlines()) == 2
 
 
-def test_only_who_has_a_key_is_let_in(service):
+def test_request_without_a_valid_key_is_rejected(service):
     def status(**headers) -> int:
         return requests.post(service.scoring_uri, ROWS, headers=headers, timeout=10).status_code
 
@@ -90,13 +90,13 @@ def test_only_who_has_a_key_is_let_in(service):
     assert status(Authorization=f"Bearer {secondary}") == 200
     for wrong in ("", "Bearer ", "Bearer x", primary[:-1], f"bearer {primary}x", "Bearer é"):
         assert status(Authorization=wrong.encode()) == 401
-    refused = requests.post(service.scoring_uri, ROWS, timeout=10)
-    assert refused.status_code == 401
-    assert "get_keys()" in refused.json()["message"]
-    assert primary not in refused.text + service.get_logs() + repr(service) + str(vars(service))
+    rejected = requests.post(service.scoring_uri, ROWS, timeout=10)
+    assert rejected.status_code == 401
+    assert "get_keys()" in rejected.json()["message"]
+    assert primary not in rejected.text + service.get_logs() + repr(service) + str(vars(service))
 
 
-def test_list_finds_services_by_what_they_are(local_ws, service):
+def test_services_are_listed_by_tags_properties_models_and_compute_type(local_ws, service):
     def names(**query) -> list[str]:
         return [found.name for found in Webservice.list(local_ws, **query)]
 
@@ -108,16 +108,14 @@ def test_list_finds_services_by_what_they_are(local_ws, service):
     assert names(compute_type="AKS") == names(image_name="x") == names(image_digest="x") == []
 
 
-# Services that come, change and go.
+# Services that a test creates, updates and deletes.
 
 
-def test_wait_shows_how_it_goes_and_what_is_another_way_here(
-    local_ws, registered, tmp_path, capsys
-):
+def test_wait_for_deployment_shows_progress_and_warnings(local_ws, registered, tmp_path, capsys):
     config = make_inference_config(tmp_path, packages=("scikit-learn==0.22.1",))
     config.environment.docker.base_image = "mine/image:1"
-    asked = small(location="westeurope", dns_name_label="digits")
-    service = Model.deploy(local_ws, "old-pins", [registered], config, asked)
+    requested = small(location="westeurope", dns_name_label="digits")
+    service = Model.deploy(local_ws, "old-pins", [registered], config, requested)
     service.wait_for_deployment(show_output=True)
     shown, log = capsys.readouterr().out, service.get_logs()
     assert service.run(ROWS) == SUMS
@@ -135,7 +133,7 @@ def test_wait_shows_how_it_goes_and_what_is_another_way_here(
         assert note in log
 
 
-def test_after_delete_nobody_answers(local_ws, deploy):
+def test_deleted_service_refuses_connections(local_ws, deploy):
     service = deploy("short-lived", config=small(auth_enabled=True))
     service.delete()
     with pytest.raises(requests.ConnectionError):
@@ -144,7 +142,7 @@ def test_after_delete_nobody_answers(local_ws, deploy):
     service.delete()  # as on Azure, twice is no error
 
 
-def test_a_failing_init_is_told_within_seconds_with_its_traceback(local_ws, deploy):
+def test_failed_init_is_reported_within_seconds_with_its_traceback(local_ws, deploy):
     script = "def init():\n    raise LookupError('no weights today')\ndef run(raw): pass\n"
     began = time.monotonic()
     service = deploy("failing", script, wait=False)
@@ -170,13 +168,13 @@ def test_a_failing_init_is_told_within_seconds_with_its_traceback(local_ws, depl
         ("import os\ndef init(): os._exit(5)\ndef run(raw): pass\n", "could not be imported"),
     ],
 )
-def test_a_script_that_cannot_run_is_told(deploy, script, complaint):
+def test_script_that_cannot_run_is_reported(deploy, script, complaint):
     service = deploy("cannot-run", script, wait=False)
     with pytest.raises(WebserviceException, match=complaint):
         service.wait_for_deployment()
 
 
-def test_overwrite_keeps_address_and_keys(deploy):
+def test_overwritten_service_keeps_address_and_keys(deploy):
     def deployed(answer: int, **more):
         script, config = VERSION_SCRIPT.format(answer=answer), small(auth_enabled=True)
         service = deploy("again", script, config=config, **more)
@@ -187,7 +185,7 @@ def test_overwrite_keeps_address_and_keys(deploy):
     assert first[1] == second[1]
 
 
-def test_a_source_directory_brings_its_other_files(local_ws, registered, tmp_path):
+def test_source_directory_is_uploaded_with_all_its_files(local_ws, registered, tmp_path):
     source = tmp_path / "source"
     (source / "src").mkdir(parents=True)
     (source / "settings.json").write_text('{"factor": 2}')
@@ -213,7 +211,7 @@ def test_a_source_directory_brings_its_other_files(local_ws, registered, tmp_pat
 
 
 @pytest.mark.processes
-def test_cpu_cores_set_the_threads(deploy):
+def test_cpu_cores_set_the_number_of_threads(deploy):
     script = """
 import os
 def init(): pass
@@ -226,7 +224,7 @@ def run(raw): return [os.environ["OMP_NUM_THREADS"], os.getppid()]
         assert "mnist_deploy.local.scoring.fork_server" in psutil.Process(parent).cmdline()
 
 
-def test_keys_of_one_s_own_count_and_so_does_a_regenerated_one_at_once(deploy, call, mms):
+def test_given_and_regenerated_keys_are_authorized_at_once(deploy, call, mms):
     own = {"primary_key": "first-of-mine", "secondary_key": "second-of-mine"}
     service = deploy("keys", config=small(auth_enabled=True, **own))
     assert service.get_keys() == ("first-of-mine", "second-of-mine")
@@ -246,7 +244,7 @@ def test_keys_of_one_s_own_count_and_so_does_a_regenerated_one_at_once(deploy, c
     assert service.run(ROWS) == SUMS
 
 
-def test_update_of_labels_and_keys_needs_no_new_container(local_ws, deploy):
+def test_update_of_labels_and_keys_keeps_the_container(local_ws, deploy):
     service = deploy("changing", config=small(tags={"old": "1"}, properties={"made": "once"}))
     log = service.get_logs()
     service.update(tags={"new": "2"}, description="changed", auth_enabled=True, ssl_enabled=False,
@@ -268,7 +266,7 @@ def test_update_of_labels_and_keys_needs_no_new_container(local_ws, deploy):
 
 
 @pytest.mark.processes
-def test_update_of_the_script_and_the_model(local_ws, deploy, tmp_path):
+def test_update_replaces_script_and_model(local_ws, deploy, tmp_path):
     service = deploy("renewed")
     (tmp_path / "weights.txt").write_text("1 1 1")
     flat = Model.register(local_ws, "weights.txt", "flat-weights")
@@ -278,14 +276,14 @@ def test_update_of_the_script_and_the_model(local_ws, deploy, tmp_path):
     assert [model.name for model in service.models] == ["flat-weights"]
 
 
-# What is refused.
+# Rejected requests.
 
 
 @pytest.mark.parametrize("more", [{"ssl_enabled": True, "ssl_cert_pem_file": "c.pem",
                                    "ssl_key_pem_file": "c.pem", "ssl_cname": "x"},
                                   {"collect_model_data": True},
                                   {"vnet_name": "a", "subnet_name": "b"}])  # fmt: skip
-def test_what_a_container_cannot_do_here_is_named(deploy, tmp_path, more):
+def test_unsupported_container_option_is_rejected_by_name(deploy, tmp_path, more):
     (tmp_path / "c.pem").write_text("pem")
     with pytest.raises(WebserviceException, match=f"a web service with {next(iter(more))}"):
         deploy("too-much", config=small(**more))
@@ -301,13 +299,13 @@ def test_what_a_container_cannot_do_here_is_named(deploy, tmp_path, more):
         ({"docker": {"baseImage": "mcr.microsoft.com/azureml/x"}}, None),
     ],
 )  # fmt: skip
-def test_notes_on_an_environment(definition, note):
+def test_environment_warnings_name_the_ignored_option(definition, note):
     notes = list(list_environment_warnings(msgspec.convert(definition, EnvironmentDefinition)))
     assert len(notes) == (note is not None)
     assert all(note in each for each in notes)
 
 
-def test_a_key_that_no_header_can_carry_is_refused(deploy, service, call, mms):
+def test_key_that_no_header_can_carry_is_rejected(deploy, service, call, mms):
     with pytest.raises(WebserviceException, match="ASCII"):
         deploy("odd-key", config=small(auth_enabled=True, primary_key="schlüssel"))
     odd = {"keyType": "Primary", "keyValue": "two words"}
@@ -316,7 +314,7 @@ def test_a_key_that_no_header_can_carry_is_refused(deploy, service, call, mms):
 
 
 @pytest.mark.parametrize(
-    ("asked", "code"),
+    ("requested", "code"),
     [
         *(({"containerResourceRequirements": wanted}, "InvalidResources")
           for wanted in ({"cpu": 0}, {"memoryInGB": -1}, {"cpu": 4.1}, {"memoryInGB": 17})),
@@ -327,6 +325,8 @@ def test_a_key_that_no_header_can_carry_is_refused(deploy, service, call, mms):
         ({"kvTags": {"a": []}}, "InvalidBody"),
     ],
 )  # fmt: skip
-def test_odd_requests_are_refused(call, mms, asked, code):
-    answer = call("POST", f"{mms}/services", json={"name": "odd", "computeType": "ACI", **asked})
+def test_invalid_service_request_is_rejected_with_its_code(call, mms, requested, code):
+    answer = call(
+        "POST", f"{mms}/services", json={"name": "odd", "computeType": "ACI", **requested}
+    )
     assert (answer.status_code, answer.json()["code"]) == (400, code)

@@ -1,4 +1,4 @@
-"""SDK v2 on the workspace that all tests of the folder above share; nobody else is asked."""
+"""SDK v2 on the workspace that the tests in tests/local share; other addresses get no requests."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def deploy(client, model, environment, folder):
     """Deploy the weights' script, or what a test asks for, to an endpoint; the deployment."""
     from azure.ai.ml.entities import CodeConfiguration, ManagedOnlineDeployment
 
-    def deploy(endpoint: str, name: str = "blue", **asked):
+    def deploy(endpoint: str, name: str = "blue", **requested):
         code = CodeConfiguration(code=str(folder / "code"), scoring_script="score.py")
         wanted = {
             "model": model.id,
@@ -79,7 +79,9 @@ def deploy(client, model, environment, folder):
             "instance_type": "Standard_DS1_v2",
             "instance_count": 1,
         }
-        deployment = ManagedOnlineDeployment(name=name, endpoint_name=endpoint, **wanted | asked)
+        deployment = ManagedOnlineDeployment(
+            name=name, endpoint_name=endpoint, **wanted | requested
+        )
         return client.online_deployments.begin_create_or_update(deployment).result()
 
     return deploy

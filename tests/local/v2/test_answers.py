@@ -12,7 +12,7 @@ import pytest
 from azure.ai.ml._restclient.arm_ml_service import models as rest
 from azure.ai.ml._restclient.arm_ml_service._utils.model_base import Model
 
-# What no model has, and why it is answered all the same.
+# Fields of responses that no model of the SDK has, with the reason.
 NOT_MODELLED = {
     "Workspace.properties.discoveryUrl": "SDK v1 finds the other APIs there",
     "ComputeResource.properties.createdOn": "KubernetesCompute.created_on is read from it",
@@ -84,7 +84,7 @@ def lookups(client, shared, folder) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("request_line", ANSWERS)
-def test_an_answer_is_what_the_sdk_s_models_parse(call, shared, lookups, request_line):
+def test_sdk_models_parse_every_response(call, shared, lookups, request_line):
     method, path = ("POST", request_line[5:]) if " " in request_line else ("GET", request_line)
     workspace = shared.id.partition("/onlineEndpoints")[0]
     answer = call(method, workspace + path.format(**lookups), json={}).json()
@@ -94,7 +94,7 @@ def test_an_answer_is_what_the_sdk_s_models_parse(call, shared, lookups, request
     assert [each for one in found for each in deviations(kind, one, kind.__name__)] == []
 
 
-def test_a_deviation_is_noticed():
+def test_deviation_from_the_sdk_models_is_reported():
     odd = {"id": "i", "x": 1, "properties": {"authMode": "None", "provisioningState": "Done"},
            "systemData": {"createdAt": "yesterday"}}  # fmt: skip
     found = list(deviations(rest.OnlineEndpoint, odd, "E"))

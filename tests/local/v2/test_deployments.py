@@ -1,4 +1,4 @@
-"""Deployments of SDK v2: real processes that answer, change, say why they failed, and go."""
+"""Deployments of SDK v2 in real processes: scoring, updates, failures, deletion."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mnist_deploy.local.rest import state_of
 from mnist_deploy.local.v2.endpoints import EndpointOptions
 
 
-def test_a_deployment_answers_and_says_what_it_is_made_of(client, shared, model, request_file):
+def test_deployment_scores_and_reports_its_configuration(client, shared, model, request_file):
     for named in ({}, {"deployment_name": "blue"}):
         answer = client.online_endpoints.invoke("shared", request_file=request_file, **named)
         assert json.loads(answer) == [321.0]
@@ -47,24 +47,22 @@ def test_a_deployment_answers_and_says_what_it_is_made_of(client, shared, model,
     assert (described.status_code, described.json()["swagger"]) == (200, "2.0")
 
 
-def test_one_that_is_deleted_while_it_is_accepted_is_not_found(tmp_path, monkeypatch):
-    asked = {"endpointComputeType": "Managed"}
+def test_deployment_of_an_endpoint_that_is_deleted_meanwhile_is_not_found(tmp_path, monkeypatch):
+    requested = {"endpointComputeType": "Managed"}
     with app_to_try(tmp_path) as app:
         endpoints = state_of(app).endpoints
         endpoints.put("endpoint", "a", lambda present: EndpointSpec(other=EndpointOptions()))
         monkeypatch.setattr(endpoints, "change", lambda *_: endpoints.operations.begin("Service"))
         answer = app.test_client().put(
             f"{WORKSPACE}/onlineEndpoints/a/deployments/blue",
-            json={"properties": asked},
+            json={"properties": requested},
             headers={"Authorization": f"Bearer {state_of(app).token}"},
             base_url="https://127.0.0.1",
         )
     assert (answer.status_code, answer.json["error"]["code"]) == (404, "ResourceNotFound")
 
 
-def test_a_script_that_raises_ends_the_poller_at_once_with_its_traceback(
-    client, deploy, shared, tmp_path
-):
+def test_failed_init_ends_the_poller_at_once_with_its_traceback(client, deploy, shared, tmp_path):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "score.py").write_text("def init(): 1 / 0\ndef run(data): return data\n")
     began = time.monotonic()
@@ -86,7 +84,7 @@ def test_a_script_that_raises_ends_the_poller_at_once_with_its_traceback(
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("requested", "reason"),
     [
         ({"model": "weights-v2:99"}, "no model weights-v2:99"),
         ({"environment": "weights-env-v2:99"}, "no environment weights-env-v2:99"),
@@ -100,19 +98,21 @@ def test_a_script_that_raises_ends_the_poller_at_once_with_its_traceback(
         ({"model_mount_path": "/models"}, "model_mount_path"),
     ],
 )
-def test_a_reference_that_leads_nowhere_and_what_cannot_be_are_named(deploy, shared, asked, reason):
+def test_missing_reference_and_unsupported_option_are_rejected_by_name(
+    deploy, shared, requested, reason
+):
     with pytest.raises(HttpResponseError, match=reason):
-        deploy("shared", "green", **asked)
+        deploy("shared", "green", **requested)
 
 
-def test_one_that_gets_traffic_is_not_deleted(client, shared):
+def test_deployment_with_traffic_is_not_deleted(client, shared):
     with pytest.raises(ResourceExistsError, match="blue gets 100 % of the traffic"):
         client.online_deployments.begin_delete("blue", "shared").result()
     with pytest.raises(ResourceNotFoundError, match="no deployment green of endpoint shared"):
         client.online_deployments.get("green", "shared")
 
 
-def test_request_settings_come_back_and_are_kept(client, deploy, shared, tmp_path):
+def test_request_settings_are_returned_and_kept_by_updates(client, deploy, shared, tmp_path):
     settings = OnlineRequestSettings(
         request_timeout_ms=3000, max_concurrent_requests_per_instance=1, max_queue_wait_ms=1000
     )
@@ -135,7 +135,7 @@ def test_request_settings_come_back_and_are_kept(client, deploy, shared, tmp_pat
     client.online_deployments.begin_delete("set", "shared").result()
 
 
-def test_a_kubernetes_endpoint_is_served_by_processes_too(
+def test_kubernetes_endpoint_is_served_by_local_processes(
     client, shared, model, environment, folder, request_file
 ):
     client.compute.begin_create_or_update(KubernetesCompute(name="k8s", namespace="n")).result()
@@ -174,7 +174,7 @@ def test_a_kubernetes_endpoint_is_served_by_processes_too(
 
 
 @pytest.mark.processes
-def test_instances_come_and_go_under_load_and_no_request_is_lost(client, deploy, tmp_path):
+def test_scaling_instances_under_load_loses_no_request(client, deploy, tmp_path):
     made = client.online_endpoints.begin_create_or_update(
         ManagedOnlineEndpoint(name="scales", auth_mode="key", traffic={})
     ).result()
@@ -198,7 +198,7 @@ def test_instances_come_and_go_under_load_and_no_request_is_lost(client, deploy,
                 answers.append(repr(error))
 
     def shown(instances: int) -> tuple[int, int]:
-        """(processes that answer, replicas in the log) of so many instances."""
+        """The numbers of answering processes and of replicas in the log."""
         deploy("scales", code_configuration=code, instance_count=instances)
         assert client.online_deployments.get("blue", "scales").instance_count == instances
         before = len(answers)

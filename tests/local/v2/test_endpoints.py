@@ -8,7 +8,7 @@ from azure.ai.ml.entities import ManagedOnlineEndpoint
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 
-def test_an_endpoint_is_made_found_changed_and_deleted(client):
+def test_endpoint_is_created_found_updated_and_deleted(client):
     endpoint = ManagedOnlineEndpoint(name="comes-and-goes", description="one", tags={"a": "b"})
     made = client.online_endpoints.begin_create_or_update(endpoint).result()
     assert (made.provisioning_state, made.traffic, made.auth_mode) == ("Succeeded", {}, "key")
@@ -22,7 +22,7 @@ def test_an_endpoint_is_made_found_changed_and_deleted(client):
         client.online_endpoints.get("comes-and-goes")
 
 
-def test_a_key_opens_it_until_another_takes_its_place(client, shared):
+def test_key_is_authorized_until_it_is_regenerated(client, shared):
     def status(key: str) -> int:
         headers, body = {"Authorization": f"Bearer {key}"}, {"data": [[1, 2, 3]]}
         return requests.post(shared.scoring_uri, json=body, headers=headers, timeout=10).status_code
@@ -45,14 +45,14 @@ def test_a_key_opens_it_until_another_takes_its_place(client, shared):
         ({}, {"blue": 60}, "At most 50 %"),
     ],
 )
-def test_traffic_that_cannot_be_shared_so_is_refused(client, shared, traffic, mirror, reason):
+def test_invalid_traffic_is_rejected_with_its_reason(client, shared, traffic, mirror, reason):
     endpoint = ManagedOnlineEndpoint(name="shared", traffic=traffic, mirror_traffic=mirror)
     with pytest.raises(HttpResponseError, match=reason):
         client.online_endpoints.begin_create_or_update(endpoint).result()
     assert client.online_endpoints.get("shared").traffic == {"blue": 100}
 
 
-def test_what_needs_azure_itself_is_refused(client):
+def test_option_that_needs_azure_is_rejected(client):
     with pytest.raises(HttpResponseError, match="needs identities of Azure"):
         client.online_endpoints.begin_create_or_update(
             ManagedOnlineEndpoint(name="by-identity", auth_mode="aad_token")

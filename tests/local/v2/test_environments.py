@@ -15,9 +15,9 @@ def conda(python: str) -> dict:
     return {"dependencies": [f"python={python}"]}
 
 
-def test_an_environment_keeps_what_it_is_told_and_can_be_archived(client, local_ws):
-    asked = Environment(name="kept", image=IMAGE, conda_file=conda("3.11"), tags={"p": "3.11"})
-    client.environments.create_or_update(asked)
+def test_environment_keeps_its_fields_and_can_be_archived(client, local_ws):
+    requested = Environment(name="kept", image=IMAGE, conda_file=conda("3.11"), tags={"p": "3.11"})
+    client.environments.create_or_update(requested)
     found = client.environments.get("kept", label="latest")
     assert (found.conda_file, found.image, found.tags) == (conda("3.11"), IMAGE, {"p": "3.11"})
     assert "kept" in {each.name for each in client.environments.list()}
@@ -31,14 +31,14 @@ def test_an_environment_keeps_what_it_is_told_and_can_be_archived(client, local_
     assert "scipy" in dependencies[-1]["pip"]
 
 
-def test_what_cannot_be_is_refused_with_its_reason(client, environment, tmp_path):
+def test_invalid_environment_is_rejected_with_its_reason(client, environment, tmp_path):
     (tmp_path / "Dockerfile").write_text("FROM scratch")
     (tmp_path / "conda.yml").write_text("- a list")
     again = {"name": environment.name, "version": environment.version, "image": IMAGE}
-    for asked, reason in (
+    for requested, reason in (
         (again | {"conda_file": conda("3.12")}, "installs something else"),
         ({"name": "built", "build": BuildContext(path=str(tmp_path))}, "no container image is"),
         ({"name": "odd", "image": IMAGE, "conda_file": str(tmp_path / "conda.yml")}, "no mapping"),
     ):
         with pytest.raises(HttpResponseError, match=reason):
-            client.environments.create_or_update(Environment(**asked))
+            client.environments.create_or_update(Environment(**requested))

@@ -1,4 +1,4 @@
-"""``exec``: a bare MLClient finds this workspace, and no credential asks anybody else."""
+"""``exec --bare``: ``MLClient.from_config`` finds the workspace; credentials send nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ json.dump(probe, open(sys.argv[1], "w"))
 """
 
 
-def test_a_bare_client_finds_it_and_nobody_else_is_asked_when_it_is_gone(tmp_path):
+def test_ml_client_from_config_reaches_the_workspace_and_no_other_address(tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "program.py", "probe.json", *OTHER_IDENTITIES]
     done = subprocess.run(

@@ -57,9 +57,11 @@ def mlflow_endpoint(client):
     client.online_endpoints.begin_delete("mlflow").result()
 
 
-def deployment(model, name="blue", **asked):
+def deployment(model, name="blue", **requested):
     size = {"instance_type": "Standard_DS3_v2", "instance_count": 1}
-    return ManagedOnlineDeployment(name=name, endpoint_name="mlflow", model=model, **size, **asked)
+    return ManagedOnlineDeployment(
+        name=name, endpoint_name="mlflow", model=model, **size, **requested
+    )
 
 
 def score(client, name, rows, deployment="blue"):
@@ -123,16 +125,18 @@ def test_registered_model_reports_its_requirements_and_keeps_its_containers(
 
 
 def test_model_of_another_type_is_rejected_by_its_type(client, model, mlflow_endpoint):
-    with pytest.raises(HttpResponseError, match="of a model of type custom_model, only of") as told:
+    with pytest.raises(
+        HttpResponseError, match="of a model of type custom_model, only of"
+    ) as raised:
         client.online_deployments.begin_create_or_update(deployment(model.id, "custom"))
-    assert told.value.status_code == 501
+    assert raised.value.status_code == 501
 
 
 def test_mlflow_model_without_its_file_is_rejected(client, folder, mlflow_endpoint):
     wrong = Model(name="no-mlmodel", path=str(folder / "weights"), type="mlflow_model")
-    with pytest.raises(HttpResponseError, match="has no file MLmodel") as told:
+    with pytest.raises(HttpResponseError, match="has no file MLmodel") as raised:
         client.online_deployments.begin_create_or_update(deployment(wrong, "wrong"))
-    assert told.value.status_code == 400
+    assert raised.value.status_code == 400
 
 
 def test_environment_beside_an_mlflow_model_is_compared_instead(

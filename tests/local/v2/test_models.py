@@ -1,4 +1,4 @@
-"""Models of SDK v2: what is registered, found, fetched and archived, by either SDK."""
+"""Models of SDK v2: registration, listing, download and archiving, with models of both SDKs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
-def test_a_folder_and_a_file_come_back_as_they_were(client, folder, tmp_path):
+def test_downloaded_folder_and_file_equal_the_uploaded_ones(client, folder, tmp_path):
     for path in ("weights", "weights/weights.txt"):
         made = client.models.create_or_update(
             Model(name="back", path=str(folder / path), description="d", tags={"a": "b"})
@@ -43,7 +43,7 @@ def test_two_workspaces_in_one_process_keep_their_models_apart(client, folder, t
             local.stop(tmp_path / "home")
 
 
-def test_versions_and_names_can_be_archived_and_restored(client, folder):
+def test_model_versions_and_containers_can_be_archived_and_restored(client, folder):
     for _ in range(2):
         client.models.create_or_update(Model(name="old", path=str(folder / "weights")))
     client.models.archive("old", "1")
@@ -56,26 +56,26 @@ def test_versions_and_names_can_be_archived_and_restored(client, folder):
     assert container.latest_version == "2"
 
 
-def test_what_sdk_v1_registered_is_downloaded(client, registered, tmp_path):
+def test_model_that_sdk_v1_registered_is_downloaded(client, registered, tmp_path):
     seen = client.models.get(registered.name, str(registered.version))
     client.models.download(registered.name, seen.version, download_path=tmp_path)
     assert (tmp_path / registered.name / "weights.txt").read_text() == "1 10 100"
 
 
-def test_what_cannot_be_is_refused_with_its_reason(client, folder, model):
+def test_invalid_model_is_rejected_with_its_reason(client, folder, model):
     files = {"path": str(folder / "weights")}
     uri = "azureml://datastores/workspaceblobstore/paths/LocalUpload/none"
-    for asked, reason in (
+    for requested, reason in (
         ({"name": "x", "version": "abc"} | files, "'abc' is no version of a model"),
         ({"name": model.name, "version": model.version} | files, "Asset paths cannot be updated"),
         ({"name": "x", "path": "azureml://jobs/j/outputs/o/paths/p"}, "There is no run j"),
         ({"name": "x", "path": uri}, "LocalUpload/none was not uploaded"),
     ):  # fmt: skip
         with pytest.raises(HttpResponseError, match=reason):
-            client.models.create_or_update(Model(**asked))
+            client.models.create_or_update(Model(**requested))
 
 
-def test_a_long_list_comes_in_pages(client, call, model):
+def test_long_model_list_is_paged(client, call, model):
     versions = model.id.rpartition("/")[0].replace(model.name, "many")
     body = {"properties": {"modelUri": model.path, "modelType": "custom_model"}}
     for number in range(1, 103):
@@ -85,7 +85,7 @@ def test_a_long_list_comes_in_pages(client, call, model):
 
 
 @pytest.mark.processes
-def test_150_megabytes_travel_in_blocks(client, tmp_path):
+def test_file_of_150_mb_is_uploaded_in_blocks(client, tmp_path):
     content = os.urandom(150 << 20)
     (tmp_path / "large.bin").write_bytes(content)
     made = client.models.create_or_update(Model(name="large", path=str(tmp_path / "large.bin")))

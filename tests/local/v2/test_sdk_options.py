@@ -184,8 +184,8 @@ def test_rejected_options_of_a_deployment_are_named(deploy, shared, option, valu
 
 def test_rejected_options_of_a_model_are_named(client, folder):
     template = {"asset_id": "azureml://registries/r/deploymentTemplates/t/versions/1"}
-    asked = entities.Model(
+    requested = entities.Model(
         name="templated", path=str(folder / "weights"), default_deployment_template=template
     )
     with pytest.raises(Exception, match="a model with default_deployment_template"):
-        client.models.create_or_update(asked)
+        client.models.create_or_update(requested)

@@ -1,4 +1,4 @@
-"""Traffic: split, mirrored, asked for by name, and led over from one deployment to another."""
+"""Traffic: split, mirrored, selected by a header, and moved between deployments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BLUE, GREEN = [321.0], [642.0]
 
 @pytest.fixture(scope="module")
 def green(tmp_path_factory):
-    """A script that answers twice as much as the other, and prints that it was asked."""
+    """A script whose answers are twice those of the shared script, and that prints each request."""
     folder = tmp_path_factory.mktemp("green")
     script = SCRIPT.replace("float(", "2 * float(")
     script = script.replace("    return", "    print('asked')\n    return")
@@ -27,7 +27,7 @@ def green(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def endpoint(client, deploy, green):
-    """One with two deployments."""
+    """An endpoint with two deployments."""
     made = client.online_endpoints.begin_create_or_update(
         ManagedOnlineEndpoint(name="two-of-them", auth_mode="aml_token")
     ).result()
@@ -39,7 +39,7 @@ def endpoint(client, deploy, green):
 
 @pytest.fixture
 def split(client, endpoint):
-    """Share the traffic; a function that sends a request then."""
+    """A function that sets the traffic and returns a function that sends a request."""
 
     def split(traffic: dict[str, int], mirror: dict[str, int] | None = None):
         endpoint.traffic, endpoint.mirror_traffic = traffic, mirror or {}
@@ -63,29 +63,29 @@ def answers(send, count: int) -> list[list[float]]:
 
 
 def is_likely(hits: int, count: int, share: float) -> bool:
-    """Whether it is within three standard deviations of what is expected."""
+    """Whether `hits` is within three standard deviations of the expected value."""
     return abs(hits - count * share) <= 3 * (count * share * (1 - share)) ** 0.5
 
 
-def test_requests_go_where_the_traffic_says(split):
+def test_requests_are_split_by_traffic(split):
     found = answers(split({"blue": 90, "green": 10}), 1000)
     assert is_likely(found.count(GREEN), 1000, 0.1), found.count(GREEN)
     assert found.count(BLUE) + found.count(GREEN) == 1000
 
 
-def test_mirrored_requests_are_answered_by_the_live_one_alone(client, endpoint, split):
+def test_mirrored_requests_are_answered_by_the_live_deployment(client, endpoint, split):
     send = split({"blue": 100}, {"green": 30})
 
-    def asked() -> int:
+    def requested() -> int:
         log = client.online_deployments.get_logs("green", endpoint.name, lines=100_000)
         return log.count("asked")
 
-    before = asked()
+    before = requested()
     assert answers(send, 1000) == [BLUE] * 1000
-    until(lambda: is_likely(asked() - before, 1000, 0.3))
+    until(lambda: is_likely(requested() - before, 1000, 0.3))
 
 
-def test_a_header_names_the_deployment_that_answers(split):
+def test_deployment_header_selects_the_deployment(split):
     send = split({"blue": 100})
     name = "azureml-model-deployment"
     assert send(**{name: "green"}).json() == GREEN
@@ -93,13 +93,13 @@ def test_a_header_names_the_deployment_that_answers(split):
     assert send(**{name: "none"}).status_code == 404
 
 
-def test_a_token_is_asked_for(endpoint, split):
+def test_request_with_an_invalid_token_is_rejected(endpoint, split):
     send = split({"blue": 100})
     assert send(Authorization="Bearer x").status_code == 401
     assert send().status_code == 200
 
 
-def test_what_a_script_fails_at_is_no_failure_of_the_endpoint(split):
+def test_script_error_does_not_fail_the_endpoint(split):
     send = split({"blue": 50, "green": 50})
     headers = send().request.headers
     for _ in range(10):
@@ -108,7 +108,7 @@ def test_what_a_script_fails_at_is_no_failure_of_the_endpoint(split):
         assert answer.headers["azureml-model-error-statuscode"] == "500"
 
 
-def test_a_rollout_under_load_loses_nothing(client, deploy, green):
+def test_rollout_under_load_loses_no_request(client, deploy, green):
     endpoint = client.online_endpoints.begin_create_or_update(
         ManagedOnlineEndpoint(name="rolls-over")
     ).result()

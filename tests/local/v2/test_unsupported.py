@@ -31,12 +31,12 @@ def test_unsupported_call_is_answered_501_with_its_name(client, name):
     assert f"does not support {name}." in rejection.value.message
 
 
-def test_registries_are_rejected_and_no_other_host_is_asked(client):
+def test_registries_are_rejected_without_a_request_to_another_host(client):
     with pytest.raises(HttpResponseError, match="does not support registries"):
         MLClient(client._credential, registry_name="azureml", cloud=client._cloud)
 
 
-def test_every_name_of_the_table_is_a_call_of_the_sdk(client):
+def test_every_name_in_the_table_is_a_call_of_the_sdk(client):
     """The operation classes of ``azure.ai.ml.MLClient``."""
     names = [f"{client_name}.{call}" for client_name, calls in unsupported.CALLS.values()
              for call in calls.values()]  # fmt: skip
