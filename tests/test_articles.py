@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from plain_notebooks import run_notebook, write_notebook
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 ARTICLES = Path(__file__).resolve().parents[2] / "shared" / "seeds"
 PROBE = "import json; print('PROBE', json.dumps([len(y_test), float(np.mean(y_test == y_hat))]))"
