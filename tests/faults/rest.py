@@ -94,13 +94,13 @@ class Rest:
             "modelIds": list(models),
             "environment": {"name": "plain", "python": {"userManagedDependencies": True}},
         }
-        asked = {
+        payload = {
             "name": name,
             "computeType": "ACI",
             "environmentImageRequest": container_spec,
             **more,
         }
-        answer = self.call("POST", f"{MMS}/services", json=asked)
+        answer = self.call("POST", f"{MMS}/services", json=payload)
         return answer.headers["Operation-Location"].rpartition("/")[2]
 
     def wait(self, operation: str, seconds: float = 60) -> dict:

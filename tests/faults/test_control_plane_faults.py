@@ -41,7 +41,7 @@ def processes_of(home: Path) -> list[psutil.Process]:
 
 
 class Client:
-    """Registers, deploys and deletes for as long as somebody answers; notes what was promised."""
+    """Registers, deploys and deletes until the control plane ends; records what was confirmed."""
 
     def __init__(self, rest: Rest, name: str, chance: random.Random) -> None:
         self._rest, self._name, self._chance = rest, name, chance
@@ -88,13 +88,13 @@ class Client:
         self._rest.delete_service("svc")
 
 
-def test_killed_while_it_works(home, account):
-    """ControlChannel plane killed at random moments of register, deploy and delete.
+def test_store_is_complete_after_the_control_plane_is_killed(home, account):
+    """Control plane killed at random moments of register, deploy and delete.
 
-    Afterwards the store opens, has what was acknowledged, whole, and nothing of the rest.
+    Afterwards the store opens, and has what was confirmed, complete, and nothing else.
     """
     chance = random.Random(20)
-    promised: set[str] = set()
+    confirmed: set[str] = set()
     doing: dict[str, int] = {}
     endpoint = local.start(home)
     for turn in range(40):
@@ -108,17 +108,17 @@ def test_killed_while_it_works(home, account):
         endpoint = local.start(home)
         rest = Rest(endpoint)
         models = rest.models()
-        promised |= client.registered
-        promised -= {client.deleting}  # whose deletion may have come through or not
-        account.lost += [f"{model} is gone" for model in promised - models.keys()]
+        confirmed |= client.registered
+        confirmed -= {client.deleting}  # which may be deleted or not
+        account.lost += [f"{model} is gone" for model in confirmed - models.keys()]
         account.lost += [f"{model} is back" for model in client.deleted & models.keys()]
         account.lost += [f"{id_} is damaged" for id_, m in models.items() if not rest.is_whole(m)]
         blobs = list((home / "store" / "blobs").iterdir())
         if len(blobs) != len(models):
             account.lost.append(f"{len(blobs)} files for {len(models)} models")
-        for model in list(models)[20:]:  # else there would be more and more to look at
+        for model in list(models)[20:]:  # bounds what each round compares
             rest.delete_model(model)
-        promised = set(list(models)[:20])
+        confirmed = set(list(models)[:20])
         account.times += 1
     account.found = ", ".join(f"{count} in {what}" for what, count in sorted(doing.items()))
     local.stop(home)
@@ -143,7 +143,7 @@ Path("small.bin").write_bytes(b"small")
 Path("large.bin").write_bytes(os.urandom(30 << 20))
 for number in range(5):
     Model.register(ws, "small.bin", "small")
-if how == "brim":  # not one byte is left, for the database neither
+if how == "last byte":  # no byte is left, also for the database
     with open(home / "ballast", "wb", buffering=0) as ballast:
         for size in (1 << 20, 1 << 12, 1):
             try:
@@ -154,21 +154,21 @@ if how == "brim":  # not one byte is left, for the database neither
 for number in range(5):
     began = time.monotonic()
     try:
-        Model.register(ws, "small.bin" if how == "brim" else "large.bin", "refused")
+        Model.register(ws, "small.bin" if how == "last byte" else "large.bin", "rejected")
     except Exception as error:
-        print("REFUSED", round(time.monotonic() - began, 1), " ".join(str(error).split()))
+        print("REJECTED", round(time.monotonic() - began, 1), " ".join(str(error).split()))
     else:
         print("REGISTERED")
 assert [m.name for m in Model.list(ws)] == ["small"] * 5
 assert Path(Model(ws, "small").download("fetched")).read_bytes() == b"small"
-if how == "brim":
+if how == "last byte":
     os.unlink(home / "ballast")
     assert Model.register(ws, "small.bin", "small").version == 6
 """
 
 
-@pytest.mark.parametrize("how", ["tmpfs", "brim", "limit"])
-def test_the_disk_is_full(tmp_path, account, how):
+@pytest.mark.parametrize("how", ["tmpfs", "last byte", "limit"])
+def test_registration_on_a_full_disk_is_rejected_with_the_reason(tmp_path, account, how):
     """Disk full while registering, through the genuine SDK."""
     home = tmp_path / "home"
     home.mkdir()
@@ -191,13 +191,13 @@ def test_the_disk_is_full(tmp_path, account, how):
         account.lost += [
             line for line in attempts if "disk of the local workspace is full" not in line
         ]
-        slowest = max(float(line.split()[1]) for line in attempts if line.startswith("REFUSED"))
+        slowest = max(float(line.split()[1]) for line in attempts if line.startswith("REJECTED"))
         assert slowest < 20
-        account.found = f"each refused with the reason, the slowest after {slowest} s"
+        account.found = f"each rejected with the reason, the slowest after {slowest} s"
         until(lambda: not (home / "run" / "endpoint.json").exists(), 10)
         store = Store(home / "store")
         names = [(model.name, model.version) for model in store.all(Model)]
-        assert names == [("small", n) for n in range(5 + (how == "brim"), 0, -1)]
+        assert names == [("small", n) for n in range(5 + (how == "last byte"), 0, -1)]
         assert len(list((home / "store" / "blobs").iterdir())) == len(names)
         store.close()
     finally:
@@ -214,19 +214,19 @@ ws = local.connect(sys.argv[1])
 from azureml.core import Environment, Model
 from azureml.core.model import InferenceConfig
 from azureml.core.webservice import AciWebservice
-who, rounds = sys.argv[2], int(sys.argv[3])
+side, rounds = sys.argv[2], int(sys.argv[3])
 environment = Environment("plain")
 environment.python.user_managed_dependencies = True
 config = AciWebservice.deploy_configuration(cpu_cores=1, memory_gb=1)
 for number in range(rounds):
-    answer = f"{who}-{number}"
-    Path(f"{who}.txt").write_text(answer)
-    model = Model.register(ws, f"{who}.txt", who)
-    Path(f"{who}.py").write_text(
+    answer = f"{side}-{number}"
+    Path(f"{side}.txt").write_text(answer)
+    model = Model.register(ws, f"{side}.txt", side)
+    Path(f"{side}.py").write_text(
         "import os\\ndef init(): pass\\n"
-        f"def run(raw): return open(os.environ['AZUREML_MODEL_DIR'] + '/{who}.txt').read()\\n")
-    service = Model.deploy(ws, who, [model], InferenceConfig(f"{who}.py", environment=environment),
-                           config, overwrite=True)
+        f"def run(raw): return open(os.environ['AZUREML_MODEL_DIR'] + '/{side}.txt').read()\\n")
+    inference_config = InferenceConfig(f"{side}.py", environment=environment)
+    service = Model.deploy(ws, side, [model], inference_config, config, overwrite=True)
     service.wait_for_deployment()
     got = [service.run("{}") for _ in range(3)]
     port = service.scoring_uri.split(":")[2].split("/")[0]
@@ -236,36 +236,38 @@ for number in range(rounds):
 """
 
 
-def test_two_share_one_workspace(home, tmp_path, account):
+def test_two_processes_in_one_workspace_get_their_own_answers(home, tmp_path, account):
     """Two processes deploy, score and delete in one workspace at once."""
     local.start(home)
     clients = {
-        who: subprocess.Popen(
-            [sys.executable, "-c", SHARE, str(home), who, "25"],
+        side: subprocess.Popen(
+            [sys.executable, "-c", SHARE, str(home), side, "25"],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for who in ("left", "right")
+        for side in ("left", "right")
     }
     ports: dict[str, set[str]] = {}
-    for who, client in clients.items():
+    for side, client in clients.items():
         output, errors = client.communicate(timeout=280)
         assert client.returncode == 0, errors
         rounds = [json.loads(line[6:]) for line in output.splitlines() if line.startswith("ROUND")]
         account.times += len(rounds)
         account.lost += [f"{want}: {got}" for want, got, _ in rounds if got != [want] * 3]
-        assert [want for want, _, _ in rounds] == [f"{who}-{number}" for number in range(25)]
-        ports[who] = {port for _, _, port in rounds}
+        assert [want for want, _, _ in rounds] == [f"{side}-{number}" for number in range(25)]
+        ports[side] = {port for _, _, port in rounds}
     models = Rest(local.start(home)).models()
-    assert {f"{who}:{n}" for who in clients for n in range(1, 26)} == set(models)
-    account.found = f"{len(models)} models, each service answered for itself, no port was refused"
+    assert {f"{side}:{n}" for side in clients for n in range(1, 26)} == set(models)
+    account.found = (
+        f"{len(models)} models, each service answered for itself, no connection was refused"
+    )
 
 
 @pytest.mark.parametrize("seed", [2, 3])
-def test_whatever_is_sent(tmp_path, account, seed):
-    """Generated requests with odd bodies, queries and paths, on every route."""
+def test_generated_request_gets_no_server_error(tmp_path, account, seed):
+    """Generated requests on all routes."""
     with app_to_try(tmp_path) as app:
         sender = Sender(app, seed)
         sender.run(100)
@@ -275,7 +277,7 @@ def test_whatever_is_sent(tmp_path, account, seed):
     account.found = f"on {len(sender.answers)} routes, no status but {sorted(statuses)}"
 
 
-def test_changes_at_the_same_time(home, account):
+def test_concurrent_changes_are_all_kept(home, account):
     """Changes of one model, one image and one environment by eight clients at once."""
     endpoint = local.start(home)
     rest = Rest(endpoint)
@@ -292,13 +294,13 @@ def test_changes_at_the_same_time(home, account):
     rest.call("POST", f"{MMS}/images", json=image)
     environments = MMS.replace("modelmanagement", "environment") + "/environments"
 
-    def change(who: int) -> list[str]:
+    def change(side: int) -> list[str]:
         client, versions = Rest(endpoint), []
         for number in range(10):
-            add = [{"op": "add", "path": f"/kvTags/{who}-{number}", "value": "x"}]
+            add = [{"op": "add", "path": f"/kvTags/{side}-{number}", "value": "x"}]
             client.call("PATCH", f"{MMS}/models/{model}", json=add)
             client.call("PATCH", f"{MMS}/images/image:1", json=add)
-            definition = {"environmentVariables": {"BY": f"{who}-{number}"}}
+            definition = {"environmentVariables": {"BY": f"{side}-{number}"}}
             answer = client.call("PUT", f"{environments}/shared", json=definition).json()
             versions.append(answer["version"])
             client.call("POST", f"{MMS}/images", json=image)
@@ -319,8 +321,8 @@ def test_changes_at_the_same_time(home, account):
     account.found = "160 tags, 80 versions of the environment, 81 of the image, all there"
 
 
-def test_suspended(home, account, monkeypatch):
-    """ControlChannel plane suspended, joined by another process meanwhile, resumed or stopped."""
+def test_suspended_control_plane_is_named_in_the_error(home, account, monkeypatch):
+    """Control plane suspended, joined by another process meanwhile, resumed or stopped."""
     monkeypatch.setattr(control_plane, "START_TIMEOUT", 3.0)
     monkeypatch.setattr(control_plane, "CALL_TIMEOUT", 0.5)
     for turn in range(6):
@@ -334,7 +336,7 @@ def test_suspended(home, account, monkeypatch):
             if f"Process {endpoint.pid} (suspended)" not in str(error):
                 account.lost.append(str(error))
         else:
-            account.lost.append("joined nobody")
+            account.lost.append("joined a suspended control plane")
         if turn % 2:
             process.resume()
             if local.start(home) != endpoint:
@@ -344,4 +346,6 @@ def test_suspended(home, account, monkeypatch):
         if not Rest(local.start(home)).is_whole(Rest(local.start(home)).models()[model]):
             account.lost.append(model)
         account.times += 1
-    account.found = "named by its number, joined once it was awake, ended while it slept"
+    account.found = (
+        "the error names its process; joined after it was resumed; stopped while suspended"
+    )

@@ -1,4 +1,4 @@
-"""Who may talk to the local workspace, and that no name leads out of its store."""
+"""Requests without authorization are rejected, and no name leaves the store's folder."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def sockets_of(pid: int) -> set[str]:
 
 
 @pytest.mark.skipif(not PROC_NET[0].exists(), reason="this system has no /proc/net")
-def test_only_loopback_is_listened_on(rest, account):
+def test_every_listening_socket_is_on_the_loopback(rest, account):
     """Sockets that control plane and containers listen on."""
     for name in ("one", "two"):
         script = "def init(): pass\ndef run(raw): pass\n"
         resources = {"containerResourceRequirements": {"cpu": 2, "memoryInGB": 1}}
         assert rest.wait(rest.deploy(name, script, **resources))["state"] == "Succeeded"
     control_plane = psutil.Process(rest.endpoint.pid)
-    family = [control_plane, *control_plane.children(recursive=True)]
-    assert len(family) >= 3
-    ours = set().union(*(sockets_of(process.pid) for process in family))
+    process_tree = [control_plane, *control_plane.children(recursive=True)]
+    assert len(process_tree) >= 3
+    ours = set().union(*(sockets_of(process.pid) for process in process_tree))
     addresses = set()
     for table in PROC_NET:
         for line in table.read_text().splitlines()[1:]:
@@ -78,7 +78,7 @@ def test_only_loopback_is_listened_on(rest, account):
     account.found = "each on 127.0.0.1 alone, in /proc/net/tcp and tcp6"
 
 
-def test_nothing_without_the_token(rest, account):
+def test_request_without_the_token_is_rejected(rest, account):
     """Requests without the token, or with another."""
     model = rest.register("private", SECRET)
     blob = next((local.home_folder(rest.endpoint.folder.parent) / "store/blobs").iterdir()).name
@@ -181,7 +181,7 @@ class Raw:
         return answer.status, content
 
 
-def test_paths_in_urls(rest, outside, account):
+def test_path_traversal_in_a_url_reads_no_other_file(rest, outside, account):
     """Traversal in the URLs of artifacts, blobs, models, services and environments."""
     raw = Raw(rest)
     statuses: dict[int, int] = {}
@@ -210,7 +210,7 @@ def test_paths_in_urls(rest, outside, account):
     account.found = ", ".join(f"{count} x {status}" for status, count in sorted(statuses.items()))
 
 
-def test_names_in_bodies(rest, outside, account):
+def test_path_traversal_in_a_body_writes_no_other_file(rest, outside, account):
     """Traversal in artifact paths, asset ids, model, service and environment names of bodies."""
     raw = Raw(rest)
     for upwards in UPWARDS:
@@ -240,11 +240,11 @@ def test_names_in_bodies(rest, outside, account):
             assert re.search(r"/blobs/[\w=-]+\?sig=[0-9a-f]{64}$", uri)
             rest.call("PUT", uri, data=b"mine")
     assert rest.models() == {}
-    account.found = "refused, or kept under a name of the store's own"
+    account.found = "rejected, or stored under a name of the store's own"
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_what_the_certificate_s_key_signs(tmp_path, account, strict):
+def test_certificate_signed_with_the_loopback_key_is_rejected(tmp_path, account, strict):
     """Certificates for other hosts, signed with the key of the loopback's."""
     create_server_context(tmp_path)
     client = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
@@ -255,7 +255,7 @@ def test_what_the_certificate_s_key_signs(tmp_path, account, strict):
         if is_trusted(make_forged_context(tmp_path, host), client, host):
             account.lost.append(host)
         account.times += 1
-    account.found = "none is believed by processes that trust the bundle"
+    account.found = "all rejected by clients that trust the bundle"
 
 
 def evil_archives(secret: str) -> dict[str, bytes]:
@@ -283,7 +283,7 @@ def evil_archives(secret: str) -> dict[str, bytes]:
     return archives
 
 
-def test_members_of_archives(rest, outside, home, tmp_path, account):
+def test_path_traversal_in_an_archive_writes_no_other_file(rest, outside, home, tmp_path, account):
     """Traversal by members of the tar files that bring scripts."""
     store = Store(tmp_path / "a-store")
     refused = 0
@@ -314,4 +314,4 @@ def test_members_of_archives(rest, outside, home, tmp_path, account):
     store.close()
     for folder in ("a-store", "some"):
         shutil.rmtree(tmp_path / folder)
-    account.found = f"{refused} refused, the others unpacked into their folder"
+    account.found = f"{refused} rejected, the others unpacked into their folder"

@@ -36,7 +36,9 @@ def small(**more):
     return AciWebservice.deploy_configuration(**{"cpu_cores": 1, "memory_gb": 1, **more})
 
 
-def deploy(ws, name: str, script: str | Path, models=(), variables=None, **more):
+def deploy(
+    ws, name: str, script: str | Path, models=(), variables=None, *, overwrite=False, **more
+):
     from azureml.core import Environment, Model
     from azureml.core.model import InferenceConfig
 
@@ -49,35 +51,35 @@ def deploy(ws, name: str, script: str | Path, models=(), variables=None, **more)
     config = InferenceConfig(
         script.name, source_directory=str(script.parent), environment=environment
     )
-    service = Model.deploy(ws, name, list(models), config, small(**more))
+    service = Model.deploy(ws, name, list(models), config, small(**more), overwrite=overwrite)
     service.wait_for_deployment()
     return service
 
 
 def scoring_process(home: Path) -> psutil.Process:
     """The scoring process of the only service."""
-    family = psutil.Process(local.start(home).pid).children(recursive=True)
-    [process] = [each for each in family if str(home) in each.cwd()]
+    process_tree = psutil.Process(local.start(home).pid).children(recursive=True)
+    [process] = [each for each in process_tree if str(home) in each.cwd()]
     return process
 
 
 class Load(threading.Thread):
-    """A client that scores without pause and records the outcome of each request."""
+    """A client that scores in a loop and records the outcome of each request."""
 
-    def __init__(self, uri, images, labels, patience: float, stop: threading.Event) -> None:
+    def __init__(self, uri, images, labels, retry_seconds: float, stop: threading.Event) -> None:
         super().__init__(daemon=True)
-        self._call = (uri, images, labels, patience)
+        self._call = (uri, images, labels, retry_seconds)
         self._end = stop
         self.answers, self.errors, self.wrong = 0, [], []
 
     def run(self) -> None:
-        uri, images, labels, patience = self._call
+        uri, images, labels, retry_seconds = self._call
         chance = np.random.default_rng(self.ident)
         while not self._end.is_set():
             first = int(chance.integers(len(images) - 20))
             rows = slice(first, first + int(chance.integers(1, 20)))
             try:
-                predicted = post_images(uri, images[rows], patience=patience, timeout=30)
+                predicted = post_images(uri, images[rows], patience=retry_seconds, timeout=30)
             except ScoringError as error:
                 self.errors.append(error)
                 self._end.wait(0.02)
@@ -105,13 +107,11 @@ def digits(workspace, sample_data, tmp_path):
     return service, X_test, model.predict(X_test)
 
 
-def test_scoring_process_is_killed_under_load(digits, home, account):
+def test_killed_scoring_process_is_restarted_under_load(digits, home, account):
     """Scoring process killed under load from 8 clients."""
     service, images, labels = digits
     stop = threading.Event()
-    clients = [
-        Load(service.scoring_uri, images, labels, patience, stop) for patience in (0, 10) * 4
-    ]
+    clients = [Load(service.scoring_uri, images, labels, seconds, stop) for seconds in (0, 10) * 4]
     for client in clients:
         client.start()
     slowest = 0.0
@@ -132,11 +132,11 @@ def test_scoring_process_is_killed_under_load(digits, home, account):
         account.lost += client.wrong
     answers = sum(client.answers for client in clients)
     errors = [error for client in clients for error in client.errors]
-    assert slowest < 15  # the third end in a minute is followed by a pause
+    assert slowest < 15  # the third end in a minute is followed by a backoff
     assert all(str(error) for error in errors)
     account.found = (
-        f"{answers} right answers, {len(errors)} clear errors, 0 wrong; "
-        f"serving again after {slowest:.1f} s at most"
+        f"{answers} right answers, {len(errors)} error responses, 0 wrong; "
+        f"ready again after {slowest:.1f} s at most"
     )
     until(lambda: service.update_deployment_state() or service.state == "Healthy", 10)
 
@@ -161,19 +161,19 @@ def run(raw):
 """
 
 
-def test_scoring_process_exceeds_its_memory(workspace, account):
-    """A service that outgrows memory_gb."""
+def test_scoring_process_is_restarted_after_the_memory_limit(workspace, account):
+    """A service that exceeds `memory_gb`."""
     service = deploy(workspace, "grows", GROWS, memory_gb=0.5)
     score = service.scoring_uri
     for turn in range(1, 4):
         with contextlib.suppress(requests.ConnectionError):  # it may be ended before it answers
             requests.post(score, '"grow"', timeout=30)
         until(lambda turn=turn: service.get_logs().count("more than the 0.5 GB") == turn, 10)
-        # After the third time its address says for a while that it keeps ending.
+        # After the third exit within a minute the fallback responder answers for a while.
         until(lambda: requests.post(score, '"look"', timeout=30).text == "0", 20)
         account.times += 1
     assert service.get_logs().count("the scoring process is restarted") == 3
-    account.found = "killed, restarted, and its log names the reason"
+    account.found = "killed, restarted, and its log has the reason"
 
 
 NOTEBOOK = """
@@ -197,7 +197,7 @@ print("READY", os.getpid())
 """
 
 
-def test_kernel_is_killed(home, tmp_path, account):
+def test_services_end_with_their_killed_kernel(home, tmp_path, account):
     """kill -9 of a notebook's kernel with two services deployed."""
     slowest = 0.0
     for _ in range(2):
@@ -209,11 +209,11 @@ def test_kernel_is_killed(home, tmp_path, account):
             client.wait_for_ready(timeout=60)
             kernel = run_cell(client, NOTEBOOK.format(folder=str(tmp_path), home=str(home)))
             control_plane = psutil.Process(ControlPlaneAddress.read(home / "run").pid)
-            family = [control_plane, *control_plane.children(recursive=True)]
-            assert len(family) >= 1 + 2, family
+            process_tree = [control_plane, *control_plane.children(recursive=True)]
+            assert len(process_tree) >= 1 + 2, process_tree
             ports = {
                 connection.laddr.port
-                for process in family
+                for process in process_tree
                 for connection in process.net_connections("inet")
                 if connection.status == psutil.CONN_LISTEN
             }
@@ -221,9 +221,11 @@ def test_kernel_is_killed(home, tmp_path, account):
             psutil.Process(kernel).kill()
             began = time.monotonic()
             try:
-                until(lambda family=family, ports=ports: not left(family, ports), 5)
+                until(
+                    lambda process_tree=process_tree, ports=ports: not left(process_tree, ports), 5
+                )
             except AssertionError:
-                account.lost.append(str(left(family, ports)))
+                account.lost.append(str(left(process_tree, ports)))
             slowest = max(slowest, time.monotonic() - began)
             account.times += 1
         finally:
@@ -242,8 +244,8 @@ def run_cell(client, code: str) -> int:
     return int(re.search(r"READY (\d+)", "".join(printed))[1])
 
 
-def left(family: list[psutil.Process], ports: set[int]) -> list:
-    running = [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+def left(process_tree: list[psutil.Process], ports: set[int]) -> list:
+    running = [p for p in process_tree if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
     open_ports = [
         connection.laddr.port
         for connection in psutil.net_connections("inet")
@@ -314,7 +316,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("kind", SLOW)
-def test_slow_clients(kind, odd, account):
+def test_slow_clients_delay_no_other_client(kind, odd, account):
     """Slow clients delay no other client."""
     size, opening, drop = SLOW[kind]
     slowest = 0.0
@@ -333,7 +335,7 @@ def test_slow_clients(kind, odd, account):
     assert slowest < 1, slowest
 
 
-def test_bodies_with_a_wrong_key(workspace, account):
+def test_body_with_a_wrong_key_is_rejected_before_it_is_read(workspace, account):
     """Six bodies of 200 MB with a wrong key."""
     service = deploy(workspace, "keyed", ODD, memory_gb=0.5, auth_enabled=True)
     key = {"Authorization": f"bearer {service.get_keys()[0]}"}  # schemes ignore case
@@ -352,8 +354,8 @@ def test_bodies_with_a_wrong_key(workspace, account):
     account.found = "401 each, and the service was not even restarted"
 
 
-def test_bodies_beyond_the_memory(odd, account):
-    """24 bodies of 100 MB that are never finished, and no key is asked for."""
+def test_unfinished_bodies_leave_memory_for_other_requests(odd, account):
+    """24 bodies of 100 MB that are never finished, without a key."""
     opening = POST + b"Content-Length: 104857600\r\n\r\n"
     piece = b"x" * (100 << 20)
 
@@ -370,7 +372,7 @@ def test_bodies_beyond_the_memory(odd, account):
     account.found = "small requests are answered, and the service was not restarted"
 
 
-def test_a_request_over_the_time_out(odd, account):
+def test_request_over_the_scoring_timeout_delays_no_other(odd, account):
     """A request over the scoring time-out, while ten others wait."""
     pid = answer(odd, "child").json()
     with ThreadPoolExecutor(11) as pool:
@@ -385,7 +387,7 @@ def test_a_request_over_the_time_out(odd, account):
     account.found = "it got 500, the others their answers, from the same process"
 
 
-def test_answers_in_pieces(odd, account):
+def test_endless_response_ends_at_the_scoring_timeout(odd, account):
     """Four answers by generators at once, and one that never ends."""
     with ThreadPoolExecutor(4) as pool:
         texts = [a.text for a in pool.map(lambda _: answer(odd, "stream"), range(4))]
@@ -403,7 +405,7 @@ def test_answers_in_pieces(odd, account):
     account.found = "one after the other; the endless one was cut off at the scoring time-out"
 
 
-def test_a_child_in_a_session_of_its_own(odd, account):
+def test_child_in_its_own_session_ends_with_the_service(odd, account):
     """A child that a script starts in a session of its own, and the service is deleted."""
     child = psutil.Process(answer(odd, "child").json())
     assert child.is_running()
@@ -424,7 +426,7 @@ def is_gone(process: psutil.Process) -> bool:
         return True
 
 
-# Processes that stand beside a scoring process: killed or suspended, they take nothing with them.
+# Loss of a process beside a scoring process ends no scoring process.
 
 ANSWERS = "import os\ndef init(): pass\ndef run(raw): return os.getpid()\n"
 
@@ -447,7 +449,7 @@ def deploy_aks(workspace, name: str, script: str, **more):
 
 
 class Asker(threading.Thread):
-    """Posts without pause; records process ids, and every answer that is not 200."""
+    """Sends requests in a loop; records process ids, and every answer that is not 200."""
 
     def __init__(self, uri: str, stop: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -470,10 +472,10 @@ class Asker(threading.Thread):
 
 def helper(home: Path, module: str) -> psutil.Process:
     """The process of the control plane that runs a module of this package."""
-    family = psutil.Process(local.start(home).pid).children(recursive=True)
+    process_tree = psutil.Process(local.start(home).pid).children(recursive=True)
     [found] = [
         each
-        for each in family
+        for each in process_tree
         if each.status() != psutil.STATUS_ZOMBIE
         and each.name() != "scoring"  # a fork of the fork server, with the same command line
         and module in each.cmdline()
@@ -482,7 +484,7 @@ def helper(home: Path, module: str) -> psutil.Process:
 
 
 @pytest.mark.parametrize("sent", ["kill", "suspend"])
-def test_fork_server_is_lost(workspace, home, account, sent):
+def test_services_survive_the_loss_of_the_fork_server(workspace, home, account, sent):
     """The fork server killed or suspended while two services answer under load."""
     services = [deploy(workspace, name, ANSWERS) for name in ("one", "two")]
     stop = threading.Event()
@@ -506,7 +508,7 @@ def test_fork_server_is_lost(workspace, home, account, sent):
 
 
 @pytest.mark.parametrize("sent", ["kill", "suspend"])
-def test_router_is_lost(workspace, home, account, sent):
+def test_lost_router_is_replaced(workspace, home, account, sent):
     """The router of an AKS service killed or suspended while an ACI service answers."""
     aci, aks = deploy(workspace, "aci", ANSWERS), deploy_aks(workspace, "aks", ANSWERS)
     stop = threading.Event()
@@ -526,7 +528,7 @@ def test_router_is_lost(workspace, home, account, sent):
     account.found = f"routed again after {seconds:.1f} s; the other service lost no request"
 
 
-def test_scoring_process_is_suspended(workspace, home, account):
+def test_suspended_scoring_process_is_restarted(workspace, home, account):
     """A scoring process suspended; its liveness probe has 5 s."""
     probe = {"initial_delay_seconds": 1, "period_seconds": 1, "timeout_seconds": 1,
              "failure_threshold": 5}  # fmt: skip
@@ -542,7 +544,7 @@ def test_scoring_process_is_suspended(workspace, home, account):
     account.found = f"restarted, and answers after {time.monotonic() - began:.1f} s"
 
 
-def test_more_requests_than_a_service_on_aks_admits(workspace, account):
+def test_request_above_the_limit_of_aks_is_rejected(workspace, account):
     """50 requests at once to a script that takes 2 s, where two are admitted."""
     script = "import time\ndef init(): pass\ndef run(raw): time.sleep(2); return 1\n"
     service = deploy_aks(workspace, "aks", script, max_request_wait_time=10_000)

@@ -1,4 +1,4 @@
-"""The control plane dies within SDK v2's calls: each ends with a reason, and nothing is lost."""
+"""Control plane killed within SDK v2's calls: each ends with a reason, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LIMIT = 30.0  # seconds for a call that was cut off
 
 
 class Chain:
-    """From a model to an answer and back, as often as somebody answers; notes what was promised."""
+    """From a model to a response and its deletion, in a loop; records what was confirmed."""
 
     def __init__(self, client, folder: Path) -> None:
         self._client, self._folder, self._name = client, folder, folder.name
@@ -67,25 +67,27 @@ class Chain:
 
     def model(self) -> None:
         (self._folder / "model.bin").write_bytes(content := os.urandom(100_000))
-        asked = entities.Model(name=self._name, path=str(self._folder / "model.bin"))
-        self._model = self._client.models.create_or_update(asked)
+        wanted = entities.Model(name=self._name, path=str(self._folder / "model.bin"))
+        self._model = self._client.models.create_or_update(wanted)
         self.models[self._model.version] = hashlib.sha256(content).hexdigest()
 
     def environment(self) -> None:
         conda = {"dependencies": [f"python=3.{len(self.environments)}"]}  # each time a new version
-        asked = entities.Environment(name=self._name, image="mcr.microsoft.com/x", conda_file=conda)
-        self._environment = self._client.environments.create_or_update(asked)
+        wanted = entities.Environment(
+            name=self._name, image="mcr.microsoft.com/x", conda_file=conda
+        )
+        self._environment = self._client.environments.create_or_update(wanted)
         self.environments.add(self._environment.version)
 
     def endpoint(self) -> None:
-        asked = entities.ManagedOnlineEndpoint(name=self._name)
-        self._endpoint = self._client.online_endpoints.begin_create_or_update(asked).result()
+        wanted = entities.ManagedOnlineEndpoint(name=self._name)
+        self._endpoint = self._client.online_endpoints.begin_create_or_update(wanted).result()
 
     def deployment(self) -> None:
         code = entities.CodeConfiguration(
             code=str(self._folder / "code"), scoring_script="score.py"
         )
-        asked = entities.ManagedOnlineDeployment(
+        wanted = entities.ManagedOnlineDeployment(
             name="blue",
             endpoint_name=self._name,
             model=self._model.id,
@@ -93,7 +95,7 @@ class Chain:
             code_configuration=code,
             instance_type="Standard_DS3_v2",
         )
-        self._client.online_deployments.begin_create_or_update(asked).result()
+        self._client.online_deployments.begin_create_or_update(wanted).result()
         self._endpoint.traffic = {"blue": 100}
         self._client.online_endpoints.begin_create_or_update(self._endpoint).result()
 
@@ -106,17 +108,17 @@ class Chain:
         self._client.online_endpoints.begin_delete(self._name).result()
 
 
-# The SDK words it anew where an upload is cut off in the middle, and leaves out whose it was.
+# The SDK replaces the message where an upload is cut off, and leaves out the host.
 NAMED = ("local workspace", "127.0.0.1", "[SSL: ", "EOF occurred", "Connection aborted")
 
 
 @pytest.fixture
-def asked(monkeypatch) -> set[str]:
-    """The addresses that this process asks; no identity is there but ours."""
+def addresses(monkeypatch) -> set[str]:
+    """The addresses that this process connects to; only the local identity is left."""
     for name in OTHER_IDENTITIES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
-    monkeypatch.setenv("MSI_ENDPOINT", "http://127.0.0.1:9/nobody")
+    monkeypatch.setenv("MSI_ENDPOINT", "http://127.0.0.1:9/none")
     for name in ("AZUREML_CURRENT_CLOUD", "REQUESTS_CA_BUNDLE"):  # as before in the end
         monkeypatch.setenv(name, os.environ.get(name, ""))
     monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")
@@ -126,21 +128,21 @@ def asked(monkeypatch) -> set[str]:
     def give_up(seconds: float) -> None:
         raise ConnectionError("Connection aborted: not all files of the folder have arrived")
 
-    # For files of a folder that were lost on the way, azure-ai-ml itself waits for ever.
+    # For files of a folder that were lost on the way, azure-ai-ml itself waits without end.
     monkeypatch.setattr(_blob_storage_helper, "time", SimpleNamespace(sleep=give_up))
-    asked: set[str] = set()
+    connected: set[str] = set()
     connect = socket.socket.connect
 
-    def noted(self: socket.socket, address) -> None:
-        asked.add(str(address[0] if isinstance(address, tuple) else address))
+    def record(self: socket.socket, address) -> None:
+        connected.add(str(address[0] if isinstance(address, tuple) else address))
         return connect(self, address)
 
-    monkeypatch.setattr(socket.socket, "connect", noted)
-    return asked
+    monkeypatch.setattr(socket.socket, "connect", record)
+    return connected
 
 
 def what_is_wrong(home: Path, chain: Chain) -> list[str]:
-    """What the store, which nobody holds now, has lost of what was promised, or has half."""
+    """What the closed store lacks of what was confirmed, or has only in part."""
     store, name = Store(home / "store"), chain._name
     models = {str(each.version): each for each in store.all(Model) if each.name == name}
     digests = {
@@ -160,13 +162,15 @@ def what_is_wrong(home: Path, chain: Chain) -> list[str]:
         *([f"{blobs} files for {len(kept)} models and codes"] if blobs != len(kept) else []),
     ]
     if len(digests) > len(chain.models) + 1 or len(environments) > len(chain.environments) + 1:
-        found.append("more was registered than was asked for")
+        found.append("more was registered than was requested")
     store.close()
     return found
 
 
-def test_killed_within_the_calls_of_sdk_v2(home, tmp_path, account, asked):
-    """ControlChannel plane killed at random moments of SDK v2's chain from a model to an answer."""
+def test_call_of_sdk_v2_ends_with_a_reason_when_the_control_plane_is_killed(
+    home, tmp_path, account, addresses
+):
+    """Control plane killed at random moments of SDK v2's chain from a model to an answer."""
     chance = random.Random(13)
     doing: dict[str, list[float]] = {step: [] for step in STEPS}
     for turn in range(5 * len(STEPS)):
@@ -178,15 +182,15 @@ def test_killed_within_the_calls_of_sdk_v2(home, tmp_path, account, asked):
         os.kill(endpoint.pid, signal.SIGKILL)
         error, seconds = chain.end()
         doing[step].append(seconds)
-        if not any(said in str(error) for said in NAMED):
-            account.lost.append(f"{step} does not say who is gone: {error!r}")
+        if not any(name in str(error) for name in NAMED):
+            account.lost.append(f"{step} does not name the local workspace: {error!r}")
         until(lambda: not processes_of(home), 5)
         account.lost += what_is_wrong(home, chain)
         account.times += 1
 
-    assert asked == {"127.0.0.1"}
+    assert addresses == {"127.0.0.1"}
     assert local.connect_client(home).workspaces.get("local").name == "local"
     account.found = ", ".join(
-        f"{len(each)} in {step} (over after {max(each, default=0):.1f} s at most)"
+        f"{len(each)} in {step} (ended after {max(each, default=0):.1f} s at most)"
         for step, each in doing.items()
     )
