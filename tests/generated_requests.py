@@ -110,6 +110,28 @@ BODIES: dict[str, Any] = {
         "scaleSettings": {"scaleType": "TargetUtilization", "minInstances": 1},
         "containerResourceRequirements": {"containerResourceLimits": {"cpu": "1"}}}},
     "/getLogs": {"tail": 5, "containerType": "InferenceServer"},
+    # MLflow's
+    "/mlflow/experiments/create": {"name": "e", "tags": [{"key": "a", "value": "b"}]},
+    "/mlflow/experiments/search": {"filter": "name = 'e'", "order_by": ["name DESC"],
+                                   "max_results": 5, "page_token": "0"},
+    "/mlflow/experiments/set-experiment-tag": {"experiment_id": "0", "key": "a", "value": "b"},
+    "/mlflow/runs/create": {"experiment_id": "0", "run_name": "r", "start_time": 5,
+                            "tags": [{"key": "a", "value": "b"}]},
+    "/mlflow/runs/search": {"experiment_ids": ["0"], "filter": "metrics.m > 0 and tags.a = 'b'",
+                            "order_by": ["metrics.m DESC", "start_time"], "max_results": 5},
+    "/mlflow/runs/update": {"run_id": "s", "status": "RUNNING", "run_name": "r"},
+    "/mlflow/runs/log-metric": {"run_id": "s", "key": "m", "value": 1, "timestamp": 5, "step": 1},
+    "/mlflow/runs/log-parameter": {"run_id": "s", "key": "p", "value": "1"},
+    "/mlflow/runs/set-tag": {"run_id": "s", "key": "a", "value": "b"},
+    "/mlflow/runs/delete-tag": {"run_id": "s", "key": "a"},
+    "/mlflow/runs/log-batch": {
+        "run_id": "s", "metrics": [{"key": "m", "value": "NaN", "timestamp": 5}],
+        "params": [{"key": "p", "value": "1"}], "tags": [{"key": "a", "value": "b"}]},
+    "/mlflow/runs/log-inputs": {"run_id": "s", "datasets": [{"dataset": {"name": "d"}}]},
+    "/mlflow/runs/outputs": {"run_id": "s", "models": [{"model_id": "m", "step": 0}]},
+    "/mlflow/logged-models": {"experiment_id": "0", "source_run_id": "s", "name": "m"},
+    "/mlflow/logged-models/search": {"experiment_ids": ["0"], "filter": "name = 'm'",
+                                     "order_by": [{"field_name": "name", "ascending": False}]},
 }  # fmt: skip
 DELETED = ("name", "_id", "compute", "deployment", "endpoint")  # what a DELETE's path ends with
 QUERIES = ("kind", "deployment", "count", "$skipToken", "tail", "offset", "tags", "properties",

@@ -69,9 +69,10 @@ LOCAL_MAP: dict[str, set[str]] = {
     "validation": {"core"},
     "v1": {"bodies", "core", "platforms", "rest", "tokens", "validation"},
     "v2": {"bodies", "core", "platforms", "rest", "tokens", "validation"},
+    "mlflow_api": {"bodies", "core", "rest"},
     "portal": {"bodies", "core", "listener", "rest", "wsgi"},
     "server": {
-        *("", "bodies", "core", "discovery", "listener", "portal", "rest"),
+        *("", "bodies", "core", "discovery", "listener", "mlflow_api", "portal", "rest"),
         *("start_modules", "tls", "tokens", "v1", "v2", "validation", "wsgi"),
     },
     # cli: the last two are files that it copies

@@ -129,5 +129,8 @@ class ControlPlaneAddress:
             # DefaultAzureCredential tries one after the other: it must end with this one.
             "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
             "REGISTRY_DISCOVERY_ENDPOINT_URL": self.url,
+            # An https URI: MLflow needs no plug-in for it.
+            "MLFLOW_TRACKING_URI": f"{self.url}/mlflow",
+            "MLFLOW_TRACKING_TOKEN": self.token,
             **NO_TELEMETRY,
         }

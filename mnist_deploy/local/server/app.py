@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask
 from werkzeug.exceptions import HTTPException
 
-from .. import SUBSCRIPTION, portal, v1, v2
+from .. import SUBSCRIPTION, mlflow_api, portal, v1, v2
 from ..core.endpoints import Endpoints
 from ..core.faults import Fault
 from ..core.store import Store
@@ -52,7 +52,7 @@ def create_routes() -> Flask:
         telemetry_api,
     ):
         app.register_blueprint(api)
-    for part in (v1, v2, portal):
+    for part in (v1, v2, mlflow_api, portal):
         part.register(app)
     app.register_error_handler(Fault, answer_fault)
     app.register_error_handler(HTTPException, answer_http_error)

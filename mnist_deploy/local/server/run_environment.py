@@ -32,6 +32,7 @@ def run_environment(endpoint: ControlPlaneAddress, runs: Runs) -> Callable[[Run]
 
     def environment(run: Run) -> dict[str, str]:
         workspace = run.other.get("workspace", {})
+        experiment = runs.get_experiment(run.experiment)
         return {
             **base,
             "PYTHONUNBUFFERED": "1",
@@ -40,7 +41,7 @@ def run_environment(endpoint: ControlPlaneAddress, runs: Runs) -> Callable[[Run]
             "AZUREML_ARM_SUBSCRIPTION": workspace.get("subscription", SUBSCRIPTION),
             "AZUREML_ARM_RESOURCEGROUP": workspace.get("group", RESOURCE_GROUP),
             "AZUREML_ARM_WORKSPACE_NAME": workspace.get("workspace", WORKSPACE_NAME),
-            "AZUREML_ARM_PROJECT_NAME": runs.get_experiment(run.experiment).name,
+            "AZUREML_ARM_PROJECT_NAME": experiment.name,
             "AZUREML_EXPERIMENT_ID": run.experiment,
             "AZUREML_WORKSPACE_ID": runs.store.id,
             "AZUREML_RUN_TOKEN": endpoint.token,
@@ -49,6 +50,9 @@ def run_environment(endpoint: ControlPlaneAddress, runs: Runs) -> Callable[[Run]
             "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"{endpoint.url}/discovery/{secret}",
             # With another identity the SDK asks an address of Azure for a token.
             "AZUREML_IDENTITY_IN_USE": "Managed",
+            "MLFLOW_RUN_ID": run.id,
+            "MLFLOW_EXPERIMENT_ID": experiment.id,
+            "MLFLOW_EXPERIMENT_NAME": experiment.name,
         }
 
     return environment

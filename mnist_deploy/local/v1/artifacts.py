@@ -23,7 +23,7 @@ def sign(blob: str, right: str) -> str:
     return derive(state().token, f"{right} {blob}")
 
 
-def content_uri(path: str, right: str) -> str:
+def content_uri(path: str, right: str, user: str | None = None) -> str:
     """A URI that allows to ``read`` or ``write`` one artifact.
 
     It survives the SDK's own splitting of the host at its dots, because everything before the
@@ -31,7 +31,8 @@ def content_uri(path: str, right: str) -> str:
     the path is in base64.
     """
     host = state().host
-    user = "local.blob.@" if right == "write" else ""
+    if user is None:
+        user = "local.blob.@" if right == "write" else ""
     blob = urlsafe_b64encode(path.encode()).decode()
     return f"https://{user}{host}/blobs/{blob}?sig={sign(blob, right)}"
 
@@ -50,7 +51,7 @@ class ArtifactPathsRequest(Struct):
 
 
 @artifact_api.post(f"{ARTIFACTS}/batch/metadata/<origin>/<container>")
-def create_artifacts(origin: str, container: str, **_: str) -> Response:
+def create_artifacts(origin: str, container: str, user: str | None = None, **_: str) -> Response:
     if container == PRIVATE_WHEELS:
         raise NotSupported(
             "private pip wheels: no image is built here. Install the wheel beside mnist_deploy"
@@ -60,7 +61,7 @@ def create_artifacts(origin: str, container: str, **_: str) -> Response:
         artifact_id = check_path(f"{origin}/{container}/{path}")
         artifacts[path] = serialize_location(artifact_id, artifactId=artifact_id)
         contents[path] = serialize_location(
-            artifact_id, contentUri=content_uri(artifact_id, "write")
+            artifact_id, contentUri=content_uri(artifact_id, "write", user)
         )
     return jsonify(artifacts=artifacts, artifactContentInformation=contents, errors={})
 

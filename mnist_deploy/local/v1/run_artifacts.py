@@ -13,6 +13,9 @@ from .artifacts import ARTIFACTS, content_uri, create_artifacts, serialize_locat
 from .runs import RUN, find_run
 
 RUN_ARTIFACTS = f"{RUN}/artifacts"
+# azureml-mlflow downloads from a host with ".blob." alone, and hands the URI to azure-storage-blob,
+# which takes the first part of the path for an account where the host has no ".core.".
+BLOB_USER = "local.core.blob.@"
 
 run_artifact_api = Blueprint("run_artifacts", __name__)
 
@@ -42,7 +45,7 @@ def list_artifacts(origin: str, container: str, path: str = "", **_: str) -> Res
 @run_artifact_api.post(f"{RUN_ARTIFACTS}/batch/metadata")
 def create_run_artifacts(run_id: str, **names: str) -> Response:
     origin, _, container = find_run(run_id, **names).artifacts.partition("/")
-    return create_artifacts(origin, container)
+    return create_artifacts(origin, container, BLOB_USER)
 
 
 @run_artifact_api.get(RUN_ARTIFACTS)
@@ -61,7 +64,7 @@ def get_content_information(run_id: str, path: str = "", **names: str) -> Respon
     wanted = f"{run.artifacts}/{path or query(PathQuery).path}"
     if store().artifact(wanted) is None:
         raise NotFound("artifact", wanted)
-    uri = content_uri(wanted, "read")
+    uri = content_uri(wanted, "read", BLOB_USER)
     if request.path.endswith("/artifacturi"):
         return jsonify(uri)
     return jsonify(serialize_location(wanted, contentUri=uri))
@@ -72,5 +75,8 @@ def list_content_information(run_id: str, path: str, **names: str) -> Response:
     run = find_run(run_id, **names)
     found = [each.path for each in store().artifacts(f"{run.artifacts}/{path}")]
     return jsonify(
-        value=[serialize_location(each, contentUri=content_uri(each, "read")) for each in found]
+        value=[
+            serialize_location(each, contentUri=content_uri(each, "read", BLOB_USER))
+            for each in found
+        ]
     )

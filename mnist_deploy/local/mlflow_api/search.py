@@ -1,0 +1,121 @@
+"""The filters and orders of MLflow's searches: the part of SQL that its documentation lists.
+
+https://mlflow.org/docs/latest/ml/search/search-runs
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..core.faults import Invalid
+
+Fields = Mapping[str, Mapping[str, Any]]  # by their kind: metrics, params, tags, attributes
+
+KINDS = {
+    **dict.fromkeys(("metric", "metrics"), "metrics"),
+    **dict.fromkeys(("param", "params", "parameter", "parameters"), "params"),
+    **dict.fromkeys(("tag", "tags"), "tags"),
+    **dict.fromkeys(("attribute", "attributes", "attr", "run"), "attributes"),
+}
+FIELD = rf"""(?:(?P<kind>{"|".join(KINDS)})\.)?(?P<name>`[^`]+`|"[^"]+"|[^\s=<>!'"]+)"""
+COMPARISON = re.compile(
+    rf"""\s*{FIELD}\s*(?P<operator>>=|<=|!=|=|<|>|\b(?:NOT\s+)?IN\b|\bI?LIKE\b)\s*
+    (?P<value>'[^']*'|"[^"]*"|\([^)]*\)|[-+.\w]+)\s*(?P<join>AND\s|$)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+ORDER = re.compile(rf"\s*{FIELD}(?:\s+(?P<direction>ASC|DESC))?\s*", re.IGNORECASE)
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": lambda found, wanted: found == wanted,
+    "!=": lambda found, wanted: found != wanted,
+    ">": lambda found, wanted: found > wanted,
+    ">=": lambda found, wanted: found >= wanted,
+    "<": lambda found, wanted: found < wanted,
+    "<=": lambda found, wanted: found <= wanted,
+    "IN": lambda found, wanted: found in wanted,
+    "NOT IN": lambda found, wanted: found not in wanted,
+    "LIKE": lambda found, wanted: matches(found, wanted, 0),
+    "ILIKE": lambda found, wanted: matches(found, wanted, re.IGNORECASE),
+}
+
+
+def matches(found: str, pattern: str, flags: int) -> bool:
+    expression = "".join({"%": ".*", "_": "."}.get(each, re.escape(each)) for each in pattern)
+    return re.fullmatch(expression, found, flags | re.DOTALL) is not None
+
+
+def read_field(match: re.Match[str]) -> tuple[str, str]:
+    kind = KINDS[(match["kind"] or "attribute").lower()]
+    name = match["name"].strip('`"')
+    if kind == "attributes":
+        name = {"created": "start_time", "run name": "run_name"}.get(name.lower(), name)
+    return kind, name
+
+
+def parse_filter(text: str) -> Callable[[Fields], bool]:
+    """A function of a run's or an experiment's fields that tells whether `text` selects it.
+
+    Raises
+    ------
+    Invalid
+        If `text` is not such a filter.
+    """
+    tests, position = [], 0
+    while text[position:].strip():
+        match = COMPARISON.match(text, position)
+        if match is None:
+            raise Invalid(
+                "filter",
+                f"{text!r} is not a filter of MLflow. Expected comparisons like "
+                "metrics.accuracy > 0.9 and params.C = '1', joined by 'and'.",
+            )
+        tests.append(parse_comparison(match))
+        position = match.end()
+    return lambda fields: all(test(fields) for test in tests)
+
+
+def parse_comparison(match: re.Match[str]) -> Callable[[Fields], bool]:
+    kind, name = read_field(match)
+    operator, sent = " ".join(match["operator"].upper().split()), match["value"]
+    wanted: Any = sent.strip("'\"")
+    if operator.endswith("IN"):
+        wanted = [each.strip(" '\"") for each in sent.strip("()").split(",")]
+
+    def test(fields: Fields) -> bool:
+        found = fields[kind].get(name)
+        if found is None:
+            return False
+        if isinstance(found, int | float) and not operator.endswith(("IN", "LIKE")):
+            try:
+                return OPERATORS[operator](float(found), float(wanted))
+            except ValueError:
+                raise Invalid("filter", f"{sent} is not a number: {name} is one.") from None
+        return OPERATORS[operator](str(found), wanted)
+
+    return test
+
+
+def sort_fields(found: list[tuple[Fields, Any]], orders: list[str]) -> None:
+    """Sort pairs of fields and record; what has no such field comes last.
+
+    Raises
+    ------
+    Invalid
+        If an order is not a field, perhaps with a direction.
+    """
+    for text in reversed(orders):
+        match = ORDER.fullmatch(text)
+        if match is None:
+            raise Invalid("order", f"{text!r} is not an order: expected metrics.accuracy DESC.")
+        kind, name = read_field(match)
+        is_descending = (match["direction"] or "ASC").upper() == "DESC"
+
+        def key(pair: tuple[Fields, Any], kind: str = kind, name: str = name) -> tuple[bool, Any]:
+            value = pair[0][kind].get(name)
+            number = value if isinstance(value, int | float) else 0.0
+            return number, str(value)
+
+        present = [pair for pair in found if pair[0][kind].get(name) is not None]
+        missing = [pair for pair in found if pair[0][kind].get(name) is None]
+        found[:] = sorted(present, key=key, reverse=is_descending) + missing
