@@ -111,7 +111,7 @@ def sort_fields(found: list[tuple[Fields, Any]], orders: list[str]) -> None:
         kind, name = read_field(match)
         is_descending = (match["direction"] or "ASC").upper() == "DESC"
 
-        def key(pair: tuple[Fields, Any], kind: str = kind, name: str = name) -> tuple[bool, Any]:
+        def key(pair: tuple[Fields, Any], kind: str = kind, name: str = name) -> tuple[float, str]:
             value = pair[0][kind].get(name)
             number = value if isinstance(value, int | float) else 0.0
             return number, str(value)
