@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from weights_service import until
+from polling import wait_until
 
 Stroke = list[tuple[float, float]]
 FLAGS = (
@@ -61,7 +61,7 @@ class Page:
         return self.browser.find_elements("css selector", selector)
 
     def wait(self, selector: str):
-        return until(lambda: self.all(selector))[0]
+        return wait_until(lambda: self.all(selector))[0]
 
     def text(self, selector: str = "main") -> str:
         return self.wait(selector).text

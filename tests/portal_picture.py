@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from browser import Page, open_browser, three
 from matplotlib import image
-from weights_service import until
+from polling import wait_until
 
 import mnist_deploy as md
 from mnist_deploy import local
@@ -46,7 +46,7 @@ def shots(page: Page) -> list[np.ndarray]:
     page.look_as(1100, height=HEIGHT)
     page.go(f"{SERVICE}/try", ".pad")
     page.draw(three())
-    until(lambda: page.text(".label") == "3")
+    wait_until(lambda: page.text(".label") == "3")
     page.run("scrollTo(0, 0)")
     light = page.browser.get_screenshot_as_png()
     page.look_as(390, "dark", height=HEIGHT)
@@ -56,10 +56,10 @@ def shots(page: Page) -> list[np.ndarray]:
     def score_until_some_are_wrong() -> bool:
         page.click("Another thirty")
         page.click("Score all thirty")
-        until(lambda: len(page.all(".digit.scored")) == 30)
+        wait_until(lambda: len(page.all(".digit.scored")) == 30)
         return len(page.all(".digit.wrong")) > 2
 
-    until(score_until_some_are_wrong)
+    wait_until(score_until_some_are_wrong)
     page.run("document.querySelector('.tabs').scrollIntoView()")
     return [image.imread(io.BytesIO(png)) for png in (light, page.browser.get_screenshot_as_png())]
 

@@ -4,7 +4,6 @@ where a test is not about digits.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 WORKSPACE = (
@@ -41,12 +40,3 @@ def make_inference_config(folder: Path, script: str = SCRIPT, packages: tuple[st
     return InferenceConfig(
         entry_script="score_weights.py", source_directory=str(folder), environment=environment
     )
-
-
-def until(condition, seconds: float = 20.0):
-    """Wait until `condition` is true, and return what it gave."""
-    give_up_at = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < give_up_at, f"it did not happen in {seconds} s"
-        time.sleep(0.02)
-    return found

@@ -19,7 +19,8 @@ import pytest
 import requests
 import yaml
 from azureml.core import Model
-from weights_service import make_inference_config, until
+from polling import wait_until
+from weights_service import make_inference_config
 
 import mnist_deploy as md
 from mnist_deploy.deployment import key_check
@@ -224,7 +225,7 @@ def test_container_scores_digits(podman, python_image, digits, sample_data):
     name = podman("run", "--detach", ports, *restrictions, *variables, image)
     try:
         address = podman("port", name, "5001")
-        until(lambda: is_healthy(f"http://{address}/"), 60)
+        wait_until(lambda: is_healthy(f"http://{address}/"), 60)
         images, labels = sample_data[2:]
         (model_file,) = digits.glob("azureml-app/azureml-models/**/*.pkl")
         uri = f"http://{address}/score"

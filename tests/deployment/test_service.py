@@ -20,8 +20,8 @@ import pytest
 import requests
 from azureml.core import Environment, Model
 from azureml.core.webservice import AciWebservice, Webservice
+from polling import wait_until
 from sklearn.linear_model import LogisticRegression
-from weights_service import until
 
 from mnist_deploy import (
     build_aci_config,
@@ -286,8 +286,8 @@ def test_ctrl_c_interrupts_and_prints_what_may_exist(ws, workspace_home, model, 
         env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        until(lambda: "stopped" in names(ws) or process.poll() is not None, 60)
-        until(lambda: "waiting for a file" in Webservice(ws, "stopped").get_logs(), 60)
+        wait_until(lambda: "stopped" in names(ws) or process.poll() is not None, 60)
+        wait_until(lambda: "waiting for a file" in Webservice(ws, "stopped").get_logs(), 60)
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)

@@ -19,8 +19,8 @@ import psutil
 import pytest
 import requests
 from generated_requests import Sender, app_to_try
+from polling import wait_until
 from rest import MMS, Rest
-from weights_service import until
 
 from mnist_deploy import local
 from mnist_deploy.local import control_plane
@@ -103,7 +103,7 @@ def test_store_is_complete_after_the_control_plane_is_killed(home, account):
         doing[client.doing] = doing.get(client.doing, 0) + 1
         os.kill(endpoint.pid, signal.SIGKILL)
         client.join()
-        until(lambda: not processes_of(home), 5)
+        wait_until(lambda: not processes_of(home), 5)
 
         endpoint = local.start(home)
         rest = Rest(endpoint)
@@ -194,7 +194,7 @@ def test_registration_on_a_full_disk_is_rejected_with_the_reason(tmp_path, accou
         slowest = max(float(line.split()[1]) for line in attempts if line.startswith("REJECTED"))
         assert slowest < 20
         account.found = f"each rejected with the reason, the slowest after {slowest} s"
-        until(lambda: not (home / "run" / "endpoint.json").exists(), 10)
+        wait_until(lambda: not (home / "run" / "endpoint.json").exists(), 10)
         store = Store(home / "store")
         names = [(model.name, model.version) for model in store.all(Model)]
         assert names == [("small", n) for n in range(5 + (how == "last byte"), 0, -1)]

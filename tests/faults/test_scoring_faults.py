@@ -19,7 +19,7 @@ import psutil
 import pytest
 import requests
 from jupyter_client import KernelManager
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy import local
 from mnist_deploy.client import post_images
@@ -117,11 +117,11 @@ def test_killed_scoring_process_is_restarted_under_load(digits, home, account):
     slowest = 0.0
     for _ in range(8):
         served = sum(client.answers for client in clients)
-        until(lambda served=served: sum(client.answers for client in clients) > served + 20)
+        wait_until(lambda served=served: sum(client.answers for client in clients) > served + 20)
         victim = scoring_process(home)
         victim.kill()
         began = time.monotonic()
-        until(lambda victim=victim: not victim.is_running() or victim.status() == "zombie", 5)
+        wait_until(lambda victim=victim: not victim.is_running() or victim.status() == "zombie", 5)
         serves_again(service.scoring_uri, images[:3], labels[:3])
         slowest = max(slowest, time.monotonic() - began)
         account.times += 1
@@ -138,7 +138,7 @@ def test_killed_scoring_process_is_restarted_under_load(digits, home, account):
         f"{answers} right answers, {len(errors)} error responses, 0 wrong; "
         f"ready again after {slowest:.1f} s at most"
     )
-    until(lambda: service.update_deployment_state() or service.state == "Healthy", 10)
+    wait_until(lambda: service.update_deployment_state() or service.state == "Healthy", 10)
 
 
 def serves_again(uri: str, images, labels) -> None:
@@ -148,7 +148,7 @@ def serves_again(uri: str, images, labels) -> None:
         except ScoringError:
             return False
 
-    until(answers, 20)
+    wait_until(answers, 20)
 
 
 GROWS = """
@@ -168,9 +168,9 @@ def test_scoring_process_is_restarted_after_the_memory_limit(workspace, account)
     for turn in range(1, 4):
         with contextlib.suppress(requests.ConnectionError):  # it may be ended before it answers
             requests.post(score, '"grow"', timeout=30)
-        until(lambda turn=turn: service.get_logs().count("more than the 0.5 GB") == turn, 10)
+        wait_until(lambda turn=turn: service.get_logs().count("more than the 0.5 GB") == turn, 10)
         # After the third exit within a minute the fallback responder answers for a while.
-        until(lambda: requests.post(score, '"look"', timeout=30).text == "0", 20)
+        wait_until(lambda: requests.post(score, '"look"', timeout=30).text == "0", 20)
         account.times += 1
     assert service.get_logs().count("the scoring process is restarted") == 3
     account.found = "killed, restarted, and its log has the reason"
@@ -221,7 +221,7 @@ def test_services_end_with_their_killed_kernel(home, tmp_path, account):
             psutil.Process(kernel).kill()
             began = time.monotonic()
             try:
-                until(
+                wait_until(
                     lambda process_tree=process_tree, ports=ports: not left(process_tree, ports), 5
                 )
             except AssertionError:
@@ -412,7 +412,7 @@ def test_child_in_its_own_session_ends_with_the_service(odd, account):
     odd.delete()
     account.times = 1
     try:
-        until(lambda: is_gone(child), 5)
+        wait_until(lambda: is_gone(child), 5)
     except AssertionError:
         account.lost.append(str(child))
         child.kill()
@@ -524,7 +524,7 @@ def test_lost_router_is_replaced(workspace, home, account, sent):
     client.join(30)
     account.lost += client.errors
     aks.delete()
-    until(lambda: not router.is_running(), 5)
+    wait_until(lambda: not router.is_running(), 5)
     account.found = f"routed again after {seconds:.1f} s; the other service lost no request"
 
 
@@ -537,7 +537,7 @@ def test_suspended_scoring_process_is_restarted(workspace, home, account):
     psutil.Process(before).suspend()
     began = time.monotonic()
     account.times = 1
-    until(lambda: "its liveness probe failed 5 times" in service.get_logs(), 30)
+    wait_until(lambda: "its liveness probe failed 5 times" in service.get_logs(), 30)
     after = requests.post(service.scoring_uri, "{}", timeout=30).json()
     if after == before:
         account.lost.append("the suspended process still answers")

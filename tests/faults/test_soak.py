@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from polling import wait_until
 from rest import Rest
 from test_control_plane_faults import processes_of
 from test_scoring_faults import ANSWERS, Asker, deploy, deploy_aks, helper
 from test_v2_faults import addresses  # noqa: F401
-from weights_service import until
 
 from mnist_deploy import local
 
@@ -44,7 +44,7 @@ def test_loss_of_a_process_leaves_the_other_service_as_it_is(workspace, home, ac
     slowest = 0.0
     for sent in ("kill", "suspend"):
         for module in (FORK_SERVER, ROUTER, "scoring process"):
-            until(lambda: score().ok, 60)
+            wait_until(lambda: score().ok, 60)
             is_scoring = module == "scoring process"
             lost = psutil.Process(score().json()) if is_scoring else helper(home, module)
             answered = clients[0].answers
@@ -55,10 +55,10 @@ def test_loss_of_a_process_leaves_the_other_service_as_it_is(workspace, home, ac
                 third = deploy(workspace, "third", ANSWERS)
                 assert third.run("{}") > 0
                 third.delete()
-            until(lambda: score().ok, 60)
+            wait_until(lambda: score().ok, 60)
             slowest = max(slowest, time.monotonic() - began)
-            until(lambda lost=lost: not lost.is_running(), 30)
-            until(lambda answered=answered: clients[0].answers > answered, 30)
+            wait_until(lambda lost=lost: not lost.is_running(), 30)
+            wait_until(lambda answered=answered: clients[0].answers > answered, 30)
     stop.set()
     for client in clients:
         client.join(60)
@@ -216,10 +216,10 @@ def test_soak_of_both_sdks(workspace, home, account, addresses: set[str]):  # no
     soak.services.clear()
     soak.delete_v2()
     account.lost += soak.lost
-    until(lambda: not processes_of(home), 10)
+    wait_until(lambda: not processes_of(home), 10)
     threads, grown = control_plane.num_threads(), control_plane.num_fds() - descriptors
     local.stop(home)
-    until(lambda: not control_plane.is_running(), 10)
+    wait_until(lambda: not control_plane.is_running(), 10)
     assert addresses <= {"127.0.0.1", socket.gethostname()}
     account.found = (
         f"{soak.answered} answers in {SOAK_SECONDS:.0f} s, all right; {len(soak.models)} models; "

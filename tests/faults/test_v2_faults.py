@@ -14,8 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from polling import wait_until
 from test_control_plane_faults import processes_of
-from weights_service import until
 
 from mnist_deploy import local
 from mnist_deploy.local.core.records import Code, Environment, Model
@@ -176,7 +176,7 @@ def test_call_of_sdk_v2_ends_with_a_reason_when_the_control_plane_is_killed(
     for turn in range(5 * len(STEPS)):
         endpoint = local.start(home)
         chain = Chain(local.connect_client(home), tmp_path / f"turn{turn}")
-        until(lambda: chain.doing == STEPS[turn % len(STEPS)])  # noqa: B023
+        wait_until(lambda: chain.doing == STEPS[turn % len(STEPS)])  # noqa: B023
         time.sleep(chance.uniform(0.0, 0.4))
         step = chain.doing
         os.kill(endpoint.pid, signal.SIGKILL)
@@ -184,7 +184,7 @@ def test_call_of_sdk_v2_ends_with_a_reason_when_the_control_plane_is_killed(
         doing[step].append(seconds)
         if not any(name in str(error) for name in NAMED):
             account.lost.append(f"{step} does not name the local workspace: {error!r}")
-        until(lambda: not processes_of(home), 5)
+        wait_until(lambda: not processes_of(home), 5)
         account.lost += what_is_wrong(home, chain)
         account.times += 1
 

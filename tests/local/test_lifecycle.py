@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from polling import wait_until
 from terminal import runs_from
-from weights_service import until
 
 from mnist_deploy import local
 from mnist_deploy.local import LocalWorkspaceError, control_plane
@@ -81,7 +81,7 @@ def test_control_plane_is_shared_and_stops_after_its_last_client(client, home):
     time.sleep(1.2)  # two looks at who is still there
     assert not is_gone(second.control_plane)
     second.process.communicate("")
-    until(lambda: is_gone(first.control_plane), 5)
+    wait_until(lambda: is_gone(first.control_plane), 5)
     assert ControlPlaneAddress.read(home / "run") is None
     with pytest.raises(requests.ConnectionError):
         requests.get(endpoint.url, verify=False, timeout=5)
@@ -92,7 +92,7 @@ def test_control_plane_is_shared_and_stops_after_its_last_client(client, home):
 def test_control_plane_stops_after_its_client_was_killed(client, how):
     only = client()
     only.process.send_signal(how)
-    until(lambda: is_gone(only.control_plane), 5)
+    wait_until(lambda: is_gone(only.control_plane), 5)
 
 
 @pytest.mark.processes
@@ -100,9 +100,9 @@ def test_control_plane_that_is_killed_during_its_start_leaves_no_process(client,
     starting = client(
         "import sys; from mnist_deploy import local; local.start(sys.argv[1])", wait=False
     )
-    until((home / "run" / "control_plane.log").exists, 20)
+    wait_until((home / "run" / "control_plane.log").exists, 20)
     starting.process.kill()
-    until(lambda: not runs_from(home), 10)
+    wait_until(lambda: not runs_from(home), 10)
 
 
 @pytest.mark.processes
@@ -117,7 +117,7 @@ def test_killed_control_plane_is_started_again(client, home):
     first = client()
     before = ControlPlaneAddress.read(home / "run")
     first.control_plane.kill()
-    until(lambda: is_gone(first.control_plane), 5)
+    wait_until(lambda: is_gone(first.control_plane), 5)
     second = client()
     after = ControlPlaneAddress.read(home / "run")
     assert second.control_plane != first.control_plane
@@ -141,7 +141,7 @@ def test_stale_or_foreign_control_plane_address_is_ignored(client, home):
             only = client()
             assert ControlPlaneAddress.read(home / "run").url != url
             only.process.communicate("")
-            until(lambda: is_gone(only.control_plane), 5)  # noqa: B023
+            wait_until(lambda: is_gone(only.control_plane), 5)  # noqa: B023
     finally:
         server.shutdown()
         server.server_close()
@@ -191,7 +191,7 @@ def raise_time_out(*_: object) -> None:
 def test_stop_ends_the_control_plane_of_all_clients(client, home):
     running = client()
     assert local.stop(home)
-    until(lambda: is_gone(running.control_plane), 5)
+    wait_until(lambda: is_gone(running.control_plane), 5)
     assert running.process.poll() is None
     for never_ran in (home, home / "nowhere"):
         assert not local.stop(never_ran)
@@ -335,9 +335,9 @@ def test_folders_of_a_killed_control_plane_are_removed_at_the_next_start(client,
     first = client().control_plane
     [left] = Path(tempfile.gettempdir()).glob(f"mnist-deploy-{first.pid}-*")
     first.kill()
-    until(lambda: is_gone(first), 5)
+    wait_until(lambda: is_gone(first), 5)
     assert left.is_dir()
-    until(lambda: not psutil.pid_exists(first.pid), 5)
+    wait_until(lambda: not psutil.pid_exists(first.pid), 5)
     local.start(home)
     assert not left.exists()
 
@@ -394,7 +394,7 @@ def test_files_are_private_under_every_umask_and_no_zombie_is_left(home, mask):
     modes = {folder.stat().st_mode & 0o777 for folder in (home, home / "run", home / "store")}
     assert modes == {0o700}
     local.stop(home)
-    until(lambda: not psutil.pid_exists(endpoint.pid), 5)
+    wait_until(lambda: not psutil.pid_exists(endpoint.pid), 5)
 
 
 # The state of a process after it has connected.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 import requests
-from weights_service import until
+from polling import wait_until
 from werkzeug.wrappers import Request, Response
 
 from mnist_deploy.local import listener
@@ -182,9 +182,9 @@ def test_bodies_without_a_secret_share_a_limit_of_memory(port, session, monkeypa
     half = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n" + b"x" * 900
     url = f"http://127.0.0.1:{port}/"
     with open_connections(port, 2, half):
-        until(lambda: session.post(url, b"x" * 900).status_code == 503, 5)
+        wait_until(lambda: session.post(url, b"x" * 900).status_code == 503, 5)
         assert session.post(f"https://127.0.0.1:{port}/", b"x" * 9000, headers=TRUSTED).ok
-    until(lambda: session.post(url, b"x" * 900).status_code == 200, 5)
+    wait_until(lambda: session.post(url, b"x" * 900).status_code == 200, 5)
 
 
 def test_requests_that_are_held_leave_threads_for_others(port, certificate):
@@ -207,7 +207,7 @@ def test_listener_continues_after_file_descriptors_were_exhausted(port, session,
     resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limit[1]))
     try:
         client.connect(("127.0.0.1", port))
-        until(lambda: "No connection can be accepted" in caplog.text, 5)
+        wait_until(lambda: "No connection can be accepted" in caplog.text, 5)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         client.close()

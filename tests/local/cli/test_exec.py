@@ -15,8 +15,8 @@ from pathlib import Path
 import nbformat
 import pytest
 import requests
+from polling import wait_until
 from terminal import LOCAL, Terminal, execute, run, runs_from
-from weights_service import until
 
 from mnist_deploy.local import SUBSCRIPTION, cli
 from mnist_deploy.local.cli import session, tutorial
@@ -67,7 +67,7 @@ def test_workspace_from_config_returns_the_local_workspace_and_leaves_no_file(he
     assert Path(python).samefile(sys.executable)
     assert Path(jupyter).parent == Path(sys.executable).parent
     assert everything_in(here) == {"deep"}
-    until(lambda: not runs_from(home), seconds=5)
+    wait_until(lambda: not runs_from(home), seconds=5)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_concurrent_commands_share_workspace_and_config(here, home, monkeypatch)
     second.type("exit(3)\n")
     assert second.end() == 3
     assert everything_in(here) == {"below", "below/m.txt"}
-    until(lambda: not runs_from(home), seconds=5)
+    wait_until(lambda: not runs_from(home), seconds=5)
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_ctrl_c_during_a_deployment_leaves_no_process_and_no_file(here, home):
     assert everything_in(here) == {"deploy.py", "slow.py"}
     assert "KeyboardInterrupt" in terminal.output  # the script's own
     assert "mnist_deploy/local" not in terminal.output
-    until(lambda: not runs_from(home), seconds=5)
+    wait_until(lambda: not runs_from(home), seconds=5)
 
 
 @pytest.mark.processes
@@ -189,7 +189,7 @@ def test_signal_is_forwarded_to_the_command_and_leaves_no_process(here, home, nu
     os.kill(terminal.pid, number)
     terminal.read_until("caught")
     assert (terminal.end(), everything_in(here)) == (9, set())
-    until(lambda: not runs_from(home), seconds=5)
+    wait_until(lambda: not runs_from(home), seconds=5)
 
 
 @pytest.mark.processes
@@ -284,7 +284,7 @@ def test_ctrl_c_during_part_one_stops_the_command(here, home, sample_dir):
     assert terminal.end() == 128 + signal.SIGINT
     assert not [message for message in ("Traceback", "reached it") if message in terminal.output]
     assert everything_in(here) == set()
-    until(lambda: not runs_from(home), seconds=5)
+    wait_until(lambda: not runs_from(home), seconds=5)
 
 
 @pytest.mark.processes
@@ -359,7 +359,7 @@ def test_serve_prints_exports_for_other_terminals(here, home, tmp_path):
     terminal.type("\x03")
     assert terminal.end() == 128 + signal.SIGINT
     assert "Traceback" not in terminal.output
-    until(lambda: not runs_from(home), seconds=5)
+    wait_until(lambda: not runs_from(home), seconds=5)
     assert everything_in(here) == set()
 
 
@@ -388,7 +388,7 @@ def test_background_serve_outlives_its_caller_until_stop(here, home):
     finally:
         stopped = run("stop")
     assert "Stopped" in stopped.stdout
-    until(lambda: not runs_from(home) and everything_in(here) == set(), seconds=10)
+    wait_until(lambda: not runs_from(home) and everything_in(here) == set(), seconds=10)
     assert "No local workspace runs" in run("stop").stdout
 
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 import requests
+from polling import wait_until
 from terminal import LOCAL
-from weights_service import until
 
 from mnist_deploy.local.cli import portal
 
@@ -34,7 +34,7 @@ def test_portal_is_served_until_ctrl_c(tmp_path, monkeypatch):
         assert answer.json()["token"]
         verb.send_signal(signal.SIGINT)
         assert verb.wait(20) == 128 + signal.SIGINT
-    until(lambda: not (tmp_path / "home/run/endpoint.json").exists())
+    wait_until(lambda: not (tmp_path / "home/run/endpoint.json").exists())
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 import requests
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy.local.authorization import hash_token
 from mnist_deploy.local.core import container as container_module
@@ -85,7 +85,7 @@ def test_container_scores_until_it_is_stopped(build):
     assert "ready here" in container.log_tail(100)
     processes = family(container)
     container.stop()
-    until(lambda: all_gone(processes), 2)
+    wait_until(lambda: all_gone(processes), 2)
     assert not container.folder.exists()
     container.stop()
 
@@ -97,12 +97,12 @@ def test_container_can_be_stopped_while_its_process_is_forked(build, monkeypatch
     container, _ = build("import time\ndef init(): time.sleep(600)\ndef run(raw): pass")
     with ThreadPoolExecutor(2) as pool:
         starting = pool.submit(container.start)
-        until(lambda: family(container))
+        wait_until(lambda: family(container))
         processes = family(container)
         monkeypatch.setattr(os, "killpg", no_such_group)
         pool.submit(container.stop).result(20)
         assert starting.result() == "it was stopped"
-    until(lambda: all_gone(processes), 2)
+    wait_until(lambda: all_gone(processes), 2)
 
 
 def test_script_sees_nothing_of_the_surrounding_environment(build, monkeypatch):
@@ -137,7 +137,7 @@ def test_supervision_continues_after_an_oserror(build, monkeypatch):
     monkeypatch.setattr(container_module, "IDLE_INTERVAL", 0.01)
     monkeypatch.setattr(ScoringProcess, "memory_used", fail)
     container.start()
-    until(lambda: len(looks) > 1)
+    wait_until(lambda: len(looks) > 1)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])
@@ -153,8 +153,8 @@ def test_killed_process_is_restarted(build, sent):
         except requests.RequestException:  # the ending process has accepted the connection
             return False
 
-    until(is_back)
-    until(lambda: container.state == "Healthy" and container.problem is None)
+    wait_until(is_back)
+    wait_until(lambda: container.state == "Healthy" and container.problem is None)
     assert "the scoring process is restarted: it " in container.log_tail(100)
 
 
@@ -179,7 +179,7 @@ def run(raw):
     container.start()
     with contextlib.suppress(requests.ConnectionError):  # it may be killed before it answers
         score(url)
-    until(lambda: container.state == "Healthy" and "is restarted" in container.log_tail(100))
+    wait_until(lambda: container.state == "Healthy" and "is restarted" in container.log_tail(100))
     assert "more than the 0.4 GB of memory_gb" in container.log_tail(100)
 
 
@@ -231,9 +231,9 @@ def test_suspended_process_fails_its_liveness_probe_and_is_restarted(build):
     container.start()
     before = score(url)["pid"]
     os.kill(before, signal.SIGSTOP)
-    until(lambda: "its liveness probe failed 3 times" in container.log_tail(100))
+    wait_until(lambda: "its liveness probe failed 3 times" in container.log_tail(100))
     assert score(url)["pid"] != before
-    until(lambda: container.state == "Healthy")
+    wait_until(lambda: container.state == "Healthy")
 
 
 @pytest.mark.processes
@@ -262,8 +262,8 @@ def run(raw):
         before = kept.post(f"{url}/score", "{}", timeout=10).json()
         with contextlib.suppress(requests.RequestException):
             requests.post(f"{url}/score", "{}", timeout=20)
-    until(lambda: "No connection can be accepted" in container.log_tail(1000))
-    until(lambda: "its liveness probe failed" in container.log_tail(1000))
+    wait_until(lambda: "No connection can be accepted" in container.log_tail(1000))
+    wait_until(lambda: "its liveness probe failed" in container.log_tail(1000))
     assert score(url) != before
 
 
@@ -322,7 +322,7 @@ def run(raw):
     container.start()
     daemons = [psutil.Process(pid) for pid in score(url)]
     container.stop()
-    until(lambda: all_gone(daemons), 5)
+    wait_until(lambda: all_gone(daemons), 5)
 
 
 def test_process_that_cannot_be_restarted_is_retried(build):
@@ -338,10 +338,10 @@ def run(raw): return os.getpid()
     broken.touch()
     for process in family(container):
         process.kill()
-    until(lambda: "trying again" in container.log_tail(100))
+    wait_until(lambda: "trying again" in container.log_tail(100))
     assert container.state == "Unhealthy"
     broken.unlink()
-    until(lambda: container.state == "Healthy")
+    wait_until(lambda: container.state == "Healthy")
     assert isinstance(score(url), int)
 
 
@@ -443,10 +443,10 @@ def test_answered_requests_are_counted(build):
         score(url)
     requests.get(url, timeout=5)
     requests.get(f"{url}/nowhere", timeout=5)
-    until(lambda: container.requests["requests"] == 4, 5)
+    wait_until(lambda: container.requests["requests"] == 4, 5)
     os.kill(score(url)["pid"], signal.SIGKILL)
     score(url)
-    counts = until(lambda: container.requests["requests"] > 4 and container.requests, 5)
+    counts = wait_until(lambda: container.requests["requests"] > 4 and container.requests, 5)
     assert counts["failed"] == 1
     assert len(counts["histogram"]) == len(BUCKETS) + 1
     assert sum(counts["histogram"]) == counts["requests"]
@@ -468,7 +468,7 @@ def test_container_that_does_not_end_is_killed_after_the_grace(build):
     container.start()
     with ThreadPoolExecutor(1) as pool:
         stuck = pool.submit(score, url)
-        until(lambda: psutil.Process(family(container)[0].pid).num_threads() > 0)
+        wait_until(lambda: psutil.Process(family(container)[0].pid).num_threads() > 0)
         time.sleep(0.2)
         began = time.monotonic()
         container.stop(grace=0.5)
@@ -514,7 +514,7 @@ def test_log_has_a_size_limit(build, monkeypatch):
     container.start()
     for _ in range(50):
         score(url)
-    until(lambda: (container.folder / "container.log").stat().st_size <= 100_000)
+    wait_until(lambda: (container.folder / "container.log").stat().st_size <= 100_000)
     score(url)
     assert "POST /score 200" in container.log_tail(10)
     assert len(container.log_tail(2).splitlines()) == 2
@@ -564,4 +564,4 @@ def test_no_process_outlives_a_control_plane_that_is_killed(tmp_path, script):
     assert len(processes) == (3 if script == SCRIPT else 7)  # with the one they are forked from
     os.kill(controller.pid, signal.SIGKILL)
     controller.communicate()
-    until(lambda: all_gone(processes), 5)
+    wait_until(lambda: all_gone(processes), 5)

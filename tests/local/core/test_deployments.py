@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy.local.core.container_spec import ContainerSpec
 from mnist_deploy.local.core.deployments import Deployment, DeploymentSpec
@@ -23,7 +23,7 @@ class Container:
         self.stopped = threading.Event()
 
     def start(self) -> str | None:
-        until(lambda: self.gate is None or self.gate.is_set() or self.stopped.is_set())
+        wait_until(lambda: self.gate is None or self.gate.is_set() or self.stopped.is_set())
         problem = "it was stopped" if self.stopped.is_set() else None
         if self.script == "broken":
             problem = "init() raised"
@@ -110,12 +110,12 @@ def test_the_old_ones_serve_until_the_new_ones_can(deployment, made):
     assert made[0].access == AccessPolicy(("key",))
     deployment.gates["slow"] = threading.Event()
     outcome = in_background(deployment, ContainerSpec("slow", ()))
-    until(lambda: len(made) == 2)
+    wait_until(lambda: len(made) == 2)
     deployment.apply_access_policy(AccessPolicy(("other",)))
     assert (running(made), deployment.state) == (["one"], "Transitioning")
     assert (made[0].access.keys, made[1].access.public) == (("other",), False)
     deployment.gates["slow"].set()
-    until(lambda: outcome)
+    wait_until(lambda: outcome)
     assert (outcome, running(made)) == (["Succeeded"], ["slow"])
     assert made[1].access == AccessPolicy(("other",))
 
@@ -125,13 +125,13 @@ def test_deployment_names_its_problem_while_it_starts_for_the_first_time(deploym
     outcome = in_background(deployment, ContainerSpec("slow", ()))
     assert deployment.problem == "svc is starting: init() of its script has not returned yet."
     deployment.gates["slow"].set()
-    until(lambda: outcome)
+    wait_until(lambda: outcome)
     assert deployment.problem is None
     deployment.gates["slow"].clear()
     outcome = in_background(deployment, ContainerSpec("slow", (), generation=1))
     assert deployment.problem is None  # the container before it answers
     deployment.gates["slow"].set()
-    until(lambda: outcome)
+    wait_until(lambda: outcome)
 
 
 def test_replicas_come_and_go_and_are_told_apart_in_the_log(deployment, made):
@@ -188,12 +188,12 @@ def test_a_later_container_spec_ends_what_an_earlier_one_has_begun(deployment, m
     for script in ("slow", "slower"):
         deployment.gates[script] = threading.Event()
     first = in_background(deployment, ContainerSpec("slow", ()))
-    until(lambda: made)
+    wait_until(lambda: made)
     second = in_background(deployment, ContainerSpec("slower", ()))
-    until(lambda: first)
+    wait_until(lambda: first)
     assert (first, second, deployment.state) == (["superseded"], [], "Transitioning")
     third = in_background(deployment, ContainerSpec("one", ()))
-    until(lambda: second and third)
+    wait_until(lambda: second and third)
     assert (second, third, running(made)) == (["superseded"], ["Succeeded"], ["one"])
     assert (deployment.state, deployment.error) == ("Healthy", None)
 
@@ -204,12 +204,12 @@ def test_spec_that_is_wanted_again_is_started_although_its_first_start_was_inter
     for script in ("slow", "slower"):
         deployment.gates[script] = threading.Event()
     first = in_background(deployment, ContainerSpec("slow", ()))
-    until(lambda: made)
+    wait_until(lambda: made)
     second = in_background(deployment, ContainerSpec("slower", ()))
-    until(lambda: made[0].stopped.is_set())
+    wait_until(lambda: made[0].stopped.is_set())
     third = in_background(deployment, ContainerSpec("slow", ()))
     deployment.gates["slow"].set()
-    until(lambda: first and second and third)
+    wait_until(lambda: first and second and third)
     assert (second, third, running(made)) == (["superseded"], ["Succeeded"], ["slow"])
     assert (deployment.state, deployment.error) == ("Healthy", None)
 
@@ -217,9 +217,9 @@ def test_spec_that_is_wanted_again_is_started_although_its_first_start_was_inter
 def test_what_starts_while_it_is_deleted_gives_up_and_nothing_stays(deployment, made):
     deployment.gates["slow"] = threading.Event()
     outcome = in_background(deployment, ContainerSpec("slow", ()))
-    until(lambda: made)
+    wait_until(lambda: made)
     deployment.end()
-    until(lambda: outcome)
+    wait_until(lambda: outcome)
     assert outcome == ["superseded"]
     with pytest.raises(Failed, match="deleted"):
         follow(deployment, ContainerSpec("one", ()))

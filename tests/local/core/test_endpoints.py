@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 import requests
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy.local.core.container_spec import ContainerSpec, Upload
 from mnist_deploy.local.core.deployments import DeploymentSpec
@@ -268,7 +268,7 @@ def routers() -> list[psutil.Process]:
 
 def more(answers: Counter, count: int = 50) -> None:
     wanted = answers.total() + count
-    until(lambda: answers.total() >= wanted, 60)
+    wait_until(lambda: answers.total() >= wanted, 60)
 
 
 @pytest.mark.processes
@@ -325,9 +325,9 @@ def test_changing_traffic_under_load_loses_no_request(endpoints):
         asked_for = {"azureml-model-deployment": "green"}
         assert ask(endpoint, **asked_for).json() == "green"
         change(traffic={"blue": 50, "green": 50})
-        until(lambda: answers["green"])
+        wait_until(lambda: answers["green"])
         change(authentication="key")
-        until(lambda: any("asks for a key" in str(each) for each in answers))
+        wait_until(lambda: any("asks for a key" in str(each) for each in answers))
         change(authentication="none")
         change(traffic={"green": 100})
         change(deployments={"green": green})
@@ -336,7 +336,7 @@ def test_changing_traffic_under_load_loses_no_request(endpoints):
     assert (answers["blue"], answers["green"] > green_before) == (blue_before, True)
     rejected = [each for each in answers if each not in ("blue", "green")]
     assert all("asks for a key" in each for each in rejected), answers
-    until(lambda: not routers())
+    wait_until(lambda: not routers())
 
 
 @pytest.mark.processes

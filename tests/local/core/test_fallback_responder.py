@@ -8,7 +8,7 @@ import socket
 
 import pytest
 import requests
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy.local.core import fallback_responder
 from mnist_deploy.local.core.fallback_responder import FallbackResponder
@@ -55,7 +55,7 @@ def test_unfinished_requests_delay_no_other_client(fallback, listener, monkeypat
         for connection in silent:
             with contextlib.suppress(ConnectionResetError):
                 assert connection.makefile("rb").read()[:12] in (b"", b"HTTP/1.1 408")
-    until(lambda: not fallback._server._connections)
+    wait_until(lambda: not fallback._server._connections)
 
 
 def test_removed_answer_is_not_given(fallback, listener):
@@ -73,7 +73,7 @@ def test_closed_responder_leaves_no_socket(listener):
         fallback = FallbackResponder()
         remove = fallback.install(listener, 503, "first")
         with socket.create_connection(listener.getsockname(), timeout=5) as silent:
-            until(lambda: fallback._server._connections)
+            wait_until(lambda: fallback._server._connections)
             fallback.close()
             with contextlib.suppress(ConnectionResetError):
                 assert silent.recv(1) == b""

@@ -9,7 +9,7 @@ import socket
 import psutil
 import pytest
 import requests
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy.local.core import ingress as ingress_module
 from mnist_deploy.local.core.fallback_responder import FallbackResponder
@@ -45,7 +45,7 @@ def test_fallback_responder_answers_until_the_router_does(address):
     assert (answer.status_code, answer.json()) == (502, {"message": "init() raised"})
     ingress.stop_router()
     ingress.apply(RoutingTable(PLATFORMS["aci"], FAILED.targets), "init() raised")
-    until(lambda: status(url) == 503)  # the router answers what still reaches it
+    wait_until(lambda: status(url) == 503)  # the router answers what still reaches it
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
@@ -69,7 +69,7 @@ def test_suspended_router_does_not_outlive_its_endpoint(address, monkeypatch):
     router = psutil.Process(ingress._router.pid)
     router.suspend()
     ingress.end()
-    until(lambda: not router.is_running())
+    wait_until(lambda: not router.is_running())
 
 
 def test_router_supervisor_is_joined_by_close(address, monkeypatch):

@@ -10,7 +10,7 @@ import sys
 import psutil
 import pytest
 import requests
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy.local.core import launch
 from mnist_deploy.local.core.container import Container
@@ -98,7 +98,7 @@ def test_fork_reports_its_exit_status(serve):
     container, ask = serve("one")
     with pytest.raises(requests.ConnectionError):
         ask("die")
-    until(lambda: "it ended with exit status 5" in container.log_tail(100))
+    wait_until(lambda: "it ended with exit status 5" in container.log_tail(100))
     assert ask()["pid"]
 
 
@@ -116,7 +116,7 @@ def test_services_survive_their_fork_server_which_is_replaced(serve, monkeypatch
     assert ask_other()["parent"] != first["parent"]
     os.kill(first["pid"], 9)
     assert ask()["parent"] not in (first["parent"], first["pid"])
-    until(lambda: container.state == "Healthy")
+    wait_until(lambda: container.state == "Healthy")
     other.stop()
 
 

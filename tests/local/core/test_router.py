@@ -20,7 +20,7 @@ from socketserver import ThreadingUnixStreamServer
 
 import pytest
 import requests
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy.local.authorization import hash_token
 from mnist_deploy.local.core.router import MAX_BODY
@@ -263,7 +263,7 @@ def test_malformed_request_is_answered_in_http_1_1_with_json(router):
 def test_waiting_and_new_requests_get_the_problem_of_a_deployment(router, deployments):
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(router.ask, "/slow") for _ in range(4)]
-        until(lambda: len(deployments.seen["blue"]) == 4)
+        wait_until(lambda: len(deployments.seen["blue"]) == 4)
         failed = {"share": 100, "problem": "init() raised"}
         router.send("managed", backends=deployments.backends(blue=failed))
         answers = [each.result() for each in waiting] + [router.ask()]
@@ -286,7 +286,7 @@ def test_copies_are_sent_and_delay_nothing(router, deployments):
     for body in (b"x" * 1_000_000, b"", iter([b"a", b"b"])):
         assert router.ask(body=body).json()["name"] == "blue"
     router.ask(azureml_model_deployment="blue")  # a request that names a deployment is not copied
-    until(lambda: sorted(deployments.bodies["green"]) == [0, 2, 1_000_000])
+    wait_until(lambda: sorted(deployments.bodies["green"]) == [0, 2, 1_000_000])
     router.send(backends=both | {"green": {"socket": "/no/such/socket", "mirror": 100}})
     assert router.ask().json()["name"] == "blue"
 
@@ -338,7 +338,7 @@ def test_timeout_covers_running_and_waiting(router, deployments, platform):
     router.send(platform, backends=deployments.backends(blue=limits))
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(router.ask, "/slow")
-        until(lambda: len(deployments.seen["blue"]) == 2)
+        wait_until(lambda: len(deployments.seen["blue"]) == 2)
         router.send(platform, backends=deployments.backends(blue={**limits, "timeout": 0.3}))
         assert router.ask().status_code == PLATFORMS[platform].timeout
         assert len(deployments.seen["blue"]) == 2  # it did not reach the container
@@ -352,8 +352,8 @@ def test_requests_above_the_limit_are_rejected_at_once(router, deployments, plat
     router.send(platform, backends=deployments.backends(blue=limits))
     with ThreadPoolExecutor(4) as pool:
         admitted = [pool.submit(router.ask, "/slow") for _ in range(4)]
-        until(lambda: len(deployments.seen["blue"]) == 2)
-        until(lambda: router.ask().status_code == PLATFORMS[platform].overload)
+        wait_until(lambda: len(deployments.seen["blue"]) == 2)
+        wait_until(lambda: router.ask().status_code == PLATFORMS[platform].overload)
         assert not deployments.gate.is_set()  # that was answered while run() was busy
         deployments.gate.set()
         assert {each.result().status_code for each in admitted} == {200}
@@ -365,7 +365,7 @@ def test_request_that_waits_too_long_is_rejected(router, deployments):
     router.send("aks", backends=deployments.backends(blue=limits))
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(router.ask, "/slow")
-        until(lambda: deployments.seen["blue"])
+        wait_until(lambda: deployments.seen["blue"])
         answer = router.ask()
         assert (answer.status_code, "waited for 0.2 s" in answer.text) == (503, True)
         deployments.gate.set()
@@ -378,9 +378,9 @@ def test_request_of_a_disconnected_client_leaves_the_queue(router, deployments):
     router.send("managed", backends=deployments.backends(blue=limits))
     with socket.create_connection(router.listener.getsockname()) as client:
         client.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
-        until(lambda: deployments.seen["blue"])
+        wait_until(lambda: deployments.seen["blue"])
         assert router.ask().status_code == 429
-    until(lambda: router.ask().status_code == 200)
+    wait_until(lambda: router.ask().status_code == 200)
 
 
 def test_stopping_router_answers_the_received_requests(deployments):
@@ -390,7 +390,7 @@ def test_stopping_router_answers_the_received_requests(deployments):
     with ThreadPoolExecutor(1) as pool:
         begun = len(deployments.seen["blue"])
         waiting = pool.submit(router.ask, "/slow")
-        until(lambda: len(deployments.seen["blue"]) > begun)
+        wait_until(lambda: len(deployments.seen["blue"]) > begun)
         kept = http.client.HTTPConnection(*router.listener.getsockname())
         kept.connect()
         router.process.terminate()

@@ -9,7 +9,7 @@ import socket
 import threading
 
 import pytest
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy.local.http import connection as limits
 from mnist_deploy.local.http.message import error_response
@@ -82,10 +82,10 @@ def test_connection_beyond_the_limit_takes_the_place_of_an_idle_one(serve):
     server, connect = serve(max_connections=2)
     idle, busy = connect(), connect()
     busy.sendall(GET)
-    until(lambda: server.queued and len(server._connections) == 2)
+    wait_until(lambda: server.queued and len(server._connections) == 2)
     third = connect()
     third.sendall(GET)
-    until(lambda: len(server.queued) == 2)
+    wait_until(lambda: len(server.queued) == 2)
     with contextlib.suppress(ConnectionResetError):
         assert idle.recv(1) == b""
 
@@ -94,13 +94,13 @@ def test_connection_beyond_the_limit_waits_while_all_are_busy(serve):
     server, connect = serve(max_connections=2)
     for _ in range(2):
         connect().sendall(GET)
-    until(lambda: len(server.queued) == 2)
+    wait_until(lambda: len(server.queued) == 2)
     third = connect()
     third.sendall(GET)
-    until(lambda: not server._accepting)
+    wait_until(lambda: not server._accepting)
     assert len(server.queued) == 2
     server.call_soon(server.answer)  # that connection is idle from then on
-    until(lambda: len(server.queued) == 2)
+    wait_until(lambda: len(server.queued) == 2)
 
 
 def test_answers_that_clients_do_not_take_count_against_the_memory(serve):
@@ -109,10 +109,10 @@ def test_answers_that_clients_do_not_take_count_against_the_memory(serve):
     for client in clients:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.sendall(GET)
-    until(lambda: len(server.queued) == 3)
+    wait_until(lambda: len(server.queued) == 3)
     for _ in clients:
         server.call_soon(lambda: server.answer(32 << 20))
-    until(lambda: not server.queued and not server.unsent)  # they were disconnected
+    wait_until(lambda: not server.queued and not server.unsent)  # they were disconnected
 
 
 def test_server_without_descriptors_says_so_once_and_tries_again(serve):
@@ -134,7 +134,7 @@ def test_server_without_descriptors_says_so_once_and_tries_again(serve):
     real, server.listener = server.listener, Exhausted()
     server.call_soon(server.update_listeners)
     connect().sendall(GET)
-    until(lambda: server.queued)
+    wait_until(lambda: server.queued)
     assert server.logged[0].startswith("No connection can be accepted: Too many open files.")
     assert len(server.logged) == len(rejected)
 
@@ -144,11 +144,11 @@ def test_draining_server_answers_what_has_reached_it_and_stops(serve, monkeypatc
     server, connect = serve()
     client = connect()
     client.sendall(GET)
-    until(lambda: server.queued)
+    wait_until(lambda: server.queued)
     server.call_soon(server.drain)
-    until(lambda: server.is_draining)
+    wait_until(lambda: server.is_draining)
     server.queued[0].waiting[0].keeps_alive = False
     server.call_soon(server.answer)
     assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
     client.close()
-    until(lambda: not server._loop.is_running())
+    wait_until(lambda: not server._loop.is_running())

@@ -11,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import psutil
 import pytest
 from browser import Page, open_browser, seven, zero
-from weights_service import make_inference_config, until
+from polling import wait_until
+from weights_service import make_inference_config
 
 from mnist_deploy import local
 from mnist_deploy.testing.digits import pickled_model
@@ -95,7 +96,7 @@ def loud(local_ws, tmp_path_factory):
 
 def test_log_shows_that_it_is_cut_and_neutralises_escape_sequences(page, loud):
     page.go("#/services/service/loud/log", "#log")
-    until(lambda: "reversed" in page.browser.execute_script("return log.textContent"))
+    wait_until(lambda: "reversed" in page.browser.execute_script("return log.textContent"))
     text = page.browser.execute_script("return log.textContent")
     assert "red \N{MATHEMATICAL LEFT ANGLE BRACKET}U+202E" in text
     assert "\x1b" not in text
@@ -112,11 +113,11 @@ def test_link_opened_with_ctrl_opens_a_working_tab(page, loud):
     page.go("#/services")
     link = page.wait("article a[href='#/services/service/loud']")
     ActionChains(browser).key_down(Keys.CONTROL).click(link).key_up(Keys.CONTROL).perform()
-    until(lambda: len(browser.window_handles) == 2)
+    wait_until(lambda: len(browser.window_handles) == 2)
     [second] = set(browser.window_handles) - {first}
     browser.switch_to.window(second)
     try:
-        until(lambda: browser.title == "loud \N{MIDDLE DOT} Local workspace")
+        wait_until(lambda: browser.title == "loud \N{MIDDLE DOT} Local workspace")
     finally:
         browser.close()
         browser.switch_to.window(first)
@@ -150,7 +151,7 @@ def test_link_opens_the_page_only_once(page, browser, local_home):
     for expected in ("Services", "used before"):
         browser.switch_to.new_window("tab")
         browser.get(link)
-        until(lambda words=expected: words in page.text())
+        wait_until(lambda words=expected: words in page.text())
         assert "code" not in browser.current_url
         browser.close()
         browser.switch_to.window(first)
@@ -172,7 +173,9 @@ def test_page_cannot_be_framed_by_another_origin(page, browser):
     first = browser.current_window_handle
     browser.switch_to.new_window("tab")
     browser.get(f"http://127.0.0.1:{server.server_port}/")
-    rejected = until(lambda: [e for e in browser.get_log("browser") if "frame" in e["message"]])
+    rejected = wait_until(
+        lambda: [e for e in browser.get_log("browser") if "frame" in e["message"]]
+    )
     browser.switch_to.frame(0)
     assert "Services" not in browser.page_source
     browser.close()
@@ -207,11 +210,11 @@ def test_hostile_tag_is_shown_as_text(page):
 
 def test_log_view_follows_new_lines(page, digits):
     page.go(f"{SERVICE}/log", "#log")
-    until(lambda: page.text("#log"))
+    wait_until(lambda: page.text("#log"))
     before = page.text("#log").count("POST /score")
     page.run("document.querySelector('#log').scrollTop = 0")
     digits.run('{"data": []}')
-    until(lambda: page.text("#log").count("POST /score") > before)
+    wait_until(lambda: page.text("#log").count("POST /score") > before)
     end = "const log = document.querySelector('#log'); return log.scrollTop + log.clientHeight"
     assert page.run(f"{end} >= log.scrollHeight - 2")
 
@@ -246,9 +249,9 @@ def test_drawn_digit_is_scored_and_labelled(page):
     page.choose("draw")
     for stroke, label in ((seven(), "7"), (zero(), "0")):
         page.draw(stroke)
-        until(lambda wanted=label: page.text(".label") == wanted)
+        wait_until(lambda wanted=label: page.text(".label") == wanted)
         page.click("Clear")
-        until(lambda: page.text(".label") == NO_LABEL)
+        wait_until(lambda: page.text(".label") == NO_LABEL)
 
 
 def test_digit_can_be_drawn_by_keyboard(page):
@@ -257,9 +260,9 @@ def test_digit_can_be_drawn_by_keyboard(page):
     page.go(f"{SERVICE}/try", ".pad")
     page.choose("draw")
     page.wait(".pad").send_keys(Keys.UP * 9 + " " + Keys.DOWN * 18 + " ")
-    until(lambda: page.text(".label") == "1")
+    wait_until(lambda: page.text(".label") == "1")
     page.wait(".pad").send_keys(Keys.DELETE)
-    until(lambda: page.text(".label") == NO_LABEL)
+    wait_until(lambda: page.text(".label") == NO_LABEL)
 
 
 def test_drawn_image_is_normalized_like_mnist(page):
@@ -287,10 +290,10 @@ def test_misclassified_test_digit_is_red_and_inverted(page):
     def score_until_one_is_wrong():
         page.click("Another thirty")
         page.click("Score all thirty")
-        until(lambda: len(page.all(".digit.scored")) == 30)
+        wait_until(lambda: len(page.all(".digit.scored")) == 30)
         return page.all(".digit.wrong")
 
-    wrong = until(score_until_one_is_wrong)[0]
+    wrong = wait_until(score_until_one_is_wrong)[0]
     right = page.wait(".digit.scored:not(.wrong)")
     corner = """return arguments[0].querySelector("canvas").getContext("2d")
         .getImageData(0, 0, 1, 1).data[0]"""
@@ -305,11 +308,11 @@ def test_json_request_is_sent_and_shown_as_curl_and_python(page, digits):
     page.go(f"{SERVICE}/try")
     page.choose("json")
     box = page.wait("#json")
-    until(lambda: box.get_attribute("value"))
+    wait_until(lambda: box.get_attribute("value"))
     box.clear()
     box.send_keys('{"data": []}')
     page.click("Send")
-    until(lambda: "200 OK" in page.text("#answer"))
+    wait_until(lambda: "200 OK" in page.text("#answer"))
     assert "[]" in page.text("#answer")
     shown = page.text("#request")
     assert digits.scoring_uri in shown

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy.local.core.container import Container
 
@@ -147,7 +147,7 @@ def microsofts(folder):
             return client.connect_ex(address) == 0
 
     try:
-        until(is_up, 30)
+        wait_until(is_up, 30)
         yield address
     finally:
         process.terminate()

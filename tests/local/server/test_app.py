@@ -16,7 +16,8 @@ import requests
 from azureml.core import Datastore, Workspace
 from azureml.core.authentication import TokenAuthentication
 from generated_requests import app_to_try
-from weights_service import WORKSPACE, until
+from polling import wait_until
+from weights_service import WORKSPACE
 
 from mnist_deploy.local.core.faults import Full
 from mnist_deploy.local.rest import state_of
@@ -187,7 +188,7 @@ def test_interrupted_upload_leaves_no_file(endpoint, call, local_home):
     ):
         head = f"PUT {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n"
         connection.sendall(head.encode() + b"x" * 1000)
-    until(lambda: not list((local_home / "store" / "staged").iterdir()))
+    wait_until(lambda: not list((local_home / "store" / "staged").iterdir()))
     assert set((local_home / "store" / "blobs").iterdir()) == before
 
 

@@ -10,7 +10,7 @@ import sys
 import psutil
 import pytest
 from generated_requests import app_to_try
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy.local.rest import state_of
 from mnist_deploy.local.server.client_registrations import ClientRegistrations, is_alive
@@ -28,7 +28,7 @@ def test_registration_ends_with_its_process_and_ended_process_is_rejected(sleepe
     assert registrations.add(sleeper.pid)
     assert not registrations.close_if_unused()
     sleeper.kill()
-    until(lambda: process.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: process.status() == psutil.STATUS_ZOMBIE)
     assert not is_alive(process)
     assert registrations.close_if_unused()
     sleeper.wait()

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 
-from weights_service import until
+from polling import wait_until
 
 from mnist_deploy.local.core.faults import Full
 from mnist_deploy.local.core.store import Store
@@ -40,7 +40,7 @@ def test_unreferenced_uploads_are_removed_while_the_control_plane_runs(tmp_path,
     store.write("LocalUpload/c/f", [b"uploaded, but never registered"])
     watching = threading.Thread(target=process.watch, args=(store, registrations))
     watching.start()
-    until(lambda: store.artifact("LocalUpload/c/f") is None, 5)
+    wait_until(lambda: store.artifact("LocalUpload/c/f") is None, 5)
     assert not list((tmp_path / "blobs").iterdir())
     registrations.close()
     watching.join(5)

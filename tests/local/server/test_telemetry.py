@@ -12,7 +12,8 @@ import requests
 from azureml.core import Model
 from azureml.core.webservice import AciWebservice, Webservice
 from azureml.exceptions import WebserviceException
-from weights_service import make_inference_config, until
+from polling import wait_until
+from weights_service import make_inference_config
 
 from mnist_deploy.local.server.telemetry import MAX_BODY
 
@@ -52,10 +53,10 @@ def test_service_sends_telemetry_while_app_insights_is_enabled(local_ws, call, t
     assert Webservice(local_ws, "watched").enable_app_insights
     for raw in ("one", "two", "wrong"):
         requests.post(service.scoring_uri, raw, timeout=10)
-    seen = until(lambda: (u := usage(call, "watched"))["requests"] == 3 and u, 30)
+    seen = wait_until(lambda: (u := usage(call, "watched"))["requests"] == 3 and u, 30)
     assert seen["failed"] == 1
     assert 0 <= seen["p50"] <= seen["p95"] < 5
-    messages = until(
+    messages = wait_until(
         lambda: len(t := [text for _, text in listed(call, "watched")["traces"]]) > 2 and t
     )
     assert any("asked for two" in text for text in messages)
@@ -67,7 +68,7 @@ def test_service_sends_telemetry_while_app_insights_is_enabled(local_ws, call, t
     service.wait_for_deployment()
     assert not Webservice(local_ws, "watched").enable_app_insights
     requests.post(service.scoring_uri, "three", timeout=10)
-    until(lambda: usage(call, "watched")["requests"] == 1)  # of the new container
+    wait_until(lambda: usage(call, "watched")["requests"] == 1)  # of the new container
     service.delete()
 
 

@@ -22,7 +22,8 @@ from azure.ai.ml.entities import (
 )
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from generated_requests import app_to_try
-from weights_service import WORKSPACE, until
+from polling import wait_until
+from weights_service import WORKSPACE
 
 from mnist_deploy.local.core.endpoints import EndpointSpec
 from mnist_deploy.local.rest import state_of
@@ -202,7 +203,7 @@ def test_scaling_instances_under_load_loses_no_request(client, deploy, tmp_path)
         deploy("scales", code_configuration=code, instance_count=instances)
         assert client.online_deployments.get("blue", "scales").instance_count == instances
         before = len(answers)
-        until(lambda: len(answers) > before + 60)
+        wait_until(lambda: len(answers) > before + 60)
         log = client.online_deployments.get_logs("blue", "scales", lines=100)
         return len(set(answers[before:])), log.count("--- replica ")
 

@@ -7,7 +7,8 @@ import threading
 import pytest
 import requests
 from azure.ai.ml.entities import CodeConfiguration, ManagedOnlineEndpoint
-from weights_service import SCRIPT, until
+from polling import wait_until
+from weights_service import SCRIPT
 
 pytestmark = pytest.mark.processes
 
@@ -82,7 +83,7 @@ def test_mirrored_requests_are_answered_by_the_live_deployment(client, endpoint,
 
     before = requested()
     assert answers(send, 1000) == [BLUE] * 1000
-    until(lambda: is_likely(requested() - before, 1000, 0.3))
+    wait_until(lambda: is_likely(requested() - before, 1000, 0.3))
 
 
 def test_deployment_header_selects_the_deployment(split):
@@ -142,8 +143,8 @@ def test_rollout_under_load_loses_no_request(client, deploy, green):
     share(blue=50, green=50)
     share(green=100)
     client.online_deployments.begin_delete("blue", endpoint.name).result()
-    until(lambda: len(outcomes) > 500)
-    until(lambda: outcomes[-1] == GREEN)
+    wait_until(lambda: len(outcomes) > 500)
+    wait_until(lambda: outcomes[-1] == GREEN)
     over.set()
     for each in clients:
         each.join()

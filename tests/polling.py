@@ -1,0 +1,18 @@
+"""Waiting for conditions in tests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def wait_until(condition: Callable[[], Result], seconds: float = 20.0) -> Result:
+    """Wait until `condition` returns a true value, and return that value."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
+        time.sleep(0.02)
+    return result
