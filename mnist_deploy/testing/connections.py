@@ -36,6 +36,7 @@ import mnist_deploy.deployment.preflight
 import mnist_deploy.managed.endpoint
 import mnist_deploy.sdk
 import mnist_deploy.workspace
+from mnist_deploy.local.core import requirements
 from mnist_deploy.local.discovery import CLOUD, NO_TELEMETRY, OTHER_IDENTITIES
 from mnist_deploy.local.tokens import derive
 from mnist_deploy.sdk import Deadline, DeadlineExceeded
@@ -185,7 +186,8 @@ def _written_once() -> Callable:
 
 _written: dict[str, str] = {}
 
-SHORTCUTS: dict[tuple[type, str], Callable] = {
+SHORTCUTS: dict[tuple[Any, str], Callable] = {
+    (requirements, "installed_version"): cache(requirements.installed_version),
     (ClientBase, "_get_retry_delay"): lambda *_, **__: 0.0,  # before it repeats a request
     (TrackingInfoRegistry, "gather_all"): lambda *_, **__: {},  # no git is run
     (InferenceConfig, "validation_script_content"): _passed_once(
