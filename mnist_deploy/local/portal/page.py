@@ -15,12 +15,14 @@ from ..bodies import body, query
 from ..core.deployments import Deployment
 from ..core.endpoints import Endpoint
 from ..core.faults import Fault, NotFound
+from ..core.runs import Runs
 from .authentication import bearer_token
 from .downloads import attachment, find, pack
 from .listing import describe_workspace
 from .local_services import KIND as LOCAL_SERVICE
 from .local_services import LocalService, find_local_service
 from .proxy import read_sample, score
+from .run_listing import list_runs
 
 if TYPE_CHECKING:
     from ..core.local_containers import LocalContainer, LocalContainers
@@ -160,7 +162,7 @@ def show_workspace() -> Response:
     modules = sorted(
         f"/extension/{name}" for name in shared("extension_files") if name.endswith(".js")
     )
-    return jsonify(shown | {"modules": modules})
+    return jsonify(shown | {"modules": modules, "runs": list_runs(Runs(shared("store")))})
 
 
 class Service(Struct):

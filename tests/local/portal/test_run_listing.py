@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from generated_requests import portal_to_try
 
 from mnist_deploy.local.cli.show import run_line
 from mnist_deploy.local.core.records import Model
 from mnist_deploy.local.core.runs import Metric, Runs
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.portal.run_listing import list_runs
+from mnist_deploy.local.rest import state_of
 
 
 @pytest.fixture
@@ -42,3 +44,15 @@ def test_reason_of_a_failed_run_is_listed(runs):
     runs.create(runs.create_experiment("digits"), "r1")
     runs.set_status("r1", "Failed", {"code": "UserError", "message": "no digits"})
     assert list_runs(runs)[0]["error"] == "no digits"
+
+
+def test_page_is_sent_the_runs(tmp_path):
+    with portal_to_try(tmp_path) as app:
+        state = state_of(app)
+        runs = Runs(state.store)
+        runs.create(runs.create_experiment("digits"), "r1")
+        answer = app.test_client().get(
+            "/api/workspace",
+            headers={"Host": "localhost", "Authorization": f"Bearer {state.token}"},
+        )
+    assert [(run["experiment"], run["name"]) for run in answer.json["runs"]] == [("digits", "r1")]

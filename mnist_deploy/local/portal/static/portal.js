@@ -161,7 +161,7 @@ function table(caption, columns, rows) {
 
 const nothing = (title, ...text) => h("section.card.empty", {}, h("h2", {}, title), h("p", {}, text));
 
-// Where we are: #/services, #/services/KIND/NAME/TAB, #/models, #/environments
+// Where we are: #/services, #/services/KIND/NAME/TAB, #/models, #/environments, #/runs
 
 const TABS = [["", "Overview"], ["try", "Try it"], ["log", "Log"]];
 
@@ -427,6 +427,35 @@ function deploymentChoice(service, byTraffic) {
   return h("label", {}, "Deployment ",
     h("select#deployment", {}, byTraffic ? h("option", { value: "" }, "by traffic") : null, names));
 }
+
+/** The latest runs of each experiment. */
+function showRuns() {
+  const { runs } = workspace;
+  const heading = h("h1", { tabindex: "-1" }, "Runs");
+  if (!runs.length) {
+    return [heading, nothing("Nothing has run",
+      "Runs of SDK v1, command jobs of SDK v2 and runs of MLflow appear here.")];
+  }
+  const columns = ["Run", "Status", "Started", "Duration", "Last metrics", "Models"];
+  return [heading, [...new Set(runs.map(({ experiment }) => experiment))].map((experiment) => {
+    const shown = runs.filter((run) => run.experiment === experiment);
+    const remarks = shown.flatMap(({ name, error, warnings }) =>
+      [error, ...warnings].filter(Boolean).map((text) => h("p.note", {}, `${name}: ${text}`)));
+    return h("section.card", { "data-key": experiment },
+      h("h2", {}, experiment), table(`Runs of ${experiment}`, columns, shown.map(runRow)), remarks);
+  })];
+}
+
+const runRow = (run) => [
+  run.name,
+  state(run.status),
+  run.started ? time(run.started) : "–",
+  run.started && run.ended ? `${((new Date(run.ended) - new Date(run.started)) / 1000).toFixed(1)} s` : "–",
+  Object.entries(run.metrics).map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`).join(", ") || "–",
+  run.models.length
+    ? joined(run.models.map((id) => h("a", { href: href("models", id.split(":")[0]) }, id)), ", ")
+    : "–",
+];
 
 function showModels({ kind: wanted }) {
   return showRegistered("Models", "model", workspace.models, wanted, ["tags", "properties"],
@@ -719,7 +748,8 @@ async function pollLog() {
 
 // Showing
 
-const PLACES = [["services", "Services"], ["models", "Models"], ["environments", "Environments"]];
+const PLACES = [["services", "Services"], ["models", "Models"], ["environments", "Environments"],
+                ["runs", "Runs"]];
 let linkProblem = "This page needs a link";
 
 function render() {
@@ -730,6 +760,7 @@ function render() {
   else if (!workspace) content = h("p.quiet", {}, "Reading the workspace …");
   else if (at.place === "models") content = showModels(at);
   else if (at.place === "environments") content = showEnvironments(at);
+  else if (at.place === "runs") content = showRuns();
   else content = at.name ? showService(at) : showServices();
   morph(main, h("main#main", { tabindex: "-1" }, content));
   for (const bar of main.querySelectorAll("[data-share]")) bar.style.flexGrow = bar.dataset.share;
