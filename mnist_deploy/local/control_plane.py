@@ -1,4 +1,4 @@
-"""The control plane's process, from outside: it is found, joined, launched and stopped."""
+"""Finds, joins, launches and stops the control plane's process."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def locked(path: Path) -> Iterator[None]:
     LocalWorkspaceError
         If another process holds the lock for too long.
     """
-    limit = 2 * START_TIMEOUT  # a process that waits behind one that waits gets its turn
+    limit = 2 * START_TIMEOUT  # two processes may wait for the lock in sequence
     with open(path, "w") as file:
         give_up_at = time.monotonic() + limit
         while True:

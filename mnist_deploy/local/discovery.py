@@ -40,7 +40,7 @@ def is_local_docker_host(value: str) -> bool:
 
 @dataclass(frozen=True)
 class ControlPlaneAddress:
-    """Where a running control plane is found, as it wrote it into ``endpoint.json``."""
+    """The address, token and certificate of a control plane, read from ``endpoint.json``."""
 
     url: str
     pid: int
@@ -62,7 +62,7 @@ class ControlPlaneAddress:
 
     @property
     def metadata_url(self) -> str:
-        """Where the cloud describes itself: over http, the only way that both SDKs can read."""
+        """The URL of the cloud metadata; plain http, because both SDKs can read it."""
         return self.url.replace("https", "http", 1) + "/metadata/endpoints"
 
     def write(self) -> None:
@@ -80,7 +80,7 @@ class ControlPlaneAddress:
     def https_environment(self) -> dict[str, str]:
         """The variables that make https to this endpoint work, and leave all other https alone.
 
-        Writes the file of trusted roots that they name, if need be anew.
+        Writes the file of trusted roots that the variables name, if necessary again.
         """
         trusted = self._trusted_roots() + self._roots_of_other_programs()
         digest = hashlib.sha256(trusted).hexdigest()[:8]
@@ -96,7 +96,7 @@ class ControlPlaneAddress:
         return variables
 
     def _roots_of_other_programs(self) -> bytes:
-        """What programs that read SSL_CERT_FILE trust, where the reader has set it."""
+        """The trusted roots of programs that read SSL_CERT_FILE, if the user has set it."""
         chosen = os.environ.get("SSL_CERT_FILE") or os.devnull
         is_known = chosen == os.environ.get("REQUESTS_CA_BUNDLE")  # of a local workspace
         if is_known or Path(chosen).parent == self.folder or not Path(chosen).is_file():
@@ -104,7 +104,7 @@ class ControlPlaneAddress:
         return b"\n" + Path(chosen).read_bytes()
 
     def _trusted_roots(self) -> bytes:
-        """What requests trusts in this process, without what was added for this endpoint."""
+        """The roots that requests trusts in this process, without the added certificate."""
         chosen = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
         trusted = Path(chosen or certifi.where())
         if trusted.is_dir():
@@ -123,10 +123,10 @@ class ControlPlaneAddress:
         return self.https_environment() | {
             "ARM_CLOUD_METADATA_URL": self.metadata_url,
             "AZUREML_CURRENT_CLOUD": CLOUD,
-            # Else the SDK keeps this cloud, with its port of today, in the user's ~/.azure.
+            # Else the SDK saves this cloud, with its temporary port, in the user's ~/.azure.
             "AZURE_CONFIG_DIR": str(self.folder / "azure"),
             "MSI_ENDPOINT": f"{self.url}/msi/{derive(self.token, 'msi')}",
-            # DefaultAzureCredential tries one after the other: it must end with this one.
+            # DefaultAzureCredential tries its credentials in order: this one must succeed last.
             "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
             "REGISTRY_DISCOVERY_ENDPOINT_URL": self.url,
             # An https URI: MLflow needs no plug-in for it.

@@ -17,6 +17,6 @@ def write_private(path: Path, content: bytes) -> Path:
     except BaseException as error:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = os.fspath(path)  # a full disk does not say where
+            error.filename = os.fspath(path)  # the OSError of a full disk has no path
         raise
     return path

@@ -24,7 +24,7 @@ def create_server_context(folder: Path) -> ssl.SSLContext:
     Leaves ``certificate.pem`` and ``key.pem`` (mode 0600).
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    # A name that no other has: of two roots of one name, OpenSSL looks at the first only.
+    # A unique name: of two roots with the same name, OpenSSL checks the first only.
     common_name = f"mnist_deploy local workspace {secrets.token_hex(8)}"
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = dt.datetime.now(dt.UTC)
@@ -37,7 +37,7 @@ def create_server_context(folder: Path) -> ssl.SSLContext:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + LIFETIME)
-        # It vouches for itself alone: whoever gets hold of the key can sign for nobody else.
+        # The certificate is no CA: its key cannot sign other certificates.
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)

@@ -20,5 +20,5 @@ def create_token() -> str:
 
 
 def derive(token: str, purpose: str) -> str:
-    """A secret of its own for `purpose`, which does not give the token away."""
+    """A secret for `purpose`, derived from the token without revealing the token."""
     return hmac.new(token.encode(), purpose.encode(), "sha256").hexdigest()

@@ -1,9 +1,9 @@
-// What the tutorial adds to the page of a local workspace: a pad to draw a digit on, and test
-// digits to click. The page calls `suits` and `modes`; it knows nothing of digits itself.
+// The extension of the tutorial for the page of a local workspace: a pad to draw a digit on, and test
+// digits to click. The page calls `suits` and `modes`; the page has no code for digits.
 
 const SIDE = 28; // pixels of an image
 const BOX = 20; // pixels that the longer side of a digit takes
-const CENTRE = 14; // where its centre of mass lies
+const CENTRE = 14; // pixels from the edge to the centre of mass
 // A stroke as MNIST's test digits have it on average: three pixels of ink, soft over 1.25 pixels.
 const PEN = 2.9;
 const EDGE = 1.25;
@@ -99,9 +99,9 @@ function centreOfMass(pixels) {
   );
 }
 
-// What goes to the service, and what comes back
+// Requests to the service, and its answers
 
-/** The tutorial's JSON; three decimals tell 256 grey levels apart. */
+/** The tutorial's JSON; three decimals distinguish 256 grey levels. */
 function requestOf(images) {
   const rows = images.map((image) => image.map((value) => Math.round(value * 1000) / 1000));
   return JSON.stringify({ data: rows });
@@ -122,7 +122,7 @@ export function readAnswer(text, count) {
 const isNumber = (value) => typeof value === "number";
 const isText = (value) => typeof value === "string";
 
-/** Score images; null where the service refused, which the page shows by itself. */
+/** Score images; null if the service returned an error, which the page shows. */
 async function score(page, images) {
   const answer = await page.score(requestOf(images));
   if (!answer || answer.status !== 200) return null;
@@ -134,7 +134,7 @@ async function score(page, images) {
   }
 }
 
-// What is shown
+// Rendering
 
 function element(tag, properties = {}, ...children) {
   const { aria = {}, ...others } = properties;
@@ -193,13 +193,13 @@ function verdict() {
 function mountPad(panel, page) {
   const strokes = [];
   let current = null; // the stroke that is being drawn
-  let cursor = null; // where the keyboard's pen is: [column, row]
+  let cursor = null; // position of the keyboard's pen: [column, row]
   let waiting = false; // for an answer
 
   const canvas = element("canvas", { className: "pad", tabIndex: 0, role: "application" });
   canvas.setAttribute("aria-label", "Drawing pad");
   canvas.setAttribute("aria-describedby", "pad-keys");
-  const said = element("p", { className: "visually-hidden", role: "status" });
+  const statusText = element("p", { className: "visually-hidden", role: "status" });
   const seen = imageCanvas({ role: "img", ariaLabel: "The image of 28 by 28 that is sent" });
   const result = verdict();
   const undo = button("Undo", () => { strokes.pop(); changed(); });
@@ -222,7 +222,7 @@ function mountPad(panel, page) {
         "are on average (2.9 pixels); a pixel at the edge of a stroke gets as much grey as ink " +
         "reaches into it (anti-aliasing). It is then moved until its centre of mass is the middle " +
         "of 28 × 28. Intensities go from 0, paper, to 1, ink.")),
-    said,
+    statusText,
   );
 
   const size = new ResizeObserver(() => draw());
@@ -250,7 +250,7 @@ function mountPad(panel, page) {
     }
   }
 
-  /** Show the drawing, and ask about it; while an answer is awaited, the latest drawing waits. */
+  /** Show and score the drawing; during a request, only the latest drawing is queued. */
   async function changed() {
     draw();
     const image = prepare(strokes);
@@ -259,11 +259,11 @@ function mountPad(panel, page) {
     if (!image) result.show("–");
     if (!image || waiting) return;
     waiting = true;
-    const asked = JSON.stringify(strokes);
+    const requested = JSON.stringify(strokes);
     const answer = await score(page, [image]).finally(() => { waiting = false; });
     if (!strokes.length) return;
     result.show(answer ? answer.labels[0] : "–", answer?.scores?.[0]);
-    if (answer && JSON.stringify(strokes) !== asked) changed();
+    if (answer && JSON.stringify(strokes) !== requested) changed();
   }
 
   function pointOf(event) {
@@ -312,7 +312,7 @@ function mountPad(panel, page) {
       strokes.length = 0;
     } else return;
     event.preventDefault();
-    said.textContent = `pen ${current ? "down" : "up"}, column ${cursor[0] + 1}, row ${cursor[1] + 1}`;
+    statusText.textContent = `pen ${current ? "down" : "up"}, column ${cursor[0] + 1}, row ${cursor[1] + 1}`;
     if (current || !(event.key in moves)) changed();
     else draw();
   });
@@ -365,18 +365,18 @@ async function mountStrip(panel, page) {
     result.root.hidden = true;
   }
 
-  async function ask(asked) {
-    const answer = await score(page, asked.map(({ row }) => images[row]));
+  async function ask(requested) {
+    const answer = await score(page, requested.map(({ row }) => images[row]));
     if (!answer) return;
-    asked.forEach((cell, i) => tell(cell, answer.labels[i]));
-    result.root.hidden = asked.length > 1;
-    if (asked.length === 1) result.show(answer.labels[0], answer.scores?.[0]);
+    requested.forEach((cell, i) => showLabel(cell, answer.labels[i]));
+    result.root.hidden = requested.length > 1;
+    if (requested.length === 1) result.show(answer.labels[0], answer.scores?.[0]);
     const scored = cells.filter(({ classList }) => classList.contains("scored"));
     const wrong = scored.filter(({ classList }) => classList.contains("wrong"));
     summary.textContent = `${scored.length} scored, ${wrong.length} wrong.`;
   }
 
-  function tell(cell, label) {
+  function showLabel(cell, label) {
     const truth = labels[cell.row];
     const isWrong = Number(label) !== truth;
     cell.classList.add("scored");

@@ -38,7 +38,7 @@ def find_config(folder: Path) -> Path | None:
 
 
 def has_temporary_content(file: Path) -> bool:
-    """Whether :func:`write_temporary_config` wrote it, also in a process that was killed."""
+    """Whether :func:`write_temporary_config` wrote the file, also in a process that was killed."""
     try:
         return file.read_bytes() == TEMPORARY_CONFIG
     except OSError:
@@ -46,7 +46,7 @@ def has_temporary_content(file: Path) -> bool:
 
 
 def is_temporary_config(file: Path) -> bool:
-    """Whether `exec` wrote the file; one that no `exec` holds any longer is removed."""
+    """Whether `exec` wrote the file; a file that no `exec` has locked is removed."""
     if not has_temporary_content(file):
         return False
     with contextlib.suppress(OSError), open(file, "rb") as left_over:
@@ -91,7 +91,7 @@ def write_temporary_config(folder: Path) -> Iterator[Path]:
                 file.unlink()
         os.close(descriptor)
         if is_new_folder:
-            with contextlib.suppress(OSError):  # something else lies in it by now
+            with contextlib.suppress(OSError):  # the folder has other files by now
                 file.parent.rmdir()
 
 

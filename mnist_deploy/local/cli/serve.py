@@ -56,7 +56,7 @@ def serve_in_background(options: argparse.Namespace) -> int:
         )
     assert process.stdout is not None
     with process.stdout as output:
-        lines = output.read()  # until the process closes it, or ends
+        lines = output.read()  # until the process closes its output or ends
     if not lines:
         process.wait()
         raise LocalWorkspaceError(log_file.read_text(errors="replace").strip())

@@ -134,7 +134,7 @@ def is_installed(module: str) -> bool:
 
 
 def add_kernels(folder: Path, notebooks: Sequence[Path]) -> Path:
-    """Write a kernel of the running Python for each name that a notebook here asks for."""
+    """Write a kernel of the running Python for each kernel name in a notebook of the folder."""
     named = map(kernel_of, [*notebooks, *find_notebooks(Path.cwd())])
     write_kernels(folder, {*AZURE_KERNELS, *filter(None, named)})
     return folder

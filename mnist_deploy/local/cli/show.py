@@ -1,4 +1,4 @@
-"""The command ``show``: list what is registered, what runs, and where it is kept."""
+"""The command ``show``: list registered records, running services, and the home folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .tutorial import find_tutorial
 
 
 def show(options: argparse.Namespace) -> int:
-    """List the workspace; if no control plane runs, one is started for as long as this takes."""
+    """List the workspace; a stopped control plane is started for the duration of the command."""
     home = home_folder()
     if not (home / "store").is_dir():
         print(f"Nothing is registered: there is no local workspace in {home}.")

@@ -1,4 +1,4 @@
-"""What an installed tutorial adds to the local workspace.
+"""The entry point by which an installed tutorial extends the local workspace.
 
 A tutorial is found by an entry point of the group ``mnist_deploy.local``: a mapping with the fields
 of :class:`Tutorial`. The local workspace itself names no tutorial.
@@ -14,7 +14,7 @@ GROUP = "mnist_deploy.local"
 
 
 class Tutorial(msgspec.Struct, frozen=True):
-    """What a tutorial adds.
+    """The extensions of a tutorial.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Tutorial(msgspec.Struct, frozen=True):
 
 
 def find_tutorial() -> Tutorial:
-    """The installed tutorial; one that adds nothing if there is none."""
+    """The installed tutorial, or a tutorial without extensions."""
     for entry in metadata.entry_points(group=GROUP):
         return msgspec.convert(entry.load(), Tutorial)
     return Tutorial()

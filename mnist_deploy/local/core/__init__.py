@@ -1,1 +1,1 @@
-"""The workspace itself, whatever its clients speak: what is registered, what runs."""
+"""The state of the workspace, independent of the REST APIs: records, endpoints, runs."""

@@ -17,7 +17,7 @@ CRASHED = 502  # "Exception or crash in the run() method": Troubleshoot online e
 
 @dataclass(frozen=True)
 class BackendSettings:
-    """What the routing table has of one deployment.
+    """The entry of one deployment in the routing table.
 
     Attributes
     ----------
@@ -49,11 +49,11 @@ class Receiver(Protocol):
     def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None: ...
     def piece(self, data: bytes) -> None: ...
     def flush(self) -> None:
-        """All that one read has brought was passed on."""
+        """Called after all data of one read was parsed."""
 
     def done(self) -> None: ...
     def failed(self, status: int, message: str) -> None:
-        """There is no answer, or the rest of it is missing."""
+        """Called if the response is missing or incomplete."""
 
     def overloaded(self, message: str) -> None: ...
     def timed_out(self, message: str) -> None: ...

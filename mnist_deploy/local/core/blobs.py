@@ -40,7 +40,7 @@ class Blobs:
         return self._whole / uuid.UUID(hex=name).hex
 
     def write(self, chunks: Iterable[bytes]) -> str:
-        """Write a new blob, which is there only when all its bytes are on the disk; its name."""
+        """Write a new blob atomically and return its name."""
         name = uuid.uuid4().hex
         self._write(self.file(name), chunks)
         if self._durable:
@@ -67,7 +67,7 @@ class Blobs:
         return name
 
     def discard(self, upload: str) -> None:
-        """Remove what was staged of an upload."""
+        """Remove the staged blocks of an upload."""
         shutil.rmtree(self._block_file(upload, "").parent, ignore_errors=True)
 
     def remove(self, name: str) -> None:
@@ -106,7 +106,7 @@ def read_chunks(path: Path) -> Iterator[bytes]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk too: a file that was renamed could lose its own."""
+    """Flush the directory entries of a folder, so that a renamed file survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Worker:
-    """The place of one process, and when it is started again."""
+    """One process slot, and the time of the next restart."""
 
     process: ScoringProcess | None = None
     probe: LivenessProbe | None = None
@@ -153,12 +153,12 @@ class Container:
             return sum_counts(self._past, *(process.counts for process in self._processes))
 
     def configure(self, access: AccessPolicy) -> None:
-        """Apply an access policy: it holds when this returns.
+        """Apply an access policy, which is in force when the call returns.
 
         A process that does not react is waited for `CONFIGURE_TIMEOUT` seconds.
         """
         with self._news:
-            if self._stopped.is_set():  # the requests that it still answers were authorized
+            if self._stopped.is_set():  # the remaining requests were authorized before
                 return
             self._access_number = number = self._access_number + 1
             self._access = encode(access, number)
@@ -319,7 +319,7 @@ class Container:
         return f"{problem}: {error}" if error else problem
 
     def _retry(self, worker: Worker, problem: str) -> None:
-        """Start it again after a growing delay; but not if it has never started."""
+        """Restart the process with an exponential backoff, unless it has never started."""
         self._failure = problem
         if self._started.is_set():
             worker.delay = min(max(1.0, 2 * worker.delay), MAX_RESTART_DELAY)

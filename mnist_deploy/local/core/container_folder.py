@@ -1,4 +1,4 @@
-"""What lies in a container: the scripts that were uploaded, and the registered models."""
+"""The folder of a container: uploaded scripts and registered models."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def uploaded_files(store: Store, artifact: str, what: str = "") -> list[tuple[st
 def script_environment(
     folder: Path, endpoint: str, container_spec: ContainerSpec
 ) -> dict[str, str]:
-    """The environment variables that tell Microsoft's server what to run and where models are."""
+    """The environment variables that configure Microsoft's server: script and model folder."""
     model_dir = folder / "app" / MODELS
     if len(container_spec.models) == 1:
         model_dir /= f"{container_spec.models[0].name}/{container_spec.models[0].version}"
     return {
         "AZUREML_ENTRY_SCRIPT": container_spec.script,
-        "MLFLOW_DISABLE_TELEMETRY": "true",  # else MLflow asks an address of its own at import
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # else MLflow sends telemetry at import
         **container_spec.variables,
         "AZUREML_MODEL_DIR": str(model_dir),
         "SERVICE_NAME": endpoint,

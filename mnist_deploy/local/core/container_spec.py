@@ -1,4 +1,4 @@
-"""What a container is made of."""
+"""Container specs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_WORKERS = 64  # processes of one container
 
 @dataclass(frozen=True)
 class Upload:
-    """Something that was uploaded, and where it goes.
+    """An uploaded artifact and its path in the container.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Upload:
 
 @dataclass(frozen=True, eq=False)
 class ContainerSpec:
-    """What a container is made of.
+    """The spec of a container.
 
     Equal specs mean the same containers: a deployment keeps its containers as long as its spec
     is equal. Warnings and the labels of models take no part in the comparison.
@@ -86,5 +86,5 @@ class ContainerSpec:
 
     @cached_property
     def all_warnings(self) -> list[str]:
-        """`warnings`, and what is installed here in other versions than `conda` asks for."""
+        """`warnings`, and one for each package whose installed version differs from `conda`."""
         return [*self.warnings, *differences(self.conda)]

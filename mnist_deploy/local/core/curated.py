@@ -44,7 +44,7 @@ def find_registry_environment(reference: str) -> Environment | None:
 
 
 def find_curated_warning(image: str | None) -> str | None:
-    """What to warn of where a curated image is used; None for any other image."""
+    """The warning for a curated image; None for any other image."""
     if not (image or "").startswith(IMAGES):
         return None
     return describe_curated(f"the image {image}")

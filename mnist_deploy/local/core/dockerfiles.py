@@ -25,7 +25,7 @@ NOT_RUN = "not run: the local workspace builds no image, the script runs in this
 
 @dataclass
 class ImageContent:
-    """What an image brings into its containers.
+    """The content of an image.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class ImageContent:
 
 
 def apply_dockerfile(context: Path, name: str, root: Path) -> ImageContent:
-    """Fill `root` with what the Dockerfile `name` of a build context copies.
+    """Copy the files that the Dockerfile `name` of a build context copies into `root`.
 
     Raises
     ------
@@ -118,7 +118,7 @@ def copy_sources(context: Path, root: Path, folder: PurePosixPath, value: str) -
 
 
 def compare_requirements(source: Path) -> list[str]:
-    """What a conda file, or a list of requirements, asks for and this Python has not."""
+    """Warnings for requirements of a conda file or a requirements file that are not installed."""
     if not source.is_file() or source.suffix not in (".yml", ".yaml", ".txt"):
         return []
     text = source.read_text(errors="replace")

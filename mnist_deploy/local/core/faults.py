@@ -1,4 +1,4 @@
-"""What the workspace refuses. Each REST maps these to the error schema of its own client."""
+"""Errors of the workspace. Each REST API maps them to the error schema of its client."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ class Conflict(Fault):
 
 
 class InUse(Fault):
-    """It cannot be deleted as long as others need it."""
+    """A record cannot be deleted while another record refers to it."""
 
     def __init__(self, kind: str, name: str, users: Iterable[str]) -> None:
         super().__init__(kind, f"{name} is in use: first delete {', '.join(users)}.")
 
 
 class Invalid(Fault):
-    """What was sent is not what is expected here."""
+    """A value in the request is not valid."""
 
 
 class Denied(Fault):
-    """The sender has not shown that it may."""
+    """The request lacks valid credentials."""
 
 
 class Full(Fault):
-    """There is no room on the disk."""
+    """The disk is full."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -57,7 +57,7 @@ class Full(Fault):
 
 
 class NotSupported(Fault):
-    """Azure has it, the local workspace has not."""
+    """The local workspace does not support a feature of Azure."""
 
     def __init__(self, what: str) -> None:
         super().__init__(

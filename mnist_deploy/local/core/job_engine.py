@@ -30,10 +30,10 @@ class JobProcess(Protocol):
     """A process tree that executes a job."""
 
     def wait(self, seconds: float) -> int | None:
-        """Its exit status, negative for a signal; None if it still runs after `seconds`."""
+        """The exit status, negative for a signal; None if the process runs after `seconds`."""
 
     def kill(self) -> None:
-        """Kill the process and all that it has started."""
+        """Kill the process tree."""
 
 
 Launch = Callable[[Sequence[str], Path, Mapping[str, str], Path], JobProcess]
@@ -169,7 +169,7 @@ class JobEngine:
             if canceled.is_set() or self._stopping.is_set() or is_late:
                 process.kill()
                 return "Timeout" if is_late and not canceled.is_set() else "Canceled"
-        process.kill()  # what the process has left behind
+        process.kill()  # child processes that are left
         return None if status == 0 else f"{status}"
 
     def _upload(self, run: Run, job: Job, folder: JobFolder) -> None:

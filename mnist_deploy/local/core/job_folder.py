@@ -45,7 +45,7 @@ class JobFolder:
     outputs: dict[str, Path]
 
     def files_to_collect(self) -> Iterator[tuple[str, Path]]:
-        """(path below the working directory, file) of what `COLLECTED` has."""
+        """(path below the working directory, file) of the files in the folders of `COLLECTED`."""
         for name in COLLECTED:
             yield from list_files(self.working_directory / name, name)
 

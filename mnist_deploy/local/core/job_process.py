@@ -1,4 +1,4 @@
-"""The process of a job: a supervisor that ends with the control plane, and what it starts.
+"""The process of a job: a supervisor that ends with the control plane, and its command.
 
 ``python -m mnist_deploy.local.core.job_process TAG COMMAND…`` is the supervisor. It starts the
 command in a process group of its own and waits for it. Its standard input is a pipe from the

@@ -52,7 +52,7 @@ def launch(
     *,
     may_fork: bool,
 ) -> Forked | subprocess.Popen[bytes]:
-    """Fork or start a scoring process, in a session of its own.
+    """Fork or start a scoring process in a new session.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class Forked:
         return self.wait(0)
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Its exit status, or None if it runs on for `timeout` seconds."""
+        """The exit status, or None if the process runs after `timeout` seconds."""
         if self.returncode is None and is_readable(self.handle, timeout):
             with self._waiting:
                 if self.returncode is None:
@@ -224,7 +224,7 @@ class ForkServer:
         return self._process.poll()
 
     def stop(self) -> None:
-        """End it, and after some seconds the forks that have not ended with their containers."""
+        """Stop the fork server, and kill forks that run after a grace period."""
         self._control.close()
         try:
             self._process.wait(STOP_TIMEOUT)
@@ -238,7 +238,7 @@ _fork_server: ForkServer | None = None
 
 
 def fork_server() -> ForkServer | None:
-    """The fork server, started if it does not run; None where there can be none.
+    """The fork server, which is started if necessary; None if the platform cannot fork.
 
     It takes a second before it can fork, which this does not wait for.
     """

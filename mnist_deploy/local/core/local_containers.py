@@ -40,7 +40,7 @@ MIN_ID = 10  # digits: Docker's short ids have 10 or 12
 
 @dataclass(eq=False)
 class Image:
-    """What containers are created from.
+    """A local image, from which containers are created.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Image:
 
 @dataclass(frozen=True)
 class LocalContainerSpec:
-    """What is requested at a container's creation.
+    """The requested settings of a new container.
 
     Attributes
     ----------
@@ -129,7 +129,7 @@ class LocalContainer:
 
     @property
     def containers(self) -> list[Container]:
-        """What serves: as of a deployment, whose only container this is."""
+        """The scoring container as the only one of a deployment; empty if no process runs."""
         return [self._process] if self._process else []
 
     @property
@@ -192,7 +192,7 @@ class LocalContainer:
         ).start()
 
     def stop(self, grace: float = STOP_GRACE, exit_code: int = 0) -> None:
-        """End what runs, and free the port; the files and the log stay."""
+        """Stop the process and free the port; files and log stay."""
         with self._lock:
             process, listener = self._process, self._listener
             if process is None or listener is None:

@@ -1,4 +1,4 @@
-"""Long-running operations: accepted at once, polled until they are over."""
+"""Long-running operations: accepted at once, polled until they have ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEPT = 1000  # operations that can still be polled
 
 
 class Operation:
-    """Something that takes a while: its state, and what there is to tell meanwhile.
+    """A long-running operation: its state and its progress messages.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Operation:
         self._done.set()
 
     def wait(self, seconds: float) -> None:
-        """Return when it has ended, or after so many seconds."""
+        """Return when the operation has ended, or after `seconds`."""
         self._wait(self._done, seconds)
 
 

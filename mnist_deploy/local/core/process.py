@@ -17,8 +17,8 @@ from typing import Any
 from ..process_tree import PROCESS_TAG, kill_process_tree, resident_memory
 from .launch import UNKNOWN_STATUS, Forked, launch
 
-CONTROL_WRITE_TIMEOUT = 10.0  # seconds in which it reads nothing from its control channel
-MAX_REPORT = 1 << 20  # bytes of a line that it reports
+CONTROL_WRITE_TIMEOUT = 10.0  # seconds; then the process is killed
+MAX_REPORT = 1 << 20  # bytes of one reported line
 
 
 class ScoringProcess:
@@ -122,7 +122,7 @@ class ScoringProcess:
 
     @property
     def descriptors(self) -> list[int]:
-        """Readable when it has reported something, or has ended."""
+        """A file descriptor that is readable after a report or the end of the process."""
         reports = [self._reports.fileno()] if self.is_open else []
         return reports if self._handle is None else [*reports, self._handle]
 
@@ -131,7 +131,7 @@ class ScoringProcess:
         return self._handle is not None
 
     def send(self, access: bytes) -> None:
-        """Send it an access policy; a process that does not read is killed."""
+        """Send an access policy to the process; a process that does not read is killed."""
         give_up_at = time.monotonic() + CONTROL_WRITE_TIMEOUT
         while access:
             try:
@@ -150,7 +150,7 @@ class ScoringProcess:
             os.write(self._line, json.dumps({"ping": number}).encode() + b"\n")
 
     def read_reports(self) -> None:
-        """Take in what it has reported."""
+        """Read and apply the reports of the process."""
         while self.is_open and (data := self._reports.read(65536)) is not None:
             self.is_open = bool(data)
             *lines, self._unread = (self._unread + data).split(b"\n")
@@ -179,15 +179,15 @@ class ScoringProcess:
             self.has_malformed_reports = True
 
     def status(self) -> int | None:
-        """Its exit status, or minus the signal; None while it runs."""
+        """The exit status, or minus the signal; None while the process runs."""
         return self._process.poll()
 
     def memory_used(self) -> int:
-        """Resident memory of it and all that it started, in bytes."""
+        """Resident memory of the process tree in bytes."""
         return resident_memory(self.pid)
 
     def drain(self) -> None:
-        """Have it answer the requests that have reached it, and end."""
+        """Ask the process to answer the received requests and to end."""
         self._process.terminate()
 
     def kill(self, reason: str) -> None:
@@ -195,7 +195,7 @@ class ScoringProcess:
         self._process.kill()
 
     def end(self) -> None:
-        """Kill it and all that it started."""
+        """Kill the process tree."""
         if self._process.poll() is None:
             kill_process_tree(self._tag, self.pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):

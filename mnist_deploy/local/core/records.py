@@ -1,4 +1,4 @@
-"""What is registered: models, environments, code. Plain values, the same for every client."""
+"""Records: models, environments, code. Plain values, independent of the REST APIs."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Environment:
-    """A registered environment: what a script asks to be installed around it.
+    """A registered environment: the packages and variables that a script needs.
 
     Attributes
     ----------
     version : str
-        Counted, or any text that somebody chose.
+        A counted number, or a text that the client chose.
     conda : dict or None
         The content of its conda file.
     image : str or None
@@ -108,7 +108,7 @@ class Compute:
     resource_id : str
         Of the cluster that was attached; empty if it was created.
     settings : dict
-        What was requested, as it came.
+        The request as the client sent it.
     """
 
     name: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
-DEPLOYMENT = "azureml-model-deployment"  # header: of a request that asks for one, of each answer
+DEPLOYMENT = "azureml-model-deployment"  # request and response header
 
 
 def draw_by_share(shares: Mapping[str, float]) -> str:

@@ -49,7 +49,7 @@ class JobInput:
 
 @dataclass(frozen=True)
 class Job:
-    """What the job engine executes for a run.
+    """The job that the engine executes for a run.
 
     In `command` and `variables`, ``${{inputs.NAME}}`` and ``${{outputs.NAME}}`` stand for paths.
 
@@ -148,7 +148,7 @@ class Run:
 
     @property
     def artifacts(self) -> str:
-        """The path below which its artifacts are."""
+        """The path of the folder of the run's artifacts."""
         return f"{ORIGIN}/{self.container}"
 
     @property
@@ -158,7 +158,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Metric:
-    """All that was logged under one name in one run.
+    """All values that were logged under one name in one run.
 
     Attributes
     ----------
@@ -227,7 +227,7 @@ class Runs:
     def change_experiment(
         self, experiment_id: str, function: Callable[[Experiment], Experiment]
     ) -> Experiment:
-        """Replace an experiment by what `function` makes of it, in one transaction.
+        """Replace an experiment by ``function(experiment)``, in one transaction.
 
         Raises
         ------
@@ -321,7 +321,7 @@ class Runs:
         return run
 
     def change(self, run_id: str, function: Callable[[Run], Run]) -> Run:
-        """Replace a run by what `function` makes of it, in one transaction."""
+        """Replace a run by ``function(run)``, in one transaction."""
         with self.store.transaction() as database:
             changed = function(self.get(run_id))
             database.execute("UPDATE run SET document = ? WHERE id = ?", (encode(changed), run_id))
@@ -345,7 +345,7 @@ class Runs:
         return self.change(run_id, change)
 
     def fail_interrupted(self) -> None:
-        """Mark what an earlier process of the workspace has left unfinished as failed."""
+        """Set unfinished runs of an earlier control plane to failed."""
         with self.store.transaction():
             for run in self.select_runs():
                 if not run.is_terminal:
@@ -407,6 +407,6 @@ def encode(value: Any) -> str:
 
 
 def is_growing_log(path: str) -> bool:
-    """Whether an artifact may still be written to while it is read."""
+    """Whether an artifact may grow while it is read."""
     origin, _, rest = path.partition("/")
     return origin == ORIGIN and rest.partition("/")[2] == LOG_FILE

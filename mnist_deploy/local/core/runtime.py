@@ -1,4 +1,4 @@
-"""The seam between the API's state and what runs: containers, and what accepts at an address.
+"""The interface between the state of the API and its runtime: containers and front ends.
 
 `Endpoints` and `Deployment` decide what must run; an implementation of `Runtime` runs it. The
 control plane's process has `process_runtime.ProcessRuntime`, with listening sockets, a router,
@@ -52,7 +52,7 @@ class Backend:
     problem : str or None
         Why no container serves.
     requests : RequestSettings
-        What the deployment sets of its own; None fields stand for the platform's defaults.
+        The request limits that the deployment sets; a field that is None gets the platform default.
     instances : int
         Containers that should run.
     """
@@ -80,7 +80,7 @@ class RoutingTable:
 
 
 class Container(Protocol):
-    """What serves a script.
+    """A container that serves a script.
 
     Attributes
     ----------
@@ -116,7 +116,7 @@ class Container(Protocol):
 
 
 class ContainerFactory(Protocol):
-    """Makes the containers of one deployment.
+    """Creates the containers of one deployment.
 
     Attributes
     ----------
@@ -156,7 +156,7 @@ class Address(Protocol):
     url: str
 
     def add_deployment(self, name: str) -> ContainerFactory:
-        """Make room for the containers of another deployment."""
+        """Add a deployment, and return the factory of its containers."""
 
     def apply(self, routes: RoutingTable, problem: str | None) -> None:
         """Apply a routing table, or answer with `problem` where no deployment serves."""
@@ -175,7 +175,7 @@ class Address(Protocol):
 
 
 class Runtime(Protocol):
-    """Runs what `Endpoints` asks for."""
+    """Creates the containers and front ends of `Endpoints`."""
 
     def open_address(self, kind: str, name: str) -> Address:
         """Open the address of a new endpoint."""

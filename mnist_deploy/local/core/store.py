@@ -1,4 +1,4 @@
-"""What is registered in the local workspace, on disk.
+"""The store of the local workspace on disk: records and artifacts.
 
 Records (models, environments, code) are rows of one SQLite file, the bytes of artifacts are
 files beside it.
@@ -26,7 +26,7 @@ from .records import Code, Compute, Data, Dataset, Environment, Model, SavedData
 
 Record = TypeVar("Record", Model, Environment, Code, Compute, Data, Dataset, SavedDataset)
 Version = int | str
-DATASTORE = "datastore"  # the first part of the paths of what the data store holds
+DATASTORE = "datastore"  # the first part of the paths in the data store
 CHUNK = 500  # rows that a scan reads at once
 MAX_POSITION = 2**63 - 1
 DIGITS = 18  # at most, of a version that takes part in the counting
@@ -135,7 +135,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Read, decide and write, with nobody in between; within another it is a part of that."""
+        """Hold the write lock; a nested transaction is part of the outer one."""
         with self._lock:
             if self._database.in_transaction:
                 yield self._database
@@ -161,7 +161,7 @@ class Store:
     # Records.
 
     def add(self, record: Record) -> Record:
-        """Register `record` as the next version of its name; no number is ever used again.
+        """Register `record` as the next version of its name; numbers are never reused.
 
         Raises
         ------
@@ -205,7 +205,7 @@ class Store:
         return record
 
     def find(self, kind: type[Record], name: str, version: Version | None = None) -> Record | None:
-        """One version, by default the one that was registered last, or None."""
+        """One version, by default the last registered one, or None."""
         wanted = None if version is None else str(version)
         rows = self._rows(
             "SELECT document FROM record WHERE kind = ? AND name = ?"
@@ -298,7 +298,7 @@ class Store:
         version: Version,
         function: Callable[[Record], Record],
     ) -> Record:
-        """Write what `function` makes of one version; nobody else changes it meanwhile.
+        """Replace one version by ``function(version)``, in one transaction.
 
         Raises
         ------
@@ -314,7 +314,7 @@ class Store:
         return changed
 
     def delete(self, kind: type[Record], name: str, version: Version) -> None:
-        """Forget one version, and its files unless something else refers to them.
+        """Delete one version, and its files unless another record refers to them.
 
         Raises
         ------
@@ -335,7 +335,7 @@ class Store:
     def write(
         self, path: str, chunks: Iterable[bytes], metadata: Mapping[str, str] | None = None
     ) -> Artifact:
-        """Keep bytes under `path`, whole or not at all; what was there before is replaced.
+        """Write bytes to the artifact `path` atomically, replacing earlier content.
 
         Raises
         ------
@@ -405,11 +405,11 @@ class Store:
         return Artifact(path, self._blobs.file(blob), noted)
 
     def touch(self, path: str) -> None:
-        """Note that somebody is at work with the upload that `path` belongs to."""
+        """Record the current time as the last activity of the upload that contains `path`."""
         self._touched[upload_of(path)] = time.monotonic()
 
     def annotate(self, path: str, metadata: Mapping[str, str]) -> Artifact:
-        """Replace what is noted beside an artifact.
+        """Replace the metadata of an artifact.
 
         Raises
         ------
@@ -427,12 +427,12 @@ class Store:
         return dataclasses.replace(found, metadata=dict(metadata))
 
     def artifact(self, path: str) -> Artifact | None:
-        """What was uploaded to `path`, or None."""
+        """The artifact `path`, or None."""
         rows = self._rows("SELECT path, blob, metadata FROM artifact WHERE path = ?", path)
         return self._artifact(*rows[0]) if rows else None
 
     def artifacts(self, prefix: str) -> list[Artifact]:
-        """What was uploaded to `prefix` itself and to all paths below it."""
+        """The artifacts at `prefix` and below it."""
         folder = prefix.rstrip("/")
         rows = self._rows(
             "SELECT path, blob, metadata FROM artifact"
@@ -456,7 +456,7 @@ class Store:
             raise Invalid("artifact", f"{prefix} was not uploaded to this workspace.")
 
     def sweep(self, idle: float = 0.0) -> None:
-        """Forget uploads that nothing refers to and that nobody was at for `idle` seconds."""
+        """Delete unreferenced uploads without activity in the last `idle` seconds."""
         staged = list(self._staging)
         with self.transaction():
             since = time.monotonic() - idle
@@ -532,7 +532,7 @@ def check_path(path: str) -> str:
 
 
 def upload_of(path: str) -> str:
-    """What was uploaded together: the first two parts of its path."""
+    """The upload of an artifact: the first two parts of its path."""
     return "/".join(path.split("/")[:2])
 
 

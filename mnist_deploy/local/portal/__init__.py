@@ -1,4 +1,4 @@
-"""The page in the browser: what is registered and deployed, logs, and a form to try a service.
+"""The page in the browser: records, services, logs, and a form to score a service.
 
 The page is served over plain http, because a browser would warn of the control plane's
 certificate, by a separate listener that starts when the first link to the page is requested.

@@ -1,4 +1,4 @@
-"""What the page and ``show`` list, as JSON: services, models, environments, and their uses.
+"""The listings of the page and of ``show`` as JSON: services, models, environments.
 
 Each field is named here, so that no key of a service is listed by mistake.
 """
@@ -49,10 +49,10 @@ def describe_workspace(
     }
 
 
-def listed(record: Record, describe: Callable[[Record], Shown]) -> Shown:
-    """What `describe` makes of a record; where it fails, the record's name and the reason."""
+def listed(record: Record, serialize: Callable[[Record], Shown]) -> Shown:
+    """``serialize(record)``; if that fails, the record's name and the reason."""
     try:
-        return describe(record)
+        return serialize(record)
     except Exception as error:  # of whatever kind: the other records must stay visible
         log.exception("%s cannot be listed", record.name)
         shown = {"name": record.name, "broken": f"{type(error).__name__}: {error}"}

@@ -17,7 +17,7 @@ KIND = "local"
 
 @dataclass(eq=False)
 class LocalService:
-    """What the page reads of an `Endpoint`: a local service has one deployment and no key."""
+    """The fields of an `Endpoint` that the page reads; it has one deployment and no key."""
 
     name: str
     container: LocalContainer

@@ -1,4 +1,4 @@
-"""The whole HTTP surface: each client's REST, and what they share."""
+"""The WSGI app: the REST APIs of both SDKs, and their shared routes."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def is_signed(token: str, path: str, query: str) -> bool:
 
 @blob_api.get("/blobs")
 def list_blobs() -> Response:
-    """What lies at a prefix and below it. All of it, whatever delimiter was requested."""
+    """List all blobs at a prefix and below it; a requested delimiter is ignored."""
     prefix = request.args.get("prefix", "")
     check_signature("folder ", f"folder {upload_of(prefix)}")
     listing = ElementTree.Element("EnumerationResults")
@@ -94,7 +94,7 @@ def read(path: str) -> Response:
     found = store().artifact(path)
     if found is None or not found.file.exists():
         raise NotFound("blob", path)
-    if request.method == "HEAD":  # what is known already is not sent again
+    if request.method == "HEAD":  # the SDK does not upload an existing blob again
         store().touch(path)
     if "x-ms-range" in request.headers:
         request.environ["HTTP_RANGE"] = request.headers["x-ms-range"]
@@ -112,7 +112,7 @@ def whole_lines(log: Path) -> io.BytesIO:
 
 
 def write(path: str) -> Response:
-    endpoints().runtime.warm_up()  # what is uploaded may soon be deployed
+    endpoints().runtime.warm_up()  # a deployment often follows an upload
     kind = request.args.get("comp")
     notes = {
         name[len(NOTE) :].lower(): value

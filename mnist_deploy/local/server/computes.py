@@ -116,7 +116,7 @@ def settings_to_keep(sent: Document) -> Document:
 
 
 def followed(answer: Response, compute: str, status: int) -> Response:
-    """`answer`, and where the SDK asks how far it is."""
+    """`answer` with the URL at which the SDK polls the operation."""
     answer.status_code = status
     view = {**(request.view_args or {}), "compute": compute}
     answer.headers[ASYNC_OPERATION] = url_for("computes.show_operation", _external=True, **view)
@@ -125,7 +125,7 @@ def followed(answer: Response, compute: str, status: int) -> Response:
 
 @compute_api.get(f"{COMPUTES}/<compute>/operations/last")
 def show_operation(**_: str) -> Response:
-    """Whatever was requested is over when it has been answered."""
+    """Every operation on a compute has ended before its response is sent."""
     return jsonify(status="Succeeded")
 
 
@@ -177,7 +177,7 @@ def serialize_compute(compute: Compute) -> Document:
 
 @compute_api.delete(f"{COMPUTES}/<compute>")
 def delete_compute(compute: str, **_: str) -> Response:
-    """Detach or delete: one like the other, for there is nothing behind the name."""
+    """Detach or delete a compute; both only delete its record."""
     if users := endpoints().on(compute):
         raise InUse("compute", compute, users)
     if store().find(Compute, compute) is None:

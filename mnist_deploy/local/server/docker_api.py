@@ -59,7 +59,7 @@ def local_containers() -> LocalContainers:
 
 def answer_fault(fault: Fault) -> tuple[Response, int]:
     status = FAILED if isinstance(fault, Failed) else STATUSES[type(fault)]
-    # docker-py tells an image that is missing from other errors by Docker's words.
+    # docker-py recognizes a missing image by Docker's message.
     is_image = isinstance(fault, NotFound) and fault.kind == "image"
     return jsonify(message=f"No such image: {fault}" if is_image else str(fault)), status
 
@@ -245,7 +245,7 @@ def show_container(name: str) -> Response:
 
 
 def serialize_container(container: LocalContainer) -> Document:
-    """What a list has of a container."""
+    """The fields of a container in a list."""
     return {
         "Id": container.id,
         "Names": [f"/{container.name}"],

@@ -147,7 +147,7 @@ def watch(store: Store, registrations: ClientRegistrations) -> None:
         if time.monotonic() - swept > SWEEP_INTERVAL:
             try:
                 store.sweep(UPLOAD_RETENTION)
-            except (Full, OSError, sqlite3.OperationalError) as error:  # it is tried again
+            except (Full, OSError, sqlite3.OperationalError) as error:  # the next round retries
                 log.warning("forgotten uploads could not be removed: %s", error)
             swept = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""What the process of a run finds in its environment: the way back to this workspace."""
+"""The environment variables of a run's process, which lead to this workspace."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run_environment(endpoint: ControlPlaneAddress, runs: Runs) -> Callable[[Run]
             "AZUREML_RUN_TOKEN_EXPIRY": str(int(time.time()) + TOKEN_LIFETIME),
             "AZUREML_SERVICE_ENDPOINT": endpoint.url,
             "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"{endpoint.url}/discovery/{secret}",
-            # With another identity the SDK asks an address of Azure for a token.
+            # With another identity the SDK requests a token from Azure.
             "AZUREML_IDENTITY_IN_USE": "Managed",
             "MLFLOW_RUN_ID": run.id,
             "MLFLOW_EXPERIMENT_ID": experiment.id,

@@ -78,7 +78,7 @@ def read_items(body: bytes) -> list[Item]:
 
 def find_endpoint(key: str) -> Endpoint | None:
     found = None
-    for endpoint in endpoints().all():  # every one is compared
+    for endpoint in endpoints().all():  # all are compared, in constant time
         if hmac.compare_digest(endpoint.telemetry.key.encode(), key.encode()):
             found = endpoint
     return found

@@ -14,7 +14,7 @@ from ..core.records import Compute
 KIND = "AmlCompute"
 VM_SIZE = "STANDARD_DS3_V2"
 GPU_SIZES = re.compile("standard_n", re.IGNORECASE)
-IDLE_TIME = "PT120S"  # what Azure takes where nothing is requested
+IDLE_TIME = "PT120S"  # Azure's default
 WHAT_IT_IS = (
     "A cluster of the local workspace: a name. Each run that is submitted to it is one process "
     "tree of this machine."

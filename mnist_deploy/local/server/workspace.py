@@ -1,4 +1,4 @@
-"""The workspace as a resource of Azure's: what every client finds out first."""
+"""The workspace as an Azure resource, which every client requests first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ workspace_api = Blueprint("workspace", __name__)
 
 @workspace_api.get("/metadata/endpoints")
 def describe_cloud() -> Response:
-    """What Azure tells of its clouds; the storage of this one is found below any account's name."""
+    """Azure's cloud metadata; the storage suffix serves every account name."""
     host = state().host
     url = f"https://{host}"
     cloud = {
@@ -81,7 +81,7 @@ class AskedSubscription(Struct, rename="camel"):
 
 @workspace_api.post("/subscriptions")
 def add_subscription() -> Response:
-    """Answer for the subscription of a reader's config.json too: the SDK checks that it exists."""
+    """Return the subscription of the user's config.json: the SDK checks that it exists."""
     state().subscriptions.add(body(AskedSubscription).subscription_id)
     return jsonify({})
 

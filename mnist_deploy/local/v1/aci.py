@@ -18,13 +18,13 @@ from .configuration import (
     resolve_resources,
 )
 
-MOST_CORES, MOST_MEMORY = 4, 16  # cores and GB: what a container instance can have
+MOST_CORES, MOST_MEMORY = 4, 16  # cores and GB: the limits of a container instance
 
 
 def make_aci_spec(
     requested: ServiceRequest, present: EndpointSpec | None, keep: bool
 ) -> EndpointSpec:
-    """What is wanted; `keep` the containers of `present` where they are as wanted."""
+    """The requested endpoint; with `keep`, unchanged containers of `present` stay."""
     check_service_name(requested.name)
     collection = requested.data_collection or DataCollection()
     reject_options(
@@ -50,7 +50,7 @@ def make_aci_spec(
 
 
 def reject_options(**options: object) -> None:
-    """Raise `NotSupported` for what cannot be left out without a word."""
+    """Raise `NotSupported` for options that a warning cannot replace."""
     for name, value in options.items():
         if value:
             raise NotSupported(f"a web service with {name}")
@@ -67,7 +67,7 @@ def list_aci_warnings(requested: ServiceRequest) -> Iterator[str]:
 
 
 def serialize_aci_service(service: Endpoint) -> Document:
-    """What only a service on ACI has to tell."""
+    """The fields of a service that only ACI has."""
     requested: ServiceRequest = service.spec.other
     resources = to_builtins(requested.container_resource_requirements)
     return {

@@ -27,7 +27,7 @@ from .configuration import (
 MOST_REPLICAS = 16
 MOST_CORES, MOST_MEMORY = 64, 1024  # cores and GB
 SCORING_TIMEOUT = 60_000  # milliseconds, unless another is requested
-AUTOSCALER = AutoScaler(True, 1, 10, 70, 1)  # what Azure takes where nothing is requested
+AUTOSCALER = AutoScaler(True, 1, 10, 70, 1)  # Azure's default
 PROBE = {"periodSeconds": 10, "initialDelaySeconds": 310, "timeoutSeconds": 1,
          "failureThreshold": 3, "successThreshold": 1}  # fmt: skip
 
@@ -35,7 +35,7 @@ PROBE = {"periodSeconds": 10, "initialDelaySeconds": 310, "timeoutSeconds": 1,
 def make_aks_spec(
     requested: ServiceRequest, present: EndpointSpec | None, keep: bool
 ) -> EndpointSpec:
-    """What is wanted; `keep` the containers of `present` where they are as wanted."""
+    """The requested endpoint; with `keep`, unchanged containers of `present` stay."""
     requested = apply_aks_defaults(requested)
     before = present.deployments.get(requested.name) if present else None
     return make_endpoint_spec(
@@ -85,7 +85,7 @@ def make_aks_endpoint_spec(
 
 
 def find_cluster_name(requested: ServiceRequest) -> str:
-    """The cluster that is requested; an endpoint may say it in its versions only."""
+    """The requested cluster; an endpoint may name the cluster in its versions only."""
     named = [
         requested.compute_name,
         *(each.compute_name for each in (requested.versions or {}).values()),
@@ -99,7 +99,7 @@ def find_cluster_name(requested: ServiceRequest) -> str:
 
 
 def set_default_version(versions: dict[str, ServiceRequest]) -> dict[str, ServiceRequest]:
-    """Exactly one version is the default: the one that gets what is left of the traffic."""
+    """Check that exactly one version is the default, which gets the remaining traffic."""
     if not versions:
         raise Conflict("version", "An endpoint needs a version: delete the endpoint instead.")
     defaults = [name for name, version in versions.items() if version.is_default]
@@ -121,7 +121,7 @@ def set_default_version(versions: dict[str, ServiceRequest]) -> dict[str, Servic
 
 
 def compute_traffic(versions: dict[str, ServiceRequest]) -> dict[str, int]:
-    """The shares in percent: as requested, and what is left goes to the default version."""
+    """The requested shares in percent; the default version gets the rest."""
     shares = {
         name: round(version.traffic_percentile or 0)
         for name, version in versions.items()
@@ -202,7 +202,7 @@ def list_aks_warnings(requested: ServiceRequest) -> Iterator[str]:
 
 
 def serialize_aks_service(service: Endpoint) -> Document:
-    """What only a service on AKS has to tell."""
+    """The fields of a service that only AKS has."""
     version = service.spec.other
     return {
         "computeType": "AKS",

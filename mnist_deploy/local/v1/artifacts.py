@@ -1,4 +1,4 @@
-"""Artifacts: the signed addresses at which blob storage takes and gives what is uploaded."""
+"""Artifacts: signed blob URLs for uploads and downloads."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ KEY = re.compile("[!-~]+")
 CONTAINER_SPECS = (
     "environmentImageRequest",
     "imageId",
-)  # what a service is made of: one of the two
+)  # a request has exactly one of the two
 
 
 Positive = Annotated[int, Meta(gt=0)]
@@ -56,7 +56,7 @@ class DataCollection(Struct, rename="camel"):
 
 
 class ServiceRequest(Struct, rename="camel", kw_only=True):
-    """A service, or a version of an AKS endpoint, as it is requested.
+    """A requested service, or a requested version of an AKS endpoint.
 
     Kept as it came: what a GET shows and a PATCH changes.
     """
@@ -69,7 +69,7 @@ class ServiceRequest(Struct, rename="camel", kw_only=True):
     properties: Labels | None = None
     overwrite: bool | None = None
 
-    # What it is made of.
+    # Environment, script and models.
     image_id: str | None = None
     environment_image_request: dict[str, Any] | None = None
     container_resource_requirements: Resources | None = None
@@ -79,7 +79,7 @@ class ServiceRequest(Struct, rename="camel", kw_only=True):
     max_concurrent_requests_per_container: Positive | None = None
     max_queue_wait_ms: Positive | None = None
 
-    # How it is reached.
+    # Address and authentication.
     auth_enabled: bool | None = None
     aad_auth_enabled: bool | None = None
     keys: Keys | None = None
@@ -91,7 +91,7 @@ class ServiceRequest(Struct, rename="camel", kw_only=True):
     namespace: str | None = None
     storage_init_enabled: bool | None = None
 
-    # How many of it there are.
+    # Replicas.
     num_replicas: Positive | None = None
     auto_scaler: AutoScaler | None = None
     liveness_probe_requirements: dict[str, int | None] | None = None
@@ -120,7 +120,7 @@ def check_key(key: str | None) -> None:
 def resolve_resources(
     requested: ServiceRequest, most_cores: float, most_memory: float
 ) -> Resources:
-    """What is requested, or what Azure takes where nothing is.
+    """The requested resources, or Azure's defaults.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def build_container_spec(requested: ServiceRequest, notes: tuple[str, ...]) -> C
 
 
 def make_request_settings(requested: ServiceRequest) -> RequestSettings:
-    """What a service on AKS sets of its own; ACI has no front end that could limit requests."""
+    """The request limits of a service on AKS; ACI has no front end that could limit requests."""
 
     def seconds(milliseconds: int | None) -> float | None:
         return milliseconds and milliseconds / 1000
@@ -174,7 +174,7 @@ def make_request_settings(requested: ServiceRequest) -> RequestSettings:
 
 
 def make_liveness_probe(requested: ServiceRequest) -> ProbeSettings | None:
-    """The probe that is requested; the defaults of AKS stand for what it does not set."""
+    """The requested probe; fields that are not set get the defaults of AKS."""
     given = requested.liveness_probe_requirements or {}
     names = {"periodSeconds": "period", "initialDelaySeconds": "initial_delay",
              "timeoutSeconds": "timeout", "failureThreshold": "failure_threshold",
@@ -213,7 +213,7 @@ def make_endpoint_spec(
     authentication: str,
     present: EndpointSpec | None,
 ) -> EndpointSpec:
-    """What is wanted of the address. One that is overwritten or changed keeps its keys."""
+    """The requested endpoint; an overwritten or updated endpoint keeps its keys."""
     given = requested.keys or Keys()
     primary, secondary = given.primary_key, given.secondary_key
     for key in (primary, secondary):

@@ -88,7 +88,7 @@ def check_environment(environment: EnvironmentSection | None) -> EnvironmentSect
 
 
 def list_link_warnings(assets: list[Asset]) -> Iterator[str]:
-    """The links of source directories that no container gets."""
+    """Warnings for links in source directories that are not copied into the container."""
     for asset in assets:
         if asset.unpack:
             for path, file in uploaded_files(store(), read_artifact_path(asset.url)):

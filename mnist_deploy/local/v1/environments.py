@@ -32,7 +32,7 @@ class DockerSection(Struct, rename="camel"):
 
 
 class EnvironmentDefinition(Struct, rename="camel"):
-    """What of an environment is understood; the rest is kept as it comes."""
+    """The interpreted fields of an environment; other fields are stored unchanged."""
 
     python: PythonSection | None = None
     docker: DockerSection | None = None
@@ -87,7 +87,7 @@ def check_definition(definition: EnvironmentDefinition) -> None:
 
 
 def get_definition(environment: Environment) -> Document:
-    """Its definition in the words of SDK v1, whoever registered it."""
+    """The definition in SDK v1's schema, whichever SDK registered the environment."""
     return environment.other.get("v1") or {
         "python": {"userManagedDependencies": False, "condaDependencies": environment.conda},
         "docker": {"baseImage": environment.image},

@@ -1,4 +1,4 @@
-"""Container images, the way of deploying of 2018 and 2019: a script, a conda file and models.
+"""Container images (deployments of 2018 and 2019): a script, a conda file and models.
 
 An image is a note of what its container will be made of. Like services, images live as
 long as the control plane.
@@ -47,7 +47,7 @@ class Images:
         self._last: dict[str, int] = {}  # versions, by name
 
     def add(self, image: Document) -> Document:
-        """Keep an image as the next version of its name; no number is ever used again."""
+        """Keep an image as the next version of its name; numbers are never reused."""
         with self._lock:
             version = self._last[image["name"]] = self._last.get(image["name"], 0) + 1
             image_id = f"{image['name']}:{version}"
@@ -63,7 +63,7 @@ class Images:
         return self._known[image_id]
 
     def change(self, image_id: str, function: Callable[[Document], Document]) -> Document:
-        """Replace an image by what `function` makes of it; nobody else changes it meanwhile."""
+        """Replace an image by ``function(image)`` in one transaction."""
         with self._lock:
             self._known[image_id] = function(self.get(image_id))
             return self._known[image_id]
@@ -73,7 +73,7 @@ class Images:
             self._known.pop(image_id, None)
 
     def artifacts(self) -> Iterator[str]:
-        """What containers may yet be made of: the store must keep it."""
+        """The artifacts that later containers may need, which the store must keep."""
         for image in self.all():
             conda_file = image["targetRuntime"]["properties"].get("condaEnvFile")
             for url in (*(asset["url"] for asset in image["assets"]), conda_file or ""):
@@ -102,7 +102,7 @@ class Asset(Struct):
 
 
 class ImageRequest(Struct, rename="camel"):
-    """What of an image is understood; the rest is kept as it comes."""
+    """The interpreted fields of an image; other fields are stored unchanged."""
 
     name: str
     target_runtime: Runtime
@@ -177,7 +177,7 @@ def read_conda_file(url: str | None) -> dict[str, Any]:
 
 
 def image_container_spec(image: Document) -> Document:
-    """What the image's container is made of, in the words of the later Environment API."""
+    """The environment of the image's container, in the schema of the Environment API."""
     driver = image.get("driverProgram")
     conda = read_conda_file(image["targetRuntime"]["properties"].get("condaEnvFile"))
     return {

@@ -40,14 +40,14 @@ class AssetRequest(Struct):
 
 
 class Dataset(Struct):
-    """What a model was trained with, and which that was."""
+    """The framework that a model was trained with, and its version."""
 
     name: str | None = None
     id: str | None = None
 
 
 class Size(Struct):
-    """Of the container that a model is to run in; the SDK reads all of it or nothing."""
+    """The resources of a model's container; the SDK requires all fields or none."""
 
     cpu: float | None = None
     memory: float | None = field(default=None, name="memoryInGB")
@@ -176,7 +176,7 @@ def find_model(model_id: str) -> Model:
 
 @model_api.get(f"{MMS}/models/<path:model_id>")
 def show_model(model_id: str, **_: str) -> Response:
-    """LocalWebservice asks for a path of this machine, to find out that it is no model id."""
+    """Answer LocalWebservice, which sends a local path to check that the path is no model id."""
     return jsonify(serialize_model(find_model(model_id)))
 
 

@@ -15,13 +15,13 @@ from .errors import serialize_fault
 from .models import MMS
 
 PACKAGE = "PackageDockerBuildContext"
-HOLD = 10.0  # seconds that the answer about a running operation is held back
+HOLD = 10.0  # seconds that the response about a running operation is delayed
 
 operation_api = Blueprint("operations", __name__)
 
 
 def make_accepted_response(operation: Operation) -> Response:
-    """202, with the place where the SDK asks how far it is."""
+    """A response 202 with the URL at which the SDK polls the operation."""
     view = request.view_args or {}
     location = url_for(
         "v1.operations.show_operation",
@@ -42,11 +42,11 @@ def show_operation(operation_id: str, **_: str) -> Response:
     is_first = not operation.was_polled
     operation.was_polled = True
     if not serialize_log(operation)[offset:]:
-        # The SDK sleeps five seconds between two questions: it asks only once if the
+        # The SDK sleeps five seconds between two polls: it polls only once if the
         # first answer is held until there is something to report.
         operation.wait(HOLD)
     state, log = operation.state, serialize_log(operation)[offset:]
-    if log and is_first:  # it prints the log from its second question on, if there is one
+    if log and is_first:  # the SDK prints an existing log from its second poll on
         state = "Running"
     answer: Document = {
         "id": operation.id,

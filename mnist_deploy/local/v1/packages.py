@@ -1,4 +1,4 @@
-"""Packages: what a container is made of, to build an image of it elsewhere.
+"""Packages: the build context of a container, for a build on another machine.
 
 A package is two files that the SDK fetches: the context, which says what belongs into a folder,
 and a log. Like services, packages live as long as the control plane.
@@ -66,7 +66,7 @@ def create_package(**_: str) -> Response:
 
 
 def name_environment(environment: dict[str, Any]) -> dict[str, str]:
-    """The environment that the SDK asks for a registry; without it, the SDK registers one."""
+    """The environment from which the SDK reads a registry, and which it registers if missing."""
     name, version = environment.get("name"), environment.get("version")
     return {"name": name, "version": version} if name and version else UNREGISTERED
 

@@ -1,4 +1,4 @@
-"""Run history: experiments, and what every answer about a run holds."""
+"""Run history: experiments, and the fields of every response about a run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Query(Struct, rename="camel"):
 
 
 def read_query() -> Query:
-    """The query of the request; what the URL has takes the place of what the body has."""
+    """The query of the request; parameters of the URL override fields of the body."""
     found = body(Document) if request.get_data() else {}
     aliases = {"$" + name: name for name in ("filter", "orderby", "top", "continuationToken")}
     sent = query(Document)
@@ -72,7 +72,7 @@ def read_query() -> Query:
 
 
 def select(records: list[Document], requested: Query) -> Document:
-    """The page of `records` that a query asks for, in its order."""
+    """The requested page of `records`, in the order of the query."""
     if requested.filter:
         is_selected = parse_filter(requested.filter)
         records = [each for each in records if is_selected(each)]
@@ -105,7 +105,7 @@ def serialize_experiment(experiment: Experiment) -> Document:
 
 
 def serialize_run(run: Run) -> Document:
-    """A run in the words of run history; fields without a value are left out."""
+    """A run in the schema of run history, without its empty fields."""
     document: Document = {
         "runId": run.id,
         "runNumber": run.number,

@@ -57,7 +57,7 @@ class DataReference(Struct, rename="camel"):
 
 @dataclass
 class RunInputs:
-    """The inputs of a job, and what stands for them in its command and environment."""
+    """The inputs of a job, and their placeholders in its command and environment."""
 
     job_inputs: dict[str, JobInput] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)

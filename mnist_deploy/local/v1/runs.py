@@ -48,7 +48,7 @@ run_api = Blueprint("runs", __name__)
 
 
 class Changes(Struct, rename="camel"):
-    """A run to create, or what of a run changes."""
+    """A run to create, or the changed fields of a run."""
 
     run_id: str | None = None
     parent_run_id: str | None = None
@@ -201,7 +201,7 @@ def get_run(run_id: str, **names: str) -> Response:
 
 
 class ReportedRuns(set[str]):
-    """The ids of runs about which a client has got more than that they were submitted."""
+    """The ids of the runs whose state a client has read after the submission."""
 
 
 def reported() -> ReportedRuns:
@@ -307,7 +307,7 @@ def post_events(experiment: str, **_: str) -> Response:
 
 
 def apply_event(run_id: str, event: Event) -> None:
-    """Let a run follow an event of its script or of its client.
+    """Set the status of a run from an event of its script or of its client.
 
     Of a run that the job engine executes, the end of its process is the end: its script can only
     report that the run failed.

@@ -46,7 +46,7 @@ def find_service(name: str) -> Endpoint:
 
 @service_api.post(f"{MMS}/services/validate/name/<name>")
 def validate_name(name: str, **_: str) -> Response:
-    """The SDK asks before it deploys without overwrite."""
+    """Check that a name is free; the SDK calls this before a deployment without overwrite."""
     if endpoints().find("service", name) is None:
         return jsonify({})
     return jsonify(error={"code": "ServiceAlreadyExists", "message": str(make_conflict(name))})

@@ -46,7 +46,7 @@ class SnapshotRequest(Struct, rename="pascal"):
 
 @snapshot_api.get(f"{CONTENT}/snapshots/latest/metadata")
 def get_latest(**_: str) -> Response:
-    """The SDK keeps what it has uploaded itself; there is nothing else that it could build on."""
+    """Return no earlier snapshot: the SDK caches its own uploads."""
     return jsonify(root={}, id=None)
 
 

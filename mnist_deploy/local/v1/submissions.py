@@ -1,4 +1,4 @@
-"""Submitted runs: what azureml-core asks to be executed, as a job of the job engine."""
+"""Submitted runs: run configurations of azureml-core become jobs of the job engine."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def check_target(target: str) -> None:
 
 
 def list_warnings(configuration: Configuration) -> Iterator[str]:
-    """The options that have another effect here than on Azure."""
+    """Warnings for the options that have another effect here than on Azure."""
     nodes = configuration.node_count or 1
     if nodes > 1:
         yield f"node_count: {nodes} nodes were requested; the run is one process of this machine"

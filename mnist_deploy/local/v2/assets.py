@@ -90,7 +90,7 @@ def add_asset_routes(
 
     @api.put(f"{containers}/<name>")
     def change_container(name: str, **_: str) -> Response:
-        """Archive all versions of a name, or restore them: nothing else of it can change."""
+        """Archive or restore all versions of a name; other fields of a container cannot change."""
         archived = body(ContainerRequest).properties.is_archived
         for asset in find_container(name):
             store().change(

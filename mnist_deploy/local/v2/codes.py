@@ -44,7 +44,7 @@ def find_codes(name: str, **_: str) -> Response:
 
 @code_api.post(f"{CODES}/<name>/versions/<version>/startPendingUpload")
 def start_code_upload(name: str, version: str, **_: str) -> Response:
-    """A storage container of its own, and an address that gives write access to it."""
+    """Create a storage container for one upload, and a signed URL for writing to it."""
     folder = f"Code/{uuid.uuid4().hex}"
     url = folder_url(folder)
     return jsonify(

@@ -1,4 +1,4 @@
-"""What a deployment's containers are made of, from the request that asks for the deployment."""
+"""The container specs of a deployment, from the request that creates the deployment."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def find_deployment_environment(wanted: DeploymentProperties, model: Model | Non
 
 
 def reject_unsupported_options(wanted: DeploymentProperties) -> None:
-    """Raise `NotSupported` for options whose absence shows only when they are needed."""
+    """Raise `NotSupported` for options whose absence would become visible only later."""
     options = {
         "data_collector": wanted.data_collector,
         "model_mount_path": wanted.model_mount_path,

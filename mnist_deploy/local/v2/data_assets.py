@@ -41,7 +41,7 @@ class DataRequest(Struct):
 
 @data_api.put(f"{DATA}/<name>/versions/<version>")
 def put_data_version(name: str, version: str, **_: str) -> Response:
-    """Register a version; of a registered one all but its path may change."""
+    """Register a version, or update a registered one, whose path cannot change."""
     requested = body(DataRequest).properties
     if DATA_COLLECTOR.decode() in requested.data_uri:
         raise NotSupported("a deployment with data_collector")

@@ -1,4 +1,4 @@
-"""The one data store of the workspace: where the SDK puts files, and finds them again."""
+"""The data store of the workspace, to which the SDK uploads files."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class DeploymentProperties(Struct, rename="camel", kw_only=True):
 
     @property
     def limits(self) -> platforms.RequestSettings:
-        """What the deployment sets of its own."""
+        """The request limits that the deployment sets."""
         requested = self.request_settings or RequestSettings()
         return platforms.RequestSettings(
             to_seconds(requested.request_timeout),
@@ -138,7 +138,7 @@ class DeploymentRequest(Struct):
 
     @property
     def instance_count(self) -> int:
-        """What runs: of instances that would scale on Azure, the minimum."""
+        """The number of instances; the minimum, if the deployment has scale settings."""
         scale = self.properties.scale_settings
         if scale is not None and scale.scale_type == "TargetUtilization":
             return scale.min_instances or 1
@@ -160,7 +160,7 @@ def check_duration(option: str, duration: timedelta | None) -> None:
 
 
 def make_probe(option: str, requested: ProbeRequest | None) -> platforms.ProbeSettings | None:
-    """The probe that is requested, with Azure's defaults; None where none is.
+    """The requested probe with Azure's defaults; None if no probe is requested.
 
     Raises
     ------

@@ -21,7 +21,7 @@ from .resources import LOCATION, SYSTEM_IDENTITY, resource, serialize_list
 
 DEPLOYMENTS = f"{ENDPOINTS}/<endpoint>/deployments"
 LOG_LINES = 1000
-STATES = {"Transitioning": "Updating", "Failed": "Failed"}  # with any other it has succeeded
+STATES = {"Transitioning": "Updating", "Failed": "Failed"}  # any other state means Succeeded
 
 deployment_api = Blueprint("deployments", __name__)
 
@@ -59,7 +59,7 @@ def put_deployment(endpoint: str, deployment: str, **_: str) -> Response:
 
 
 def start_deployment(endpoint: str, deployment: str, requested: DeploymentRequest) -> Response:
-    """Start a change: the answer comes at once, the operation takes longer."""
+    """Start a change and respond at once; the SDK polls the operation."""
     requested.properties.check()
     if not NAME.fullmatch(deployment):
         raise Invalid("deployment", f"{deployment!r} is no name for a deployment: {NAME_RULE}.")

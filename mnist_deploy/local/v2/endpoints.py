@@ -22,7 +22,7 @@ KIND = "endpoint"
 ENDPOINTS = f"{WORKSPACE}/onlineEndpoints"
 NAME = re.compile("[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 NAME_RULE = "3 to 32 letters, digits and '-', a letter first and no '-' last"
-MODES = {"Key": "key", "AMLToken": "token"}  # EndpointAuthMode, and what it is called in core
+MODES = {"Key": "key", "AMLToken": "token"}  # EndpointAuthMode -> authentication in core
 IDENTITY_TYPES = ("SystemAssigned", "UserAssigned", "SystemAssigned,UserAssigned", "None")
 TOKEN_LIFE = 12 * 3600.0  # seconds
 CHANGE_LIMIT = 100.0  # seconds that a change of traffic may take
@@ -96,7 +96,7 @@ def show_endpoint(endpoint: str, **_: str) -> Response:
 
 @endpoint_api.put(f"{ENDPOINTS}/<endpoint>")
 def put_endpoint(endpoint: str, **_: str) -> Response:
-    """Create or change an endpoint; the answer waits for that, because the SDK polls each 30 s."""
+    """Create or update an endpoint, and respond after the change: the SDK polls every 30 s."""
     requested = body(EndpointRequest)
     if not NAME.fullmatch(endpoint):
         raise Invalid("endpoint", f"{endpoint!r} is no name for an endpoint: {NAME_RULE}.")
@@ -111,7 +111,7 @@ def put_endpoint(endpoint: str, **_: str) -> Response:
 
 
 def update_endpoint_spec(spec: EndpointSpec | None, requested: EndpointRequest) -> EndpointSpec:
-    """The endpoint that is requested, with the deployments of the present one.
+    """The requested endpoint with the deployments of the present endpoint.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def make_endpoint_options(requested: EndpointRequest) -> EndpointOptions:
 
 
 def serialize_identity(kind: str, assigned: dict[str, Any] | None) -> Document:
-    """The identity as Azure answers it, with ids that lead to none."""
+    """The identity in Azure's schema, with ids of no real identity."""
     principal = {"principalId": SYSTEM_IDENTITY["principalId"]}
     answer: Document = {"type": kind}
     if kind.startswith("SystemAssigned"):

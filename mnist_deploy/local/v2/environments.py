@@ -48,7 +48,7 @@ class EnvironmentRequest(Struct):
 
 @environment_api.put(f"{WORKSPACE}/environments/<name>/versions/<version>")
 def put_environment_version(name: str, version: str, **_: str) -> Response:
-    """Register a version; what it installs never changes, all else may.
+    """Register a version, whose packages and image never change afterwards.
 
     To an environment without a version the SDK first gives the newest version there is, and the
     next one only when that is rejected.

@@ -24,7 +24,7 @@ ID_PREFIX = "azureml:"
 LOCAL = "local"
 SHELL = ("/bin/sh", "-c")
 DEFAULT_EXPERIMENT = "Default"
-JOB_TYPES = {  # what the SDK calls them
+JOB_TYPES = {  # REST name -> name in the SDK
     "Sweep": "sweep jobs",
     "Pipeline": "pipeline jobs",
     "AutoML": "AutoML jobs",
@@ -77,7 +77,7 @@ def runs() -> Runs:
 
 @job_api.put(f"{JOBS}/<name>")
 def put_job(name: str, **_: str) -> Response:
-    """Submit a job; of one that is there, tags, description and display name change."""
+    """Submit a job, or change tags, description and display name of a submitted job."""
     sent, requested = body(Document), body(JobRequest).properties
     if requested.job_type != "Command":
         raise NotSupported(
@@ -174,7 +174,7 @@ def check_compute(requested: JobProperties) -> str:
 
 
 def list_warnings(requested: JobProperties) -> Iterator[str]:
-    """The options that have another effect here than on Azure."""
+    """Warnings for the options that have another effect here than on Azure."""
     resources = requested.resources or Resources()
     if (resources.instance_count or 1) > 1:
         yield (
@@ -190,7 +190,7 @@ def list_warnings(requested: JobProperties) -> Iterator[str]:
 
 
 def serialize_job(run: Run) -> Document:
-    """The job as it was sent, with what became of it."""
+    """The job as the client sent it, with its status and outputs."""
     sent = run.other.get("v2", {}).get("properties", {})
     outputs = {
         name: {"jobOutputType": "uri_folder", **output, "uri": path_uri(run.job.outputs[name])}

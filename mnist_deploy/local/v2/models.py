@@ -62,7 +62,7 @@ class ModelRequest(Struct):
 
 @model_api.put(f"{WORKSPACE}/models/<name>/versions/<version>")
 def put_model_version(name: str, version: str, **_: str) -> Response:
-    """Register a version; of a registered one all but its path may change."""
+    """Register a version, or update a registered one, whose path cannot change."""
     requested = body(ModelRequest).properties
     check_asset_name("model", name)
     if not VERSION.fullmatch(version):

@@ -44,7 +44,7 @@ def list_endpoint_warnings(access: str, identities: object) -> Iterator[str]:
 def list_deployment_warnings(
     wanted: DeploymentProperties, environment: Environment
 ) -> Iterator[str]:
-    """Options of a deployment, and what its environment would be on Azure."""
+    """Warnings for the options of a deployment and for its environment."""
     if wanted.scale_settings and wanted.scale_settings.scale_type == "TargetUtilization":
         yield "scale_settings: nothing scales by itself here; min_instances run"
     if wanted.egress_public_network_access == "Disabled":

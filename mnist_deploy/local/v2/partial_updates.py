@@ -42,7 +42,7 @@ class EndpointUpdate(Struct):
 
 
 class DeploymentUpdate(Struct):
-    """Newer versions of the API send `sku` and `tags` only, that of azureml-mlflow all."""
+    """Newer API versions send only `sku` and `tags`; azureml-mlflow sends all fields."""
 
     properties: dict[str, Any] | None = None
     sku: dict[str, Any] | None = None
@@ -51,7 +51,7 @@ class DeploymentUpdate(Struct):
 
 @partial_update_api.patch(f"{ENDPOINTS}/<endpoint>")
 def update_endpoint(endpoint: str, **_: str) -> Response:
-    """Change what the request names; answered when it is so, as for a PUT."""
+    """Change the fields in the request, and respond after the change, as for a PUT."""
     requested = body(EndpointUpdate)
     wanted = requested.properties or EndpointProperties()
 
@@ -75,7 +75,7 @@ def update_endpoint(endpoint: str, **_: str) -> Response:
 
 @partial_update_api.patch(f"{DEPLOYMENTS}/<deployment>")
 def update_deployment(endpoint: str, deployment: str, **_: str) -> Response:
-    """Change what the request names; null leaves a property as it is."""
+    """Change the fields in the request; a property that is null keeps its value."""
     requested = body(DeploymentUpdate)
     spec = find_deployment(find_endpoint(endpoint), deployment).spec
     named = {key: value for key, value in (requested.properties or {}).items() if value is not None}

@@ -1,4 +1,4 @@
-"""Azure's resources: their ids, pages of them, and what each carries around its properties."""
+"""Resources of Azure: ids, pages, and the envelope around the properties."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def resource_id(*parts: str) -> str:
 def resource(
     parts: Sequence[str], properties: Document, created: str = "", updated: str = "", **more: Any
 ) -> Document:
-    """What Azure answers of something in the workspace; `parts` as of its id."""
+    """A resource of the workspace in Azure's schema; `parts` are the parts of its id."""
     answer: Document = {
         "id": resource_id(*parts),
         "name": parts[-1],
@@ -76,14 +76,14 @@ class PageQuery(Struct, rename={"skip": "$skip", "token": "$skiptoken"}):
 
 
 def read_page_token() -> int | None:
-    """Where the page before this one ended in the store; None for the first page."""
+    """The position in the store at which the previous page ended; None for the first page."""
     return query(PageQuery).token
 
 
 def serialize_page(
     items: Iterator[tuple[int, Item]], serialize: Callable[[Item], Document]
 ) -> Document:
-    """The first items of a scan of the store, and the link that goes on behind the last one."""
+    """The first items of a scan of the store, and the link to the next page."""
     found = list(islice(items, PAGE + 1))
     answer: Document = {"value": [serialize(item) for _, item in found[:PAGE]]}
     if len(found) > PAGE:

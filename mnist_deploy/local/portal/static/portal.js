@@ -19,7 +19,7 @@ let filter = ""; // text that names must contain
 const main = document.getElementById("main");
 const notice = document.getElementById("notice");
 
-// Asking the control plane
+// Requests to the control plane
 
 class ErrorResponse extends Error {
   constructor(status, message) {
@@ -54,7 +54,7 @@ function messageOf(text) {
   }
 }
 
-// Making nodes
+// Creating nodes
 
 /** h("a.quiet#here", {href: "#"}, "text", node, [more], null): an element with attributes. */
 function h(kind, attributes = {}, ...children) {
@@ -98,7 +98,7 @@ function morph(old, fresh) {
     if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
   }
   for (const { name, value } of fresh.attributes) old.setAttribute(name, value);
-  if (fresh.hasAttribute("data-kept")) return; // somebody else looks after what is in it
+  if (fresh.hasAttribute("data-kept")) return; // another component updates its content
   const [present, wanted] = [[...old.childNodes], [...fresh.childNodes]];
   wanted.forEach((child, i) => (i < present.length ? morph(present[i], child) : old.append(child)));
   present.slice(wanted.length).forEach((child) => child.remove());
@@ -130,7 +130,7 @@ const state = (name) =>
 const copyButton = (text, what) =>
   h("button.small", { type: "button", "data-copy": text, "aria-label": `Copy ${what}` }, "Copy");
 
-/** Names with values, where they have one. */
+/** A list of names and values, without empty values. */
 function facts(pairs) {
   const shown = pairs.filter(([, value]) => value != null && value !== "" && value?.length !== 0);
   return h("dl.facts", {}, shown.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
@@ -141,7 +141,7 @@ const labels = (record) =>
     h("span.tag", {}, h("span.tag-name", {}, name), h("span", {}, String(value))),
   );
 
-/** A table whose rows become cards where there is no room for columns. */
+/** A table whose rows become cards on narrow screens. */
 function table(caption, columns, rows) {
   const head = columns.map((column) => h("th", { scope: "col" }, column));
   const cells = (row) =>
@@ -161,7 +161,7 @@ function table(caption, columns, rows) {
 
 const nothing = (title, ...text) => h("section.card.empty", {}, h("h2", {}, title), h("p", {}, text));
 
-// Where we are: #/services, #/services/KIND/NAME/TAB, #/models, #/environments, #/runs
+// The current route: #/services, #/services/KIND/NAME/TAB, #/models, #/environments, #/runs
 
 const TABS = [["", "Overview"], ["try", "Try it"], ["log", "Log"]];
 
@@ -184,7 +184,7 @@ function decoded(part) {
 
 const href = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
 
-/** What is in it is looked after elsewhere, as long as it is about this service. */
+/** A container whose content `morph` keeps while the same service is shown. */
 const keptFor = ({ kind, name }) => ({ "data-kept": true, "data-key": `${kind}/${name}` });
 
 const findService = ({ kind, name }) =>
@@ -420,7 +420,7 @@ function showLog(service) {
                    ...keptFor(service) }));
 }
 
-/** Which of several deployments; by its share of the traffic where `byTraffic`. */
+/** A selection of the deployment; with `byTraffic`, the traffic shares may choose. */
 function deploymentChoice(service, byTraffic) {
   if (service.deployments.length < 2) return null;
   const names = service.deployments.map(({ name }) => h("option", { value: name }, name));
@@ -521,7 +521,7 @@ function showLinkNeeded() {
   ];
 }
 
-// Try it: the ways of extensions, and JSON for every service
+// Scoring: the modules of extensions, and JSON for every service
 
 let trying = null; // {key, stop}: what is mounted now
 
@@ -662,9 +662,9 @@ function showRequest(service, body, deployment) {
         ? h("p.hint", {}, `The ${service.authentication} is left out: put it into `,
             h("code", {}, secretOf(service)), ".")
         : "");
-    place.onchange = () => place.tell();
+    place.onchange = () => place.notify();
   }
-  place.tell = () => {
+  place.notify = () => {
     const language = place.querySelector("input[name=language]:checked").value;
     const isShort = body.length <= INLINE;
     const code = (language === "curl" ? asCurl : asPython)(service, isShort ? body : null, deployment);
@@ -673,12 +673,12 @@ function showRequest(service, body, deployment) {
       copyButton(code, `the request as ${language}`),
       ...(isShort ? [] : [h("button.small", { type: "button", "data-save": body }, "Save request.json")]));
   };
-  place.tell();
+  place.notify();
 }
 
 const shellQuoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** The environment variable that stands for what a service asks for. */
+/** The environment variable that holds the key or token of a service. */
 const secretOf = ({ authentication }) => ({ key: "KEY", token: "TOKEN" })[authentication];
 
 function headersOf(service, deployment) {
@@ -723,7 +723,7 @@ function asPython(service, body, deployment) {
 
 // The log as it grows
 
-/** Add what is new at the end of a log; what has left it at its beginning goes. */
+/** Append new lines of a log; remove lines that the log has dropped at its beginning. */
 function updateLog(pre, text) {
   const before = pre.textContent;
   if (text === before) return;
@@ -780,7 +780,7 @@ function render() {
 
 const count = (place) => new Set(workspace?.[place].map(({ kind, name }) => `${kind}/${name}`)).size;
 
-/** Show another place, and tell a screen reader by moving to its heading. */
+/** Show another route, and move the focus to its heading for screen readers. */
 function go() {
   render();
   const at = route();
@@ -791,7 +791,7 @@ function go() {
   if (at.tab === "log") look(pollLog);
 }
 
-// Looking again, as long as somebody sees it
+// Polling, while the tab is visible
 
 async function pollWorkspace() {
   const text = await ask("/api/workspace");
@@ -804,7 +804,7 @@ async function pollWorkspace() {
   lastText = text;
 }
 
-/** Ask, and say in the page's head how that went. */
+/** Request the state, and show the result of the request in the page header. */
 async function look(poll) {
   const connection = document.getElementById("connection");
   try {
@@ -831,7 +831,7 @@ function every(interval, poll) {
 
 const isBusy = () => workspace?.services.some(({ state: now }) => now === "Transitioning");
 
-// Coming in and leaving
+// Authentication and the end of a session
 
 /** Exchange the link's code, which works once, for a token that this tab keeps. */
 async function enter() {
@@ -843,7 +843,7 @@ async function enter() {
     ({ token } = JSON.parse(await post("/api/token", { code })));
     sessionStorage.setItem("token", token);
   } catch (error) {
-    if (token) return; // a link that was opened again in a tab that is in already
+    if (token) return; // the tab is authenticated already
     linkProblem = error instanceof ErrorResponse ? error.message : "The local workspace does not answer";
   }
 }
@@ -901,7 +901,7 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { notice.textContent = ""; }, 4000);
 });
 
-/** Open a place of this page in a new tab, which gets a token of its own. */
+/** Open a route of this page in a new tab, which gets a separate token. */
 async function openTab(place) {
   const { code } = JSON.parse(await post("/api/code", {}));
   open(`/#${new URLSearchParams({ code, place })}`, "_blank", "noopener");
