@@ -33,7 +33,7 @@ __all__ = ["mock_client", "mock_workspace"]
 
 T = TypeVar("T")
 
-# For those who name this module themselves: pytest_plugins = ["mnist_deploy.testing"].
+# For a conftest.py that names this module: pytest_plugins = ["mnist_deploy.testing"].
 pytest_plugins = ["mnist_deploy.testing.plugin"]
 
 
@@ -62,10 +62,10 @@ def mock_workspace(
     ----------
     assert_all_used : bool
         At the end, an `AssertionError` names each answer, failure or delay that was prepared
-        and that nobody asked for.
+        and never used.
     assert_all_deleted : bool
         At the end, an `AssertionError` names each service that is left, and each cluster that
-        was created: they are paid by the hour.
+        was created: Azure charges for them by the hour.
     listen : bool
         Serve the mocked services on a port of the loopback too, for other HTTP clients than
         `requests`: their URLs then lead there.
@@ -100,7 +100,7 @@ def mock_client(
     assert_all_deleted: bool = False,
     listen: bool = False,
 ) -> Any:
-    """The same for SDK v2: ``with mock_client() as client:``, or ``@mock_client()``.
+    """A mocked client of SDK v2: ``with mock_client() as client:``, or ``@mock_client()``.
 
     A decorated function gets an ``azure.ai.ml.MLClient`` as the argument ``client``. It is of the
     workspace that `mock_workspace` gives: while one of the two is on, both SDKs connect to it.
@@ -168,7 +168,7 @@ class WorkspaceMock:
         self._stack.close()
         self.settle(failure)
         if self._failed:
-            return  # one report is enough
+            return  # the failure of the test was reported
         problems = self._plane.behavior.unused() if self._options["assert_all_used"] else []
         if remaining:
             problems.append(
@@ -179,7 +179,7 @@ class WorkspaceMock:
             raise AssertionError("\n".join(problems))
 
     def settle(self, failure: BaseException | None = None) -> None:
-        """Raise what the test's own functions raised, unless it is how the test failed."""
+        """Raise the first error of the test's own functions, unless the test failed by it."""
         self._failed = self._failed or failure is not None
         from .cloud import chain
 
@@ -210,26 +210,26 @@ class WorkspaceMock:
                 given.arguments[self.argument] = mocked
             return function(*given.args, **given.kwargs)
 
-        def again() -> WorkspaceMock:
+        def create_mock() -> WorkspaceMock:
             return type(self)(**self._options)
 
         wrapper: Any
         if inspect.iscoroutinefunction(function):
 
             async def wrapper(*args: Any, **kwargs: Any) -> Any:
-                with again() as mocked:
+                with create_mock() as mocked:
                     return await call(mocked, args, kwargs)
 
         elif inspect.isgeneratorfunction(function):
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                with again() as mocked:
+                with create_mock() as mocked:
                     return (yield from call(mocked, args, kwargs))
 
         elif inspect.isasyncgenfunction(function):
 
             async def wrapper(*args: Any, **kwargs: Any) -> Any:
-                with again() as mocked:
+                with create_mock() as mocked:
                     async with aclosing(call(mocked, args, kwargs)) as values:
                         async for each in values:
                             yield each
@@ -237,7 +237,7 @@ class WorkspaceMock:
         else:
 
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                with again() as mocked:
+                with create_mock() as mocked:
                     return call(mocked, args, kwargs)
 
         functools.update_wrapper(wrapper, function)

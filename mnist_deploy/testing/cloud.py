@@ -49,10 +49,10 @@ class ScoringRequest:
 
 
 class MockedCloud:
-    """Set here how services behave, and see here what reached them.
+    """Sets how services behave, and records what reached them.
 
-    What is set holds for the service that is named as ``service``, or for all, those that are
-    deployed later included; what is set last holds. For SDK v2 that is the name of an endpoint,
+    A setting applies to the service named by ``service``, or to all services, later ones
+    included; a later setting replaces an earlier one. For SDK v2 that is the name of an endpoint,
     or ``"endpoint/deployment"``. At first every deployment becomes healthy,
     and a service answers at once what the ``predict`` of its registered model returns.
 
@@ -152,7 +152,7 @@ class MockedCloud:
 
     def fail_init(
         self,
-        error: str = "RuntimeError: init() was told to fail",
+        error: str = "RuntimeError: init() failed as set by fail_init",
         *,
         service: str | None = None,
     ) -> None:
@@ -218,7 +218,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a deployment is to turn out."""
+    """The result that a deployment will have."""
 
     init_error: str | None = None
     finishes: bool = True
@@ -260,7 +260,7 @@ class _Settings(Generic[T]):
 
 
 class Behavior:
-    """What a test has set for its services, what of it was unused, and which errors came of it."""
+    """The settings of a test for its services: which are unused, and which errors they caused."""
 
     def __init__(self) -> None:
         self._answers: _Settings[Answer] = _Settings()
@@ -278,7 +278,7 @@ class Behavior:
         return error
 
     def note_caught(self, error: BaseException | None) -> None:
-        """Keep in mind that the test itself has caught an error, and those it was raised from."""
+        """Record that the test itself has caught an error, and those it was raised from."""
         self._caught |= set(map(id, chain(error)))
 
     def answer_of(self, service: str) -> Answer | None:
@@ -346,14 +346,14 @@ class Silent(Exception):
 
 
 class EndlessWait(TimeoutError):
-    """There is no end to this, on the mocked clock either."""
+    """A wait without an end, on the mocked clock as well."""
 
     def __init__(self) -> None:
-        super().__init__("This would wait for ever. Give it a time-out.")
+        super().__init__("The call would wait without end. Pass a time-out.")
 
 
 class _InTurn:
-    """Values that are handed out in their order, and no more than there are."""
+    """Values that are returned in their order, each once."""
 
     unit = ""
 

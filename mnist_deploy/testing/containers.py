@@ -71,7 +71,7 @@ class MemoryRuntime:
         return address
 
     def warm_up(self) -> None:
-        """Nothing takes time here."""
+        """There is nothing to prepare."""
 
     def run(self, work: Callable[[], None]) -> None:
         self._pending.append(work)
@@ -81,7 +81,7 @@ class MemoryRuntime:
         return bool(self._pending)
 
     def settle(self) -> None:
-        """Make the pending changes, but for those whose containers are not to start."""
+        """Apply the pending changes, except those whose containers are set not to start."""
         with self._settling:
             while self._pending:
                 work = self._pending.popleft()
@@ -96,7 +96,7 @@ class MemoryRuntime:
                 progress.wait(HELD_CHECK if self._holding else None)
 
     def hold(self, until: Callable[[], bool]) -> None:
-        """Keep a change from ending until a condition is true; nothing waits for it meanwhile."""
+        """Block a change until a condition is true; `settle` does not wait for it meanwhile."""
         self._holding += 1
         self._progress.set()
         with self.waiting:
@@ -104,7 +104,7 @@ class MemoryRuntime:
         self._holding -= 1
 
     def wait(self, done: threading.Event, seconds: float) -> None:
-        """Wait on the mocked clock, each time longer, so that hours are a few requests."""
+        """Wait on the mocked clock, each time longer, so that hours take few requests."""
         self.settle()
         if done.is_set():
             return
@@ -172,7 +172,7 @@ class MemoryAddress:
         self.runtime.addresses.pop(self.key, None)
 
     def release(self) -> None:
-        """There is no port to give up."""
+        """There is no port to release."""
 
     def name_of(self, deployment: str) -> str:
         """``service``, or ``endpoint/deployment``: as a test names it."""
@@ -260,7 +260,7 @@ class MemoryAddress:
         clock = self.runtime.cloud.clock
         if patience is None and seconds == float("inf"):
             raise self.runtime.behavior.note(
-                AssertionError("This request has no time-out: it would wait for ever.")
+                AssertionError("The request has no time-out and would wait without end.")
             )
         if patience is not None and seconds > patience:
             clock.sleep(patience)
@@ -360,7 +360,7 @@ class MemoryContainer:
 
 
 def fail_plainly(message: str, status: int) -> Response:
-    """An answer that comes from no script."""
+    """An error response that the platform sends, not the script."""
     response = fail(message, status)
     del response.headers["x-ms-run-function-failed"]
     return response

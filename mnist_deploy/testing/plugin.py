@@ -1,7 +1,7 @@
 """The kit's fixtures and its marker. pytest finds them by the package's entry point.
 
-Every session imports this module, most of them for nothing: what is large is imported where
-it is used.
+Every pytest session imports this module, most of them without using it, so large modules are
+imported where they are used.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def mocked_workspace(request: pytest.FixtureRequest) -> Iterator[MockedWorkspace
 
     It starts with the model ``sklearn_mnist`` and the environment ``tutorial-env``, version 1
     each, and remembers what is registered and deployed until the test ends. Its attribute
-    ``cloud``, a `mnist_deploy.testing.cloud.MockedCloud`, says how services behave and shows
+    ``cloud``, a `mnist_deploy.testing.cloud.MockedCloud`, sets how services behave and records
     what reached them. Scoring scripts are checked, but not run; what is sent to a service with
-    `requests` is answered, while other HTTP clients find nobody there.
+    `requests` is answered, while other HTTP clients cannot connect.
     """
     marker = request.node.get_closest_marker("mocked_workspace")
     mock = WorkspaceMock(*marker.args, **marker.kwargs) if marker else WorkspaceMock()
@@ -69,7 +69,7 @@ def mocked_client(mocked_workspace: MockedWorkspace) -> MockedClient:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Any:
-    """Raise in the test itself what its answers raised, and ask no more of one that failed."""
+    """Raise an error of the test's answers in the test itself, and check no more if it failed."""
     failure: BaseException | None = None
     try:
         return (yield)
@@ -117,7 +117,7 @@ def local_client(request: pytest.FixtureRequest, local_workspace: Workspace) -> 
 
 @contextmanager
 def _connected(connect: Callable[[Path], T], home: Path) -> Iterator[T]:
-    """What connecting sets in the environment is as it was before, at the end of the block."""
+    """Connect, and restore the environment variables at the end of the block."""
     before = dict(os.environ)
     connected = connect(home)
     changed = {name for name in os.environ if os.environ[name] != before.get(name)}
