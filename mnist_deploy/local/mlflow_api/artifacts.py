@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from flask import Blueprint, Response, jsonify, request, send_file
 from msgspec import Struct
 
-from ..bodies import query
+from ..bodies import Document, query
 from ..core.faults import Invalid, NotFound
 from ..core.runs import Run
 from ..rest import store
@@ -51,7 +51,7 @@ def upload_artifact(path: str, **_: str) -> Response:
 
 @artifact_api.get(f"{ARTIFACTS}/<path:path>")
 def download_artifact(path: str, **_: str) -> Response:
-    _, place = resolve(path)
+    place = resolve(path)[1]
     found = store().artifact(place)
     if found is None or not found.file.exists():
         raise NotFound("artifact", path)
@@ -61,10 +61,11 @@ def download_artifact(path: str, **_: str) -> Response:
 @artifact_api.get(ARTIFACTS)
 def list_artifacts(**_: str) -> Response:
     """The files and folders directly below a path."""
-    _, folder = resolve(query(Listing).path)
-    files, folders = [], set()
+    folder = resolve(query(Listing).path)[1]
+    files: list[Document] = []
+    folders: set[str] = set()
     for each in store().artifacts(folder):
-        name, _, rest = each.path[len(folder) + 1 :].partition("/")
+        name, *rest = each.path[len(folder) + 1 :].split("/", 1)
         if rest:
             folders.add(name)
         elif name:

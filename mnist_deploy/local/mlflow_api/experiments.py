@@ -10,7 +10,7 @@ from msgspec import Struct
 from ..bodies import Document, body, query
 from ..core.faults import Conflict, Invalid, NotFound
 from ..core.records import now
-from ..core.runs import Experiment
+from ..core.runs import Experiment, Tags
 from .fields import (
     API,
     DEFAULT_EXPERIMENT,
@@ -87,7 +87,7 @@ def create_experiment(**_: str) -> Response:
         if runs().find_experiment(asked.name) is not None:
             raise Conflict("experiment", f"Experiment {asked.name} exists already.")
         created = runs().create_experiment(asked.name)
-        tags = {tag.key: tag.value for tag in asked.tags}
+        tags: Tags = {tag.key: tag.value for tag in asked.tags}
         runs().change_experiment(created.id, lambda each: dataclasses.replace(each, tags=tags))
     return jsonify(experiment_id=created.id)
 
