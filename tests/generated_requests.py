@@ -98,6 +98,19 @@ BODIES: dict[str, Any] = {
         "codeUri": "https://x/blobs/Code/c/code", "properties": {"hash_sha256": "h"}}},
     "/computes/<compute>": {"properties": {
         "computeType": "Kubernetes", "properties": {"namespace": "n"}}, "tags": LABELS},
+    "/batchEndpoints/<endpoint>": {"tags": LABELS, "properties": {"authMode": "aadToken"}},
+    "/batchEndpoints/<endpoint>/deployments/<deployment>": {"tags": LABELS, "properties": {
+        "codeConfiguration": {"codeId": f"{ARM}/codes/c/versions/1", "scoringScript": "s.py"},
+        "model": {"assetId": f"{ARM}/models/m/versions/1", "referenceType": "Id"},
+        "environmentId": f"{ARM}/environments/e/versions/1", "compute": f"{ARM}/computes/c",
+        "miniBatchSize": 1, "errorThreshold": 1, "outputFileName": "a.csv",
+        "environmentVariables": LABELS, "loggingLevel": "Info",
+        "retrySettings": {"maxRetries": 1, "timeout": "PT30S"},
+        "resources": {"instanceCount": 1}}},
+    "/batchEndpoints/<endpoint>/jobs": {"properties": {
+        "inputData": {"UriFile": {"jobInputType": "UriFile",
+                                  "uri": "azureml://datastores/workspaceblobstore/paths/"
+                                         "LocalUpload/c/f"}}}},
     "/onlineEndpoints/<endpoint>": {"tags": LABELS, "properties": {
         "authMode": "Key", "traffic": {}, "mirrorTraffic": {}, "properties": LABELS,
         "keys": {"primaryKey": "k"}}},

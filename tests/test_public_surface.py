@@ -52,6 +52,7 @@ PUBLIC_NAMES = {
     """,
     "mnist_deploy.managed": """
         connect_client deploy_to_endpoint call_endpoint delete_endpoint migrate_service Migration
+        deploy_batch score_batch
     """,
 }
 SIGNATURES = {  # the parameters that the design names

@@ -89,7 +89,11 @@ class JobEngine:
         with self._lock:
             canceled = self._canceled.get(run_id)
         if canceled is None:
-            self.runs.set_status(run_id, "Canceled")
+            steps = [run for run in self.runs.children(run_id) if run.kind == "step"]
+            for step in steps:
+                self.cancel(step.id)
+            if not steps:
+                self.runs.set_status(run_id, "Canceled")
             return
         if self.runs.get(run_id).status == "Queued":
             self.runs.set_status(run_id, "Canceled")

@@ -183,3 +183,41 @@ class Data:
     properties: dict[str, str] = field(default_factory=dict)
     archived: bool = False
     other: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BatchEndpoint:
+    """A name under which folders of files are scored.
+
+    Attributes
+    ----------
+    default : str
+        The name of the deployment that an invocation without a name gets; empty if there is none.
+    """
+
+    name: str
+    created: str
+    version: str = "1"
+    default: str = ""
+    description: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    properties: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BatchDeployment:
+    """A script and a model that a batch endpoint scores files with.
+
+    Attributes
+    ----------
+    name : str
+        ``endpoint/deployment``.
+    settings : dict
+        What was asked for, as it was sent.
+    """
+
+    name: str
+    created: str
+    version: str = "1"
+    tags: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)

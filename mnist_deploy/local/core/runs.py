@@ -111,7 +111,8 @@ class Run:
         ``NotStarted``, ``Queued``, ``Preparing``, ``Running``, ``Finalizing``,
         ``CancelRequested``, or one of `TERMINAL`.
     kind : str
-        ``script`` for runs of the job engine, ``interactive`` for the others.
+        ``script`` for runs of the job engine; ``batch`` for a batch job, whose one child run, of
+        kind ``step``, is of the job engine; ``interactive`` for the others.
     error : dict or None
         ``code`` and ``message``.
     warnings : tuple of str
@@ -328,7 +329,10 @@ class Runs:
         return changed
 
     def set_status(self, run_id: str, status: str, error: Mapping[str, str] | None = None) -> Run:
-        """Give a run a status, and the times that follow from it; a terminal status is final."""
+        """Give a run a status, and the times that follow from it; a terminal status is final.
+
+        A batch job has the status of its one step.
+        """
 
         def change(run: Run) -> Run:
             if run.is_terminal:
@@ -342,7 +346,10 @@ class Runs:
                 error=dict(error) if error else run.error,
             )
 
-        return self.change(run_id, change)
+        changed = self.change(run_id, change)
+        if changed.kind == "step":
+            self.set_status(changed.parent, status, error)
+        return changed
 
     def fail_interrupted(self) -> None:
         """Set unfinished runs of an earlier control plane to failed."""

@@ -22,9 +22,30 @@ import msgspec
 from .blobs import Blobs
 from .faults import Conflict, Full, Invalid, NotFound
 from .migration import migrate
-from .records import Code, Compute, Data, Dataset, Environment, Model, SavedDataset
+from .records import (
+    BatchDeployment,
+    BatchEndpoint,
+    Code,
+    Compute,
+    Data,
+    Dataset,
+    Environment,
+    Model,
+    SavedDataset,
+)
 
-Record = TypeVar("Record", Model, Environment, Code, Compute, Data, Dataset, SavedDataset)
+Record = TypeVar(
+    "Record",
+    Model,
+    Environment,
+    Code,
+    Compute,
+    Data,
+    Dataset,
+    SavedDataset,
+    BatchEndpoint,
+    BatchDeployment,
+)
 Version = int | str
 DATASTORE = "datastore"  # the first part of the paths in the data store
 CHUNK = 500  # rows that a scan reads at once
@@ -489,7 +510,8 @@ class Store:
         """The paths and prefixes that something refers to."""
         prefixes = [prefix for model in self.all(Model) for prefix in model.artifacts]
         prefixes += [prefix for code in self.all(Code) for prefix in code.artifacts]
-        prefixes += [f"ExperimentRun/dcid.{run}" for (run,) in self._rows("SELECT id FROM run")]
+        for (run,) in self._rows("SELECT id FROM run"):
+            prefixes += [f"ExperimentRun/dcid.{run}", f"azureml/{run}"]
         prefixes += [DATASTORE, *(prefix for root in self.gc_roots for prefix in root())]
         return {prefix.rstrip("/") for prefix in prefixes}
 

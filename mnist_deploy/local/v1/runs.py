@@ -219,7 +219,7 @@ def get_details(run_id: str, **names: str) -> Response:
     run = find_run(run_id, **names)
     is_first, status = run.id not in reported(), run.status
     reported().add(run.id)
-    if is_first and run.kind == "script" and run.is_terminal:
+    if is_first and run.kind in ("script", "batch") and run.is_terminal:
         status = "Finalizing"
     answer = serialize_run(run) | {
         "status": status,
@@ -233,7 +233,9 @@ def get_details(run_id: str, **names: str) -> Response:
 
 
 def log_files(run: Run) -> dict[str, str]:
-    path = f"{run.artifacts}/{LOG_FILE}"
+    """The signed URL of a run's log; of a batch job, the log of its step."""
+    source = runs().children(run.id)[0] if run.kind == "batch" else run
+    path = f"{source.artifacts}/{LOG_FILE}"
     return {LOG_FILE: content_uri(path, "read")} if store().artifact(path) else {}
 
 
@@ -253,6 +255,7 @@ def get_run_data(**_: str) -> Response:
 
 
 @run_api.get(f"{RUN}/children")
+@run_api.get(f"{HISTORY}/runs/<run_id>/children")
 def get_children(run_id: str, **names: str) -> Response:
     found = runs().children(find_run(run_id, **names).id)
     return jsonify(select([serialize_run(run) for run in found], read_query()))

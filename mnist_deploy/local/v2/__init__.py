@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
+from .batch_endpoints import batch_endpoint_api
+from .batch_jobs import batch_job_api
 from .codes import code_api
 from .data_assets import data_api
 from .datastores import datastore_api
@@ -22,6 +24,7 @@ def register(app: Flask) -> None:
     v2 = Blueprint("v2", __name__)
     for api in (model_api, environment_api, code_api, datastore_api,
                 endpoint_api, deployment_api, partial_update_api, data_api, job_api,
+                batch_endpoint_api, batch_job_api,
                 operation_api, unsupported_api):  # fmt: skip
         v2.register_blueprint(api)
     app.register_blueprint(v2)

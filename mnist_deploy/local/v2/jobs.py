@@ -204,6 +204,8 @@ def serialize_job(run: Run) -> Document:
             "uri": path_uri(run.artifacts),
         }
     experiment = runs().get_experiment(run.experiment).name
+    if run.kind == "batch":  # its output is one of its step
+        sent, outputs = {"jobType": "Pipeline", "jobs": {}, "settings": {}, "inputs": {}}, {}
     own = {
         "jobType": "Command",
         "command": " ".join(run.job.command) if run.job else run.script or "-",

@@ -18,7 +18,6 @@ NESTED = {f"{method} */*/{path}": call for (method, _, path), call in
 # By the first segment of the URL below the workspace: the attribute of MLClient, and its methods
 # by HTTP method and number of segments.
 CALLS: dict[str, tuple[str, dict[str, str]]] = {
-    "batchEndpoints": ("batch_endpoints", BEGUN),
     "components": ("components", ASSET),
     "computes": ("compute", BEGUN),
     "connections": (
@@ -49,7 +48,7 @@ CALLS: dict[str, tuple[str, dict[str, str]]] = {
     "serverlessEndpoints": ("serverless_endpoints", BEGUN),
 }  # fmt: skip
 # Deployments lie below their endpoint.
-DEPLOYMENTS = {"batchEndpoints": "batch_deployments", "onlineEndpoints": "online_deployments"}
+DEPLOYMENTS = {"onlineEndpoints": "online_deployments"}
 # POST requests, and requests for the workspace itself, by the last segment of the URL.
 ACTIONS = {
     ("computes", "listNodes"): "compute.list_nodes",

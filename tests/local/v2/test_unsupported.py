@@ -9,8 +9,6 @@ from azure.core.exceptions import HttpResponseError
 from mnist_deploy.local.v2 import unsupported
 
 CALLS = {
-    "batch_deployments.list": lambda client: list(client.batch_deployments.list("x")),
-    "batch_endpoints.begin_delete": lambda client: client.batch_endpoints.begin_delete("x"),
     "components.list": lambda client: list(client.components.list()),
     "compute.list_nodes": lambda client: list(client.compute.list_nodes("x")),
     "connections.get": lambda client: client.connections.get("x"),

@@ -1,0 +1,83 @@
+"""A worker process of a batch job: it runs ``init()`` once, and ``run(mini_batch)`` many times."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a worker sends: that it is ready, the results of a mini-batch, or an error.
+
+    Attributes
+    ----------
+    count : int
+        Results: Azure takes each of them for one file that was scored.
+    rows : str
+        The results as lines of the output file; empty for the output action summary_only.
+    error : str
+        A traceback; empty if nothing was raised.
+    """
+
+    count: int = 0
+    rows: str = ""
+    error: str = ""
+
+
+def work(connection: Connection, script: str, level: str, keep_rows: bool) -> None:
+    """Score each mini-batch that `connection` receives, until it is closed."""
+    logging.basicConfig(level=level.upper(), stream=sys.stdout)
+    try:
+        module = load_script(Path(script).absolute())
+        module.init()
+    except Exception:
+        connection.send(Message(error=traceback.format_exc()))
+        return
+    connection.send(Message())
+    while True:
+        try:
+            files = connection.recv()
+        except EOFError:
+            return
+        connection.send(score(module.run, files, keep_rows))
+
+
+def load_script(path: Path) -> ModuleType:
+    """Import a scoring script; modules of its folder and of the code's folder can be imported."""
+    sys.path[:0] = [str(path.parent), os.getcwd()]
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def score(run: Callable[[list[str]], Any], files: list[str], keep_rows: bool) -> Message:
+    try:
+        results = run(files)
+        if isinstance(results, str | bytes | dict) or not hasattr(results, "__len__"):
+            raise TypeError(
+                f"run(mini_batch) returned {type(results).__name__}: expected a list, an array or "
+                "a pandas DataFrame with one row for each file."
+            )
+        return Message(len(results), serialize_rows(results) if keep_rows else "")
+    except Exception:
+        return Message(error=traceback.format_exc())
+
+
+def serialize_rows(results: Any) -> str:
+    """Results as lines: of a DataFrame its columns with spaces between them, without a header."""
+    if hasattr(results, "to_csv"):
+        return results.to_csv(sep=" ", header=False, index=False)
+    return "".join(f"{each}\n" for each in results)
