@@ -11,6 +11,8 @@ from azure.ai.ml.entities import AmlCompute, Environment, Model
 from mnist_deploy.errors import DeploymentError, ScoringError
 from mnist_deploy.managed import deploy_batch, score_batch
 
+pytestmark = pytest.mark.processes
+
 SCRIPT = """
 import os
 from pathlib import Path

@@ -30,6 +30,8 @@ from azure.ai.ml.entities import (
 )
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
+pytestmark = pytest.mark.processes
+
 ENDPOINT = "weigh-files"
 JSON = "application/json"
 WAIT = 60.0  # seconds that a job may take on a busy machine
