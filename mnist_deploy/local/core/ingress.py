@@ -77,11 +77,6 @@ class Ingress:
             self._install(None)
             self._drain_router()
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether a router that was stopped still runs."""
-        return any(router.is_alive for router in self._draining)
-
     def close(self) -> None:
         """Wait for the routers that were stopped; called after `end`."""
         for router in self._draining:

@@ -46,8 +46,7 @@ class ProcessRuntime:
         self.store, self.folder, self.ingestion = store, folder, ingestion
         self.fallback = FallbackResponder()
         self._changes: list[threading.Thread] = []
-        self._draining: list[Ingress] = []  # of released addresses
-        self._lock = threading.Lock()  # held while `_changes` or `_draining` changes
+        self._lock = threading.Lock()  # held while `_changes` changes
         # The path of a UNIX socket has room for about 100 bytes.
         parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
         self.sockets = Path(
@@ -70,16 +69,9 @@ class ProcessRuntime:
     def wait(self, done: threading.Event, seconds: float) -> None:
         done.wait(seconds)
 
-    def drain(self, ingress: Ingress) -> None:
-        """Take over an ingress that has ended, whose router may still answer requests."""
-        with self._lock:
-            self._draining = [each for each in [*self._draining, ingress] if each.is_draining]
-
     def close(self) -> None:
         for thread in self._changes:
             thread.join(JOIN_TIMEOUT)
-        for ingress in self._draining:
-            ingress.close()
         self.fallback.close()
         shutil.rmtree(self.sockets, ignore_errors=True)
 
@@ -121,8 +113,9 @@ class ProcessAddress:
         self._ingress.end()
 
     def release(self) -> None:
+        """Close the port; a deleted endpoint has no router that still accepts."""
         self.listener.close()
-        self.runtime.drain(self._ingress)
+        self._ingress.close()
 
 
 class ProcessContainerFactory:
