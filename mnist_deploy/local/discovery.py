@@ -62,7 +62,7 @@ class ControlPlaneAddress:
 
     @property
     def metadata_url(self) -> str:
-        """The URL of the cloud metadata; plain http, because both SDKs can read it."""
+        """The URL of the cloud metadata; the two SDKs have only http in common."""
         return self.url.replace("https", "http", 1) + "/metadata/endpoints"
 
     def write(self) -> None:
@@ -126,7 +126,7 @@ class ControlPlaneAddress:
             # Else the SDK saves this cloud, with its temporary port, in the user's ~/.azure.
             "AZURE_CONFIG_DIR": str(self.folder / "azure"),
             "MSI_ENDPOINT": f"{self.url}/msi/{derive(self.token, 'msi')}",
-            # DefaultAzureCredential tries its credentials in order: this one must succeed last.
+            # Restricts DefaultAzureCredential, which else tries several credentials in order.
             "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
             "REGISTRY_DISCOVERY_ENDPOINT_URL": self.url,
             # An https URI: MLflow needs no plug-in for it.

@@ -122,7 +122,7 @@ class ScoringProcess:
 
     @property
     def descriptors(self) -> list[int]:
-        """A file descriptor that is readable after a report or the end of the process."""
+        """The file descriptors that are readable after a report or the end of the process."""
         reports = [self._reports.fileno()] if self.is_open else []
         return reports if self._handle is None else [*reports, self._handle]
 

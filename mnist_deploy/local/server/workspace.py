@@ -81,7 +81,7 @@ class AskedSubscription(Struct, rename="camel"):
 
 @workspace_api.post("/subscriptions")
 def add_subscription() -> Response:
-    """Return the subscription of the user's config.json: the SDK checks that it exists."""
+    """Register the subscription of the user's config.json: the SDK checks that it exists."""
     state().subscriptions.add(body(AskedSubscription).subscription_id)
     return jsonify({})
 

@@ -99,7 +99,7 @@ def find_cluster_name(requested: ServiceRequest) -> str:
 
 
 def set_default_version(versions: dict[str, ServiceRequest]) -> dict[str, ServiceRequest]:
-    """Check that exactly one version is the default, which gets the remaining traffic."""
+    """Make exactly one version the default, which gets the remaining traffic."""
     if not versions:
         raise Conflict("version", "An endpoint needs a version: delete the endpoint instead.")
     defaults = [name for name, version in versions.items() if version.is_default]

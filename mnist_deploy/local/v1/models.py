@@ -40,14 +40,14 @@ class AssetRequest(Struct):
 
 
 class Dataset(Struct):
-    """The framework that a model was trained with, and its version."""
+    """A data set that a model was registered with."""
 
     name: str | None = None
     id: str | None = None
 
 
 class Size(Struct):
-    """The resources of a model's container; the SDK requires all fields or none."""
+    """The resources of a model's container; the SDK reads all fields or none."""
 
     cpu: float | None = None
     memory: float | None = field(default=None, name="memoryInGB")

@@ -66,7 +66,7 @@ def create_package(**_: str) -> Response:
 
 
 def name_environment(environment: dict[str, Any]) -> dict[str, str]:
-    """The environment from which the SDK reads a registry, and which it registers if missing."""
+    """The environment whose registry the SDK requests; without it, the SDK registers one."""
     name, version = environment.get("name"), environment.get("version")
     return {"name": name, "version": version} if name and version else UNREGISTERED
 
