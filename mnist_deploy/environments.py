@@ -104,16 +104,14 @@ def find_requirement(environment: Environment, package: str) -> Requirement | No
 
 
 def _list_requirements(environment: Any) -> list[str]:
-    from .local.core.requirements import conda_to_pip
-
     if hasattr(environment, "conda_file"):  # of SDK v2
         entries = (environment.conda_file or {}).get("dependencies") or []
         pip = [line for each in entries if isinstance(each, dict) for line in each.get("pip") or []]
-        return [*pip, *(conda_to_pip(each) for each in entries if isinstance(each, str))]
+        return [*pip, *(_conda_to_pip(each) for each in entries if isinstance(each, str))]
     dependencies = environment.python.conda_dependencies
     if environment.python.user_managed_dependencies or dependencies is None:
         return []
-    return [*dependencies.pip_packages, *map(conda_to_pip, dependencies.conda_packages)]
+    return [*dependencies.pip_packages, *map(_conda_to_pip, dependencies.conda_packages)]
 
 
 def pinned_version(environment: Environment, package: str) -> str | None:
@@ -122,3 +120,14 @@ def pinned_version(environment: Environment, package: str) -> str | None:
     pins = requirement.specifier if requirement else ()
     exact = (pin.version.removesuffix(".*") for pin in pins if pin.operator in ("==", "==="))
     return next(exact, None)
+
+
+def _conda_to_pip(entry: str) -> str:
+    """Convert ``channel::name=1.5=build``, ``name=1.5`` and ``name 1.5`` to ``name==1.5.*``."""
+    entry = entry.split("::")[-1]
+    name = re.split(r"[\s=<>!~]", entry, maxsplit=1)[0]
+    version = entry.removeprefix(name).strip()
+    if re.match(r"=?[\w.*]", version):
+        version = re.split(r"[\s=]", version.lstrip("="))[0]
+        version = f"=={version.removesuffix('.*')}.*"
+    return name + version

@@ -160,11 +160,14 @@ def test_loopback_requests_bypass_the_proxy(lone_endpoint, monkeypatch):
     assert requests.utils.get_environ_proxies("https://example.com/")
 
 
-def test_environment_variables_lead_to_the_workspace_and_hold_no_token(lone_endpoint):
+def test_environment_variables_lead_to_the_workspace_and_hold_the_token_for_mlflow_alone(
+    lone_endpoint,
+):
     variables = lone_endpoint.environment()
     host = lone_endpoint.url.removeprefix("https://")
     assert variables["ARM_CLOUD_METADATA_URL"] == f"http://{host}/metadata/endpoints"
     assert variables["MSI_ENDPOINT"].startswith(f"{lone_endpoint.url}/msi/")
     assert variables["AZURE_TOKEN_CREDENTIALS"] == "ManagedIdentityCredential"
+    assert variables.pop("MLFLOW_TRACKING_TOKEN") == lone_endpoint.token  # MLflow sends no other
     assert lone_endpoint.token not in str(variables)
     assert not variables.keys() & set(OTHER_IDENTITIES)

@@ -324,25 +324,6 @@ def write_old_store(folder) -> None:
     database.close()
 
 
-def test_store_of_version_0_1_is_migrated(tmp_path, reopen):
-    write_old_store(tmp_path / "old")
-    store = reopen(Store(tmp_path / "old"))
-    digits, created = store.get(Model, "digits", 2), "2026-01-01T00:00:00+00:00"
-    labels = {"data": "mnist"}, {"accuracy": "0.92"}
-    assert digits == Model("digits", 2, ("LocalUpload/c1",), created, "ten of them", *labels,
-                           other=digits.other)  # fmt: skip
-    assert digits.other["v1"]["framework"] == "ScikitLearn"
-    assert store.artifact("LocalUpload/c1/digits.pkl").file.read_bytes() == b"pickle"
-    assert store.get(Model, "digits").tags == {}
-    env = store.get(Environment, "env", "1")
-    assert (env.conda, env.image) == ({"dependencies": ["python=3.11"]}, "mcr/base")
-    assert (env.variables, env.other) == ({"A": "1"}, {"v1": OLD_ENVIRONMENT})
-    assert store.get(Environment, "env").version == "mine"
-    assert store.add(model("digits")).version == 5
-    assert store.add(environment("env")).version == "2"
-    store.close()
-
-
 def test_scan_decodes_only_the_records_that_are_taken(store, monkeypatch):
     for number in range(1, 13):
         store.put(model(f"m{number % 3}", version=number))
