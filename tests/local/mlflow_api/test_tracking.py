@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 CLIENT = Path(__file__).with_name("tracking_client.py")
 WAIT = 240  # seconds
 IN_A_RUN = """
