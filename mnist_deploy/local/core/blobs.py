@@ -1,6 +1,6 @@
-"""The bytes of artifacts, as files that appear whole or not at all.
+"""The bytes of artifacts as files, which are written atomically.
 
-A blob's name is drawn here and never comes from a request, so no path can leave the folder.
+A blob's name is generated here and never comes from a request, which excludes path traversal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Blobs:
     ----------
     folder : Path
         Has a folder for whole blobs and one for what is still being written. What an earlier
-        process left half-written is swept away.
+        process left incomplete is removed.
     durable : bool
         A blob is on the disk when it is there; else the file system may still hold it in memory.
     """
@@ -36,7 +36,7 @@ class Blobs:
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def file(self, name: str) -> Path:
-        """Where the bytes of a blob are."""
+        """Return the path of a blob."""
         return self._whole / uuid.UUID(hex=name).hex
 
     def write(self, chunks: Iterable[bytes]) -> str:
@@ -48,13 +48,13 @@ class Blobs:
         return name
 
     def stage(self, upload: str, block: str, chunks: Iterable[bytes]) -> None:
-        """Keep one block of a large upload until :meth:`commit` names it."""
+        """Store one block of a large upload until :meth:`commit` names it."""
         file = self._block_file(upload, block)
         file.parent.mkdir(exist_ok=True)
         self._write(file, chunks)
 
     def commit(self, upload: str, blocks: Iterable[str]) -> str:
-        """Join staged blocks, in the order given, into a new blob; its name.
+        """Join staged blocks, in the order given, into a new blob and return its name.
 
         Raises
         ------
@@ -77,7 +77,7 @@ class Blobs:
         return sum(1 for _ in self._whole.iterdir())
 
     def keep_only(self, names: Collection[str]) -> None:
-        """Remove every blob but these."""
+        """Remove all blobs except `names`."""
         for file in self._whole.iterdir():
             if file.name not in names:
                 file.unlink(missing_ok=True)

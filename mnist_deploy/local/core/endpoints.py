@@ -177,7 +177,7 @@ class Endpoint:
             return token, end
 
     def apply_access_policy(self) -> None:
-        """Have the containers let in who has the right: that holds when this returns."""
+        """Apply the access policy in all containers; it is in effect when this returns."""
         with self._access_lock:
             access = self.routes.access
             for deployment in list(self.deployments.values()):

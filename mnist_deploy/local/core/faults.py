@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 
 class Fault(Exception):
-    """A request that cannot be carried out, through no fault of the workspace.
+    """Base class: a request that cannot be carried out although the workspace works.
 
     Attributes
     ----------
     kind : str
-        What it was about: ``model``, ``environment``, ``deployment``, ``path``, …
+        The kind of the resource: ``model``, ``environment``, ``deployment``, ``path``, …
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -20,14 +20,14 @@ class Fault(Exception):
 
 
 class NotFound(Fault):
-    """There is nothing of that name, or not in that version."""
+    """The resource, or this version of it, does not exist."""
 
     def __init__(self, kind: str, name: str, hint: str = "") -> None:
         super().__init__(kind, f"There is no {kind} {name} in this local workspace. {hint}".strip())
 
 
 class Conflict(Fault):
-    """It is there already, or not in the state that this needs."""
+    """The resource exists already, or its state does not allow the request."""
 
 
 class InUse(Fault):
@@ -68,4 +68,4 @@ class NotSupported(Fault):
 
 
 class Failed(Fault):
-    """It was accepted, and did not work out. Found in an `Operation`."""
+    """An accepted operation failed; the error of an `Operation`."""

@@ -21,10 +21,10 @@ class Operation:
     state : str
         ``Running``, ``Succeeded`` or ``Failed``.
     error : Fault or None
-        Why it failed.
+        The reason of a failure.
     log : list of (datetime, str)
     resource : str or None
-        Where what it made can be looked at.
+        The URL path of the resource that the operation created.
     was_polled : bool
         A client has requested the state of the operation.
     """

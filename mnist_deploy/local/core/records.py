@@ -25,7 +25,7 @@ class Model:
     created : str
         ISO 8601, in UTC.
     other : dict of dict
-        What only one client knows of, under its name (``v1``, ``v2``), as it came.
+        Fields that only one SDK uses, under its name (``v1``, ``v2``), as they were sent.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Environment:
     conda : dict or None
         The content of its conda file.
     image : str or None
-        The container image that it begins with.
+        The base image.
     variables : dict of str to str
         Environment variables of the script.
     other : dict of dict
@@ -86,7 +86,7 @@ class Code:
     artifacts : tuple of str
         As of a `Model`.
     digest : str
-        By which the same folder is found again.
+        A hash of the content, by which the same folder is found again.
     """
 
     name: str
@@ -99,7 +99,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Compute:
-    """A cluster: a name that services can be deployed to, and nothing more.
+    """A cluster: a name that services can be deployed to.
 
     Attributes
     ----------

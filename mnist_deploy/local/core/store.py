@@ -66,9 +66,9 @@ class Artifact:
     path : str
         Where the client put them, as ``origin/container/name``.
     file : Path
-        Where they lie.
+        The file with the bytes.
     metadata : dict
-        What the client noted beside them.
+        The metadata that the client sent.
     """
 
     path: str
@@ -82,8 +82,8 @@ class Store:
     Parameters
     ----------
     folder : Path
-        Made if missing. Only one process may have it open; what an earlier one left
-        half-written is swept away.
+        Made if missing. Only one process may have it open; what an earlier
+        process left incomplete is removed.
     in_memory : bool
         Keep the records in memory, and the bytes in `folder` without waiting for the disk: for
         a store that ends with its process.
@@ -91,8 +91,8 @@ class Store:
     Attributes
     ----------
     holders : list of callables
-        Each gives paths, or prefixes of them, of artifacts that are needed though no record
-        refers to them.
+        GC roots: each returns paths or prefixes of artifacts that the sweep keeps although no
+        record refers to them.
 
     Raises
     ------
@@ -161,7 +161,7 @@ class Store:
             if self._database.in_transaction:
                 yield self._database
                 return
-            with told_if_full():
+            with raising_full():
                 self._database.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._database
@@ -364,7 +364,7 @@ class Store:
             If `path` does not stay below the folder that it is downloaded to.
         """
         self.touch(check_path(path))
-        with told_if_full():
+        with raising_full():
             blob = self._blobs.write(chunks)
         return self._place(path, blob, metadata)
 
@@ -383,7 +383,7 @@ class Store:
         """
         artifact = self.artifact(path) or self.write(path, [])
         self.touch(path)
-        with self._lock, told_if_full(), open(artifact.file, "ab") as file:
+        with self._lock, raising_full(), open(artifact.file, "ab") as file:
             size = file.tell()
             file.writelines(chunks)
         return size
@@ -392,7 +392,7 @@ class Store:
         """Keep one block of a large upload to `path` until :meth:`commit` names it."""
         self.touch(check_path(path))
         self._staging.add(path)
-        with told_if_full():
+        with raising_full():
             self._blobs.stage(path, block, chunks)
 
     def commit(
@@ -406,7 +406,7 @@ class Store:
             If a block was never staged.
         """
         try:
-            with told_if_full():
+            with raising_full():
                 blob = self._blobs.commit(check_path(path), blocks)
         except FileNotFoundError as error:
             raise Invalid("block list", f"Not all blocks of {path} were uploaded.") from error
@@ -507,7 +507,7 @@ class Store:
             self._blobs.remove(blob)
 
     def _wanted(self) -> set[str]:
-        """The paths and prefixes that something refers to."""
+        """Return the paths and prefixes that a record or a GC root refers to."""
         prefixes = [prefix for model in self.all(Model) for prefix in model.artifacts]
         prefixes += [prefix for code in self.all(Code) for prefix in code.artifacts]
         for (run,) in self._rows("SELECT id FROM run"):
@@ -517,8 +517,8 @@ class Store:
 
 
 @contextmanager
-def told_if_full() -> Iterator[None]:
-    """Raise `Full` for the errors by which a full disk shows."""
+def raising_full() -> Iterator[None]:
+    """Raise `Full` for errors that mean a full disk."""
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
@@ -559,7 +559,7 @@ def upload_of(path: str) -> str:
 
 
 def folders_of(path: str) -> Iterator[str]:
-    """`path` itself and every folder that it lies in."""
+    """Yield `path` and each of its parent folders."""
     while path:
         yield path
         path = path.rpartition("/")[0]

@@ -125,7 +125,7 @@ def resolve_resources(
     Raises
     ------
     Invalid
-        If nobody has as much.
+        If the request exceeds the limits of the platform.
     """
     resources = structs.replace(requested.container_resource_requirements or Resources())
     own = convert(no_code.resources(requested.environment_image_request or {}), Resources)
