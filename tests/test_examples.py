@@ -48,12 +48,6 @@ def test_tutorial(run_example, tmp_path):
     assert (tmp_path / "predictions.png").stat().st_size > 5_000
 
 
-def test_wine(run_example):
-    output = run_example("wine.py")
-    assert "accuracy of the deployed model: 1.0000" in output
-    assert output.endswith("labels that differ from the local ones: 0\n")
-
-
 def test_table_with_named_columns(run_example):
     """In another order of the columns, for which an array would give other labels."""
     output = run_example("table.py")

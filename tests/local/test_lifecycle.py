@@ -442,7 +442,9 @@ def test_process_can_reconnect_to_other_workspaces_and_azure(home, tmp_path):
             timeout=120,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1] == "['REQUESTS_CA_BUNDLE', 'SSL_CERT_FILE']"
+        assert (
+            done.stdout.splitlines()[-1] == "['DOCKER_HOST', 'REQUESTS_CA_BUNDLE', 'SSL_CERT_FILE']"
+        )
     assert not (azure / "cloudEndpoints.json").exists()
 
 

@@ -165,7 +165,7 @@ def test_failed_init_is_reported_within_seconds_with_its_traceback(local_ws, dep
         ("import no_such_module_anywhere", "No module named 'no_such_module_anywhere'"),
         ("def init(): raise SystemExit\ndef run(raw): pass\n", "SystemExit"),
         ("def init(): pass\n", "does not have a run"),
-        ("import os\ndef init(): os._exit(5)\ndef run(raw): pass\n", "could not be imported"),
+        ("import os\ndef init(): os._exit(5)\ndef run(raw): pass\n", "status 5"),
     ],
 )
 def test_script_that_cannot_run_is_reported(deploy, script, complaint):

@@ -6,7 +6,11 @@ import threading
 
 import pytest
 import requests
-from azure.ai.ml.entities import CodeConfiguration, ManagedOnlineEndpoint
+from azure.ai.ml.entities import (
+    CodeConfiguration,
+    ManagedOnlineEndpoint,
+    OnlineRequestSettings,
+)
 from polling import wait_until
 from weights_service import SCRIPT
 
@@ -106,14 +110,15 @@ def test_script_error_does_not_fail_the_endpoint(split):
     for _ in range(10):
         answer = requests.post(send().url, data=b"{}", headers=headers, timeout=30)
         assert answer.status_code == 424
-        assert answer.headers["azureml-model-error-statuscode"] == "500"
+        assert answer.headers["ms-azureml-model-error-statuscode"] == "500"
 
 
 def test_rollout_under_load_loses_no_request(client, deploy, green):
     endpoint = client.online_endpoints.begin_create_or_update(
         ManagedOnlineEndpoint(name="rolls-over")
     ).result()
-    deploy(endpoint.name, "blue")
+    many = OnlineRequestSettings(max_concurrent_requests_per_instance=100)
+    deploy(endpoint.name, "blue", request_settings=many)
     key = client.online_endpoints.get_keys(endpoint.name).primary_key
     headers = {"Authorization": f"Bearer {key}"}
     outcomes: list[object] = []
@@ -138,7 +143,7 @@ def test_rollout_under_load_loses_no_request(client, deploy, green):
     clients = [threading.Thread(target=load) for _ in range(8)]
     for each in clients:
         each.start()
-    deploy(endpoint.name, "green", code_configuration=green)
+    deploy(endpoint.name, "green", code_configuration=green, request_settings=many)
     share(blue=90, green=10)
     share(blue=50, green=50)
     share(green=100)
