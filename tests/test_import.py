@@ -184,6 +184,7 @@ def test_package_has_few_entries():
 NOT_IMPORTED = {
     "azureml-dataset-runtime",  # the data engine of data sets, which azureml-core imports
     "azureml-mlflow",  # a plug-in of MLflow, and SDK v1 imports it
+    "skops",  # the format in which MLflow saves models of scikit-learn
     "azureml-opendatasets",  # by a child process, whose program is a string
     "ipykernel",  # runs the notebooks
     "jupyter",  # the README's `jupyter lab notebooks/`
