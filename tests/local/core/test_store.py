@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -275,53 +274,6 @@ def test_unreadable_store_is_reported(tmp_path):
     (tmp_path / "damaged" / "workspace.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(UnreadableStore, match="not a database"):
         Store(tmp_path / "damaged")
-
-
-# A store of version 0.1
-
-OLD_SCHEMA = """
-CREATE TABLE artifact (id TEXT PRIMARY KEY, blob TEXT UNIQUE NOT NULL);
-CREATE TABLE asset (id TEXT PRIMARY KEY, document TEXT NOT NULL);
-CREATE TABLE versioned (
-    position INTEGER PRIMARY KEY, kind TEXT, name TEXT, version, document TEXT NOT NULL,
-    UNIQUE (kind, name, version));
-CREATE TABLE last_version (
-    kind TEXT, name TEXT, version INTEGER NOT NULL, PRIMARY KEY (kind, name));
-"""
-OLD_MODEL = {"name": "digits", "url": "aml://asset/asset1", "description": "ten of them",
-             "framework": "ScikitLearn", "mimeType": "application/octet-stream", "unpack": False,
-             "kvTags": {"data": "mnist"}, "properties": {"accuracy": "0.92"}, "datasets": [],
-             "createdTime": "2026-01-01T00:00:00+00:00",
-             "createdBy": {"userName": "local user"}}  # fmt: skip
-OLD_ENVIRONMENT = {"python": {"condaDependencies": {"dependencies": ["python=3.11"]}},
-                   "docker": {"baseImage": "mcr/base"},
-                   "environmentVariables": {"A": "1"}}  # fmt: skip
-
-
-def write_old_store(folder) -> None:
-    (folder / "blobs").mkdir(parents=True)
-    blob = "0" * 32
-    (folder / "blobs" / blob).write_bytes(b"pickle")
-    database = sqlite3.connect(folder / "workspace.sqlite", isolation_level=None)
-    database.executescript(OLD_SCHEMA)
-    path = "LocalUpload/c1/digits.pkl"
-    database.execute("INSERT INTO artifact VALUES (?, ?)", (path, blob))
-    asset = {"id": "asset1", "artifacts": [{"prefix": "LocalUpload/c1"}]}
-    database.execute("INSERT INTO asset VALUES ('asset1', ?)", (json.dumps(asset),))
-    sticky = OLD_MODEL | {"kvTags": 5, "description": None}  # which broke every list by tags
-    for row in (
-        ("model", "digits", 2, OLD_MODEL),
-        ("model", "digits", 3, sticky),
-        ("environment", "env", 1, OLD_ENVIRONMENT),
-        ("environment", "env", "mine", {"python": None}),
-    ):
-        database.execute(
-            "INSERT INTO versioned (kind, name, version, document) VALUES (?, ?, ?, ?)",
-            (*row[:3], json.dumps(row[3])),
-        )
-    database.execute("INSERT INTO last_version VALUES ('model', 'digits', 4)")
-    database.execute("INSERT INTO last_version VALUES ('environment', 'env', 1)")
-    database.close()
 
 
 def test_scan_decodes_only_the_records_that_are_taken(store, monkeypatch):
