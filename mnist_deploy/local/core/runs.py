@@ -17,6 +17,7 @@ from .store import Store, check_path
 ORIGIN = "ExperimentRun"  # the first part of the paths of a run's artifacts
 LOG_FILE = "user_logs/std_log.txt"  # what the run's process prints, among its artifacts
 TERMINAL = frozenset({"Completed", "Failed", "Canceled"})
+MAX_UNORDERED = 250  # values that arrive before one that was logged earlier
 INTERRUPTED = (
     "The local workspace ended before the run did: a run cannot outlive it. Submit the run again, "
     "and keep a process that uses the workspace alive until the run has ended."
@@ -275,6 +276,40 @@ class Runs:
         )
         return [msgspec.json.decode(text, type=Run) for (text,) in rows]
 
+    def search(
+        self, text: str = "", before: int | None = None, limit: int = 100
+    ) -> list[tuple[int, str, Run]]:
+        """(position, name of the experiment, run) of the latest runs, the newest first.
+
+        Parameters
+        ----------
+        text : str
+            Only runs that have it in their id, name or status, or in their experiment's name;
+            upper and lower case of ASCII letters are the same.
+        before : int, optional
+            Only runs of lower positions: where an earlier search ended.
+        """
+        own = [f"json_extract(run.document, '$.{field}')" for field in ("name", "status")]
+        fields = ["experiment.name", "run.id", *own]
+        found = " OR ".join(f"instr(lower({each}), lower(?1))" for each in fields)
+        rows = self._select(
+            "SELECT run.position, experiment.name, run.document FROM run"
+            " JOIN experiment ON experiment.id = run.experiment"
+            f" WHERE run.position < coalesce(?2, run.position + 1) AND ({found})"
+            " ORDER BY run.position DESC LIMIT ?3",
+            text,
+            before,
+            limit,
+        )
+        return [
+            (position, name, msgspec.json.decode(document, type=Run))
+            for position, name, document in rows
+        ]
+
+    def count(self) -> int:
+        """The number of runs."""
+        return self._select("SELECT count(*) FROM run")[0][0]
+
     def children(self, run_id: str) -> list[Run]:
         """The direct children of a run, the newest first."""
         rows = self._select(
@@ -406,7 +441,42 @@ class Runs:
             run_id,
             name,
         )
-        return Metric(name, *known, tuple(msgspec.json.decode(text) for (text,) in rows))
+        values = [msgspec.json.decode(text) for (text,) in rows]
+        return Metric(name, *known, tuple(sorted(values, key=logging_time)))
+
+    def last_numbers(self, run_id: str) -> dict[str, float]:
+        """The last value of each metric that is a number."""
+        last = (
+            "SELECT document FROM (SELECT document, position FROM metric_value"
+            f" WHERE run = metric.run AND name = metric.name ORDER BY position DESC"
+            f" LIMIT {MAX_UNORDERED})"
+            " ORDER BY rtrim(json_extract(document, '$.createdUtc'), 'Z') DESC, position DESC"
+            " LIMIT 1"
+        )
+        rows = self._select(
+            f"SELECT name, columns, ({last}) FROM metric WHERE run = ? ORDER BY name", run_id
+        )
+        numbers = {}
+        for name, columns, document in rows:
+            if document and list(msgspec.json.decode(columns)) == [name]:
+                value = msgspec.json.decode(document)["data"].get(name)
+                if isinstance(value, int | float):
+                    numbers[name] = value
+        return numbers
+
+    def last_value_position(self, run_id: str) -> int:
+        """A number that grows with each value that the run logs."""
+        rows = self._select("SELECT max(position) FROM metric_value WHERE run = ?", run_id)
+        return rows[0][0] or 0
+
+
+def logging_time(value: Mapping[str, Any]) -> str:
+    """When the client logged a value, as text that sorts.
+
+    azureml-core sends the batches of a run in parallel, so that values arrive in another order. It
+    leaves zeros at the end of a fraction out, and sorts before the longer fraction without the Z.
+    """
+    return str(value.get("createdUtc") or "").removesuffix("Z")
 
 
 def encode(value: Any) -> str:

@@ -72,6 +72,49 @@ def test_terminal_status_is_final(runs):
     assert runs.set_status("r1", "Failed", {"code": "late"}).status == "Completed"
 
 
+def values(*pairs: tuple[str, float]) -> tuple[dict, ...]:
+    return tuple({"createdUtc": when, "data": {"loss": value}} for when, value in pairs)
+
+
+def test_values_that_arrive_in_another_order_are_read_in_the_order_of_logging(runs):
+    """azureml-core's RunHistoryFacade sends batches by several threads, and cuts zeros off."""
+    runs.create(runs.create_experiment("digits"), "r1")
+    late = values(("2026-01-01T00:00:00.52Z", 3), ("2026-01-01T00:00:00.521Z", 4))
+    early = values(("2026-01-01T00:00:00.5149Z", 1), ("2026-01-01T00:00:00.51495Z", 2))
+    for batch in (late, early):
+        runs.log("r1", [Metric("loss", {"loss": "double"}, "scalar", batch)])
+    assert [each["data"]["loss"] for each in runs.metric("r1", "loss").values] == [1, 2, 3, 4]
+    assert runs.last_numbers("r1") == {"loss": 4}
+
+
+def test_last_numbers_leave_out_texts_and_tables(runs):
+    runs.create(runs.create_experiment("digits"), "r1")
+    same_time = values(("2026-01-01T00:00:00Z", 1), ("2026-01-01T00:00:00Z", 2))
+    table = ({"data": {"x": 1, "y": 2}},)
+    runs.log("r1", [
+        Metric("loss", {"loss": "double"}, "scalar", same_time),
+        Metric("note", {"note": "string"}, "scalar", ({"data": {"note": "text"}},)),
+        Metric("table", {"x": "int", "y": "int"}, "table", table),
+        Metric("empty", {"empty": "double"}, "scalar", ()),
+    ])  # fmt: skip
+    assert runs.last_numbers("r1") == {"loss": 2}
+
+
+def test_runs_are_searched_by_id_name_status_and_experiment(runs):
+    letters, digits = runs.create_experiment("letters"), runs.create_experiment("Digits %_")
+    for run_id, experiment, name in (("a", letters, ""), ("b", digits, ""), ("c", digits, "Best")):
+        runs.create(experiment, run_id, name=name)
+    runs.set_status("a", "Failed")
+
+    def ids(*arguments: object) -> str:
+        return "".join(run.id for _, _, run in runs.search(*arguments))
+
+    assert (ids(), ids("digits"), ids("BEST"), ids("fail"), ids("%_"), ids("z")) == (
+        "cba", "cb", "c", "a", "cb", "")  # fmt: skip
+    [(position, name, _)] = runs.search("", None, 1)
+    assert (name, ids("", position, 1), runs.count()) == ("Digits %_", "b", 3)
+
+
 def test_metrics_keep_their_order_and_first_types(runs):
     runs.create(runs.create_experiment("digits"), "r1")
     for value in (1, 2.5):
