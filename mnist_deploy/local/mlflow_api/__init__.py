@@ -13,8 +13,8 @@ from .logged_models import logged_model_api
 from .metrics import metric_api
 from .runs import run_api
 
-PLAIN = "/mlflow"  # for MLflow's own client, by an https URI
-AZUREML = f"/mlflow/<version>{WORKSPACE}"  # for azureml-mlflow, by the URI that a workspace gives
+PLAIN = "/mlflow"  # the tracking URI of MLflow's own client
+AZUREML = f"/mlflow/<version>{WORKSPACE}"  # azureml-mlflow: from ws.get_mlflow_tracking_uri()
 
 CODES: dict[type[faults.Fault], str] = {
     faults.Conflict: "RESOURCE_ALREADY_EXISTS",
@@ -24,12 +24,12 @@ CODES: dict[type[faults.Fault], str] = {
     faults.InUse: "INVALID_STATE",
     faults.Invalid: "INVALID_PARAMETER_VALUE",
     faults.NotFound: "RESOURCE_DOES_NOT_EXIST",
-    faults.NotSupported: "ENDPOINT_NOT_FOUND",  # after which MLflow tries an older call, if any
+    faults.NotSupported: "ENDPOINT_NOT_FOUND",  # MLflow then falls back to an older call
 }
 
 
 def register(app: Flask) -> None:
-    """Add the routes that MLflow calls to `app`; their errors come in MLflow's own schema."""
+    """Add the routes that MLflow calls to `app`; their error responses have MLflow's schema."""
     for name, prefix in (("mlflow", PLAIN), ("azureml_mlflow", AZUREML)):
         api = Blueprint(name, __name__, url_prefix=prefix)
         for part in (experiment_api, run_api, metric_api, logged_model_api, artifact_api):

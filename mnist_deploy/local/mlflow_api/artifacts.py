@@ -1,4 +1,4 @@
-"""The files of runs, as MLflow's own client uploads, lists and downloads them."""
+"""Artifacts of runs: the routes by which MLflow's own client uploads, lists and downloads files."""
 
 from __future__ import annotations
 
@@ -14,45 +14,56 @@ from ..rest import store
 from .fields import runs
 
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
-FOLDER = "artifacts"  # of a run, in the URI of its artifacts
+FOLDER = "artifacts"  # the third part of an artifact's path, after experiment and run
 
 artifact_api = Blueprint("artifacts", __name__)
 
 
-class Listing(Struct):
+class ArtifactQuery(Struct):
     path: str = ""
 
 
-def resolve(path: str) -> tuple[Run, str]:
-    """The run that a path ``EXPERIMENT/RUN/artifacts/…`` names, and the path in the store."""
+def find_artifact_path(path: str) -> tuple[Run, str]:
+    """The run that a path ``EXPERIMENT/RUN/artifacts/…`` names, and the path in the store.
+
+    Raises
+    ------
+    Invalid
+        If the path has another form.
+    NotFound
+        If the run does not exist, or belongs to another experiment.
+    """
     experiment, _, rest = path.strip("/").partition("/")
     run_id, _, rest = rest.partition("/")
     folder, _, name = rest.partition("/")
     if folder != FOLDER:
-        raise Invalid("path", f"{path!r} is not the path of a run's artifact.")
+        raise Invalid(
+            "path",
+            f"{path!r} is not the path of a run's artifact: expected EXPERIMENT/RUN/{FOLDER}/NAME.",
+        )
     run = runs().get(run_id)
     if run.experiment != experiment:
         raise NotFound("run", f"{run_id} of experiment {experiment}")
     return run, f"{run.artifacts}/{name}".rstrip("/")
 
 
-def chunks() -> Iterator[bytes]:
+def read_body_chunks() -> Iterator[bytes]:
     return iter(lambda: request.stream.read(1 << 20), b"")
 
 
 @artifact_api.put(f"{ARTIFACTS}/<path:path>")
 def upload_artifact(path: str, **_: str) -> Response:
-    run, place = resolve(path)
-    if place == run.artifacts:
-        raise Invalid("path", f"{path!r} does not name a file.")
-    store().write(place, chunks())
+    run, stored = find_artifact_path(path)
+    if stored == run.artifacts:
+        raise Invalid("path", f"{path!r} is the folder of all artifacts: expected a file's path.")
+    store().write(stored, read_body_chunks())
     return jsonify({})
 
 
 @artifact_api.get(f"{ARTIFACTS}/<path:path>")
 def download_artifact(path: str, **_: str) -> Response:
-    place = resolve(path)[1]
-    found = store().artifact(place)
+    stored = find_artifact_path(path)[1]
+    found = store().artifact(stored)
     if found is None or not found.file.exists():
         raise NotFound("artifact", path)
     return send_file(found.file, mimetype="application/octet-stream")
@@ -61,7 +72,7 @@ def download_artifact(path: str, **_: str) -> Response:
 @artifact_api.get(ARTIFACTS)
 def list_artifacts(**_: str) -> Response:
     """The files and folders directly below a path."""
-    folder = resolve(query(Listing).path)[1]
+    folder = find_artifact_path(query(ArtifactQuery).path)[1]
     files: list[Document] = []
     folders: set[str] = set()
     for each in store().artifacts(folder):

@@ -1,4 +1,4 @@
-"""Experiments, as MLflow creates, finds, tags, deletes and restores them."""
+"""Experiments: the routes by which MLflow creates, finds, tags, deletes and restores them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ VIEWS = {"ACTIVE_ONLY": (False,), "DELETED_ONLY": (True,), "ALL": (False, True)}
 experiment_api = Blueprint("experiments", __name__)
 
 
-class Name(Struct):
+class ExperimentName(Struct):
     experiment_name: str
 
 
-class Id(Struct):
+class ExperimentId(Struct):
     experiment_id: str
 
 
@@ -46,7 +46,7 @@ class TagRequest(Entry, kw_only=True):
     experiment_id: str
 
 
-class Search(Struct):
+class ExperimentSearch(Struct):
     filter: str | None = None
     order_by: list[str] = []
     max_results: PageSize = 1000
@@ -55,7 +55,11 @@ class Search(Struct):
 
 
 def find_experiment(experiment_id: str) -> Experiment:
-    """The experiment of an id; MLflow's id of the default experiment creates it."""
+    """The experiment with an id.
+
+    MLflow sends the id 0 where no experiment was chosen: it stands for the experiment ``Default``,
+    which is created if it is missing.
+    """
     if experiment_id == DEFAULT_EXPERIMENT[0]:
         return runs().create_experiment(DEFAULT_EXPERIMENT[1])
     return runs().get_experiment(experiment_id)
@@ -80,26 +84,28 @@ def searchable_fields(experiment: Document) -> Fields:
 
 @experiment_api.post(f"{CALL}/create")
 def create_experiment(**_: str) -> Response:
-    asked = body(ExperimentRequest)
-    if not asked.name:
-        raise Invalid("experiment", "The experiment has no name.")
+    requested = body(ExperimentRequest)
+    if not requested.name:
+        raise Invalid("experiment", "name is empty: expected the name of the new experiment.")
     with runs().store.transaction():
-        if runs().find_experiment(asked.name) is not None:
-            raise Conflict("experiment", f"Experiment {asked.name} exists already.")
-        created = runs().create_experiment(asked.name)
-        tags: Tags = {tag.key: tag.value for tag in asked.tags}
+        if runs().find_experiment(requested.name) is not None:
+            raise Conflict("experiment", f"Experiment {requested.name} exists already.")
+        created = runs().create_experiment(requested.name)
+        tags: Tags = {tag.key: tag.value for tag in requested.tags}
         runs().change_experiment(created.id, lambda each: dataclasses.replace(each, tags=tags))
     return jsonify(experiment_id=created.id)
 
 
 @experiment_api.get(f"{CALL}/get")
 def get_experiment(**_: str) -> Response:
-    return jsonify(experiment=serialize_experiment(find_experiment(query(Id).experiment_id)))
+    return jsonify(
+        experiment=serialize_experiment(find_experiment(query(ExperimentId).experiment_id))
+    )
 
 
 @experiment_api.get(f"{CALL}/get-by-name")
 def get_experiment_by_name(**_: str) -> Response:
-    name = query(Name).experiment_name
+    name = query(ExperimentName).experiment_name
     found = runs().find_experiment(name)
     if found is None:
         raise NotFound("experiment", name)
@@ -108,31 +114,37 @@ def get_experiment_by_name(**_: str) -> Response:
 
 @experiment_api.post(f"{CALL}/search")
 def search_experiments(**_: str) -> Response:
-    asked = body(Search)
-    if asked.view_type not in VIEWS:
-        raise Invalid("view type", f"{asked.view_type!r} is none of {', '.join(VIEWS)}.")
-    is_selected = parse_filter(asked.filter or "")
-    wanted = VIEWS[asked.view_type]
+    requested = body(ExperimentSearch)
+    if requested.view_type not in VIEWS:
+        raise Invalid(
+            "view type", f"view_type is {requested.view_type!r}: expected {', '.join(VIEWS)}."
+        )
+    is_selected = parse_filter(requested.filter or "")
+    archived = VIEWS[requested.view_type]
     documents = [
-        serialize_experiment(each) for each in runs().experiments() if bool(each.archived) in wanted
+        serialize_experiment(each)
+        for each in runs().experiments()
+        if bool(each.archived) in archived
     ]
     found = [(searchable_fields(each), each) for each in documents]
     found = [pair for pair in found if is_selected(pair[0])]
-    sort_fields(found, asked.order_by)
-    page, following = select_page([each for _, each in found], asked.max_results, asked.page_token)
+    sort_fields(found, requested.order_by)
+    page, following = select_page(
+        [each for _, each in found], requested.max_results, requested.page_token
+    )
     return jsonify(experiments=page, **following)
 
 
 @experiment_api.post(f"{CALL}/delete")
 def delete_experiment(**_: str) -> Response:
-    """Archive an experiment; MLflow can restore what it has deleted."""
-    set_archived(body(Id).experiment_id, now())
+    """Archive an experiment, because MLflow can restore a deleted one."""
+    set_archived(body(ExperimentId).experiment_id, now())
     return jsonify({})
 
 
 @experiment_api.post(f"{CALL}/restore")
 def restore_experiment(**_: str) -> Response:
-    set_archived(body(Id).experiment_id, "")
+    set_archived(body(ExperimentId).experiment_id, "")
     return jsonify({})
 
 
@@ -145,11 +157,11 @@ def set_archived(experiment_id: str, archived: str) -> None:
 
 @experiment_api.post(f"{CALL}/set-experiment-tag")
 def set_experiment_tag(**_: str) -> Response:
-    asked = body(TagRequest)
+    requested = body(TagRequest)
     runs().change_experiment(
-        find_experiment(asked.experiment_id).id,
+        find_experiment(requested.experiment_id).id,
         lambda experiment: dataclasses.replace(
-            experiment, tags=experiment.tags | {asked.key: asked.value}
+            experiment, tags=experiment.tags | {requested.key: requested.value}
         ),
     )
     return jsonify({})

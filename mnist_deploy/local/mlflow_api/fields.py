@@ -1,4 +1,4 @@
-"""What several of MLflow's calls have in common: entries, times, pages."""
+"""Fields that several calls of MLflow share: entries, times and pages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..rest import state
 
 T = TypeVar("T")
 API = "/api/2.0/mlflow"
-DEFAULT_EXPERIMENT = ("0", "Default")  # the id that MLflow sends where no experiment was chosen
+DEFAULT_EXPERIMENT = ("0", "Default")  # id and name; MLflow sends the id if none was chosen
 MAX_TIME = 253402300799000  # the last millisecond of the year 9999
 
 Milliseconds = Annotated[int, Meta(ge=0, le=MAX_TIME)]
@@ -40,7 +40,7 @@ def entries(values: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def milliseconds(time: str) -> int:
-    """Of a time in ISO 8601; 0 where there is none."""
+    """A time in ISO 8601 as milliseconds since the epoch; 0 for an empty text."""
     return int(datetime.fromisoformat(time).timestamp() * 1000) if time else 0
 
 
@@ -49,9 +49,12 @@ def iso_time(moment: int) -> str:
 
 
 def select_page(items: list[T], size: int, token: str | None) -> tuple[list[T], dict[str, str]]:
-    """A part of a list, and the field of the answer that leads to the next one."""
+    """One page of a list, and the field ``next_page_token`` if another page follows."""
     if not (token or "0").isdecimal():
-        raise Invalid("page token", f"{token!r} is not a page token of this workspace.")
+        raise Invalid(
+            "page token",
+            f"page_token is {token!r}: expected the next_page_token of the previous response.",
+        )
     start = int(token or "0")
     end = start + size
     return items[start:end], {"next_page_token": str(end)} if end < len(items) else {}

@@ -1,4 +1,8 @@
-"""Logged models of MLflow 3: files of the run that has logged them, in a folder of their name."""
+"""Logged models of MLflow 3.
+
+The files of a logged model are artifacts of the run that logged it, in a folder with the model's
+name. Its other fields are kept in the record of that run.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ DEFAULT_NAME = "model"
 logged_model_api = Blueprint("logged_models", __name__)
 
 
-class ModelRequest(Struct):
+class LoggedModelRequest(Struct):
     experiment_id: str
     name: str | None = None
     model_type: str = ""
@@ -32,42 +36,42 @@ class ModelRequest(Struct):
     tags: list[Entry] = []
 
 
-class Order(Struct):
+class SortOrder(Struct):
     field_name: str
     ascending: bool = True
 
 
-class Search(Struct):
+class ModelSearch(Struct):
     experiment_ids: list[str] = []
     filter: str = ""
-    order_by: list[Order] = []
+    order_by: list[SortOrder] = []
     max_results: PageSize = 100
     page_token: str | None = None
 
 
-class Entries(Struct):
+class AddedEntries(Struct):
     params: list[Entry] = []
     tags: list[Entry] = []
 
 
-class Status(Struct):
+class StatusRequest(Struct):
     status: str
 
 
-def find_run(model_id: str) -> Run:
-    """The run that has logged a model: its id is in that of the model."""
+def find_source_run(model_id: str) -> Run:
+    """The run that logged a model; the id of a model contains the id of its run."""
     run = runs().find(model_id.removeprefix("m-").rpartition("-")[0])
     if run is None or model_id not in own_fields(run).get("models", {}):
         raise NotFound("logged model", model_id)
     return run
 
 
-def keep(run: Run, model_id: str, model: dict[str, Any]) -> Response:
+def store_model(run: Run, model_id: str, model: dict[str, Any]) -> Response:
     models = own_fields(run).get("models", {}) | {model_id: model}
-    return answer(change_own_fields(run.id, models=models), model_id)
+    return model_response(change_own_fields(run.id, models=models), model_id)
 
 
-def answer(run: Run, model_id: str) -> Response:
+def model_response(run: Run, model_id: str) -> Response:
     return jsonify(model=serialize_model(run, model_id))
 
 
@@ -90,37 +94,45 @@ def serialize_model(run: Run, model_id: str) -> Document:
 
 @logged_model_api.post(CALL)
 def create_logged_model(**_: str) -> Response:
-    asked = body(ModelRequest)
-    if not asked.source_run_id:
-        raise Invalid("logged model", "A model is logged in a run: start one before.")
+    requested = body(LoggedModelRequest)
+    if not requested.source_run_id:
+        raise Invalid(
+            "logged model",
+            "source_run_id is empty: expected the id of a run. Log the model inside "
+            "'with mlflow.start_run():'.",
+        )
     model = {
-        "name": asked.name or DEFAULT_NAME,
+        "name": requested.name or DEFAULT_NAME,
         "created": now(),
         "status": "LOGGED_MODEL_PENDING",
-        "type": asked.model_type,
-        "params": to_builtins(asked.params),
-        "tags": to_builtins(asked.tags),
+        "type": requested.model_type,
+        "params": to_builtins(requested.params),
+        "tags": to_builtins(requested.tags),
     }
     with runs().store.transaction():
-        run = runs().get(asked.source_run_id)
-        return keep(run, f"m-{run.id}-{uuid.uuid4().hex[:8]}", model)
+        run = runs().get(requested.source_run_id)
+        return store_model(run, f"m-{run.id}-{uuid.uuid4().hex[:8]}", model)
 
 
 @logged_model_api.post(f"{CALL}/search")
 def search_logged_models(**_: str) -> Response:
-    asked = body(Search)
-    is_selected = parse_filter(asked.filter)
+    requested = body(ModelSearch)
+    is_selected = parse_filter(requested.filter)
     documents = [
         serialize_model(run, model_id)
-        for experiment_id in asked.experiment_ids
+        for experiment_id in requested.experiment_ids
         for run in runs().select_runs(find_experiment(experiment_id).id)
         for model_id in own_fields(run).get("models", {})
     ]
     found = [(searchable_fields(each), each) for each in documents]
     found = [pair for pair in found if is_selected(pair[0])]
-    orders = [f"{each.field_name} {'ASC' if each.ascending else 'DESC'}" for each in asked.order_by]
+    orders = [
+        f"{each.field_name} {'ASC' if each.ascending else 'DESC'}" for each in requested.order_by
+    ]
     sort_fields(found, orders)
-    page, following = select_page([each for _, each in found], asked.max_results, asked.page_token)
+    page, following = select_page(
+        [each for _, each in found], requested.max_results, requested.page_token
+    )
     return jsonify(models=page, **following)
 
 
@@ -132,28 +144,31 @@ def searchable_fields(model: Document) -> Fields:
 
 @logged_model_api.get(f"{CALL}/<model_id>")
 def get_logged_model(model_id: str, **_: str) -> Response:
-    return answer(find_run(model_id), model_id)
+    return model_response(find_source_run(model_id), model_id)
 
 
 @logged_model_api.patch(f"{CALL}/<model_id>")
 def finalize_logged_model(model_id: str, **_: str) -> Response:
-    status = body(Status).status
+    status = body(StatusRequest).status
     if status not in ("LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED"):
-        raise Invalid("status", f"{status!r} is not a status in which a model is final.")
+        raise Invalid(
+            "status",
+            f"status is {status!r}: expected LOGGED_MODEL_READY or LOGGED_MODEL_UPLOAD_FAILED.",
+        )
     with runs().store.transaction():
-        run = find_run(model_id)
-        return keep(run, model_id, own_fields(run)["models"][model_id] | {"status": status})
+        run = find_source_run(model_id)
+        return store_model(run, model_id, own_fields(run)["models"][model_id] | {"status": status})
 
 
 @logged_model_api.post(f"{CALL}/<model_id>/params")
 @logged_model_api.patch(f"{CALL}/<model_id>/tags")
 def add_entries(model_id: str, **_: str) -> Response:
-    sent = to_builtins(body(Entries))
+    sent = to_builtins(body(AddedEntries))
     with runs().store.transaction():
-        run = find_run(model_id)
+        run = find_source_run(model_id)
         model = own_fields(run)["models"][model_id]
         for kind, new in sent.items():
             names = [each["key"] for each in new]
             kept = [each for each in model[kind] if each["key"] not in names]
             model = model | {kind: kept + new}
-        return keep(run, model_id, model)
+        return store_model(run, model_id, model)

@@ -1,4 +1,7 @@
-"""Metrics that MLflow logs and reads: those of run history that are numbers."""
+"""Metrics of runs, as MLflow logs and reads them.
+
+MLflow reads only those metrics of run history whose values are single numbers.
+"""
 
 from __future__ import annotations
 
@@ -28,26 +31,26 @@ NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as JSON has no such numbers
 metric_api = Blueprint("metrics", __name__)
 
 
-class Value(Struct):
+class MetricEntry(Struct):
     key: str
     value: float | Literal["NaN", "Infinity", "-Infinity"]
     timestamp: Milliseconds
     step: Integer = 0
 
 
-class MetricRequest(Value, kw_only=True):
+class MetricRequest(MetricEntry, kw_only=True):
     run_id: str
 
 
-class History(Struct):
+class HistoryQuery(Struct):
     run_id: str
     metric_key: str
     max_results: PageSize = 25000
     page_token: str | None = None
 
 
-def log_values(run_id: str, values: list[Value]) -> None:
-    """Append values to metrics, as azureml-core logs single numbers."""
+def log_values(run_id: str, values: list[MetricEntry]) -> None:
+    """Append values to metrics, in the form in which azureml-core logs single numbers."""
     metrics = [
         Metric(
             each.key,
@@ -68,7 +71,7 @@ def log_values(run_id: str, values: list[Value]) -> None:
 
 
 def read_values(run_id: str, name: str) -> list[Document]:
-    """The numbers that were logged under a name; those without a step count on."""
+    """The numbers that were logged under a name; one without a step gets its position as step."""
     values = []
     for position, each in enumerate(runs().metric(run_id, name).values):
         value: Any = each.get("data", {}).get(name)
@@ -88,7 +91,7 @@ def read_values(run_id: str, name: str) -> list[Document]:
 def read_time(time: str) -> int:
     try:
         return max(milliseconds(time), 0)
-    except (ValueError, OverflowError):  # a client of run history has sent something else
+    except (ValueError, OverflowError):  # a client of run history may send any text
         return 0
 
 
@@ -104,15 +107,17 @@ def last_values(run_id: str) -> list[Document]:
 
 @metric_api.post(f"{CALL}/log-metric")
 def log_metric(**_: str) -> Response:
-    asked = body(MetricRequest)
-    log_values(asked.run_id, [asked])
+    requested = body(MetricRequest)
+    log_values(requested.run_id, [requested])
     return jsonify({})
 
 
 @metric_api.get(f"{API}/metrics/get-history")
 def get_history(**_: str) -> Response:
-    asked = query(History)
-    known = [name for name, _, _ in runs().metric_names(runs().get(asked.run_id).id)]
-    values = read_values(asked.run_id, asked.metric_key) if asked.metric_key in known else []
-    page, following = select_page(values, asked.max_results, asked.page_token)
+    requested = query(HistoryQuery)
+    known = [name for name, _, _ in runs().metric_names(runs().get(requested.run_id).id)]
+    values = (
+        read_values(requested.run_id, requested.metric_key) if requested.metric_key in known else []
+    )
+    page, following = select_page(values, requested.max_results, requested.page_token)
     return jsonify(metrics=page, **following)

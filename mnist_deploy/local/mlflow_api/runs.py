@@ -1,4 +1,4 @@
-"""Runs, as MLflow creates, changes and searches them."""
+"""Runs: the routes by which MLflow creates, changes and searches them."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from .fields import (
     runs,
     select_page,
 )
-from .metrics import Value, last_values, log_values
+from .metrics import MetricEntry, last_values, log_values
 from .search import Fields, parse_filter, sort_fields
 
 CALL = f"{API}/runs"
 PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
-STATUSES = {  # MLflow's, by the statuses of run history
+STATUSES = {  # status of run history -> status of MLflow
     "NotStarted": "SCHEDULED",
     "Queued": "SCHEDULED",
     "Completed": "FINISHED",
     "Failed": "FAILED",
     "Canceled": "KILLED",
 }
-STATUSES_OF_MLFLOW = {
+STATUSES_OF_MLFLOW = {  # status of MLflow -> status of run history
     "SCHEDULED": "Queued",
     "RUNNING": "Running",
     "FINISHED": "Completed",
@@ -48,7 +48,7 @@ STATUSES_OF_MLFLOW = {
 run_api = Blueprint("runs", __name__)
 
 
-class Id(Struct):
+class RunId(Struct):
     run_id: str
 
 
@@ -60,7 +60,7 @@ class RunRequest(Struct):
     tags: list[Entry] = []
 
 
-class Update(Id):
+class RunUpdate(RunId):
     status: str = ""
     run_name: str = ""
 
@@ -69,22 +69,22 @@ class EntryRequest(Entry, kw_only=True):
     run_id: str
 
 
-class Batch(Id):
-    metrics: list[Value] = []
+class LogBatch(RunId):
+    metrics: list[MetricEntry] = []
     params: list[Entry] = []
     tags: list[Entry] = []
 
 
-class TagKey(Id):
+class TagKey(RunId):
     key: str
 
 
-class Inputs(Id):
+class LogInputs(RunId):
     datasets: list[dict[str, Any]] = []
     models: list[dict[str, Any]] = []
 
 
-class Search(Struct):
+class RunSearch(Struct):
     experiment_ids: list[str] = []
     filter: str = ""
     run_view_type: str = "ACTIVE_ONLY"
@@ -94,7 +94,10 @@ class Search(Struct):
 
 
 def artifact_uri(run: Run) -> str:
-    """Where a client keeps the run's files: azureml-mlflow uploads by run history."""
+    """The URI to which a client uploads the files of a run.
+
+    MLflow's own client uploads by the routes of this package, azureml-mlflow by run history.
+    """
     place = request.path.partition("/subscriptions/")[2].partition("/api/")[0]
     if not place:
         return f"mlflow-artifacts:/{run.experiment}/{run.id}/artifacts"
@@ -104,7 +107,7 @@ def artifact_uri(run: Run) -> str:
 
 
 def own_fields(run: Run) -> dict[str, Any]:
-    """What only MLflow knows of a run."""
+    """The fields of a run that only MLflow's API has."""
     return run.other.get("mlflow", {})
 
 
@@ -144,16 +147,16 @@ def serialize_run(run: Run) -> Document:
 
 @run_api.post(f"{CALL}/create")
 def create_run(**_: str) -> Response:
-    asked = body(RunRequest)
-    tags: dict[str, str | None] = {tag.key: tag.value for tag in asked.tags}
+    requested = body(RunRequest)
+    tags: dict[str, str | None] = {tag.key: tag.value for tag in requested.tags}
     with runs().store.transaction():
         run = runs().create(
-            find_experiment(asked.experiment_id),
+            find_experiment(requested.experiment_id),
             str(uuid.uuid4()),
             tags.get(PARENT_TAG) or "",
-            name=asked.run_name or tags.get(NAME_TAG) or "",
-            tags=({NAME_TAG: asked.run_name} if asked.run_name else {}) | tags,
-            other={"mlflow": {"user": asked.user_id}},
+            name=requested.run_name or tags.get(NAME_TAG) or "",
+            tags=({NAME_TAG: requested.run_name} if requested.run_name else {}) | tags,
+            other={"mlflow": {"user": requested.user_id}},
         )
         run = runs().set_status(run.id, "Running")
     return jsonify(run=serialize_run(run))
@@ -161,38 +164,49 @@ def create_run(**_: str) -> Response:
 
 @run_api.get(f"{CALL}/get")
 def get_run(**_: str) -> Response:
-    return jsonify(run=serialize_run(runs().get(query(Id).run_id)))
+    return jsonify(run=serialize_run(runs().get(query(RunId).run_id)))
 
 
 @run_api.post(f"{CALL}/update")
 def update_run(**_: str) -> Response:
-    """Change the name or the status; a run of the job engine ends with its process alone."""
-    asked = body(Update)
-    if asked.status and asked.status not in STATUSES_OF_MLFLOW:
+    """Change the name or the status of a run.
+
+    The status of a run of the job engine follows its process, and is not changed here.
+    """
+    requested = body(RunUpdate)
+    if requested.status and requested.status not in STATUSES_OF_MLFLOW:
         known = ", ".join(STATUSES_OF_MLFLOW)
-        raise Invalid("status", f"{asked.status!r} is not a status of a run: expected {known}.")
-    run = runs().get(asked.run_id)
-    if asked.run_name:
-        run = runs().change(run.id, lambda run: dataclasses.replace(
-            run, name=asked.run_name, tags=run.tags | {NAME_TAG: asked.run_name}))  # fmt: skip
-    if asked.status and run.kind == "interactive":
-        run = runs().set_status(run.id, STATUSES_OF_MLFLOW[asked.status])
+        raise Invalid("status", f"status is {requested.status!r}: expected {known}.")
+    run = runs().get(requested.run_id)
+    if requested.run_name:
+        name = requested.run_name
+        run = runs().change(
+            run.id,
+            lambda run: dataclasses.replace(run, name=name, tags=run.tags | {NAME_TAG: name}),
+        )
+    if requested.status and run.kind == "interactive":
+        run = runs().set_status(run.id, STATUSES_OF_MLFLOW[requested.status])
     return jsonify(run_info=serialize_run(run)["info"])
 
 
 @run_api.post(f"{CALL}/search")
 def search_runs(**_: str) -> Response:
-    asked = body(Search)
-    if asked.run_view_type not in VIEWS:
-        raise Invalid("view type", f"{asked.run_view_type!r} is none of {', '.join(VIEWS)}.")
-    is_selected = parse_filter(asked.filter)
-    chosen = {find_experiment(each).id for each in asked.experiment_ids}
-    records = runs().select_runs() if False in VIEWS[asked.run_view_type] else []
+    requested = body(RunSearch)
+    if requested.run_view_type not in VIEWS:
+        raise Invalid(
+            "view type",
+            f"run_view_type is {requested.run_view_type!r}: expected {', '.join(VIEWS)}.",
+        )
+    is_selected = parse_filter(requested.filter)
+    chosen = {find_experiment(each).id for each in requested.experiment_ids}
+    records = runs().select_runs() if False in VIEWS[requested.run_view_type] else []
     documents = [serialize_run(run) for run in records if run.experiment in chosen]
     found = [(searchable_fields(each), each) for each in documents]
     found = [pair for pair in found if is_selected(pair[0])]
-    sort_fields(found, asked.order_by)
-    page, following = select_page([each for _, each in found], asked.max_results, asked.page_token)
+    sort_fields(found, requested.order_by)
+    page, following = select_page(
+        [each for _, each in found], requested.max_results, requested.page_token
+    )
     return jsonify(runs=page, **following)
 
 
@@ -206,12 +220,12 @@ def searchable_fields(run: Document) -> Fields:
 
 
 def add_params(run_id: str, params: list[Entry]) -> None:
-    """Keep parameters.
+    """Log parameters.
 
     Raises
     ------
     Invalid
-        If one has another value already: a parameter is logged once.
+        If a parameter was logged before with another value.
     """
     with runs().store.transaction():
         known = own_fields(runs().get(run_id)).get("params", {})
@@ -238,59 +252,62 @@ def set_tags(run_id: str, tags: list[Entry]) -> None:
 
 @run_api.post(f"{CALL}/log-parameter")
 def log_parameter(**_: str) -> Response:
-    asked = body(EntryRequest)
-    add_params(asked.run_id, [asked])
+    requested = body(EntryRequest)
+    add_params(requested.run_id, [requested])
     return jsonify({})
 
 
 @run_api.post(f"{CALL}/set-tag")
 def set_tag(**_: str) -> Response:
-    asked = body(EntryRequest)
-    set_tags(asked.run_id, [asked])
+    requested = body(EntryRequest)
+    set_tags(requested.run_id, [requested])
     return jsonify({})
 
 
 @run_api.post(f"{CALL}/delete-tag")
 def delete_tag(**_: str) -> Response:
-    asked = body(TagKey)
+    requested = body(TagKey)
 
     def change(run: Run) -> Run:
-        tags = {tag: value for tag, value in run.tags.items() if tag != asked.key}
+        tags = {tag: value for tag, value in run.tags.items() if tag != requested.key}
         return dataclasses.replace(run, tags=tags)
 
-    runs().change(asked.run_id, change)
+    runs().change(requested.run_id, change)
     return jsonify({})
 
 
 @run_api.post(f"{CALL}/log-batch")
 @run_api.post(f"{CALL}/log-batch-async")
 def log_batch(**_: str) -> Response:
-    """Log metrics, parameters and tags, all or none of them; before the answer in either case."""
-    asked = body(Batch)
+    """Log metrics, parameters and tags in one transaction.
+
+    The asynchronous call is executed before the response as well.
+    """
+    requested = body(LogBatch)
     with runs().store.transaction():
-        runs().get(asked.run_id)
-        add_params(asked.run_id, asked.params)
-        set_tags(asked.run_id, asked.tags)
-        log_values(asked.run_id, asked.metrics)
+        runs().get(requested.run_id)
+        add_params(requested.run_id, requested.params)
+        set_tags(requested.run_id, requested.tags)
+        log_values(requested.run_id, requested.metrics)
     return jsonify({})
 
 
 @run_api.post(f"{CALL}/log-inputs")
 def log_inputs(**_: str) -> Response:
-    """Keep which data sets a run has read."""
-    asked = body(Inputs)
+    """Record which data sets a run has read."""
+    requested = body(LogInputs)
     with runs().store.transaction():
-        known = own_fields(runs().get(asked.run_id)).get("datasets", [])
-        new = [each for each in asked.datasets if each not in known]
-        change_own_fields(asked.run_id, datasets=[*known, *new])
+        known = own_fields(runs().get(requested.run_id)).get("datasets", [])
+        new = [each for each in requested.datasets if each not in known]
+        change_own_fields(requested.run_id, datasets=[*known, *new])
     return jsonify({})
 
 
 @run_api.post(f"{CALL}/outputs")
 def log_outputs(**_: str) -> Response:
-    """Keep which models a run has logged."""
-    asked = body(Inputs)
+    """Record which models a run has logged."""
+    requested = body(LogInputs)
     with runs().store.transaction():
-        known = own_fields(runs().get(asked.run_id)).get("outputs", [])
-        change_own_fields(asked.run_id, outputs=[*known, *asked.models])
+        known = own_fields(runs().get(requested.run_id)).get("outputs", [])
+        change_own_fields(requested.run_id, outputs=[*known, *requested.models])
     return jsonify({})

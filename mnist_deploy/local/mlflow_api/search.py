@@ -1,5 +1,6 @@
-"""The filters and orders of MLflow's searches: the part of SQL that its documentation lists.
+"""Filters and sort orders of MLflow's searches.
 
+Supported is the part of SQL that MLflow's documentation lists:
 https://mlflow.org/docs/latest/ml/search/search-runs
 """
 
@@ -11,7 +12,7 @@ from typing import Any
 
 from ..core.faults import Invalid
 
-Fields = Mapping[str, Mapping[str, Any]]  # by their kind: metrics, params, tags, attributes
+Fields = Mapping[str, Mapping[str, Any]]  # values by kind (metrics, params, …) and name
 
 KINDS = {
     **dict.fromkeys(("metric", "metrics"), "metrics"),
@@ -54,12 +55,12 @@ def read_field(match: re.Match[str]) -> tuple[str, str]:
 
 
 def parse_filter(text: str) -> Callable[[Fields], bool]:
-    """A function of a run's or an experiment's fields that tells whether `text` selects it.
+    """A function of a record's fields that returns whether the filter `text` selects the record.
 
     Raises
     ------
     Invalid
-        If `text` is not such a filter.
+        If `text` is not a filter in MLflow's syntax.
     """
     tests, position = [], 0
     while text[position:].strip():
@@ -67,7 +68,7 @@ def parse_filter(text: str) -> Callable[[Fields], bool]:
         if match is None:
             raise Invalid(
                 "filter",
-                f"{text!r} is not a filter of MLflow. Expected comparisons like "
+                f"{text!r} is not a filter of MLflow. Expected comparisons such as "
                 "metrics.accuracy > 0.9 and params.C = '1', joined by 'and'.",
             )
         tests.append(parse_comparison(match))
@@ -90,24 +91,29 @@ def parse_comparison(match: re.Match[str]) -> Callable[[Fields], bool]:
             try:
                 return OPERATORS[operator](float(found), float(wanted))
             except ValueError:
-                raise Invalid("filter", f"{sent} is not a number: {name} is one.") from None
+                raise Invalid(
+                    "filter",
+                    f"{name} is compared with {sent}: expected a number, as {name} is one.",
+                ) from None
         return OPERATORS[operator](str(found), wanted)
 
     return test
 
 
 def sort_fields(found: list[tuple[Fields, Any]], orders: list[str]) -> None:
-    """Sort pairs of fields and record; what has no such field comes last.
+    """Sort pairs of fields and record in place; records without the field come last.
 
     Raises
     ------
     Invalid
-        If an order is not a field, perhaps with a direction.
+        If an order is not the name of a field, optionally followed by ASC or DESC.
     """
     for text in reversed(orders):
         match = ORDER.fullmatch(text)
         if match is None:
-            raise Invalid("order", f"{text!r} is not an order: expected metrics.accuracy DESC.")
+            raise Invalid(
+                "order", f"order_by has {text!r}: expected an order such as metrics.accuracy DESC."
+            )
         kind, name = read_field(match)
         is_descending = (match["direction"] or "ASC").upper() == "DESC"
 
