@@ -25,9 +25,9 @@ from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.records import Model, now
 from mnist_deploy.local.core.runs import Runs
 from mnist_deploy.local.core.store import Store
-from mnist_deploy.local.portal.authentication import Codes, Tokens
 from mnist_deploy.local.portal.page import create_app as create_portal
-from mnist_deploy.local.rest import STATE, state_of
+from mnist_deploy.local.portal.page_state import PageState
+from mnist_deploy.local.rest import state_of
 from mnist_deploy.local.server.app import create_app
 from mnist_deploy.local.server.client_registrations import ClientRegistrations
 from mnist_deploy.local.tokens import derive
@@ -180,11 +180,8 @@ def app_to_try(folder: Path) -> Iterator[Flask]:
 def portal_to_try(folder: Path) -> Iterator[Flask]:
     """The portal's app, as a tab with a token reaches it, on the workspace of `app_to_try`."""
     with app_to_try(folder) as app:
-        tokens = Tokens()
-        shared = {"store": state_of(app).store, "endpoints": state_of(app).endpoints}
-        page = create_portal("localhost", **shared, codes=Codes(), tokens=tokens,
-                             extension_files={})  # fmt: skip
-        page.extensions[STATE] = dataclasses.replace(state_of(app), token=tokens.issue())
+        token = state_of(app).part(PageState).tokens.issue()
+        page = create_portal("localhost", dataclasses.replace(state_of(app), token=token))
         answer = page.wsgi_app
         page.wsgi_app = lambda environ, start: answer(
             environ | {"HTTP_ORIGIN": "http://localhost"}, start

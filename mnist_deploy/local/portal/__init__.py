@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from flask import Blueprint, Flask, Response, jsonify
 from msgspec import Meta, Struct
 
 from ..bodies import body
-from ..core.endpoints import Endpoints
 from ..core.faults import Invalid
-from ..core.store import Store
 from ..listener import Listener
 from ..rest import AppState, state
-from .authentication import Codes, Tokens, find_body_limit
+from .authentication import find_body_limit
 from .page import EXTENSION_TYPES, create_app
-
-if TYPE_CHECKING:
-    from ..core.local_containers import LocalContainers
+from .page_state import PageState, page_state
 
 portal_api = Blueprint("portal", __name__)
 
@@ -35,10 +30,8 @@ class Portal:
 
     Parameters
     ----------
-    store : Store
-    endpoints : Endpoints
-    local_containers : callable
-        Returns those of the Docker Engine API, None where that is not served.
+    state : AppState
+        The state of the workspace, with a `PageState`.
 
     Attributes
     ----------
@@ -46,19 +39,9 @@ class Portal:
         Where the page is served; None before the first link.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        endpoints: Endpoints,
-        local_containers: Callable[[], LocalContainers | None] = lambda: None,
-    ) -> None:
-        self.codes = Codes()
+    def __init__(self, state: AppState) -> None:
         self.address: str | None = None
-        self._tokens = Tokens()
-        self._extension_files: dict[str, Path] = {}
-        self._store = store
-        self._endpoints = endpoints
-        self._local_containers = local_containers
+        self._state = state
         self._lock = threading.Lock()  # of starting the listener
 
     def serve(self, port: int = 0) -> str:
@@ -73,30 +56,23 @@ class Portal:
             if self.address is None:
                 listening = socket.create_server(("127.0.0.1", port))
                 host = f"127.0.0.1:{listening.getsockname()[1]}"
-                app = create_app(
-                    host,
-                    store=self._store,
-                    endpoints=self._endpoints,
-                    local_containers=self._local_containers,
-                    codes=self.codes,
-                    tokens=self._tokens,
-                    extension_files=self._extension_files,
-                )
+                page = self._state.part(PageState)
                 Listener(
                     listening,
-                    app,
-                    lambda received: find_body_limit(received, self.codes, self._tokens),
+                    create_app(host, self._state),
+                    lambda received: find_body_limit(received, page.codes, page.tokens),
                     name="portal",
                 )
                 self.address = f"http://{host}/"
         return self.address
 
-    def add_extension(self, folder: Path) -> None:
-        """Serve the files of a folder; the page loads its ``*.js`` as ways to try a service."""
-        files = (file for file in folder.iterdir() if file.is_file())
-        self._extension_files.update(
-            (file.name, file) for file in files if file.suffix in EXTENSION_TYPES
-        )
+
+def add_extension(page: PageState, folder: Path) -> None:
+    """Serve the files of a folder; the page loads its ``*.js`` as ways to try a service."""
+    files = (file for file in folder.iterdir() if file.is_file())
+    page.extension_files.update(
+        (file.name, file) for file in files if file.suffix in EXTENSION_TYPES
+    )
 
 
 def register(app: Flask) -> None:
@@ -106,7 +82,8 @@ def register(app: Flask) -> None:
 
 def add_state(state: AppState) -> None:
     """Add the portal, which is not served yet."""
-    state.add(Portal(state.store, state.endpoints, lambda: state.local_containers))
+    state.add(PageState())
+    state.add(Portal(state))
 
 
 class LinkRequest(Struct):
@@ -127,17 +104,16 @@ class LinkRequest(Struct):
 @portal_api.post("/portal")
 def make_link() -> Response:
     """A link to the page that works once, within a minute."""
-    portal = state().part(Portal)
     requested = body(LinkRequest)
     try:
         if requested.folder is not None:
-            portal.add_extension(Path("/", requested.folder))
+            add_extension(page_state(), Path("/", requested.folder))
     except (OSError, ValueError) as error:
         raise Invalid("folder", f"{requested.folder!r} cannot be read: {error}") from error
     try:
-        address = state().studio_url = portal.serve(requested.port)
+        address = state().studio_url = state().part(Portal).serve(requested.port)
     except OSError as error:
         raise Invalid(
             "port", f"The page cannot be served on port {requested.port}: {error.strerror}."
         ) from error
-    return jsonify(url=f"{address}#code={portal.codes.issue('token')}")
+    return jsonify(url=f"{address}#code={page_state().codes.issue('token')}")

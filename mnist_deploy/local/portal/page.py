@@ -16,16 +16,18 @@ from ..core.deployments import Deployment
 from ..core.endpoints import Endpoint
 from ..core.faults import Fault, NotFound
 from ..core.runs import Runs
+from ..rest import STATE, AppState, endpoints, state, store
 from .authentication import bearer_token
 from .downloads import attachment, find, pack
 from .listing import describe_workspace
 from .local_services import KIND as LOCAL_SERVICE
 from .local_services import LocalService, find_local_service
+from .page_state import page_state
 from .proxy import read_sample, score
 from .run_listing import list_runs
 
 if TYPE_CHECKING:
-    from ..core.local_containers import LocalContainer, LocalContainers
+    from ..core.local_containers import LocalContainer
 
 STATIC = Path(__file__).parent / "static"
 BODY_LIMIT = 16 << 20  # bytes of a request
@@ -53,35 +55,25 @@ HEADERS = {
 page = Blueprint("page", __name__)
 
 
-def create_app(host: str, **extensions: Any) -> Flask:
+def create_app(host: str, state: AppState) -> Flask:
     """The portal's app.
 
     Parameters
     ----------
     host : str
         Where it is served, as ``127.0.0.1:port``: the only accepted Host and Origin.
-    **extensions
-        ``store`` and ``endpoints`` of the workspace, ``codes`` and ``tokens``, and
-        ``extension_files``: the files of extensions, by name.
+    state : AppState
+        The state of the workspace, with a `PageState`.
     """
     app = Flask("mnist_deploy.local.portal", static_folder=None)
     app.config.update(HOST=host, MAX_CONTENT_LENGTH=BODY_LIMIT)
-    app.extensions.update(extensions)
+    app.extensions[STATE] = state
     app.register_blueprint(page)
     app.before_request(check_sender)
     app.after_request(add_headers)
     app.register_error_handler(Fault, serialize_error)
     app.register_error_handler(HTTPException, serialize_error)
     return app
-
-
-def shared(name: str) -> Any:
-    return current_app.extensions[name]
-
-
-def local_containers() -> LocalContainers | None:
-    """None where no Docker Engine API is served."""
-    return current_app.extensions.get("local_containers", lambda: None)()
 
 
 def check_sender() -> None:
@@ -99,7 +91,7 @@ def check_sender() -> None:
     ):
         abort(403, "Cross-origin request rejected.")
     token = bearer_token(headers.get("Authorization", ""))
-    if request.endpoint not in OPEN and not shared("tokens").is_valid(token):
+    if request.endpoint not in OPEN and not page_state().tokens.is_valid(token):
         abort(401, "The token of this tab is not valid. Open the page by a new link.")
 
 
@@ -129,7 +121,7 @@ def static_file(name: str) -> Response:
 
 @page.get("/extension/<name>")
 def extension_file(name: str) -> Response:
-    file = shared("extension_files").get(name)
+    file = page_state().extension_files.get(name)
     if file is None:
         raise NotFound("file", name)
     return send_file(file, mimetype=EXTENSION_TYPES[file.suffix])
@@ -142,9 +134,9 @@ class Code(Struct):
 @page.post("/api/token")
 def log_in() -> Response:
     """Exchange a link's code for a token of this tab."""
-    if shared("codes").redeem(body(Code).code) != ("token",):
+    if page_state().codes.redeem(body(Code).code) != ("token",):
         abort(401, LINK_EXPIRED)
-    return jsonify(token=shared("tokens").issue())
+    return jsonify(token=page_state().tokens.issue())
 
 
 # Calls that require the token
@@ -153,16 +145,16 @@ def log_in() -> Response:
 @page.post("/api/code")
 def issue_code() -> Response:
     """A code by which this tab opens another."""
-    return jsonify(code=shared("codes").issue("token"))
+    return jsonify(code=page_state().codes.issue("token"))
 
 
 @page.get("/api/workspace")
 def show_workspace() -> Response:
-    shown = describe_workspace(shared("store"), shared("endpoints"), local_containers())
+    shown = describe_workspace(store(), endpoints(), state().local_containers)
     modules = sorted(
-        f"/extension/{name}" for name in shared("extension_files") if name.endswith(".js")
+        f"/extension/{name}" for name in page_state().extension_files if name.endswith(".js")
     )
-    return jsonify(shown | {"modules": modules, "runs": list_runs(Runs(shared("store")))})
+    return jsonify(shown | {"modules": modules, "runs": list_runs(state().part(Runs))})
 
 
 class Service(Struct):
@@ -172,8 +164,8 @@ class Service(Struct):
 
     def endpoint(self) -> Endpoint | LocalService:
         if self.kind == LOCAL_SERVICE:
-            return find_local_service(local_containers(), self.name)
-        return shared("endpoints").get(self.kind, self.name)
+            return find_local_service(state().local_containers, self.name)
+        return endpoints().get(self.kind, self.name)
 
     def find_deployment(self) -> Deployment | LocalContainer:
         deployment = self.endpoint().deployments.get(self.deployment)
@@ -209,7 +201,7 @@ def prepare_log_download() -> Response:
     """A link of one use to the whole log of a deployment."""
     requested = body(Service)
     requested.find_deployment()
-    code = shared("codes").issue("log", requested.kind, requested.name, requested.deployment)
+    code = page_state().codes.issue("log", requested.kind, requested.name, requested.deployment)
     return jsonify(url=f"/download/{code}")
 
 
@@ -223,18 +215,18 @@ class Registered(Struct):
 def prepare_download() -> Response:
     """A link of one use to the files of a model, or to the content of an environment."""
     requested = astuple(body(Registered))
-    find(shared("store"), *requested)
-    return jsonify(url=f"/download/{shared('codes').issue(*requested)}")
+    find(store(), *requested)
+    return jsonify(url=f"/download/{page_state().codes.issue(*requested)}")
 
 
 @page.get("/download/<code>")
 def download(code: str) -> Response:
-    subject = shared("codes").redeem(code)
+    subject = page_state().codes.redeem(code)
     match subject:
         case ("log", kind, name, deployment):
             log = Service(kind, name, deployment).find_deployment().log_tail(WHOLE_LOG)
             content = BytesIO(log.encode(errors="replace"))
             return send_file(**attachment(content, f"{name}-{deployment}.log", "text/plain"))
         case ("model" | "environment", _, _):
-            return send_file(**pack(shared("store"), find(shared("store"), *subject)))
+            return send_file(**pack(store(), find(store(), *subject)))
     abort(401, LINK_EXPIRED)

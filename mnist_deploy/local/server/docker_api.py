@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from flask import Blueprint, Flask, Response, jsonify, request
 from msgspec import Struct, field
 from werkzeug.exceptions import HTTPException
 
@@ -26,7 +26,7 @@ from ..core.local_containers import (
     LocalContainers,
     LocalContainerSpec,
 )
-from ..rest import STATUSES
+from ..rest import STATE, STATUSES, AppState, state
 from ..wsgi import WsgiApp
 
 API_VERSION, MIN_API_VERSION = "1.44", "1.24"
@@ -38,10 +38,10 @@ FAILED = 500  # Docker's status of a container that cannot be started
 docker_api = Blueprint("docker", __name__)
 
 
-def create_docker_app(containers: LocalContainers) -> WsgiApp:
-    """The Docker Engine API of `containers`, with and without the version before its paths."""
+def create_docker_app(state: AppState) -> WsgiApp:
+    """The Docker Engine API of local containers, with and without the version before its paths."""
     app = Flask("mnist_deploy.local.docker", static_folder=None)
-    app.extensions["containers"] = containers
+    app.extensions[STATE] = state
     app.register_blueprint(docker_api)
     app.register_error_handler(Fault, answer_fault)
     app.register_error_handler(HTTPException, answer_http_error)
@@ -54,7 +54,9 @@ def create_docker_app(containers: LocalContainers) -> WsgiApp:
 
 
 def local_containers() -> LocalContainers:
-    return current_app.extensions["containers"]
+    containers = state().local_containers
+    assert containers is not None
+    return containers
 
 
 def answer_fault(fault: Fault) -> tuple[Response, int]:

@@ -33,7 +33,7 @@ from ..core.runs import Runs
 from ..core.store import Store, UnreadableStore
 from ..discovery import DOCKER_SOCKET, ControlPlaneAddress
 from ..listener import Listener
-from ..rest import state_of
+from ..rest import AppState, state_of
 from ..tls import create_server_context
 from ..tokens import create_token
 from .app import create_app
@@ -83,7 +83,7 @@ def run(home: Path, port: int, first_client: int) -> None:
     docker_socket = containers.sockets / DOCKER_SOCKET
     local_containers = LocalContainers(runtime / "local-containers")
     state_of(app).local_containers = local_containers
-    serve_docker_api(local_containers, docker_socket)
+    serve_docker_api(state_of(app), docker_socket)
     address = ControlPlaneAddress(
         f"https://{host}", os.getpid(), token, runtime, str(docker_socket)
     )
@@ -102,11 +102,11 @@ def run(home: Path, port: int, first_client: int) -> None:
         store.close()
 
 
-def serve_docker_api(containers: LocalContainers, path: Path) -> None:
+def serve_docker_api(state: AppState, path: Path) -> None:
     """Serve the Docker Engine API; the folder of the socket is private to this user."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(path))
-    Listener(listening, create_docker_app(containers), lambda received: None, name="docker")
+    Listener(listening, create_docker_app(state), lambda received: None, name="docker")
 
 
 def acquire_lock(runtime: Path) -> TextIO:

@@ -12,10 +12,12 @@ from mnist_deploy.local.core.endpoints import Endpoints, EndpointSpec
 from mnist_deploy.local.core.faults import NotFound
 from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.records import Environment, Model, now
+from mnist_deploy.local.core.runs import Runs
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.portal import downloads, listing
-from mnist_deploy.local.portal.authentication import Codes, Tokens
 from mnist_deploy.local.portal.page import create_app
+from mnist_deploy.local.portal.page_state import PageState
+from mnist_deploy.local.rest import AppState
 
 pytestmark = pytest.mark.processes
 HOST = "127.0.0.1:1"
@@ -48,16 +50,10 @@ def endpoints(tmp_path):
 @pytest.fixture
 def page(endpoints, tmp_path):
     """The page's app, without its listener, and the token of a tab."""
-    tokens = Tokens()
-    app = create_app(
-        HOST,
-        store=endpoints.store,
-        endpoints=endpoints,
-        codes=Codes(),
-        tokens=tokens,
-        extension_files={},
-    )
-    client = app.test_client()
+    state = AppState(endpoints.store, endpoints, token="", host=HOST)
+    tokens = state.add(PageState()).tokens
+    state.add(Runs(endpoints.store))
+    client = create_app(HOST, state).test_client()
     client.environ_base |= {
         "HTTP_HOST": HOST,
         "HTTP_ORIGIN": f"http://{HOST}",
