@@ -25,11 +25,11 @@ def pytest_terminal_summary(terminalreporter):
     """The table of ``tests/faults``: what was tried, how often, what was lost."""
     reports = [each for several in terminalreporter.stats.values() for each in several]
     lines = [
-        (told["tried"], str(told["times"]), "; ".join(told["lost"][:3]) or told["outcome"],
-         told["found"])
+        (fault["tried"], str(fault["times"]), "; ".join(fault["lost"][:3]) or fault["outcome"],
+         fault["found"])
         for report in reports
         if getattr(report, "when", None) == "teardown"
-        for name, told in report.user_properties
+        for name, fault in report.user_properties
         if name == "fault"
     ]  # fmt: skip
     if lines:
@@ -84,7 +84,7 @@ def genuine_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def genuine_model(genuine_dir, tmp_path_factory):
-    """The tutorial's model, trained on the genuine 60,000 images by the first who asks for it."""
+    """The tutorial's model, trained on the genuine 60,000 images at its first use."""
     from mnist_deploy.part_one import fit_model
 
     folder = tmp_path_factory.getbasetemp()

@@ -1,5 +1,5 @@
-"""Requests that nobody would send: for every route of an app, valid ones and what becomes of them
-when one part is exchanged for something odd.
+"""Generated requests for every route of an app: valid ones, and the same with one part replaced by
+an unusual value.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Description:
                 yield f"{name}.{field}", "is not described"
 
     def _resolve(self, schema: dict, answer: Any, where: str) -> tuple[dict, str]:
-        """A schema with its $ref followed, its subtype chosen and its allOf merged."""
+        """A schema with its $ref resolved, its subtype chosen and its allOf merged."""
         name = where
         if "$ref" in schema:
             name = schema["$ref"].rpartition("/")[2]

@@ -88,13 +88,13 @@ def rows_with(draw, values) -> dict:
 
 @cases(75)
 @given(st.binary(max_size=300))
-def test_any_bytes_get_a_4xx_or_labels(service, body):
+def test_random_bytes_get_a_4xx_or_labels(service, body):
     service(body)
 
 
 @cases(75)
 @given(st.text(max_size=200))
-def test_any_text_is_rejected(service, text):
+def test_random_text_is_rejected(service, text):
     assert_rejected(service(text.encode()), "expected")
 
 
@@ -107,13 +107,13 @@ JSON = st.recursive(
 
 @cases(100)
 @given(JSON)
-def test_any_json_is_rejected(service, value):
+def test_random_json_is_rejected(service, value):
     assert_rejected(service(json.dumps(value).encode()), "expected")
 
 
 @cases(100)
 @given(JSON.filter(lambda value: value != []))
-def test_any_json_as_data_is_rejected(service, value):
+def test_random_json_as_data_is_rejected(service, value):
     assert_rejected(service(json.dumps({"data": value}).encode()), "expected")
 
 

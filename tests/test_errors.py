@@ -29,7 +29,7 @@ def test_exceptions_share_a_root_and_have_attributes():
     assert errors.ServiceUnavailable("not reachable").status is None
 
 
-def test_each_exception_is_used():
+def test_exceptions_are_all_used():
     here = Path(errors.__file__)
     text = "\n".join(file.read_text() for file in here.parent.rglob("*.py") if file != here)
     unused = {each.__name__ for each in CLASSES} - set(re.findall(r"\b[A-Z]\w+\b", text))

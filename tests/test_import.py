@@ -150,7 +150,7 @@ def test_import_map_has_each_package_and_no_cycle(root):
     TopologicalSorter(PACKAGES[root]).prepare()
 
 
-def test_some_packages_import_neither_azure_nor_flask():
+def test_packages_without_azure_import_neither_azure_nor_flask():
     for file in (file for package in WITHOUT_AZURE for file in files_in(package)):
         assert file.name == OFFLINE_SUBSTITUTE or not packages_of(file) & AZURE, file
     for file in files_in("core", "mnist_deploy.local"):

@@ -45,7 +45,7 @@ def site(tmp_path_factory) -> Path:
     return folder / "site"
 
 
-def test_an_installed_wheel_finds_the_tutorials_files(site, tmp_path):
+def test_installed_wheel_finds_the_tutorials_files(site, tmp_path):
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from mnist_deploy.tutorial import tutorial_file\n"
@@ -62,7 +62,7 @@ def test_an_installed_wheel_finds_the_tutorials_files(site, tmp_path):
         assert path.read_bytes() == (ROOT / name).read_bytes()
 
 
-def test_a_wheel_holds_the_package_and_nothing_besides(site):
+def test_wheel_contains_only_the_package(site):
     top = {path.name for path in site.iterdir()}
     assert top == {"mnist_deploy", f"mnist_deploy-{mnist_deploy.__version__}.dist-info"}
     assert (site / "mnist_deploy" / "py.typed").exists()
@@ -81,24 +81,24 @@ def test_a_wheel_holds_the_package_and_nothing_besides(site):
     assert not list(site.rglob("__pycache__"))
 
 
-def test_a_file_of_that_name_elsewhere_is_no_file_of_the_tutorial():
+def test_file_of_the_same_name_elsewhere_is_not_a_tutorial_file():
     assert tutorial_file("score.py") == ROOT / "score.py"
     with pytest.raises(FileNotFoundError, match=r"nowhere\.py is not a file of the tutorial"):
         tutorial_file("nowhere.py")
 
 
-def test_the_version_is_said_once(project):
+def test_version_is_defined_once(project):
     assert project["version"] == mnist_deploy.__version__ == metadata.version("mnist-deploy")
 
 
-def test_no_extra_is_named_like_a_version(project):
+def test_extras_are_not_named_like_a_version(project):
     """Else pip 24.1 to 25.3 compares it with one, and installs nothing."""
     for extra in project["optional-dependencies"]:
         with pytest.raises(InvalidVersion):
             Version(extra)
 
 
-def test_the_containers_pins_lie_within_the_packages_bounds(project):
+def test_pins_of_the_container_are_within_the_bounds_of_the_package(project):
     """What trains on one of our Pythons may be loaded there."""
     specification = yaml.safe_load(tutorial_file("environment.yml").read_text())
     (python,) = [line for line in specification["dependencies"] if str(line).startswith("python=")]

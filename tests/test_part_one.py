@@ -237,7 +237,7 @@ def test_probabilities_are_ordered_as_the_scores(sample_model, sample_data):
     assert confidence[right].mean() > confidence[~right].mean() + 0.1
 
 
-def test_two_classes_give_a_binary_model(sample_data):
+def test_model_of_two_classes_is_binary(sample_data):
     X_train, y_train, _, _ = sample_data
     pair = (y_train == 3) | (y_train == 8)
     X, y = X_train[pair], y_train[pair]

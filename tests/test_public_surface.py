@@ -34,7 +34,7 @@ def imported_with(statement: str) -> set[str]:
     return set(run.stdout.split())
 
 
-def test_all_is_sorted_and_each_name_exists():
+def test_list_of_public_names_is_sorted_and_they_exist():
     assert list(mnist_deploy.__all__) == sorted(set(mnist_deploy.__all__))
     for name in mnist_deploy.__all__:
         assert public(name).__name__.removeprefix("mnist_deploy.") == name

@@ -32,7 +32,7 @@ def test_examples_are_the_files_that_the_tests_run():
         assert code == (ROOT / path).read_text(encoding="utf-8"), path
 
 
-def test_links_lead_somewhere():
+def test_links_lead_to_existing_files():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
@@ -63,7 +63,7 @@ def shown_by_help(parse_arguments, capsys, pattern: str) -> list[str]:
     return re.findall(pattern, capsys.readouterr().out)
 
 
-def test_each_verb_is_documented_and_exercised(capsys):
+def test_verbs_are_documented_and_exercised(capsys):
     [verbs] = shown_by_help(cli.parse_arguments, capsys, r"\n  \{([a-z,]+)\}")
     tests = "".join(file.read_text() for file in (ROOT / "tests/local").rglob("test_*.py"))
     for verb in verbs.split(","):
@@ -71,7 +71,7 @@ def test_each_verb_is_documented_and_exercised(capsys):
         assert re.search(rf'"{verb}"', tests), verb
 
 
-def test_each_option_is_documented_and_exercised(capsys):
+def test_options_are_documented_and_exercised(capsys):
     options = shown_by_help(run_the_notebook.parse_arguments, capsys, r"(?m)^  (-[-\w]+)")
     tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("*.py"))
     for option in set(options) - {"-h"}:
@@ -84,8 +84,14 @@ def test_each_option_is_documented_and_exercised(capsys):
 
 CONFORMANCE = ROOT / "tests" / "local" / "test_conformance.py"
 ROWS = LOCAL_README.partition("| call of SDK v1 |")[2].partition("\n\n")[0].splitlines()[2:]
-ROOMS = [azureml.core, azureml.core.compute, azureml.core.conda_dependencies, azureml.core.image,
-         azureml.core.model, azureml.core.webservice]  # fmt: skip
+SDK_MODULES = [
+    azureml.core,
+    azureml.core.compute,
+    azureml.core.conda_dependencies,
+    azureml.core.image,
+    azureml.core.model,
+    azureml.core.webservice,
+]
 
 
 def words_of(row: str) -> list[str]:
@@ -95,7 +101,7 @@ def words_of(row: str) -> list[str]:
 
 
 def sdk_class(name: str) -> type | None:
-    found = (getattr(room, name, None) for room in ROOMS)
+    found = (getattr(module, name, None) for module in SDK_MODULES)
     return next((each for each in found if inspect.isclass(each)), None)
 
 
@@ -151,13 +157,13 @@ def is_static(owner: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: words_of(row)[0])
-def test_each_call_in_the_table_is_exercised(row):
+def test_calls_in_the_table_are_exercised(row):
     words = words_of(row)
     classes = [name for word in words if sdk_class(name := word.partition(".")[0])]
     assert [word for word in words if not is_used(word, classes)] == []
 
 
-def test_what_the_conformance_test_calls_stands_in_the_table():
+def test_calls_of_the_conformance_test_are_in_the_table():
     program = ast.parse(CONFORMANCE.read_text())
     classes = [found for node in program.body if isinstance(node, ast.ImportFrom)
                for alias in node.names if (found := sdk_class(alias.name))]  # fmt: skip

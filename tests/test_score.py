@@ -82,7 +82,7 @@ def encode_all(pixels: np.ndarray) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 513])
-def test_each_format_gives_the_labels_of_predict(session, scoring_uri, digits, count):
+def test_formats_all_give_the_labels_of_predict(session, scoring_uri, digits, count):
     pixels, labels = digits[0][:count], digits[1][:count].tolist()
     for form, body in encode_all(pixels).items():
         answer = session.post(scoring_uri, data=body)

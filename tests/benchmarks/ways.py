@@ -146,7 +146,7 @@ def http_client(uri: str, form: Form, batch: int | None) -> Score:
 
 
 def service_client(way: Way, uri: str, service_name: str) -> Score:
-    """The clients that hold the SDK's service object, as in the tutorial's notebook."""
+    """The clients with the SDK's service object, as in the tutorial's notebook."""
     from azureml.core.webservice import Webservice
 
     from mnist_deploy import call_service, connect_workspace

@@ -87,14 +87,14 @@ def test_intensities_are_sent_without_rounding(scoring_uri, json_only_uri, digit
     assert np.array_equal(post_images(json_only_uri, X), model.predict(X))
 
 
-def test_one_image_may_have_shape_of_features(scoring_uri, digits):
+def test_single_image_may_have_the_shape_of_its_features(scoring_uri, digits):
     image = digits[0][0].reshape(784)
     for images in (image, image[np.newaxis] / 255.0):
         assert post_images(scoring_uri, images).tolist() == [digits[1][0]]
 
 
 @pytest.mark.parametrize("images", [[], np.empty((0, 784)), np.empty((0, 28, 28), "u1"), iter([])])
-def test_no_images_give_no_labels_and_no_request(images):
+def test_empty_images_give_no_labels_and_no_request(images):
     labels = post_images(NO_SERVER, images)
     assert (labels.shape, labels.dtype) == ((0,), np.int64)
 
@@ -154,7 +154,7 @@ def test_json_script_receives_idx_once_for_each_uri_and_deployment():
     assert [body[:1] for body in server.bodies] == [b"\0", b"{", b"{"] * 2
 
 
-def test_new_service_object_at_the_same_address_is_asked_again():
+def test_new_service_object_at_the_same_address_is_sent_idx_again():
     """``overwrite=True`` keeps the address, and the new script may take IDX."""
     with ScriptedServer(zeros_for_json) as server:
         for _ in range(2):

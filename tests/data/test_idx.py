@@ -74,12 +74,12 @@ def test_damaged_file_is_rejected_with_what_was_expected(data, message):
 
 
 @given(st.binary(max_size=64))
-def test_any_bytes_are_an_array_or_a_data_error(data):
+def test_random_bytes_are_an_array_or_a_data_error(data):
     with contextlib.suppress(DataError):
         assert isinstance(decode_idx(data), np.ndarray)
 
 
 @given(st.binary(max_size=40))
-def test_any_bytes_after_an_idx_magic_are_an_array_or_a_data_error(data):
+def test_random_bytes_after_an_idx_magic_are_an_array_or_a_data_error(data):
     with contextlib.suppress(DataError):
         assert isinstance(decode_idx(b"\0\0\x08" + data), np.ndarray)

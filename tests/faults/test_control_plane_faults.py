@@ -236,7 +236,7 @@ for number in range(rounds):
 """
 
 
-def test_two_processes_in_one_workspace_get_their_own_answers(home, tmp_path, account):
+def test_services_of_two_processes_return_their_own_answers(home, tmp_path, account):
     """Two processes deploy, score and delete in one workspace at once."""
     local.start(home)
     clients = {

@@ -54,7 +54,7 @@ def sockets_of(pid: int) -> set[str]:
 
 
 @pytest.mark.skipif(not PROC_NET[0].exists(), reason="this system has no /proc/net")
-def test_every_listening_socket_is_on_the_loopback(rest, account):
+def test_listening_sockets_are_all_on_the_loopback_address(rest, account):
     """Sockets that control plane and containers listen on."""
     for name in ("one", "two"):
         script = "def init(): pass\ndef run(raw): pass\n"
@@ -286,7 +286,7 @@ def evil_archives(secret: str) -> dict[str, bytes]:
 def test_path_traversal_in_an_archive_writes_no_other_file(rest, outside, home, tmp_path, account):
     """Traversal by members of the tar files that bring scripts."""
     store = Store(tmp_path / "a-store")
-    refused = 0
+    rejected = 0
     for name, content in evil_archives(outside).items():
         artifact = f"LocalUpload/c/{account.times}.tar.gz"
         store.write(artifact, [content])
@@ -297,7 +297,7 @@ def test_path_traversal_in_an_archive_writes_no_other_file(rest, outside, home, 
         try:
             folder = build_folder(containers, store, container_spec)
         except Fault:
-            refused += 1
+            rejected += 1
         else:
             account.lost += [f"{name}: a link" for p in folder.rglob("*") if p.is_symlink()]
             account.lost += [
@@ -314,4 +314,4 @@ def test_path_traversal_in_an_archive_writes_no_other_file(rest, outside, home, 
     store.close()
     for folder in ("a-store", "some"):
         shutil.rmtree(tmp_path / folder)
-    account.found = f"{refused} rejected, the others unpacked into their folder"
+    account.found = f"{rejected} rejected, the others unpacked into their folder"

@@ -32,7 +32,7 @@ def init(): pass
 def run(raw): return os.listdir(os.environ["AZUREML_MODEL_DIR"])
 """
 STEPS = ("model", "environment", "endpoint", "deployment", "invoke", "delete")
-LIMIT = 30.0  # seconds for a call that was cut off
+CALL_TIMEOUT = 30.0  # seconds for a call that was cut off
 
 
 class Chain:
@@ -52,7 +52,7 @@ class Chain:
 
     def end(self) -> tuple[Exception, float]:
         """What the call that was cut off raised, and after how many seconds."""
-        self._thread.join(LIMIT)
+        self._thread.join(CALL_TIMEOUT)
         assert self.error is not None, f"{self.doing} hangs"
         return self.error, self.ended - self.began
 

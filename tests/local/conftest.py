@@ -20,25 +20,25 @@ def local_home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick_polls():
-    """Let the SDK ask for news after a fifth of a second, not five: it sleeps by a fixed time."""
+def _fast_polls():
+    """Let SDK v1 poll every 0.2 s: its interval of 5 s is fixed."""
     from azureml.core.image import image
     from azureml.core.webservice import webservice
 
-    quick = SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
+    fast_time = SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
     with pytest.MonkeyPatch.context() as patch:
         for module in (image, webservice):
-            patch.setattr(module, "time", quick)
+            patch.setattr(module, "time", fast_time)
         yield
 
 
 @pytest.fixture(scope="session")
 def local_ws(local_home, tmp_path_factory):
-    """The genuine SDK's Workspace, of a local workspace that these tests have for themselves."""
+    """The genuine SDK's Workspace, of a local workspace of these tests."""
     roots = tmp_path_factory.mktemp("roots")
-    create_server_context(roots)  # one root to trust beside ours: reading 140 takes long each time
+    create_server_context(roots)  # one trusted root beside ours: reading 140 takes long each time
     bundle = roots / "bundle.pem"
-    trusted = os.environ.get("REQUESTS_CA_BUNDLE")  # a local workspace that was started before
+    trusted = os.environ.get("REQUESTS_CA_BUNDLE")  # of a local workspace that was started before
     bundle.write_bytes(
         (roots / "certificate.pem").read_bytes() + (Path(trusted).read_bytes() if trusted else b"")
     )
@@ -51,13 +51,13 @@ def local_ws(local_home, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def endpoint(local_ws, local_home):
-    """Where the control plane of `local_ws` is, and its token."""
+    """The address of the control plane of `local_ws`, and its token."""
     return local.start(local_home)
 
 
 @pytest.fixture
 def call(endpoint):
-    """Send a request to the control plane as nobody but a test would; with the token."""
+    """Send a request with the token to the control plane, without an SDK."""
     import requests
 
     with requests.Session() as session:
@@ -78,8 +78,8 @@ def mms() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    """Model.register wants its files below the working directory."""
+def _working_directory(tmp_path, monkeypatch):
+    """Model.register accepts files below the working directory only."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -108,7 +108,7 @@ def inference_config(tmp_path):
 
 @pytest.fixture(scope="session")
 def service(local_ws, registered, tmp_path_factory):
-    """A healthy service with keys, described and tagged: tests may look, not change."""
+    """A healthy service with keys, described and tagged: tests may read, not change."""
     from azureml.core import Model
     from azureml.core.webservice import AciWebservice
 
@@ -122,7 +122,7 @@ def service(local_ws, registered, tmp_path_factory):
             memory_gb=1,
             tags={"data": "weights"},
             properties={"made": "once"},
-            description="for looking at",
+            description="shared",
             auth_enabled=True,
         ),
     )

@@ -25,6 +25,6 @@ def test_invalid_credentials_are_not_authorized(header):
     assert not is_authorized(header, ["one", "two"], TOKENS)
 
 
-def test_every_request_is_authorized_without_keys():
+def test_requests_are_authorized_where_no_key_is_required():
     assert is_authorized("", None, {})
     assert not is_authorized("Bearer ", (), {})

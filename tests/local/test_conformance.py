@@ -77,12 +77,12 @@ NOT_DESCRIBED = {
 
 # Fields that no description has, and what the SDK reads them for.
 NEEDED = {
-    "ContainerResourceRequirements.cpuLimit": "the SDK refuses a service on AKS without it",
-    "ContainerResourceRequirements.memoryInGBLimit": "the SDK refuses a service on AKS without it",
+    "ContainerResourceRequirements.cpuLimit": "the SDK rejects a service on AKS without it",
+    "ContainerResourceRequirements.memoryInGBLimit": "the SDK rejects a service on AKS without it",
     "AKS.properties.agentVmSize": "as the SDK spells agentVMSize",
-    "AKS.properties.clusterPurpose": "the SDK refuses a cluster without it",
-    "AKS.properties.loadBalancerSubnet": "the SDK refuses a cluster without it",
-    "AKS.properties.loadBalancerType": "the SDK refuses a cluster without it",
+    "AKS.properties.clusterPurpose": "the SDK rejects a cluster without it",
+    "AKS.properties.loadBalancerSubnet": "the SDK rejects a cluster without it",
+    "AKS.properties.loadBalancerType": "the SDK rejects a cluster without it",
     "AKSEndpointResponse.createdBy": "as of the other services",
     "AKSEndpointResponse.versions": "AksEndpoint.versions; the description calls them variants",
     "AKSServiceResponse.createdBy": "Webservice.created_by, which the SDK prints",
@@ -203,12 +203,12 @@ def use_all_calls(home: Path, folder: Path) -> None:
     Model(ws, "w", version=1)
     Model.list(ws, "w", tags=[["a", "b"]], latest=True)
     with pytest.raises(Exception, match="ModelNotFound"):
-        Model(ws, "nobody")
+        Model(ws, "missing")
     environment = Environment("e").register(ws)
     Environment.get(ws, environment.name, version=environment.version)
     Environment.list(ws)
     with pytest.raises(Exception, match="EnvironmentNotFound"):
-        Environment.get(ws, "nobody")
+        Environment.get(ws, "missing")
 
     config = AciWebservice.deploy_configuration(1, 1, tags={"a": "b"}, properties={"c": "d"},
                                                 description="x", auth_enabled=True)  # fmt: skip
@@ -239,10 +239,10 @@ def use_all_calls(home: Path, folder: Path) -> None:
     Model(ws, "large").delete()
     use_an_image(ws, folder)
     use_clusters(ws, folder)
-    stranger = TokenAuthentication(lambda audience: "no.token.here", cloud="AzureCloud")
-    stranger._cloud_type = ws._auth_object._cloud_type
+    other_login = TokenAuthentication(lambda audience: "no.token.here", cloud="AzureCloud")
+    other_login._cloud_type = ws._auth_object._cloud_type
     with contextlib.suppress(Exception):
-        Workspace.get(ws.name, auth=stranger, subscription_id=ws.subscription_id,
+        Workspace.get(ws.name, auth=other_login, subscription_id=ws.subscription_id,
                       resource_group="local")  # fmt: skip
 
 
@@ -303,7 +303,7 @@ def test_error_responses_follow_their_schema(sdk_run):
         assert body.get("statusCode", error.status) == error.status
 
 
-def test_every_listed_exception_is_needed(sdk_run):
+def test_listed_exceptions_are_all_needed(sdk_run):
     """An exception that no answer makes use of any more is to be deleted."""
     paths = [exchange.path for exchange in sdk_run]
     for pattern in NOT_DESCRIBED:

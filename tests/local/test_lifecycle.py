@@ -127,7 +127,7 @@ def test_killed_control_plane_is_started_again(client, home):
 @pytest.mark.processes
 def test_stale_or_foreign_control_plane_address_is_ignored(client, home):
     """Another process on the recorded port lacks the certificate: its answers are ignored."""
-    (folder := home.with_name("stranger")).mkdir()
+    (folder := home.with_name("other")).mkdir()
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
     server.socket = create_server_context(folder).wrap_socket(
         server.socket, server_side=True, do_handshake_on_connect=False

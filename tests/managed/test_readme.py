@@ -19,7 +19,7 @@ def test_links_lead_to_existing_files():
     assert [link for link in links if not (README.parent / link).exists()] == []
 
 
-def test_each_helper_is_named():
+def test_helpers_are_all_named():
     functions = [name for name in managed.__all__ if inspect.isfunction(getattr(managed, name))]
     assert [name for name in functions if f"`{name}" not in TEXT] == []
 

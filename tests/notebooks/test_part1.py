@@ -61,6 +61,6 @@ def test_part_two_starts_where_part_one_ends(run, sample_dir):
     assert fetch_environment(ws).version == "1"
 
 
-def test_no_credential_of_the_user_is_tried(run):
-    """The data engine logs in to the local workspace, and asks nobody else for a token."""
+def test_credentials_of_the_user_are_not_used(run):
+    """The data engine logs in to the local workspace and requests no other token."""
     assert "DefaultAzureCredential" not in run[0].printed

@@ -52,7 +52,7 @@ def test_config_is_found_where_the_sdk_searches(tmp_path):
 
 def test_temporary_config_is_shared_and_removed_by_its_last_user(tmp_path):
     file = tmp_path / ".azureml" / "config.json"
-    for _ in range(2):  # also one that was left by somebody who was killed
+    for _ in range(2):  # also one that a killed process has left
         with write_temporary_config(tmp_path) as lent:
             with write_temporary_config(tmp_path):
                 assert json.loads(file.read_text())["workspace_name"] == "local"

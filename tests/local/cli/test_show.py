@@ -60,12 +60,12 @@ def test_error_is_reported_in_one_line(verb, tmp_path, monkeypatch, capsys):
 
 
 def test_undeletable_path_is_reported(tmp_path, monkeypatch, capsys):
-    def refuse(path: object) -> None:
+    def fail(path: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "store").mkdir()
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(tmp_path))
-    monkeypatch.setattr("shutil.rmtree", refuse)
+    monkeypatch.setattr("shutil.rmtree", fail)
     assert cli.main(["wipe", "--yes"]) == 1
     output = capsys.readouterr()
     assert (f"Permission denied: '{tmp_path / 'store'}'" in output.err, output.out) == (True, "")

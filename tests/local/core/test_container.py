@@ -68,7 +68,7 @@ def score(url: str, body: str = "{}") -> dict:
     return answer.json()
 
 
-def family(container: Container) -> list[psutil.Process]:
+def list_processes(container: Container) -> list[psutil.Process]:
     processes = [psutil.Process(process.pid) for process in container._processes]
     return processes + [child for each in processes for child in each.children(recursive=True)]
 
@@ -83,7 +83,7 @@ def test_container_scores_until_it_is_stopped(build):
     assert container.state == "Healthy"
     assert score(url, "hello")["raw"] == "hello"
     assert "ready here" in container.log_tail(100)
-    processes = family(container)
+    processes = list_processes(container)
     container.stop()
     wait_until(lambda: all_gone(processes), 2)
     assert not container.folder.exists()
@@ -97,8 +97,8 @@ def test_container_can_be_stopped_while_its_process_is_forked(build, monkeypatch
     container, _ = build("import time\ndef init(): time.sleep(600)\ndef run(raw): pass")
     with ThreadPoolExecutor(2) as pool:
         starting = pool.submit(container.start)
-        wait_until(lambda: family(container))
-        processes = family(container)
+        wait_until(lambda: list_processes(container))
+        processes = list_processes(container)
         monkeypatch.setattr(os, "killpg", no_such_group)
         pool.submit(container.stop).result(20)
         assert starting.result() == "it was stopped"
@@ -161,7 +161,7 @@ def test_killed_process_is_restarted(build, sent):
 def test_requests_wait_during_a_restart(build):
     container, url = build()
     container.start()
-    for process in family(container):
+    for process in list_processes(container):
         process.kill()
     assert score(url)["raw"] == "{}"  # the port was never closed
 
@@ -213,7 +213,7 @@ def test_container_that_cannot_start_reports_the_reason_and_leaves_no_process(
     assert container._processes == []
 
 
-def test_init_that_takes_longer_than_the_liveness_probe_allows_is_ended(build):
+def test_init_that_exceeds_the_liveness_probe_is_killed(build):
     probe = ProbeSettings(initial_delay=0.5, period=0.5, failure_threshold=2)
     container, _ = build(
         "import time\ndef init(): time.sleep(600)\ndef run(raw): pass",
@@ -246,7 +246,7 @@ def test_liveness_probe_succeeds_while_a_request_runs(build):
 
 
 @pytest.mark.processes
-def test_process_without_descriptors_says_so_and_is_restarted(build):
+def test_process_without_file_descriptors_logs_the_reason_and_is_restarted(build):
     script = """
 import os, resource
 held = []
@@ -268,7 +268,7 @@ def run(raw):
 
 
 @pytest.mark.parametrize("line", ["no JSON", "[1]", "3", '{"pong": []}', '{"requests": "x"}'])
-def test_line_of_a_script_on_the_report_pipe_is_ignored(build, line):
+def test_line_that_a_script_writes_to_the_report_pipe_is_ignored(build, line):
     script = f"""
 import os
 def init():
@@ -336,7 +336,7 @@ def run(raw): return os.getpid()
     container.start()
     broken = container.folder / "app" / "broken"
     broken.touch()
-    for process in family(container):
+    for process in list_processes(container):
         process.kill()
     wait_until(lambda: "trying again" in container.log_tail(100))
     assert container.state == "Unhealthy"
@@ -463,12 +463,12 @@ def test_stopping_container_answers_the_requests_that_have_arrived(build):
         assert [each.result() for each in answers] == ["0", "1", "2", "3", "4"]
 
 
-def test_container_that_does_not_end_is_killed_after_the_grace(build):
+def test_container_that_does_not_stop_is_killed_after_the_grace_period(build):
     container, url = build("import time\ndef init(): pass\ndef run(raw): time.sleep(60)\n")
     container.start()
     with ThreadPoolExecutor(1) as pool:
         stuck = pool.submit(score, url)
-        wait_until(lambda: psutil.Process(family(container)[0].pid).num_threads() > 0)
+        wait_until(lambda: psutil.Process(list_processes(container)[0].pid).num_threads() > 0)
         time.sleep(0.2)
         began = time.monotonic()
         container.stop(grace=0.5)
@@ -549,7 +549,7 @@ def run(raw): time.sleep(600)
 
 @pytest.mark.processes
 @pytest.mark.parametrize("script", [SCRIPT, BUSY], ids=["idle", "stubborn"])
-def test_no_process_outlives_a_control_plane_that_is_killed(tmp_path, script):
+def test_processes_end_with_a_killed_control_plane(tmp_path, script):
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "score.py").write_text(script)
     controller = subprocess.Popen(

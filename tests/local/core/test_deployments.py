@@ -1,4 +1,4 @@
-"""How a deployment follows what is wanted of it, with containers that start when they are told."""
+"""Reconciliation of a deployment with its spec; the containers start when the test allows it."""
 
 from __future__ import annotations
 
@@ -69,26 +69,26 @@ def deployment(made):
     assert closed.is_set()
 
 
-def follow(deployment: Deployment, container_spec: ContainerSpec, replicas: int = 1) -> None:
+def reconcile(deployment: Deployment, container_spec: ContainerSpec, replicas: int = 1) -> None:
     change = deployment.accept(DeploymentSpec(container_spec, replicas))
     assert change
     deployment.reconcile(change, container_spec)
 
 
-def in_background(deployment: Deployment, container_spec: ContainerSpec) -> list[str]:
-    """Follow in a thread; what became of it, once it has ended."""
+def reconcile_in_thread(deployment: Deployment, container_spec: ContainerSpec) -> list[str]:
+    """Reconcile in a thread; the returned list holds the outcome once the thread has ended."""
     outcome: list[str] = []
     change = deployment.accept(DeploymentSpec(container_spec))
     assert change
 
-    def work() -> None:
+    def run() -> None:
         try:
             deployment.reconcile(change, container_spec)
             outcome.append("Succeeded")
         except Failed as failed:
             outcome.append(failed.kind)
 
-    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
     return outcome
 
 
@@ -97,19 +97,19 @@ def running(made: list[Container]) -> list[str]:
 
 
 def test_new_containers_take_the_place_of_old_ones(deployment, made):
-    follow(deployment, ContainerSpec("one", ()), replicas=2)
+    reconcile(deployment, ContainerSpec("one", ()), replicas=2)
     assert (deployment.state, running(made)) == ("Healthy", ["one", "one"])
-    follow(deployment, ContainerSpec("two", ()))
+    reconcile(deployment, ContainerSpec("two", ()))
     assert (deployment.state, running(made)) == ("Healthy", ["two"])
     assert (deployment.requests["requests"], deployment.requests["failed"]) == (6, 3)
 
 
-def test_the_old_ones_serve_until_the_new_ones_can(deployment, made):
+def test_old_containers_serve_until_the_new_ones_are_ready(deployment, made):
     deployment.apply_access_policy(AccessPolicy(("key",)))
-    follow(deployment, ContainerSpec("one", ()))
+    reconcile(deployment, ContainerSpec("one", ()))
     assert made[0].access == AccessPolicy(("key",))
     deployment.gates["slow"] = threading.Event()
-    outcome = in_background(deployment, ContainerSpec("slow", ()))
+    outcome = reconcile_in_thread(deployment, ContainerSpec("slow", ()))
     wait_until(lambda: len(made) == 2)
     deployment.apply_access_policy(AccessPolicy(("other",)))
     assert (running(made), deployment.state) == (["one"], "Transitioning")
@@ -122,35 +122,35 @@ def test_the_old_ones_serve_until_the_new_ones_can(deployment, made):
 
 def test_deployment_names_its_problem_while_it_starts_for_the_first_time(deployment, made):
     deployment.gates["slow"] = threading.Event()
-    outcome = in_background(deployment, ContainerSpec("slow", ()))
+    outcome = reconcile_in_thread(deployment, ContainerSpec("slow", ()))
     assert deployment.problem == "svc is starting: init() of its script has not returned yet."
     deployment.gates["slow"].set()
     wait_until(lambda: outcome)
     assert deployment.problem is None
     deployment.gates["slow"].clear()
-    outcome = in_background(deployment, ContainerSpec("slow", (), generation=1))
+    outcome = reconcile_in_thread(deployment, ContainerSpec("slow", (), generation=1))
     assert deployment.problem is None  # the container before it answers
     deployment.gates["slow"].set()
     wait_until(lambda: outcome)
 
 
-def test_replicas_come_and_go_and_are_told_apart_in_the_log(deployment, made):
+def test_replicas_are_added_removed_and_numbered_in_the_log(deployment, made):
     container_spec = ContainerSpec("one", ())
-    follow(deployment, container_spec)
+    reconcile(deployment, container_spec)
     first = made[0]
-    follow(deployment, container_spec, replicas=3)
+    reconcile(deployment, container_spec, replicas=3)
     assert deployment.containers == made == [first, *made[1:]]
     log = deployment.log_tail(100).splitlines()
     assert log[::2] == [f"--- replica {number} of 3, Healthy ---" for number in (1, 2, 3)]
-    follow(deployment, container_spec, replicas=1)
+    reconcile(deployment, container_spec, replicas=1)
     assert deployment.containers == [first]
     assert running(made) == ["one"]
     assert deployment.log_tail(100) == "log of one"
 
 
-def test_what_changes_no_container_needs_no_following(deployment):
+def test_change_without_effect_on_containers_needs_no_reconciliation(deployment):
     container_spec = ContainerSpec("one", ())
-    follow(deployment, container_spec)
+    reconcile(deployment, container_spec)
     assert not deployment.accept(DeploymentSpec(container_spec, tags={"a": "b"}))
     assert not deployment.accept(DeploymentSpec(ContainerSpec("one", (), warnings=("no disk",))))
     assert deployment.accept(DeploymentSpec(ContainerSpec("one", (), generation=1)))
@@ -158,69 +158,69 @@ def test_what_changes_no_container_needs_no_following(deployment):
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "reason"),
     [("broken", "svc did not start: init"), ("missing", "digits:1"), ("full disk", "no space")],
 )
-def test_one_that_cannot_start_has_failed_and_says_why(deployment, made, script, told):
-    follow(deployment, ContainerSpec("one", ()))
-    with pytest.raises((Failed, NotFound), match=told):
-        follow(deployment, ContainerSpec(script, ()), replicas=2)
+def test_container_that_cannot_start_fails_the_deployment_with_its_reason(
+    deployment, made, script, reason
+):
+    reconcile(deployment, ContainerSpec("one", ()))
+    with pytest.raises((Failed, NotFound), match=reason):
+        reconcile(deployment, ContainerSpec(script, ()), replicas=2)
     assert (deployment.state, running(made)) == ("Failed", [])
-    assert told in str(deployment.error)
-    follow(deployment, ContainerSpec("two", ()))
+    assert reason in str(deployment.error)
+    reconcile(deployment, ContainerSpec("two", ()))
     assert (deployment.state, deployment.error) == ("Healthy", None)
 
 
-def test_replicas_that_cannot_start_leave_the_others_alone(deployment, made):
+def test_replica_that_cannot_start_does_not_affect_the_others(deployment, made):
     container_spec = ContainerSpec("one", ())
-    follow(deployment, container_spec)
+    reconcile(deployment, container_spec)
     made[0].script, container_spec_script = "one", container_spec.script
     object.__setattr__(
         container_spec, "script", "broken"
-    )  # as a script that needs what is gone by now
+    )  # as a script does whose file was deleted meanwhile
     with pytest.raises(Failed):
-        follow(deployment, container_spec, replicas=3)
+        reconcile(deployment, container_spec, replicas=3)
     object.__setattr__(container_spec, "script", container_spec_script)
     assert (deployment.state, running(made)) == ("Healthy", ["one"])
 
 
-def test_a_later_container_spec_ends_what_an_earlier_one_has_begun(deployment, made):
+def test_later_container_spec_supersedes_one_that_is_starting(deployment, made):
     for script in ("slow", "slower"):
         deployment.gates[script] = threading.Event()
-    first = in_background(deployment, ContainerSpec("slow", ()))
+    first = reconcile_in_thread(deployment, ContainerSpec("slow", ()))
     wait_until(lambda: made)
-    second = in_background(deployment, ContainerSpec("slower", ()))
+    second = reconcile_in_thread(deployment, ContainerSpec("slower", ()))
     wait_until(lambda: first)
     assert (first, second, deployment.state) == (["superseded"], [], "Transitioning")
-    third = in_background(deployment, ContainerSpec("one", ()))
+    third = reconcile_in_thread(deployment, ContainerSpec("one", ()))
     wait_until(lambda: second and third)
     assert (second, third, running(made)) == (["superseded"], ["Succeeded"], ["one"])
     assert (deployment.state, deployment.error) == ("Healthy", None)
 
 
-def test_spec_that_is_wanted_again_is_started_although_its_first_start_was_interrupted(
-    deployment, made
-):
+def test_spec_is_started_again_after_its_first_start_was_superseded(deployment, made):
     for script in ("slow", "slower"):
         deployment.gates[script] = threading.Event()
-    first = in_background(deployment, ContainerSpec("slow", ()))
+    first = reconcile_in_thread(deployment, ContainerSpec("slow", ()))
     wait_until(lambda: made)
-    second = in_background(deployment, ContainerSpec("slower", ()))
+    second = reconcile_in_thread(deployment, ContainerSpec("slower", ()))
     wait_until(lambda: made[0].stopped.is_set())
-    third = in_background(deployment, ContainerSpec("slow", ()))
+    third = reconcile_in_thread(deployment, ContainerSpec("slow", ()))
     deployment.gates["slow"].set()
     wait_until(lambda: first and second and third)
     assert (second, third, running(made)) == (["superseded"], ["Succeeded"], ["slow"])
     assert (deployment.state, deployment.error) == ("Healthy", None)
 
 
-def test_what_starts_while_it_is_deleted_gives_up_and_nothing_stays(deployment, made):
+def test_start_is_superseded_by_a_deletion_and_no_container_remains(deployment, made):
     deployment.gates["slow"] = threading.Event()
-    outcome = in_background(deployment, ContainerSpec("slow", ()))
+    outcome = reconcile_in_thread(deployment, ContainerSpec("slow", ()))
     wait_until(lambda: made)
     deployment.end()
     wait_until(lambda: outcome)
     assert outcome == ["superseded"]
     with pytest.raises(Failed, match="deleted"):
-        follow(deployment, ContainerSpec("one", ()))
+        reconcile(deployment, ContainerSpec("one", ()))
     assert running(made) == []

@@ -91,7 +91,7 @@ def test_endpoint_is_deployed_changed_and_deleted(endpoints):
     with pytest.raises(Conflict):
         deploy(endpoints, "a", 2)
     with pytest.raises(NotFound, match="endpoint a"):
-        endpoints.change("endpoint", "a", lambda spec: spec)  # another family, another name
+        endpoints.change("endpoint", "a", lambda spec: spec)  # another kind has names of its own
     assert endpoints.all("endpoint") == []
 
     # A change of keys and tags counts at once, and needs no other container.
@@ -130,7 +130,7 @@ def test_concurrent_changes_are_applied_in_sequence(endpoints):
 
 def test_warning_is_reported_once(endpoints):
     def warnings(**more) -> list[str]:
-        operation = deploy(endpoints, "noted", 1, overwrite=True, **more)
+        operation = deploy(endpoints, "warned", 1, overwrite=True, **more)
         assert ended(operation) == "Succeeded"
         return [line for _, line in operation.log]
 
@@ -140,11 +140,11 @@ def test_warning_is_reported_once(endpoints):
 
 
 def test_rejected_change_leaves_the_endpoint_unchanged(endpoints, monkeypatch):
-    def refuse(spec: EndpointSpec | None) -> EndpointSpec:
+    def reject(spec: EndpointSpec | None) -> EndpointSpec:
         raise Conflict("service", "not now")
 
     with pytest.raises(Conflict):
-        endpoints.put("service", "a", refuse)
+        endpoints.put("service", "a", reject)
     monkeypatch.setattr(endpoints.runtime, "sockets", endpoints.runtime.sockets / "nowhere")
     with pytest.raises(OSError, match="No such file"):
         deploy(endpoints, "a", 1)
@@ -324,8 +324,8 @@ def test_changing_traffic_under_load_loses_no_request(endpoints):
         change(deployments={"blue": blue, "green": green})
         more(answers)
         assert set(answers) == {"blue"}
-        asked_for = {"azureml-model-deployment": "green"}
-        assert ask(endpoint, **asked_for).json() == "green"
+        header = {"azureml-model-deployment": "green"}
+        assert ask(endpoint, **header).json() == "green"
         change(traffic={"blue": 50, "green": 50})
         wait_until(lambda: answers["green"])
         change(authentication="key")
@@ -350,8 +350,8 @@ def test_kept_connection_reaches_the_router_after_the_change(endpoints):
         assert kept.post(url, "{}", timeout=10).json() == "blue"
         wanted = dataclasses.replace(created, deployments={"blue": blue, "green": green})
         assert ended(endpoints.change("endpoint", "a", lambda spec: wanted)) == "Succeeded"
-        asked_for = {"azureml-model-deployment": "green"}
-        assert kept.post(url, "{}", headers=asked_for, timeout=10).json() == "green"
+        header = {"azureml-model-deployment": "green"}
+        assert kept.post(url, "{}", headers=header, timeout=10).json() == "green"
 
 
 @pytest.mark.processes

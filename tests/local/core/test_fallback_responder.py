@@ -58,7 +58,7 @@ def test_unfinished_requests_delay_no_other_client(fallback, listener, monkeypat
     wait_until(lambda: not fallback._server._connections)
 
 
-def test_removed_answer_is_not_given(fallback, listener):
+def test_removed_response_is_not_sent(fallback, listener):
     remove = fallback.install(listener, 503, "first")
     remove()
     with pytest.raises(requests.Timeout):

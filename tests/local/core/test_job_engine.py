@@ -23,7 +23,7 @@ WAIT = 30.0  # seconds that a condition may take
 
 
 class FakeProcess:
-    """A process that ends when the test says so."""
+    """A process that ends when the test allows it."""
 
     started: list[FakeProcess] = []  # noqa: RUF012
 
@@ -261,10 +261,10 @@ def test_process_tree_ends_with_a_control_plane_that_is_killed(tmp_path):
     log = tmp_path / "log"
     wait_for(lambda: log.exists() and "child" in log.read_text())
     child = psutil.Process(int(log.read_text().split()[1]))
-    family = [child, child.parent()]
+    tree = [child, child.parent()]
     control_plane.send_signal(signal.SIGKILL)
     control_plane.wait()
-    wait_for(lambda: not any(is_alive(process) for process in family if process))
+    wait_for(lambda: not any(is_alive(process) for process in tree if process))
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -59,7 +59,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="there is a fork serv
 
 
 @linux
-def test_fork_looks_like_a_process_of_its_own(serve):
+def test_forked_process_looks_like_a_started_one(serve):
     _, ask = serve("afresh", cpu_cores=2)
     alone = ask()
     assert alone["parent"] == os.getpid()
@@ -86,7 +86,7 @@ def test_fork_looks_like_a_process_of_its_own(serve):
 
 @linux
 @pytest.mark.processes
-def test_variables_that_are_read_early_need_a_process_of_its_own(serve):
+def test_variables_that_the_interpreter_reads_at_start_prevent_a_fork(serve):
     for number, (name, value) in enumerate({"OMP_NUM_THREADS": "3", "PYTHONUTF8": "1"}.items()):
         environment = {"AZUREML_ENTRY_SCRIPT": "score.py", "SERVICE": "s", name: value}
         _, ask = serve(f"service{number}", environment=environment)
@@ -141,7 +141,7 @@ def test_large_environment_is_forked_as_well(serve):
 
 
 @linux
-def test_without_a_fork_server_processes_start_on_their_own(serve, monkeypatch):
+def test_processes_start_without_a_fork_server(serve, monkeypatch):
     monkeypatch.setattr(launch, "fork_server", lambda: None)
     _, ask = serve("one")
     assert ask()["parent"] == os.getpid()

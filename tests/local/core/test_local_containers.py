@@ -146,7 +146,7 @@ def test_image_that_loses_its_tag_stays_for_its_containers(containers):
         containers.find_image(first.id)
 
 
-def test_what_cannot_be_created_is_rejected(containers, tmp_path):
+def test_invalid_container_request_is_rejected(containers, tmp_path):
     build(containers)
     with pytest.raises(NotFound, match="no image other"):
         containers.create(LocalContainerSpec("other"))

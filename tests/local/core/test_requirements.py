@@ -22,7 +22,7 @@ def test_matching_environment_has_no_differences():
     assert differences(agreed) == []
 
 
-def test_each_package_that_differs_gets_one_line():
+def test_packages_that_differ_get_one_line_each():
     python, sklearn, missing = differences(
         conda("python=3.6.2", {"pip": ["scikit-learn==0.22.1", "no-such-package-here"]})
     )
@@ -32,7 +32,7 @@ def test_each_package_that_differs_gets_one_line():
     assert f"scikit-learn: wanted ==0.22.1, found {version('scikit-learn')}" in sklearn
     assert "on Azure the image would have scikit-learn ==0.22.1" in sklearn
     assert "no-such-package-here: wanted any version, found none" in missing
-    assert len(differences(conda({"pip": "x"}, None, 5))) == 2  # told, and no error
+    assert len(differences(conda({"pip": "x"}, None, 5))) == 2  # reported, and no error
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_request_reaches_the_deployment_that_it_names(router, deployments):
     assert (missing.status_code, "There is: blue, green." in missing.text) == (404, True)
 
 
-def test_404_where_no_deployment_has_traffic(router, deployments):
+def test_request_gets_404_where_no_deployment_has_traffic(router, deployments):
     router.send("managed", backends=deployments.backends(green={}))
     assert (router.ask().status_code, "traffic" in router.ask().text) == (404, True)
     assert router.ask(azureml_model_deployment="green").status_code == 200
@@ -272,7 +272,7 @@ def test_waiting_and_new_requests_get_the_problem_of_a_deployment(router, deploy
     }
 
 
-def test_answer_of_a_container_that_dies_is_no_whole_answer(router, deployments):
+def test_response_of_a_killed_container_is_incomplete(router, deployments):
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         router.ask("/cut-off")
     router.send(backends={"blue": {"socket": "/no/such/socket", "share": 100}})

@@ -138,7 +138,7 @@ def test_records_and_files_survive_a_restart_and_active_runs_fail(store, tmp_pat
     runs.set_status("r2", "Completed")
     for run in (active, done):
         store.write(f"{run.artifacts}/outputs/model.pkl", [b"model"])
-    store.write("ExperimentRun/dcid.nobody/outputs/model.pkl", [b"of no run"])
+    store.write("ExperimentRun/dcid.unknown/outputs/model.pkl", [b"of no run"])
     store.write("datastore/mnist/train.gz", [b"data"])
     store.close()
 

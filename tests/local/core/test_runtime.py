@@ -43,7 +43,7 @@ STATE = ("blobs", "container_spec", "deployments", "endpoints", "faults", "migra
 
 
 @pytest.mark.parametrize("module", STATE)
-def test_module_of_the_api_s_state_imports_no_sockets_and_no_signals(module):
+def test_module_of_the_rest_state_imports_no_sockets_and_no_signals(module):
     file = Path(mnist_deploy.local.__file__).parent / "core" / f"{module}.py"
     names = {
         name.name.split(".")[0]

@@ -156,8 +156,8 @@ def test_prefix_selects_a_folder_or_one_artifact(store):
         (f"o/c/{path}", {"at": path}) for path in ("m", "m/x", "m/y/z")
     ]
     assert store.files("o/c/m%") == []
-    store.annotate("o/c/m", {"noted": "later"})
-    assert store.artifact("o/c/m").metadata == {"noted": "later"}
+    store.annotate("o/c/m", {"added": "later"})
+    assert store.artifact("o/c/m").metadata == {"added": "later"}
     with pytest.raises(NotFound, match="no artifact o/c/n"):
         store.annotate("o/c/n", {})
 
@@ -256,10 +256,10 @@ def test_registered_artifacts_survive_reopening_and_unregistered_ones_do_not(sto
 def test_store_is_private_and_opened_by_one_process(store):
     assert stat.S_IMODE(store.folder.stat().st_mode) == 0o700
     register(store, "a")
-    stranger = sqlite3.connect(store.folder / "workspace.sqlite", timeout=0.1)
+    other = sqlite3.connect(store.folder / "workspace.sqlite", timeout=0.1)
     with pytest.raises(sqlite3.OperationalError, match="locked"):
-        stranger.execute("SELECT * FROM record").fetchall()
-    stranger.close()
+        other.execute("SELECT * FROM record").fetchall()
+    other.close()
     assert not (store.folder / "workspace.sqlite-shm").exists()
 
 

@@ -39,7 +39,7 @@ class Transport(asyncio.Transport):
 
 
 class Host:
-    """Has a limit of one body, and answers requests when the test says so."""
+    """Has a limit of one body, and answers requests when the test allows it."""
 
     memory, body_limit, held, unsent = 20_000_000, 20_000_000, 0, 0
     is_draining, is_kept = False, True

@@ -19,7 +19,7 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class Server(HttpServer):
-    """Answers when the test says so."""
+    """Answers when the test allows it."""
 
     def __init__(self, loop, listener: socket.socket, **limits_) -> None:
         super().__init__(loop, **{"memory": 1 << 20, "body_limit": 1 << 20, **limits_})
@@ -115,7 +115,7 @@ def test_answers_that_clients_do_not_take_count_against_the_memory(serve):
     wait_until(lambda: not server.queued and not server.unsent)  # they were disconnected
 
 
-def test_server_without_descriptors_says_so_once_and_tries_again(serve):
+def test_server_without_file_descriptors_logs_it_once_and_retries(serve):
     server, connect = serve()
     rejected = []
 

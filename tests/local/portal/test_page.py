@@ -360,7 +360,7 @@ def test_page_fits_a_telephone_with_readable_contrast(page, scheme):
         page.look_as(1280)
 
 
-def test_every_control_has_an_accessible_name(page):
+def test_controls_have_accessible_names(page):
     for place in PLACES:
         page.go(place)
         tree = page.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]

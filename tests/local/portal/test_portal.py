@@ -218,7 +218,7 @@ def test_service_is_scored_without_its_key_and_requests_are_counted(tab, service
     answer = tab.send("POST", f"/api/score?{SHARED}", body={"data": [[1, 2, 3]]}).json
     assert (answer["status"], json.loads(answer["body"]), answer["cut"]) == (200, [321.0], False)
     assert tab.send("POST", f"/api/score?{SHARED}", body=b"no JSON").json["status"] >= 400
-    wait_until(lambda: counts()["requests"] >= before["requests"] + 2)  # told about once a second
+    wait_until(lambda: counts()["requests"] >= before["requests"] + 2)  # reported each second
     after = counts()
     assert after["failed"] > before["failed"]
     assert 0 < after["p50"] <= after["p95"] < 10

@@ -35,7 +35,7 @@ def test_model_without_probabilities_predicts(serve):
     assert serve(model)(data=ROWS.tolist()) == {"predict": model.predict(ROWS).tolist()}
 
 
-def test_each_of_several_outputs_has_probabilities(serve):
+def test_outputs_of_a_multi_output_model_all_have_probabilities(serve):
     model = MultiOutputClassifier(LogisticRegression()).fit(ROWS, np.c_[LABELS, LABELS > 1])
     answer = json.loads(json.dumps(serve(model)(data=ROWS.tolist())))
     assert [np.shape(each) for each in answer["predict_proba"]] == [(30, 3), (30, 2)]

@@ -44,7 +44,7 @@ def test_workspace_has_the_genuine_sdk_classes_and_azure_clouds_stay_registered(
 # Requests without the token.
 
 
-def test_every_route_requires_the_token(tmp_path):
+def test_routes_all_require_the_token(tmp_path):
     """The test covers every route and method."""
     methods = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
     with app_to_try(tmp_path) as app:

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is no server error, and nothing that was sent sticks."""
+"""Generated requests get no server error, and leave no record that later requests fail on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from generated_requests import Sender, app_to_try, portal_to_try
 
 
 @pytest.mark.parametrize("serve", [app_to_try, portal_to_try])
-def test_no_generated_request_is_a_server_error(tmp_path, serve):
+def test_generated_requests_get_no_server_error(tmp_path, serve):
     """A share of what ``pytest -m faults`` sends."""
     with serve(tmp_path) as app:
         sender = Sender(app, 1)

@@ -15,7 +15,7 @@ from mnist_deploy.local.scoring import aliases
 from mnist_deploy.local.session_hooks import old_keywords
 from mnist_deploy.local.session_hooks.copies import write_hooks
 
-LIMIT = 120  # seconds for one process on a busy machine
+PROCESS_TIMEOUT = 120  # seconds for one process on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def run_python(start_modules):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=LIMIT,
+            timeout=PROCESS_TIMEOUT,
         )
         assert (done.returncode == 0) == succeeds, done.stdout
         return done.stdout

@@ -60,7 +60,7 @@ def test_cluster_is_registered_and_its_limits_are_reported(local_ws, cluster):
     with pytest.raises(ComputeTargetException, match=r"(?s)501.*credentials"):
         cluster.get_credentials()
     with pytest.raises(ComputeTargetException, match="ComputeTargetNotFound"):
-        AksCompute(local_ws, "nobody")  # what tutorials catch
+        AksCompute(local_ws, "missing")  # tutorials catch this
 
 
 def test_cluster_is_attached_updated_and_detached(local_ws):
@@ -183,8 +183,8 @@ def test_unsupported_service_option_is_rejected_by_name(deploy, more, word):
 
 
 def test_service_without_a_cluster_is_rejected(local_ws, tmp_path):
-    config = AksWebservice.deploy_configuration(compute_target_name="nobody")
-    with pytest.raises(WebserviceException, match="nobody"):
+    config = AksWebservice.deploy_configuration(compute_target_name="missing")
+    with pytest.raises(WebserviceException, match="missing"):
         Model.deploy(local_ws, "nowhere", [], make_inference_config(tmp_path), config)
 
 

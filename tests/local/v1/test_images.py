@@ -155,7 +155,7 @@ def test_unsupported_image_option_is_rejected(
     wanted = configuration(**option)
     (tmp_path / "myenv.yml").write_text(conda)
     with pytest.raises(WebserviceException, match=message):
-        ContainerImage.create(local_ws, "refused", [model], wanted)
+        ContainerImage.create(local_ws, "rejected", [model], wanted)
 
 
 def test_image_with_a_missing_upload_is_rejected(call, mms):

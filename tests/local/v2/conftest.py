@@ -23,7 +23,7 @@ def _no_other_identity():
         for name in OTHER_IDENTITIES:
             patch.delenv(name, raising=False)
         patch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
-        patch.setenv("MSI_ENDPOINT", "http://127.0.0.1:9/nobody")
+        patch.setenv("MSI_ENDPOINT", "http://127.0.0.1:9/missing")
         yield
 
 

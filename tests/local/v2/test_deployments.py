@@ -221,4 +221,4 @@ def test_scaling_instances_under_load_loses_no_request(client, deploy, tmp_path)
             each.close()
         client.online_endpoints.begin_delete("scales").result()
     assert [each for each in answers if not isinstance(each, int)] == []
-    assert len(set(answers)) == 3  # the first has stayed, and nothing was started anew
+    assert len(set(answers)) == 3  # the first has stayed, and no process was restarted

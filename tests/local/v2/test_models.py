@@ -30,7 +30,7 @@ def test_downloaded_folder_and_file_equal_the_uploaded_ones(client, folder, tmp_
 
 
 @pytest.mark.processes
-def test_two_workspaces_in_one_process_keep_their_models_apart(client, folder, tmp_path):
+def test_workspaces_of_one_process_have_separate_models(client, folder, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AZUREML_CURRENT_CLOUD", "REQUESTS_CA_BUNDLE"):  # as before in the end
             patch.setenv(name, os.environ.get(name, ""))

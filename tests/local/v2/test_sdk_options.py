@@ -65,7 +65,7 @@ OPTIONS: dict[Callable, Options] = {
     KubernetesOnlineDeployment: Options(
         f"{DEPLOYMENT} resources", "readiness_probe scale_settings instance_type", "data_collector"
     ),
-    # `datastore` says where the SDK uploads a build context to.
+    # `datastore` is where the SDK uploads a build context to.
     entities.Environment: Options(
         "name version description conda_file tags properties datastore kwargs", "image", "build"
     ),
@@ -103,7 +103,7 @@ HIDDEN = {
 
 
 @pytest.mark.parametrize("constructor", OPTIONS, ids=lambda each: each.__qualname__)
-def test_every_constructor_argument_is_in_one_list(constructor):
+def test_constructor_arguments_are_each_in_one_list(constructor):
     found = set(inspect.signature(constructor).parameters) | HIDDEN.get(constructor, set())
     options = OPTIONS[constructor]
     listed = f"{options.effective} {options.warned} {options.rejected}".split()

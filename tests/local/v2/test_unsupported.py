@@ -34,7 +34,7 @@ def test_registries_are_rejected_without_a_request_to_another_host(client):
         MLClient(client._credential, registry_name="azureml", cloud=client._cloud)
 
 
-def test_every_name_in_the_table_is_a_call_of_the_sdk(client):
+def test_names_in_the_table_are_calls_of_the_sdk(client):
     """The operation classes of ``azure.ai.ml.MLClient``."""
     names = [f"{client_name}.{call}" for client_name, calls in unsupported.CALLS.values()
              for call in calls.values()]  # fmt: skip
