@@ -74,7 +74,7 @@ def test_ml_client_from_config_reaches_the_workspace_and_no_other_address(tmp_pa
         text=True,
         timeout=120,
     )
-    assert "has ended before the command did" in done.stderr.splitlines()[-1]
+    assert "ended before the command did" in done.stderr.splitlines()[-1]
     probe = json.loads((tmp_path / "probe.json").read_text())
     assert (probe["name"], probe["by config"]) == ("<WORKSPACE>", "local")
     assert probe["other identities"] == []
