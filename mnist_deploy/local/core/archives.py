@@ -1,4 +1,4 @@
-"""Tar archives of scripts: unpacked without a path or a link that leads out of them."""
+"""Unpacks uploaded tar archives of scripts, without path traversal by names or by links."""
 
 from __future__ import annotations
 
@@ -14,21 +14,25 @@ from .faults import Invalid
 
 MAX_UNPACKED = 4 << 30  # bytes
 MAX_ENTRIES = 100_000
-MAX_LINKS = 8  # links that lead to links
+MAX_LINKS = 8  # length of a chain of links
+TOO_MANY_FILES = (
+    f"The uploaded scripts are more than {MAX_ENTRIES} files. Choose a smaller source directory."
+)
 
 Entry = tuple[PurePosixPath, tarfile.TarInfo]
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack the files of an archive; a link that stays inside becomes a copy of its target.
+    """Unpack the files of an archive; a link within the archive becomes a copy of its target.
 
-    The archive's first entry lands in `folder` itself: the SDK packs a source directory under
-    its name, but a script of the image API under its absolute path.
+    Paths are relative to the parent of the archive's first entry, which is unpacked directly into
+    `folder`: the SDK packs a source directory under its name, but a script of the image API under
+    its absolute path.
 
     Raises
     ------
     Invalid
-        If it is no archive, holds too much, or a path leads out of `folder`.
+        If the file is not a tar archive, exceeds a limit, or has a path outside of `folder`.
     """
     left = MAX_UNPACKED
     with _opened(archive) as tar:
@@ -36,7 +40,11 @@ def unpack(archive: Path, folder: Path) -> None:
         for path, member in contents.files():
             left -= member.size
             if left < 0:
-                raise Invalid("archive", f"More than {MAX_UNPACKED} bytes of scripts.")
+                raise Invalid(
+                    "archive",
+                    f"The uploaded scripts have more than {MAX_UNPACKED} bytes when unpacked. "
+                    "Register large files as a model.",
+                )
             source = tar.extractfile(member)
             if source is not None:
                 target = below(folder, str(path))
@@ -46,7 +54,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def find_skipped_links(archive: Path) -> list[str]:
-    """The links that `unpack` leaves out, because they lead out of the archive or to nothing."""
+    """The links that `unpack` skips: their targets are missing, or outside of the archive."""
     with _opened(archive) as tar:
         contents = _Contents(tar)
         for _ in contents.files():
@@ -60,7 +68,7 @@ def below(folder: Path, name: str) -> Path:
     Raises
     ------
     Invalid
-        If it leads out of `folder`.
+        If the path is outside of `folder`.
     """
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
@@ -78,24 +86,24 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
 
 
 class _Contents:
-    """The entries of an archive, by their paths, and where its links lead.
+    """The entries of an archive by path, and the targets of its links.
 
     Attributes
     ----------
     skipped : set of str
-        The links that were left out so far.
+        The links that `files` has skipped so far.
     """
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self.skipped: set[str] = set()
         self._members = {posixpath.normpath(member.name): member for member in tar}
         if len(self._members) > MAX_ENTRIES:
-            raise Invalid("archive", f"More than {MAX_ENTRIES} files of scripts.")
+            raise Invalid("archive", TOO_MANY_FILES)
         first = next(iter(self._members), ".")
         self._root = PurePosixPath(first).parent
 
     def files(self) -> Iterator[Entry]:
-        """(path below the first entry's folder, regular file) of all that is unpacked."""
+        """Yield (path below the first entry's parent, regular file) of all files to unpack."""
         count = 0
         for name, member in self._members.items():
             path = PurePosixPath(name)
@@ -104,7 +112,7 @@ class _Contents:
             for entry in self._resolve(path.relative_to(self._root), member, 0):
                 count += 1
                 if count > MAX_ENTRIES:
-                    raise Invalid("archive", f"More than {MAX_ENTRIES} files of scripts.")
+                    raise Invalid("archive", TOO_MANY_FILES)
                 yield entry
 
     def _resolve(self, path: PurePosixPath, member: tarfile.TarInfo, links: int) -> Iterator[Entry]:
@@ -120,7 +128,7 @@ class _Contents:
                 yield from self._resolve(path / relative, each, links + 1)
 
     def _find_target(self, link: tarfile.TarInfo) -> str | None:
-        """The path in the archive that a link leads to; None if it is outside or encloses it."""
+        """The path of a link's target; None if it is outside of the archive, or holds the link."""
         place = "" if link.islnk() else posixpath.dirname(link.name)
         target = posixpath.normpath(posixpath.join(place, link.linkname))
         is_inside = PurePosixPath(target).is_relative_to(self._root) and not target.startswith("..")

@@ -1,4 +1,4 @@
-"""The containers of a deployment, as the router sees them: a socket, limits, and requests to it."""
+"""The router's side of a deployment: the UNIX socket, request limits, and requests in flight."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class BackendSettings:
     Attributes
     ----------
     socket : str
-        Path of the UNIX socket where its containers accept.
+        Path of the UNIX socket on which the deployment's containers accept.
     share, mirror : float
         In percent: of the requests that name no deployment, and of copies of those.
     problem : str or None
-        Why no container serves.
+        The reason why no container serves.
     max_admitted, max_running : int or None
-        Requests that may wait or run at once, and that may run at once.
+        The maximum number of requests that wait or run at once, and that run at once.
     max_queue_wait, timeout : float or None
-        Seconds until a request has to run, and until it has to be answered.
+        Seconds within which a request must run, and within which it must be answered.
     """
 
     socket: str
@@ -44,23 +44,23 @@ class BackendSettings:
 
 
 class Receiver(Protocol):
-    """Takes the answer of an exchange."""
+    """Receives the answer of one exchange."""
 
     def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None: ...
     def piece(self, data: bytes) -> None: ...
     def flush(self) -> None:
-        """Called after all data of one read was parsed."""
+        """All data that one read has brought was parsed."""
 
     def done(self) -> None: ...
     def failed(self, status: int, message: str) -> None:
-        """Called if the response is missing or incomplete."""
+        """The answer is missing or incomplete."""
 
     def overloaded(self, message: str) -> None: ...
     def timed_out(self, message: str) -> None: ...
 
 
 class Backend:
-    """Admits requests to a deployment and lets a limited number of them run."""
+    """Admits requests to a deployment, and runs a limited number of them at once."""
 
     def __init__(self, settings: BackendSettings) -> None:
         self.settings = settings
@@ -69,7 +69,7 @@ class Backend:
         self._queue: deque[Exchange] = deque()
 
     def admit(self, request: Request) -> bool:
-        """Count a request until it is released; False if too many are admitted already."""
+        """Count a request until `release`; False if the maximum is admitted already."""
         limit = self.settings.max_admitted
         if limit is not None and request.path != "/":
             if len(self._admitted) >= limit:
@@ -93,7 +93,7 @@ class Backend:
             exchange.run()
 
     def remove(self, exchange: Exchange) -> None:
-        """An exchange has ended: another may run."""
+        """Remove an exchange that has ended, and run the next one."""
         self._running.discard(exchange)
         with contextlib.suppress(ValueError):
             self._queue.remove(exchange)
@@ -107,16 +107,16 @@ class Backend:
 class Exchange(asyncio.Protocol):
     """One request to a container, and its answer.
 
-    The connection is used once: one that is kept could be closed just when a container is
-    stopped, and would let one of two containers do all the work.
+    Each exchange has a connection of its own. A persistent connection could be closed in the
+    moment in which its container stops, and would send all requests to the same container.
 
     Parameters
     ----------
     backend : Backend
     head, body : bytes
-        Of the request, as it is sent.
+        The encoded request.
     is_bodiless : bool
-        The answer to HEAD has the headers of a body that does not follow.
+        The request is a HEAD: its answer ends with the headers, whatever Content-Length states.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Exchange(asyncio.Protocol):
         self._connecting = self._loop.create_task(self._connect())
 
     def cancel(self) -> None:
-        """The answer is not wanted any more."""
+        """Abandon the exchange, because the client has closed its connection."""
         self._end()
 
     def fail(self, status: int, message: str) -> None:
@@ -191,7 +191,7 @@ class Exchange(asyncio.Protocol):
             )
 
     def _end(self) -> bool:
-        """Free what the exchange holds; False if that was done before."""
+        """Release connection, timers and queue position; False if that was done before."""
         if self._has_ended:
             return False
         self._has_ended = True

@@ -1,4 +1,4 @@
-"""One container: a folder, and the scoring processes that are kept running there."""
+"""A container: a folder, and the scoring processes that are supervised and restarted there."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .process import ScoringProcess, describe_exit
 from .runtime import GRACE, AccessPolicy
 from .telemetry import BUCKETS, NO_REQUESTS, sum_counts
 
-POLL_INTERVAL = 0.25  # seconds, where the system does not report the end of a process
+POLL_INTERVAL = 0.25  # seconds between two checks of a process without a pidfd
 MEMORY_INTERVAL = 0.5  # seconds between two checks of the memory of a process that is busy
-IDLE_INTERVAL = 1.0  # seconds between those of one that has reported nothing
+IDLE_INTERVAL = 1.0  # seconds between two checks of a process that has reported nothing
 MAX_RESTART_DELAY = 8.0  # seconds
 CONFIGURE_TIMEOUT = 5.0  # seconds
-MAX_ENDS = 3  # of one process within a minute; then it is restarted with a delay
-LOG_LINES = 5000  # that are searched for the error of a script
+MAX_ENDS = 3  # exits of one process within a minute before it is restarted with a backoff
+LOG_LINES = 5000  # lines of the log that are searched for the error of a script
 INIT_FAILED = 3  # exit status of Microsoft's server after a failed import or init()
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Worker:
-    """One process slot, and the time of the next restart."""
+    """One of the processes that a container must run, across its restarts."""
 
     process: ScoringProcess | None = None
     probe: LivenessProbe | None = None
@@ -53,40 +53,44 @@ class Worker:
 class Container:
     """Scoring processes and their folder.
 
-    Lock order: `_stopping`, then `_news`. The thread ``container supervisor`` is started by
-    `start` and joined by `stop`.
+    Threads: ``container supervisor`` is started by `start` and joined by `stop`.
+
+    Lock order: `_stopping`, which is held while `stop` runs, then `_changed`, which is held while
+    processes change or report. `on_change` is called with neither lock held.
 
     Parameters
     ----------
     folder : Path
         Its ``app`` folder holds the script and its assets, ``app/azureml-models`` the models.
     public : socket, optional
-        Where clients connect. It is handed to every process that runs here in turn: the port is
-        never free for another program, and requests that arrive during a restart wait in its
-        queue.
+        The listening socket of the endpoint. Every process of the container inherits it: the port
+        is never free for another program, and connections that arrive during a restart wait in
+        its queue.
     inner : socket, optional
-        Where a router connects: a listening UNIX socket in a private folder. No key is required.
+        A listening UNIX socket in a private folder, to which a router connects. Requests on it
+        need no key.
     cpu_cores : float
-        BLAS threads follow it, rounded up. Processes follow the variable WORKER_COUNT.
+        The number of BLAS threads, rounded up. The variable WORKER_COUNT sets the number of
+        processes.
     memory_gb : float
-        The largest process is killed and started again when they outgrow it together.
+        When all processes together use more memory, the largest one is killed and restarted.
     environment : mapping of str to str
         Environment variables of the script.
     on_change : callable, optional
         Called without arguments when `state` or `problem` has changed, in another thread.
     liveness : ProbeSettings, optional
-        How long ``init()`` may take, and when a process that does not react is restarted. The
-        probe succeeds while a request runs within its time limit.
+        The time limit of ``init()``, and the liveness probe of each process. A probe succeeds
+        while a request runs within its time limit.
     documented_limit : int, optional
-        Bytes of a body above which the log has a warning.
+        The size of a body in bytes above which a warning is logged.
 
     Attributes
     ----------
     state : str
-        ``Transitioning`` until it has started; then ``Healthy`` if a process serves, or
-        ``Unhealthy``. ``Failed`` if it did not start.
+        ``Transitioning`` until all processes are ready; then ``Healthy`` if a process serves, or
+        ``Unhealthy``. ``Failed`` if a process did not start.
     problem : str or None
-        Why no process serves. None while one is starting, or right after one ended.
+        Why no process serves. None while a process starts, or right after a process has ended.
     """
 
     def __init__(
@@ -118,12 +122,12 @@ class Container:
         }
         self._on_change = on_change
         self._access, self._access_number = encode(AccessPolicy(), 0), 0
-        self._past = NO_REQUESTS
+        self._past_counts = NO_REQUESTS
         self._workers: list[Worker] = []
         self._failure: str | None = None  # of the last attempt to start a process
         self._next_memory_check = 0.0
-        self._is_busy = False  # a process has reported since the last check
-        self._news = threading.Condition()  # held while processes change or report
+        self._is_busy = False  # a process has reported since the last memory check
+        self._changed = threading.Condition()
         self._stopping = threading.Lock()
         self._started, self._stopped = threading.Event(), threading.Event()
         self._wake, self._waker = socket.socketpair()
@@ -135,37 +139,37 @@ class Container:
         self._log.append(line)
 
     def log_tail(self, lines: int) -> str:
-        """The last `lines` lines that the processes printed, or that report their ends."""
+        """The last lines of the log: output of the processes, and how processes ended."""
         return self._log.tail(lines)
 
     @property
     def requests(self) -> dict[str, Any]:
-        """The requests that were answered so far, reported about once a second.
+        """The number of answered requests, which the processes report about once a second.
 
         Returns
         -------
         dict
-            ``requests``, ``failed`` (answered with 400 or above), and ``histogram``: how many
-            took up to each of `BUCKETS`, and how many took longer. The health route is not
-            counted.
+            ``requests``, ``failed`` (status 400 or above), and ``histogram``: the number of
+            requests up to each bound of `BUCKETS`, and above the last bound. Requests to the
+            health route are not counted.
         """
-        with self._news:
-            return sum_counts(self._past, *(process.counts for process in self._processes))
+        with self._changed:
+            return sum_counts(self._past_counts, *(process.counts for process in self._processes))
 
     def configure(self, access: AccessPolicy) -> None:
-        """Apply an access policy, which is in force when the call returns.
+        """Apply an access policy; it is in force when the call returns.
 
-        A process that does not react is waited for `CONFIGURE_TIMEOUT` seconds.
+        The call waits at most `CONFIGURE_TIMEOUT` seconds for a process that does not confirm it.
         """
-        with self._news:
-            if self._stopped.is_set():  # the remaining requests were authorized before
+        with self._changed:
+            if self._stopped.is_set():  # only requests that were authorized before are left
                 return
             self._access_number = number = self._access_number + 1
             self._access = encode(access, number)
             awaited = [process for process in self._processes if process.is_ready]
             for process in self._processes:
                 process.send(self._access)
-            self._news.wait_for(
+            self._changed.wait_for(
                 lambda: (
                     self._stopped.is_set()
                     or all(p.configured >= number or not p.is_open for p in awaited)
@@ -174,18 +178,21 @@ class Container:
             )
 
     def start(self) -> str | None:
-        """Start the processes and wait until ``init()`` has returned; the problem if one failed."""
+        """Start the processes and wait until ``init()`` has returned; return the problem, or None.
+
+        A container is started once.
+        """
         self._supervisor.start()
         self._started.wait()
         return self.problem
 
     def stop(self, grace: float = GRACE) -> None:
-        """End the processes and remove the folder.
+        """Shut the processes down gracefully, and remove the folder.
 
         Parameters
         ----------
         grace : float
-            Seconds for the requests that have arrived to be answered.
+            Seconds for the processes to answer the requests that have arrived.
         """
         self._stopped.set()
         with self._stopping:
@@ -212,16 +219,16 @@ class Container:
     # The supervisor's thread
 
     def _supervise(self) -> None:
-        """Supervise the processes; an error in the supervision itself fails the container."""
+        """Supervise the processes until `stop`; an unexpected error fails the container."""
         try:
             self._workers = [Worker() for _ in range(worker_count(self._environment))]
             while not self._stopped.is_set() and not self._has_failed_to_start:
-                with contextlib.suppress(OSError):  # no file descriptor is left, for a moment
-                    self._look_after_all()
+                with contextlib.suppress(OSError):  # out of file descriptors: retry after the wait
+                    self._supervise_workers()
                 self._await_event()
             if not self._started.is_set():
                 self._end_processes()
-                self._become("Failed", self._failure or "it was stopped")
+                self._set_state("Failed", self._failure or "it was stopped")
         except ValueError as error:
             self._fail(str(error))
         except Exception as error:
@@ -232,22 +239,22 @@ class Container:
         self.log(problem)
         with contextlib.suppress(Exception):
             self._end_processes()
-        self._become("Failed", problem)
+        self._set_state("Failed", problem)
 
     @property
     def _has_failed_to_start(self) -> bool:
         return self._failure is not None and not self._started.is_set()
 
-    def _look_after_all(self) -> None:
-        with self._news:
+    def _supervise_workers(self) -> None:
+        with self._changed:
             for worker in self._workers:
-                self._look_after(worker)
-            self._news.notify_all()
+                self._supervise_worker(worker)
+            self._changed.notify_all()
         self._update_state()
         self._check_memory()
 
     def _await_event(self) -> None:
-        """Sleep until a process reports or ends, or something is due."""
+        """Wait until a process reports or ends, or a probe, restart or memory check is due."""
         now = time.monotonic()
         due = [self._next_memory_check]
         for worker in self._workers:
@@ -257,7 +264,8 @@ class Container:
         events = [fd for process in self._processes for fd in process.descriptors]
         wait([self._wake, *events], max(0.0, min(due) - now))
 
-    def _look_after(self, worker: Worker) -> None:
+    def _supervise_worker(self, worker: Worker) -> None:
+        """Launch, probe or restart the process of a worker, as its state requires."""
         process, probe = worker.process, worker.probe
         if process is None or probe is None:
             if time.monotonic() >= worker.due:
@@ -311,7 +319,7 @@ class Container:
             worker.probe = LivenessProbe(self._liveness, process, time.monotonic())
 
     def _start_problem(self, status: int) -> str:
-        """Why a process ended before ``init()`` had returned."""
+        """The reason why a process ended before ``init()`` had returned."""
         if status != INIT_FAILED:
             return f"its process ended before init() had returned: {describe_exit(status)}"
         problem = "its script could not be imported, or init() raised"
@@ -319,7 +327,7 @@ class Container:
         return f"{problem}: {error}" if error else problem
 
     def _retry(self, worker: Worker, problem: str) -> None:
-        """Restart the process with an exponential backoff, unless it has never started."""
+        """Schedule a restart with exponential backoff, unless the container has not started yet."""
         self._failure = problem
         if self._started.is_set():
             worker.delay = min(max(1.0, 2 * worker.delay), MAX_RESTART_DELAY)
@@ -327,12 +335,12 @@ class Container:
             self.log(f"{problem}; trying again in {worker.delay:g} s")
 
     def _end_process(self, worker: Worker) -> None:
-        with self._news:
+        with self._changed:
             process, worker.process, worker.probe = worker.process, None, None
             if process is not None:
                 process.end()
-                self._past = sum_counts(self._past, process.counts)
-            self._news.notify_all()
+                self._past_counts = sum_counts(self._past_counts, process.counts)
+            self._changed.notify_all()
 
     def _end_processes(self) -> None:
         for worker in self._workers:
@@ -358,9 +366,9 @@ class Container:
         if ready:
             self._failure = None
         if self._started.is_set() or len(ready) == len(self._workers):
-            self._become("Healthy" if ready else "Unhealthy", self._failure)
+            self._set_state("Healthy" if ready else "Unhealthy", self._failure)
 
-    def _become(self, state: str, problem: str | None) -> None:
+    def _set_state(self, state: str, problem: str | None) -> None:
         has_changed = (state, problem) != (self.state, self.problem)
         self.state, self.problem = state, problem
         try:
@@ -377,12 +385,12 @@ def encode(access: AccessPolicy, number: int) -> bytes:
 
 
 def worker_count(environment: Mapping[str, str]) -> int:
-    """The number of processes that WORKER_COUNT asks for.
+    """The number of processes that the variable WORKER_COUNT sets.
 
     Raises
     ------
     ValueError
-        It is no number, or out of range.
+        If the variable is not a number, or out of range.
     """
     text = environment.get("WORKER_COUNT", "1")
     count = int(text) if re.fullmatch("[0-9]{1,4}", text) else 0

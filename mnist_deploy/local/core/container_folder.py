@@ -15,14 +15,14 @@ MODELS = "azureml-models"
 
 
 def build_folder(parent: Path, store: Store, container_spec: ContainerSpec) -> Path:
-    """A new folder under `parent` with the uploads and the models of `container_spec`.
+    """Create a folder under `parent` with the uploads and the models of `container_spec`.
 
     Raises
     ------
     NotFound
-        If an upload or a model is not there (any more).
+        If an upload or a model is missing in the store.
     Invalid
-        If a path leads out of the folder, or an archive is none or holds too much.
+        If a path is outside of the folder, or an archive cannot be unpacked (see `unpack`).
     """
     folder = parent / secrets.token_hex(8)
     try:
@@ -50,9 +50,15 @@ def _fill(app: Path, store: Store, container_spec: ContainerSpec) -> None:
 
 
 def uploaded_files(store: Store, artifact: str, what: str = "") -> list[tuple[str, Path]]:
-    """(path below `artifact`, file) of all that was uploaded there.
+    """(path below `artifact`, file) of each file that was uploaded there.
 
-    The path is empty where `artifact` is a file itself.
+    The path is empty if `artifact` is a file. `what` names the artifact in the error, for instance
+    ``model digits:1``.
+
+    Raises
+    ------
+    NotFound
+        If nothing was uploaded there, or a file is missing.
     """
     found = store.files(artifact)
     if not found or not all(file.exists() for _, file in found):
@@ -66,7 +72,7 @@ def uploaded_files(store: Store, artifact: str, what: str = "") -> list[tuple[st
 def script_environment(
     folder: Path, endpoint: str, container_spec: ContainerSpec
 ) -> dict[str, str]:
-    """The environment variables that configure Microsoft's server: script and model folder."""
+    """The environment variables by which Microsoft's server finds the script and the models."""
     model_dir = folder / "app" / MODELS
     if len(container_spec.models) == 1:
         model_dir /= f"{container_spec.models[0].name}/{container_spec.models[0].version}"

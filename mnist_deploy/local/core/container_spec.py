@@ -1,4 +1,4 @@
-"""Container specs."""
+"""Container specs: what a container runs, independent of the API that requested it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Upload:
     artifact : str
         The path it was uploaded to: of a file, or of a folder with all below it.
     path : str
-        Where it goes, below the container's ``app`` folder.
+        The path in the container, below its ``app`` folder.
     unpack : bool
-        It is a tar archive, whose content goes there.
+        The artifact is a tar archive, whose content is unpacked to `path`.
     """
 
     artifact: str
@@ -34,30 +34,31 @@ class Upload:
 
 @dataclass(frozen=True, eq=False)
 class ContainerSpec:
-    """The spec of a container.
+    """What a container runs: script, models, environment and resources.
 
-    Equal specs mean the same containers: a deployment keeps its containers as long as its spec
-    is equal. Warnings and the labels of models take no part in the comparison.
+    A deployment keeps its containers as long as its new spec equals the present one. Warnings and
+    the labels of models are not compared.
 
     Attributes
     ----------
     script : str
         The entry script, below the ``app`` folder.
     conda : dict or None
-        The content of a conda file, which is compared with what is installed here.
+        The content of a conda file, which is compared with the installed packages.
     environment : str
-        The registered environment that it was made from, as ``name:version``, if any.
+        The registered environment that the spec was made from, as ``name:version``; or empty.
     variables : dict of str to str
         Environment variables of the script.
     cpu_cores, memory_gb : float
     liveness : ProbeSettings or None
-        When a container that does not react is restarted. None: as the platform's default.
+        The liveness probe. None: the platform's default.
     insights : bool
-        Its telemetry is kept: requests, failures, durations, what the script prints.
+        Microsoft's server sends its telemetry to the control plane.
     warnings : tuple of str
-        Options that have no effect here, or another one; reported in the operation and the log.
+        Options that have no effect, or another effect than on Azure. They are reported in the
+        operation and in the log.
     generation : int
-        Raised to replace the containers by others of otherwise the same spec.
+        Increased to replace the containers although nothing else in the spec has changed.
     """
 
     script: str

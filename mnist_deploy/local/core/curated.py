@@ -1,4 +1,4 @@
-"""Azure's curated environments: here each of them stands for the running Python."""
+"""Azure's curated environments, which the local workspace replaces by the running Python."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ CREATED = "2022-01-01T00:00:00+00:00"
 
 
 def is_curated_name(name: str) -> bool:
-    """Whether a name of the workspace is one of Azure's, which all begin with ``AzureML-``."""
+    """Whether an environment is curated: only Azure's own names begin with ``AzureML-``."""
     return name.lower().startswith(PREFIX)
 
 
 def make_curated_environment(name: str, version: str | None = None) -> Environment:
-    """An environment of a curated one's name, whose description states what it stands for."""
+    """A record for a curated environment; its description states that this Python replaces it."""
     python = platform.python_version()
     return Environment(
         name,
         version or "1",
         CREATED,
         description=(
-            f"Stands for Azure's curated environment {name}: what runs in it here runs in this "
-            f"Python, {python}, with the packages that are installed."
+            f"Azure's curated environment {name}. Scripts of the local workspace run in this "
+            f"Python, {python}, with its installed packages."
         ),
         conda={"name": "base", "dependencies": ["python", {"pip": ["azureml-defaults"]}]},
         image=f"{IMAGES}{name.lower()}",
@@ -47,11 +47,11 @@ def find_curated_warning(image: str | None) -> str | None:
     """The warning for a curated image; None for any other image."""
     if not (image or "").startswith(IMAGES):
         return None
-    return describe_curated(f"the image {image}")
+    return make_curated_warning(f"the image {image}")
 
 
-def describe_curated(what: str) -> str:
+def make_curated_warning(subject: str) -> str:
     return (
-        f"environment: {what} is of a curated environment of Azure; here it stands for this "
+        f"environment: {subject} is of a curated environment of Azure; here it stands for this "
         f"Python, {platform.python_version()}, and the packages that are installed"
     )

@@ -1,4 +1,4 @@
-"""Deployments: one or more containers that are made from one container spec."""
+"""Deployments: one or more containers of one container spec, reconciled with a desired state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .telemetry import NO_REQUESTS, sum_counts
 
 @dataclass(frozen=True)
 class DeploymentSpec:
-    """What is wanted of a deployment; `other` is what only one client knows of."""
+    """The desired state of a deployment; `other` holds the fields that only one SDK has."""
 
     container_spec: ContainerSpec
     replicas: int = 1
@@ -30,14 +30,14 @@ class DeploymentSpec:
 
 
 class Deployment:
-    """The containers of one deployment, reconciled with what is wanted of them.
+    """The containers of one deployment, and their reconciliation with the desired state.
 
-    `accept` takes what is wanted from now on, in the order of the requests; `reconcile` then
-    changes the containers, in a thread of the caller. Each accepted change of the containers has
-    a number, so that a call of `reconcile` for an earlier change has nothing left to do.
+    `accept` stores a desired state, in the order of the requests; `reconcile` then changes the
+    containers, in a thread of the caller. Each accepted change of the containers has a generation
+    number: `reconcile` returns at once if a call for a later change has done the work.
 
-    Lock order: `_changing`, which is held while containers start and stop; nothing is called
-    with it held that waits for `accept`.
+    Lock: `_changing` is held while containers start and stop. `accept` needs no lock, so that a
+    new desired state can interrupt a reconciliation.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Deployment:
     socket : str
         The path at which its containers accept what a router sends.
     create : callable
-        Makes a container, not yet started, from a container spec.
+        Creates a container, not yet started, from a container spec.
     close : callable
         Called after the last container was stopped.
     """
@@ -67,11 +67,11 @@ class Deployment:
         self._reported: list[str] = []  # warnings of the last container spec
         self._create, self._close = create, close
         self._access = AccessPolicy()
-        self._running: ContainerSpec | None = None  # that of the containers
+        self._running: ContainerSpec | None = None  # the spec of `containers`
         self._starting: list[Container] = []
         self._starting_spec: ContainerSpec | None = None
-        self._accepted = self._reconciled = 0  # numbers of changes
-        self._past = NO_REQUESTS
+        self._accepted = self._reconciled = 0  # generation numbers
+        self._past_counts = NO_REQUESTS  # of stopped containers
         self._ended = self._interrupted = False
         self._changing = threading.Lock()
 
@@ -88,7 +88,7 @@ class Deployment:
 
     @property
     def problem(self) -> str | None:
-        """Why no container answers, in a sentence; None if one answers, or is restarted."""
+        """The reason why no container serves; None if one serves, or is being restarted."""
         containers = list(self.containers)
         states = {each.state for each in containers}
         if "Healthy" in states:
@@ -106,11 +106,13 @@ class Deployment:
 
     @property
     def requests(self) -> dict[str, Any]:
-        """The counts of requests, of all containers that the deployment had and has."""
-        return sum_counts(self._past, *(container.requests for container in list(self.containers)))
+        """The counts of requests of all containers, including those that were stopped."""
+        return sum_counts(
+            self._past_counts, *(container.requests for container in list(self.containers))
+        )
 
     def log_tail(self, lines: int) -> str:
-        """The last `lines` lines; of several containers a share each, under its number."""
+        """The last lines of the log; of several containers, a share of the lines for each."""
         containers = list(self._starting) or list(self.containers)
         if len(containers) == 1:
             return containers[0].log_tail(lines)
@@ -127,18 +129,17 @@ class Deployment:
         run_concurrently(self._configure_closed, self._starting)
 
     def new_warnings(self) -> list[str]:
-        """The warnings of the container spec that the spec before it did not have."""
+        """The warnings of the container spec that the previous spec did not have."""
         before, self._reported = self._reported, self.spec.container_spec.all_warnings
         return [warning for warning in self._reported if warning not in before]
 
     def accept(self, spec: DeploymentSpec) -> int | None:
-        """Take what is wanted from now on.
+        """Store a desired state.
 
         Returns
         -------
         int or None
-            The number of the change, with which :meth:`reconcile` has to be called; None if the
-            containers stay as they are.
+            The generation number for :meth:`reconcile`; None if the containers need no change.
         """
         before = getattr(self, "spec", None)
         self.spec, self.updated = spec, now()
@@ -152,37 +153,37 @@ class Deployment:
         return self._accepted
 
     def reconcile(self, change: int, container_spec: ContainerSpec) -> None:
-        """Change the containers until they are what is wanted, or another spec is wanted.
+        """Change the containers to the desired state, unless another one was accepted meanwhile.
 
         Parameters
         ----------
         change : int
-            What :meth:`accept` returned.
+            The generation number that :meth:`accept` returned.
         container_spec : ContainerSpec
-            The spec that was accepted by that change.
+            The container spec of that generation.
 
         Raises
         ------
         Failed
-            If a container did not start, or containers of another spec are wanted by now.
+            If a container did not start, or another container spec was accepted meanwhile.
         NotFound, Invalid
-            If what the container spec names is not there, or not what it should be.
+            If an upload or a model of the container spec is missing, or not valid.
         """
-        if self._is_wanted(container_spec):
+        if self._is_desired(container_spec):
             self._stop_starting(but=container_spec)
             self._reconcile(change, container_spec)
-        if not self._is_wanted(container_spec):
+        if not self._is_desired(container_spec):
             raise Failed("superseded", f"{self.title} was deleted or deployed again.")
         if self.error is not None:
             raise self.error
 
     def end(self, grace: float = GRACE) -> None:
-        """Stop the containers for good, also those that are starting.
+        """Stop all containers, also those that are starting; the deployment cannot be used again.
 
         Parameters
         ----------
         grace : float
-            Seconds for the requests that have arrived to be answered.
+            Seconds for the containers to answer the requests that have arrived.
         """
         self._ended = True
         self._stop_starting()
@@ -194,12 +195,12 @@ class Deployment:
     def _is_changing(self) -> bool:
         return self._reconciled < self._accepted
 
-    def _is_wanted(self, container_spec: ContainerSpec) -> bool:
+    def _is_desired(self, container_spec: ContainerSpec) -> bool:
         return not self._ended and self.spec.container_spec == container_spec
 
     def _reconcile(self, change: int, container_spec: ContainerSpec) -> None:
         with self._changing:
-            while self._is_wanted(container_spec) and self._reconciled < change:
+            while self._is_desired(container_spec) and self._reconciled < change:
                 number, self._interrupted = self._accepted, False
                 try:
                     self._apply(self.spec)
@@ -214,16 +215,17 @@ class Deployment:
             run_concurrently(lambda each: each.stop(), self._starting)
 
     def _apply(self, spec: DeploymentSpec) -> None:
-        """Have as many containers of the spec as are wanted."""
+        """Scale containers whose spec is unchanged and has started; else replace them."""
         if self._running == spec.container_spec and self.error is None:
             self._scale(spec)
         else:
             self._replace_containers(spec)
 
     def _replace_containers(self, spec: DeploymentSpec) -> None:
-        """Start containers of another spec, which take the place of the present ones.
+        """Replace the present containers by containers of another spec.
 
-        As long as they start, the present ones serve. If they do not start, none serves.
+        The present containers serve until the new ones have started. If a new one does not start,
+        the present ones are stopped as well.
         """
         before, self.error = self.containers, None
         new: list[Container] = []
@@ -232,7 +234,7 @@ class Deployment:
                 new.append(self._make(spec.container_spec))
             self._start(spec.container_spec, new)
         except Fault as fault:
-            if self._interrupted or not self._is_wanted(spec.container_spec):
+            if self._interrupted or not self._is_desired(spec.container_spec):
                 run_concurrently(lambda each: each.stop(), new)
                 return
             self.error = fault
@@ -244,13 +246,13 @@ class Deployment:
         self._stop(before)
 
     def _scale(self, spec: DeploymentSpec) -> None:
-        """Start the containers that are missing, or stop surplus ones, the youngest first."""
-        present, wanted = self.containers, spec.replicas
-        self.containers = present[:wanted]
-        self._stop(present[wanted:])
+        """Start the containers that are missing, or stop surplus ones, the newest first."""
+        present, desired = self.containers, spec.replicas
+        self.containers = present[:desired]
+        self._stop(present[desired:])
         more: list[Container] = []
         try:
-            for _ in range(wanted - len(self.containers)):
+            for _ in range(desired - len(self.containers)):
                 more.append(self._make(spec.container_spec))
             self._start(spec.container_spec, more)
         except Fault:
@@ -264,13 +266,15 @@ class Deployment:
         try:
             return self._create(container_spec)
         except OSError as error:
-            raise Failed("deployment", f"Its folder could not be filled: {error}") from error
+            raise Failed(
+                "deployment", f"The container's folder could not be filled: {error}"
+            ) from error
 
     def _start(self, container_spec: ContainerSpec, containers: list[Container]) -> None:
-        """Start containers, and open them when all have started."""
+        """Start containers, and let them accept connections when all have started."""
         run_concurrently(self._configure_closed, containers)
         self._starting, self._starting_spec = containers, container_spec
-        if not self._is_wanted(container_spec):  # it was changed before they were to be found
+        if not self._is_desired(container_spec):  # changed before `_starting` was set
             raise Failed("superseded", f"{self.title} was deleted or deployed again.")
         problems = run_concurrently(lambda each: each.start(), containers)
         for container, problem in zip(containers, problems, strict=True):
@@ -286,25 +290,27 @@ class Deployment:
         container.configure(self._access)
 
     def _configure_closed(self, container: Container) -> None:
-        """Keep a starting container from accepting: others may serve, and it may be stopped."""
+        """Let a starting container accept nothing: others may serve, and it may be stopped."""
         container.configure(AccessPolicy(public=False))
 
     def _stop(self, containers: list[Container]) -> None:
-        """Stop containers when they have answered what has reached them."""
+        """Stop containers gracefully, and keep their counts."""
         run_concurrently(lambda each: each.stop(), containers)
-        self._past = sum_counts(self._past, *(container.requests for container in containers))
+        self._past_counts = sum_counts(
+            self._past_counts, *(container.requests for container in containers)
+        )
 
 
 def run_concurrently(work: Callable[[Container], Any], containers: list[Container]) -> list[Any]:
-    """The outcome for each container, for all of them at the same time."""
+    """Call `work` for all containers at the same time, and return the results."""
     if len(containers) < 2:
         return [work(container) for container in containers]
-    with ThreadPoolExecutor(len(containers)) as pool:
+    with ThreadPoolExecutor(len(containers), "containers") as pool:
         return list(pool.map(work, containers))
 
 
 def extract_failure_log(log: str) -> str:
-    """The traceback of the script, without that of the server around it; or the last lines."""
+    """The traceback of the script without the frames of Microsoft's server, or the last lines."""
     _, found, traceback = log.partition("Traceback (most recent call last):\n")
     around = "\n\nThe above exception was the direct cause of the following exception:\n\n"
     lines = (traceback.rpartition(around)[0] or traceback).splitlines() if found else []

@@ -1,7 +1,7 @@
 """The part of a Dockerfile that needs no Docker: which files and variables an image has.
 
-``COPY`` and ``ADD`` of files, ``ENV`` and ``WORKDIR`` are applied. ``RUN`` is not: the script runs
-in this Python, which has what it has; each such line is reported.
+``COPY`` and ``ADD`` of files, ``ENV`` and ``WORKDIR`` are applied. ``RUN`` is not executed, because
+scripts run in the Python of the control plane; the build's output reports each such line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ImageContent:
     Attributes
     ----------
     root : Path
-        The image's file system, as far as it comes from the build context.
+        The files of the image that come from the build context.
     variables : dict of str to str
     output : list of str
         Lines for the build's output.
@@ -45,14 +45,14 @@ class ImageContent:
 
 
 def apply_dockerfile(context: Path, name: str, root: Path) -> ImageContent:
-    """Copy the files that the Dockerfile `name` of a build context copies into `root`.
+    """Apply the Dockerfile `name` of a build context: copy files into `root`, read variables.
 
     Raises
     ------
     NotFound
         If the context has no such Dockerfile, or a file that is copied is missing.
     Invalid
-        If a line cannot be read, or a path leads out of its folder.
+        If a line cannot be parsed, or a path is outside of its folder.
     """
     file = below(context, name)
     if not file.is_file():
@@ -75,7 +75,7 @@ def apply_dockerfile(context: Path, name: str, root: Path) -> ImageContent:
 
 
 def parse_instructions(text: str) -> Iterator[tuple[str, str]]:
-    """Names in capitals, and values without line continuations."""
+    """Yield each instruction in upper case, with its value on one line."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
         name, _, value = line.strip().partition(" ")
@@ -92,7 +92,7 @@ def split_words(value: str) -> list[str]:
 
 
 def parse_variables(value: str) -> dict[str, str]:
-    """Of ``NAME=value NAME="value"``, or of the older ``NAME value``."""
+    """The variables of ``NAME=value NAME="value"``, or of the older form ``NAME value``."""
     words = split_words(value)
     if words and "=" not in words[0]:
         return {words[0]: " ".join(words[1:])}
@@ -100,7 +100,7 @@ def parse_variables(value: str) -> dict[str, str]:
 
 
 def copy_sources(context: Path, root: Path, folder: PurePosixPath, value: str) -> Iterator[Path]:
-    """Copy files and the content of folders as ``COPY`` does, and give each source."""
+    """Copy files and the content of folders as ``COPY`` does, and yield each source."""
     *sources, target = [word for word in split_words(value) if not word.startswith("--")] or [""]
     is_folder = target.endswith("/") or len(sources) > 1
     path = below(root, str(folder / target).lstrip("/"))

@@ -1,6 +1,8 @@
-"""Endpoints: the addresses that are served now, and how they come, change and go.
+"""Endpoints: addresses with their deployments, and how they are created, changed and deleted.
 
-They live as long as the control plane: what is on disk is only what a container needs.
+Endpoints are kept in memory and end with the control plane; only the folders of containers are on
+disk. Each change is an `Operation`: the request stores the desired state and returns, then a thread
+of the runtime reconciles the deployments with it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from .telemetry import BUCKETS, Telemetry, sum_counts, summary_of
 LAST_GRACE = 1.0  # seconds for what is in flight when an endpoint is deleted
 
 
-Changed = list[tuple[Deployment, int, ContainerSpec]]
+Changes = list[tuple[Deployment, int, ContainerSpec]]  # with the number that `accept` returned
 
 
 def new_key() -> str:
@@ -38,7 +40,7 @@ def new_key() -> str:
 
 @dataclass(frozen=True)
 class EndpointSpec:
-    """What is wanted of an endpoint.
+    """The desired state of an endpoint.
 
     Attributes
     ----------
@@ -46,15 +48,15 @@ class EndpointSpec:
     traffic : dict of str to int
         The share of each deployment, in percent.
     mirror : dict of str to int
-        The share of requests, in percent, that a deployment gets a copy of.
+        The share of requests, in percent, whose copies a deployment gets.
     authentication : str
         ``none``, ``key`` or ``token``.
     primary_key, secondary_key : str
-        Drawn where none is given.
+        Random by default.
     compute : str
-        The cluster that it is deployed to, if any.
+        The name of the cluster; empty for ACI and managed online endpoints.
     other : object
-        What only one client knows of.
+        Fields that only one SDK has.
     """
 
     deployments: dict[str, DeploymentSpec] = field(default_factory=dict)
@@ -76,14 +78,19 @@ class EndpointSpec:
 
 
 class Endpoint:
-    """One address and what answers there.
+    """An address, and the deployments that serve there.
+
+    Lock order: `Endpoints._lock`, `_token_lock`, `_access_lock`, `Deployment._changing`, then the
+    locks of containers. `_routing_lock` is held only while the address applies a routing table:
+    containers call `route` from their supervisors, so no thread may wait for a container with
+    `_routing_lock` held.
 
     Attributes
     ----------
     kind : str
-        ``service`` (SDK v1) or ``endpoint`` (SDK v2): each has names of its own.
+        ``service`` (SDK v1) or ``endpoint`` (SDK v2). A name is unique within its kind.
     operation : Operation
-        Of the last change.
+        The last change.
     """
 
     spec: EndpointSpec
@@ -95,22 +102,20 @@ class Endpoint:
         self.deployments: dict[str, Deployment] = {}
         self.created = self.updated = now()
         self.telemetry = Telemetry()
-        self._tokens: dict[str, float] = {}  # when each expires, by its hash
+        self._tokens: dict[str, float] = {}  # expiry in seconds since the epoch, by hash
         self._last_token = "", 0.0
-        self._token_lock = threading.Lock()  # before `_access_lock`
-        # Containers call `route`, and others wait for containers: never with `_routing_lock` held.
-        self._access_lock, self._routing_lock = threading.Lock(), threading.Lock()
+        self._token_lock, self._access_lock = threading.Lock(), threading.Lock()
+        self._routing_lock = threading.Lock()
 
     @property
     def platform(self) -> Platform:
-        """Of Azure: its front end decides about status codes and limits."""
+        """Azure's platform, whose front end determines status codes and limits."""
         return platform_of(self.kind, self.spec.compute)
 
     @property
     def state(self) -> str:
-        """The worst of its deployments: ``Transitioning``, ``Failed``, ``Unhealthy``, ``Healthy``.
-
-        ``Unhealthy`` also where there is none.
+        """The first of these states that a deployment has: ``Transitioning``, ``Failed``,
+        ``Unhealthy``, ``Healthy``. ``Unhealthy`` without a deployment.
         """
         states = [deployment.state for deployment in self.deployments.values()]
         for state in ("Transitioning", "Failed", "Unhealthy"):
@@ -120,7 +125,7 @@ class Endpoint:
 
     @property
     def problem(self) -> str | None:
-        """Why no deployment answers, in a sentence; None if one answers, or is restarted."""
+        """The reason why no deployment serves; None if one serves, or is being restarted."""
         problems = [deployment.problem for deployment in list(self.deployments.values())]
         if not problems:
             return f"{self.name} has no deployment."
@@ -130,14 +135,14 @@ class Endpoint:
     def usage(self) -> dict[str, Any]:
         """``requests``, ``failed``, ``p50`` and ``p95`` in seconds, None before the first one.
 
-        Its containers count; a container that is replaced takes its counts with it.
+        The counts of a deployment are dropped when the deployment is deleted.
         """
         counts = [deployment.requests for deployment in list(self.deployments.values())]
         return summary_of(sum_counts(*counts), BUCKETS)
 
     @property
     def routes(self) -> RoutingTable:
-        """What is wanted, and how the deployments are that are there."""
+        """The routing table: the desired traffic, and the state of each deployment."""
         spec = self.spec
         keys = {
             "none": None,
@@ -159,10 +164,10 @@ class Endpoint:
         return RoutingTable(self.platform, targets, AccessPolicy(keys, tokens))
 
     def issue_token(self, seconds: float) -> tuple[str, float]:
-        """Issue a token; returns it and when it expires, in seconds since the epoch.
+        """Return a token that is valid for `seconds`, and its expiry in seconds since the epoch.
 
-        The last token is returned again while it is valid for at least half that time, so that
-        the number of valid tokens stays small.
+        The last token is returned again as long as it is valid for half of `seconds`, so that the
+        number of valid tokens stays small.
         """
         with self._token_lock:
             now = time.time()
@@ -177,29 +182,29 @@ class Endpoint:
             return token, end
 
     def apply_access_policy(self) -> None:
-        """Apply the access policy in all containers; it is in effect when this returns."""
+        """Apply the access policy in all containers; it is in force when the call returns."""
         with self._access_lock:
             access = self.routes.access
             for deployment in list(self.deployments.values()):
                 deployment.apply_access_policy(access)
 
     def route(self) -> None:
-        """Have requests go where they should; called whenever something has changed."""
+        """Apply the routing table; called after each change of the endpoint or of a container."""
         with self._routing_lock:
             self.address.apply(self.routes, self.problem)
 
     @property
     def has_to_switch(self) -> bool:
-        """Whether a router is needed and not there, or the other way round."""
+        """Whether a router must be started or stopped."""
         return self.address.has_to_switch(self.routes)
 
     def switch(self) -> None:
-        """Have a router accept, or the containers themselves, as the routes need."""
+        """Let a router accept connections, or the containers themselves, as the platform does."""
         self.address.switch(self.routes)
         self.route()
 
     def new_deployment(self, name: str) -> Deployment:
-        """Make a deployment that is not part of the endpoint yet."""
+        """Create a deployment that is not part of the endpoint yet."""
         factory = self.address.add_deployment(name)
 
         def create(spec: ContainerSpec) -> Container:
@@ -223,12 +228,15 @@ class Endpoint:
 class Endpoints:
     """All endpoints of the workspace.
 
+    Lock order: `_lock`, which is held while a request stores a desired state, then the lock of the
+    store. The store reads the GC root `_uploads` with its own lock held; `_uploads` takes no lock.
+
     Parameters
     ----------
     store : Store
-        Where the models and the uploaded scripts are.
+        Holds the models and the uploaded scripts.
     runtime : Runtime
-        What runs the containers.
+        Runs the containers.
     """
 
     def __init__(self, store: Store, runtime: Runtime) -> None:
@@ -239,7 +247,7 @@ class Endpoints:
         store.gc_roots.append(self._uploads)
 
     def all(self, kind: str | None = None) -> list[Endpoint]:
-        found = list(self._endpoints.values())  # without the lock: the store asks, holding its own
+        found = list(self._endpoints.values())  # without `_lock`, see the lock order above
         return [endpoint for endpoint in found if kind in (None, endpoint.kind)]
 
     def find(self, kind: str, name: str) -> Endpoint | None:
@@ -252,7 +260,7 @@ class Endpoints:
         return endpoint
 
     def using(self, model_id: str) -> list[str]:
-        """The names of the endpoints that run this model (``name:version``)."""
+        """The names of the endpoints that run a model, by its id ``name:version``."""
         return [
             endpoint.name
             for endpoint in self.all()
@@ -265,7 +273,7 @@ class Endpoints:
         return [endpoint.name for endpoint in self.all() if endpoint.spec.compute == compute]
 
     def _uploads(self) -> Iterator[str]:
-        """What containers may be made of again: the store must keep it."""
+        """The artifacts of all container specs: a GC root of the store."""
         for endpoint in self.all():
             for deployment in endpoint.spec.deployments.values():
                 yield from (upload.artifact for upload in deployment.container_spec.uploads)
@@ -276,13 +284,14 @@ class Endpoints:
     def put(
         self, kind: str, name: str, function: Callable[[EndpointSpec | None], EndpointSpec]
     ) -> Operation:
-        """Make or replace an endpoint.
+        """Create or replace an endpoint.
 
         Parameters
         ----------
         function : callable
-            Gets the present specification, None if there is no such endpoint, and returns the
-            wanted one. No other change comes between. Where it raises, nothing has changed.
+            Takes the present spec, or None if the endpoint does not exist; returns the desired
+            spec. No other change can happen during the call. If `function` raises an exception,
+            nothing changes.
         """
         with self._lock:
             endpoint = self.find(kind, name)
@@ -296,19 +305,25 @@ class Endpoints:
                     endpoint.end()
                 raise
             self._endpoints[kind, name] = endpoint
-        return self._carry_out(endpoint, *change)
+        return self._start_change(endpoint, *change)
 
     def change(
         self, kind: str, name: str, function: Callable[[EndpointSpec], EndpointSpec]
     ) -> Operation:
-        """Change an endpoint, as :meth:`put` does; `NotFound` if it is not there."""
+        """Change an endpoint, as :meth:`put` does.
+
+        Raises
+        ------
+        NotFound
+            If the endpoint does not exist.
+        """
         with self._lock:
             endpoint = self.get(kind, name)
             change = self._accept(endpoint, function(endpoint.spec))
-        return self._carry_out(endpoint, *change)
+        return self._start_change(endpoint, *change)
 
     def delete(self, kind: str, name: str) -> None:
-        """Delete an endpoint, if it is there; one that is being deployed gives up."""
+        """Delete an endpoint if it exists; a change of the endpoint in progress is aborted."""
         with self._lock:
             endpoint = self._endpoints.pop((kind, name), None)
         if endpoint is not None:
@@ -321,63 +336,65 @@ class Endpoints:
 
     def _accept(
         self, endpoint: Endpoint, spec: EndpointSpec
-    ) -> tuple[Operation, Changed, list[Deployment]]:
-        """Take what is wanted; the deployments that have to follow it, and those to end."""
+    ) -> tuple[Operation, Changes, list[Deployment]]:
+        """Store a desired state; return the deployments to reconcile with it, and those to end."""
         deployments = {
             name: endpoint.deployments.get(name) or endpoint.new_deployment(name)
             for name in spec.deployments
         }
         endpoint.spec, endpoint.updated = spec, now()
         endpoint.operation = self.operations.begin("Service")
-        gone = [name for name in endpoint.deployments if name not in spec.deployments]
-        ended = [endpoint.deployments.pop(name) for name in gone]
+        removed = [name for name in endpoint.deployments if name not in spec.deployments]
+        ended = [endpoint.deployments.pop(name) for name in removed]
         changed = [
-            (deployments[name], change, wanted.container_spec)
-            for name, wanted in spec.deployments.items()
-            if (change := deployments[name].accept(wanted))
+            (deployments[name], number, desired.container_spec)
+            for name, desired in spec.deployments.items()
+            if (number := deployments[name].accept(desired))
         ]
         for deployment in deployments.values():
-            for warning in deployment.new_warnings():  # now: the SDK sleeps before it reads them
+            for warning in deployment.new_warnings():  # early: the SDK sleeps between two polls
                 endpoint.operation.add_log_line(warning)
         endpoint.deployments |= deployments
         return endpoint.operation, changed, ended
 
-    def _carry_out(
+    def _start_change(
         self,
         endpoint: Endpoint,
         operation: Operation,
-        changed: Changed,
+        changed: Changes,
         ended: list[Deployment],
     ) -> Operation:
+        """Apply access policy and routing table, and reconcile the deployments in a thread."""
         endpoint.apply_access_policy()
         endpoint.route()
         if changed or ended or endpoint.has_to_switch:
-            self.runtime.run(partial(self._follow, endpoint, operation, changed, ended))
+            self.runtime.run(partial(self._reconcile, endpoint, operation, changed, ended))
         else:
             operation.finish()
         return operation
 
-    def _follow(
+    def _reconcile(
         self,
         endpoint: Endpoint,
         operation: Operation,
-        changed: Changed,
+        changed: Changes,
         ended: list[Deployment],
     ) -> None:
+        """Reconcile the deployments, and finish the operation; a failed step stops no other."""
         steps: list[Callable[[], Any]] = [deployment.end for deployment in ended]
         if endpoint.routes.needs_router:
             steps.insert(0, endpoint.switch)
-        for deployment, change, container_spec in changed:
-            steps.append(partial(deployment.reconcile, change, container_spec))
-        # Who came meanwhile may have missed a change.
+        for deployment, number, container_spec in changed:
+            steps.append(partial(deployment.reconcile, number, container_spec))
+        # A deployment that was added meanwhile may have missed a change of these.
         steps += [endpoint.apply_access_policy, endpoint.switch, endpoint.route]
         error: Fault | None = None
-        for step in steps:  # each, whatever became of the others
+        for step in steps:
             try:
                 step()
             except Fault as fault:
                 error = fault
-            except Exception as mishap:  # the disk is full, the machine has no memory
+            except Exception as unexpected:  # for instance a full disk, or no memory left
                 logging.getLogger(__name__).exception("%s could not be changed", endpoint.name)
-                error = Failed("deployment", f"{type(mishap).__name__}: {mishap}")
+                error = Failed("deployment", f"{type(unexpected).__name__}: {unexpected}")
         operation.finish(error)

@@ -1,4 +1,4 @@
-"""What accepts at an endpoint's address: its containers, a router, or the fallback responder."""
+"""Decides what accepts at an endpoint's address: containers, a router, the fallback responder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ log = logging.getLogger(__name__)
 
 
 class Ingress:
-    """Gives the listening socket of an endpoint to what has to answer there now.
+    """Passes the listening socket of an endpoint to a router, or to the fallback responder.
+
+    Containers of an endpoint without a router hold the socket themselves.
 
     Lock order: `_lock`, then the lock of a `RouterProcess`.
     """
@@ -71,7 +73,7 @@ class Ingress:
             self._drain_router()
 
     def end(self) -> None:
-        """Accept no longer; a router answers what has reached it."""
+        """Stop accepting; the router answers the requests that have arrived."""
         with self._lock:
             self._ended = True
             self._install(None)

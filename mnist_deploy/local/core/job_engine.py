@@ -1,7 +1,7 @@
-"""The job engine: runs that wait for a process, run in one, and end.
+"""The job engine: queues runs, executes their jobs as processes, and records how they end.
 
-The engine starts no process itself: `launch` does, see `core.job_process`. A run has one thread
-of the engine from its start to its end.
+Each run occupies one thread of the engine from its start to its end. The processes are started by
+the function `launch`, see `core.job_process`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .job_folder import JobFolder, build_job_folder, list_files, upload_files
 from .runs import INTERRUPTED, LOG_FILE, Job, Run, Runs
 
 MAX_PROCESSES = max(2, os.cpu_count() or 1)  # runs at once; as many again for their child runs
-WAIT_INTERVAL = 0.2  # seconds between two looks at a process
+WAIT_INTERVAL = 0.2  # seconds between two checks of a process
 RETRY_BACKOFF = 1.0  # seconds between two attempts to record how a run has ended
-LOG_TAIL = 8192  # bytes of the log in which the reason of a failure is looked for
+LOG_TAIL = 8192  # bytes at the end of the log that are searched for the reason of a failure
 
 
 class JobProcess(Protocol):
@@ -42,16 +42,19 @@ Launch = Callable[[Sequence[str], Path, Mapping[str, str], Path], JobProcess]
 class JobEngine:
     """Executes the jobs of runs, a bounded number at once.
 
+    Threads: the pools ``jobs-0`` (runs) and ``jobs-1`` (child runs) are joined by `stop`.
+    Lock: `_lock` guards `_canceled`; nothing is called with it held.
+
     Parameters
     ----------
     runs : Runs
-        The records, which the engine keeps up to date.
+        The records of runs, whose status the engine updates.
     folder : Path
-        Below it each job gets a folder, which is removed when the job has ended.
+        Holds one folder for each job until the job has ended.
     launch : callable
         Starts a process: command, working directory, environment variables, log file.
     environment : callable
-        The environment variables of a run's process, but for those of its job.
+        Returns the environment variables of a run's process, without those of its job.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class JobEngine:
         future.add_done_callback(_log_exception)
 
     def cancel(self, run_id: str) -> None:
-        """Cancel a run: its process tree is killed, or it does not start."""
+        """Cancel a run: kill its process tree, or remove it from the queue."""
         with self._lock:
             canceled = self._canceled.get(run_id)
         if canceled is None:
@@ -102,13 +105,13 @@ class JobEngine:
         canceled.set()
 
     def stop(self) -> None:
-        """Kill all processes, and return when each is gone."""
+        """Kill all processes, and return when all of them have ended."""
         self._stopping.set()
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _execute(self, run_id: str, job: Job) -> None:
-        """Execute a job and record how it ended, whatever happens."""
+        """Execute a job and record how it ended, also after an unexpected error."""
         canceled = self._canceled[run_id]
         try:
             if canceled.is_set() or self._stopping.is_set():
@@ -119,9 +122,9 @@ class JobEngine:
             status, error = "Failed", {"code": "InsufficientStorage", "message": str(fault)}
         except Fault as fault:
             status, error = "Failed", {"code": "UserError", "message": str(fault)}
-        except Exception as mishap:
+        except Exception as unexpected:
             logging.getLogger(__name__).exception("run %s could not be executed", run_id)
-            message = f"{type(mishap).__name__}: {mishap}"
+            message = f"{type(unexpected).__name__}: {unexpected}"
             status, error = "Failed", {"code": "ServiceError", "message": message}
         if self._stopping.is_set():
             status, error = "Failed", {"code": "WorkspaceEnded", "message": INTERRUPTED}
@@ -130,11 +133,11 @@ class JobEngine:
             del self._canceled[run_id]
 
     def _record_end(self, run_id: str, status: str, error: Mapping[str, str] | None) -> None:
-        """Record the end of a run, again and again as long as the disk is full."""
+        """Record the end of a run; while the disk is full, retry with a backoff."""
         while True:
             try:
                 reported = self.runs.get(run_id).error
-                if status == "Completed" and reported:  # by the script, which ended all the same
+                if status == "Completed" and reported:  # an error that the script reported itself
                     status, error = "Failed", reported
                 self.runs.set_status(run_id, status, error)
                 return
@@ -146,7 +149,7 @@ class JobEngine:
     def _run(
         self, run_id: str, job: Job, canceled: threading.Event
     ) -> tuple[str, dict[str, str] | None]:
-        """Execute a job: the status that its run ends with, and the error."""
+        """Execute a job; return the final status of its run, and the error."""
         run = self.runs.set_status(run_id, "Preparing")
         store = self.runs.store
         folder = build_job_folder(self._folder, store, job)
@@ -166,7 +169,7 @@ class JobEngine:
         return ("Completed", None) if end is None else ("Failed", _error_of(end, log, job))
 
     def _wait(self, process: JobProcess, job: Job, canceled: threading.Event) -> str | None:
-        """Wait for the end of a process: None if it succeeded, else what happened."""
+        """Wait for the end of a process; return None if it succeeded, else the reason."""
         deadline = None if job.max_seconds is None else time.monotonic() + job.max_seconds
         while (status := process.wait(WAIT_INTERVAL)) is None:
             is_late = deadline is not None and time.monotonic() > deadline
@@ -198,7 +201,7 @@ def _end_last_line(log: Path) -> None:
 
 
 def _error_of(end: str, log: Path, job: Job) -> dict[str, str]:
-    """Why a process did not succeed: its traceback, or its last lines."""
+    """The error of a run whose process failed, with its traceback or its last lines."""
     if end == "Timeout":
         message = f"The run was killed after {job.max_seconds:g} s, its max_run_duration_seconds."
         return {"code": "Timeout", "message": message}

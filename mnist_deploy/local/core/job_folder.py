@@ -23,17 +23,17 @@ COLLECTED = ("outputs", "logs")  # folders of the working directory that become 
 
 @dataclass(frozen=True)
 class JobFolder:
-    """A job on the disk, ready to be started.
+    """The files of a job on disk, ready to be executed.
 
     Attributes
     ----------
     path : Path
-        All of the job.
+        The folder of the job.
     working_directory : Path
-        Its code.
+        The folder with the job's code.
     command : list of str
     variables : dict of str to str
-        With paths in the place of all placeholders.
+        Command and environment variables, with paths instead of placeholders.
     outputs : dict of str to Path
         The folder of each named output.
     """
@@ -54,14 +54,14 @@ class JobFolder:
 
 
 def build_job_folder(parent: Path, store: Store, job: Job) -> JobFolder:
-    """Lay out the folder of a job in a new folder below `parent`.
+    """Create the folder of a job below `parent`.
 
     Raises
     ------
     NotFound
-        If its code or an artifact of an input is missing.
+        If the code or an artifact of an input is missing.
     Invalid
-        If a placeholder names no input or output, or a path leads out of the folder.
+        If a placeholder names no input or output, or a path is outside of the folder.
     """
     path = parent / secrets.token_hex(8)
     working_directory = path / "code"
@@ -91,8 +91,8 @@ def build_job_folder(parent: Path, store: Store, job: Job) -> JobFolder:
 def copy_code(store: Store, code_id: str, folder: Path) -> None:
     """Copy the files of a code asset into `folder`.
 
-    A code asset of SDK v2 is one folder of artifacts. A snapshot of SDK v1 is a list of files,
-    of which those that have not changed are in the uploads of earlier snapshots.
+    A code asset of SDK v2 is one folder of artifacts. A snapshot of SDK v1 is a list of files;
+    unchanged files belong to the uploads of earlier snapshots.
     """
     name, _, version = code_id.rpartition(":")
     for artifact in store.get(Code, name, version).artifacts:
@@ -106,10 +106,10 @@ def copy_code(store: Store, code_id: str, folder: Path) -> None:
 
 
 def link_input(store: Store, folder: Path, job_input: JobInput) -> Path:
-    """Link or copy the artifacts of an input in `folder`; the value that the job gets for it.
+    """Link or copy the artifacts of an input into `folder`; return the path that the job gets.
 
     Linked artifacts are made read-only, so that a job that writes to its input gets an error.
-    The superuser may write to them all the same, and so gets copies.
+    File modes do not restrict the superuser, whose jobs get copies.
     """
     folder.mkdir(parents=True)
     files: list[Path] = []
@@ -124,7 +124,7 @@ def link_input(store: Store, folder: Path, job_input: JobInput) -> Path:
                 shutil.copyfile(each.file, link)
             else:
                 each.file.chmod(0o400)
-                link.unlink(missing_ok=True)  # of an artifact that two paths name
+                link.unlink(missing_ok=True)  # two paths may name the same artifact
                 link.symlink_to(each.file)
             files.append(link)
     return files[0] if job_input.is_file else folder
@@ -137,14 +137,16 @@ def fill_placeholders(text: str, values: dict[str, str]) -> str:
         name = f"{match[1]}.{match[2]}"
         if name not in values:
             known = ", ".join(sorted(values)) or "none"
-            raise Invalid("command", f"{match[0]} names nothing. The job has: {known}.")
+            raise Invalid(
+                "command", f"{match[0]} names nothing that the job has: expected one of {known}."
+            )
         return values[name]
 
     return PLACEHOLDER.sub(fill, text)
 
 
 def list_files(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """(path with slashes, file) of all files below `folder`; links out of it are left out."""
+    """(path with slashes, file) of all files below `folder`, without links that leave it."""
     root = folder.resolve()
     for here, _, names in os.walk(folder):
         for name in sorted(names):
@@ -154,7 +156,7 @@ def list_files(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
 
 
 def upload_files(store: Store, artifacts: str, files: Iterator[tuple[str, Path]]) -> int:
-    """Write files to the store below the path `artifacts`; how many.
+    """Write files to the store below the path `artifacts`; return their number.
 
     Raises
     ------

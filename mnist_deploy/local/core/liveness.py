@@ -5,11 +5,11 @@ from __future__ import annotations
 from ..platforms import ProbeSettings
 from .process import ScoringProcess
 
-START_TIMEOUT = 600.0  # seconds that init() may take, whatever the settings allow
+START_TIMEOUT = 600.0  # seconds: the upper limit of init(), even if the settings allow more
 
 
 class LivenessProbe:
-    """Decides when a process is probed and when it has to be restarted.
+    """Decides when a process is probed, and when it must be restarted.
 
     On Azure the probe is a request that an instance answers when ``init()`` has returned. Here it
     is a message on the control channel, which a process answers from its event loop, or at once
@@ -20,12 +20,12 @@ class LivenessProbe:
     settings : ProbeSettings
     process : ScoringProcess
     now : float
-        By the monotonic clock, as everywhere here.
+        The time of the monotonic clock.
 
     Attributes
     ----------
     due : float
-        When `step` has to be called at the latest.
+        The time of the monotonic clock at which `step` must be called at the latest.
     """
 
     def __init__(self, settings: ProbeSettings, process: ScoringProcess, now: float) -> None:
@@ -40,7 +40,7 @@ class LivenessProbe:
         self.due = now + self._init_limit
 
     def step(self, now: float) -> str | None:
-        """Send a probe or judge the last one, if that is due; a reason to kill the process."""
+        """Send a probe or evaluate the last one, if due; return a reason to kill the process."""
         if self._process.is_ready and not self._is_ready:
             self._is_ready, self.due = True, max(now, self._first)
         if now < self.due:

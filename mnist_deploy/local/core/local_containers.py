@@ -1,9 +1,10 @@
-"""Images and containers as a Docker Engine has them, for the local modes of both SDKs.
+"""Images and containers of a Docker Engine without Docker, for the local modes of both SDKs.
 
 ``local=True`` of SDK v2 and ``LocalWebservice`` of SDK v1 deploy to the Docker Engine that
-docker-py finds. Here an image is what a Dockerfile copies and sets, and a container is a scoring
-process. A container has no file system of its own: its paths below ``/var/azureml-app`` are those
-of a folder, mounts are links to the mounted folders, and variables that hold such paths follow.
+docker-py finds. Here an image consists of the files and variables that its Dockerfile copies and
+sets, and a container is a scoring process. A container has no file system of its own: its path
+``/var/azureml-app`` is mapped to a folder, also in the values of variables, and mounts are symbolic
+links to the mounted folders.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .telemetry import NO_REQUESTS
 
 APP = "/var/azureml-app"  # where both SDKs put scripts and models
 PORT = "5001/tcp"  # of Microsoft's server in a container
-STOP_GRACE = 5.0  # seconds for the requests that have arrived
+STOP_GRACE = 5.0  # seconds for a stopped container to answer the requests that have arrived
 MAX_LOG_LINES = 5000  # of a container that has exited
 BACKLOG = 1024  # connections that wait to be accepted
 MIN_ID = 10  # digits: Docker's short ids have 10 or 12
@@ -45,9 +46,9 @@ class Image:
     Attributes
     ----------
     id : str
-        As Docker writes it: ``sha256:`` and 64 hexadecimal digits.
+        ``sha256:`` and 64 hexadecimal digits.
     folder : Path
-        Below it lies `content.root`.
+        The folder of the image, which contains `content.root`.
     """
 
     id: str
@@ -64,11 +65,11 @@ class LocalContainerSpec:
     Attributes
     ----------
     binds : sequence of str
-        ``SOURCE:TARGET[:OPTIONS]`` each.
+        Mounts, as ``SOURCE:TARGET[:OPTIONS]``.
     port : int
-        Of 127.0.0.1, to which `PORT` is published; 0 lets the system choose.
+        The port of 127.0.0.1 to which `PORT` is published; 0 lets the system choose.
     has_terminal : bool
-        The log is sent as it is, without Docker's frames.
+        The log is sent as plain text, without Docker's frames.
     """
 
     image: str
@@ -83,6 +84,10 @@ class LocalContainerSpec:
 class LocalContainer:
     """A container: created, then running, and exited in the end.
 
+    Threads: ``local container`` waits for ``init()``; it is started by `start` and joined by
+    `stop`. Lock: `_lock` is held while the container starts or ends, after that of
+    `LocalContainers`.
+
     Attributes
     ----------
     id : str
@@ -91,9 +96,9 @@ class LocalContainer:
         ``created``, ``running`` or ``exited``.
     exit_code : int
     port : int or None
-        Where it is served on 127.0.0.1, while it runs.
+        The port on 127.0.0.1 while the container runs.
     cpu_cores, memory_gb : float
-        What it may use: all that the machine has.
+        The limits of the container: the cores and the memory of the machine.
     """
 
     def __init__(self, folder: Path, image: Image, spec: LocalContainerSpec) -> None:
@@ -110,7 +115,8 @@ class LocalContainer:
         self._past_log = "\n".join(image.content.warnings)
         self._process: Container | None = None
         self._listener: socket.socket | None = None
-        self._lock = threading.RLock()  # of starting and ending
+        self._start_thread: threading.Thread | None = None
+        self._lock = threading.RLock()
         shutil.copytree(image.content.root, self._root)
         try:
             for bind in spec.binds:
@@ -121,7 +127,9 @@ class LocalContainer:
 
     @property
     def state(self) -> str:
-        """As of an endpoint: ``Transitioning``, ``Healthy``, ``Unhealthy`` or ``Failed``."""
+        """The state in the terms of an endpoint: ``Transitioning``, ``Healthy``, ``Unhealthy`` or
+        ``Failed``.
+        """
         process = self._process
         if process is None:
             return "Failed" if self.exit_code else "Unhealthy"
@@ -148,7 +156,7 @@ class LocalContainer:
         Raises
         ------
         Invalid
-            If it is no archive, or an entry leads out of the container.
+            If it is not a tar archive, or an entry is outside of the container.
         """
         target = below(self._root, path.lstrip("/"))
         try:
@@ -187,14 +195,15 @@ class LocalContainer:
             )
             self._process.folder.mkdir()
             self.status, self.exit_code = "running", 0
-        threading.Thread(
-            target=self._run, args=(self._process,), daemon=True, name="local container"
-        ).start()
+            self._start_thread = threading.Thread(
+                target=self._run, args=(self._process,), daemon=True, name="local container"
+            )
+            self._start_thread.start()
 
     def stop(self, grace: float = STOP_GRACE, exit_code: int = 0) -> None:
         """Stop the process and free the port; files and log stay."""
         with self._lock:
-            process, listener = self._process, self._listener
+            process, listener, thread = self._process, self._listener, self._start_thread
             if process is None or listener is None:
                 return
             listener.close()
@@ -202,13 +211,15 @@ class LocalContainer:
             self._process = self._listener = self.port = None
             self.status, self.exit_code = "exited", exit_code
         process.stop(grace)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
     def remove(self) -> None:
         self.stop(grace=0.0)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _run(self, process: Container) -> None:
-        """Wait for ``init()``; a container whose script fails in it exits."""
+        """Wait for ``init()``; if it fails, the container exits."""
         problem = process.start()
         if problem is not None:
             process.log(problem)
@@ -229,7 +240,7 @@ class LocalContainer:
         target.symlink_to(os.path.abspath(source))
 
     def _variables(self) -> dict[str, str]:
-        """Of the image and of the container; paths below `APP` are those of the folder."""
+        """The variables of image and container, with paths below `APP` mapped to the folder."""
         given = {"AML_APP_ROOT": APP} | self.image.content.variables | dict(self.spec.variables)
         return {
             name: f"{self._root}{value}" if is_below(APP, value) else value
@@ -238,12 +249,14 @@ class LocalContainer:
 
 
 class LocalContainers:
-    """The images and containers of one workspace; they live as long as the control plane.
+    """The images and containers of one workspace, which end with the control plane.
+
+    Lock order: `_lock`, then that of a `LocalContainer`.
 
     Parameters
     ----------
     folder : Path
-        Below it each image and each container has a folder.
+        Holds a folder for each image and each container.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -253,12 +266,12 @@ class LocalContainers:
         self._lock = threading.Lock()
 
     def build(self, archive: IO[bytes], dockerfile: str, tag: str) -> Image:
-        """Make an image of a build context; an older image of the tag loses it and stays.
+        """Build an image from a build context; an older image with the tag loses the tag.
 
         Raises
         ------
         Fault
-            As `apply_dockerfile`, or if the context is no tar archive.
+            As `apply_dockerfile`, or if the context is not a tar archive.
         """
         folder = self._folder / secrets.token_hex(8)
         context, root = folder / "context", folder / "root"
@@ -285,12 +298,12 @@ class LocalContainers:
         return image
 
     def find_image(self, name: str) -> Image:
-        """An image by its id, the beginning of that, or its tag.
+        """An image by its id, the first digits of its id, or its tag.
 
         Raises
         ------
         NotFound
-            If there is none.
+            If there is no such image.
         """
         for image in reversed(self._images):
             if with_version(name) in image.tags or is_id(name, image.id.removeprefix("sha256:")):
@@ -313,9 +326,9 @@ class LocalContainers:
         NotFound
             If there is no such image.
         Conflict
-            If there is a container of that name.
+            If a container has that name already.
         Invalid
-            If a folder that is mounted does not exist.
+            If a mounted folder does not exist.
         """
         with self._lock:
             image = self.find_image(spec.image)
@@ -330,12 +343,12 @@ class LocalContainers:
         return self._containers[::-1]
 
     def find(self, name: str) -> LocalContainer:
-        """A container by its id, the beginning of that, or its name.
+        """A container by its id, the first digits of its id, or its name.
 
         Raises
         ------
         NotFound
-            If there is none.
+            If there is no such container.
         """
         for container in self.all():
             if container.name == name.lstrip("/") or is_id(name, container.id):
@@ -343,7 +356,7 @@ class LocalContainers:
         raise NotFound(
             "container",
             name,
-            "If $HOSTNAME is exported, SDK v1 asks for a container of that name: unset it.",
+            "If $HOSTNAME is exported, SDK v1 requests a container of that name: unset it.",
         )
 
     def remove(self, container: LocalContainer) -> None:
@@ -359,7 +372,7 @@ class LocalContainers:
 
 
 def listen(port: int) -> socket.socket:
-    """Listen on 127.0.0.1; the error of a port that is taken has the words of Docker's."""
+    """Listen on 127.0.0.1; the error for a port in use is worded as Docker's."""
     try:
         return socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
     except OSError as error:
@@ -376,7 +389,7 @@ def with_version(tag: str) -> str:
 
 
 def is_id(text: str, identifier: str) -> bool:
-    """Whether a text is an id, or the first digits of it that Docker shows."""
+    """Whether a text is an id, or at least its first `MIN_ID` digits."""
     digits = text.removeprefix("sha256:")
     return len(digits) >= MIN_ID and identifier.startswith(digits)
 

@@ -1,4 +1,4 @@
-"""The log of a container: what its processes print and how they ended, in one bounded file."""
+"""The log of a container: output of its processes and messages of its supervisor, bounded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_SIZE = 16 << 20  # bytes
 TRACEBACK = "Traceback (most recent call last):\n"
 # Microsoft's server raises an exception of its own from that of the script.
 CAUSE = "\n\nThe above exception was the direct cause of the following exception:\n\n"
-LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")  # not of a traceback
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")  # where a traceback has ended
 MAX_ERROR = 500  # characters of an error that is shown in one line
 
 
@@ -29,7 +29,7 @@ class Log:
             file.write(f"{stamp} container - {line}\n")
 
     def tail(self, lines: int) -> str:
-        """The last lines; a negative number is none."""
+        """The last lines; an empty text for a number below 1."""
         if lines <= 0:
             return ""
         return "\n".join(self._end(MAX_SIZE).decode("utf-8", "replace").splitlines()[-lines:])
@@ -53,9 +53,10 @@ class Log:
 
 
 def script_error(log: str) -> str:
-    """The exception that ended the import of a script or ``init()``, in one line; or nothing.
+    """The exception in the log that ended the import of a script or ``init()``, in one line.
 
-    A module that is missing and would lie beside the script gets a hint.
+    An empty text if there is none. The message of a missing module is followed by a hint, because
+    the module may lie beside the script and was not uploaded.
     """
     before, found, _ = log.rpartition(CAUSE)
     _, found, traceback = (before if found else log).rpartition(TRACEBACK)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from .faults import Fault, NotFound
 from .records import now
 
-KEPT = 1000  # operations that can still be polled
+MAX_OPERATIONS = 1000  # of more, the oldest ones can no longer be polled
 
 
 class Operation:
@@ -64,7 +64,7 @@ class Operations:
     Parameters
     ----------
     wait : callable
-        How to wait for an event, at most so many seconds.
+        Waits for an event, at most for a number of seconds.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Operations:
         operation = Operation(kind, resource, self._wait)
         with self._lock:
             self._known[operation.id] = operation
-            while len(self._known) > KEPT:
+            while len(self._known) > MAX_OPERATIONS:
                 del self._known[next(iter(self._known))]
         return operation
 

@@ -48,7 +48,7 @@ def context_texts(container_spec: ContainerSpec) -> dict[str, str]:
     NotSupported
         The environment does not list its packages.
     Invalid
-        An environment variable cannot be written in a Dockerfile.
+        A Dockerfile cannot hold the value of an environment variable.
     """
     if container_spec.conda is None:
         raise NotSupported(
@@ -65,7 +65,7 @@ def context_uploads(container_spec: ContainerSpec) -> Iterator[Upload]:
     """The uploads that belong into the context; `path` is the folder that each goes to."""
     for upload in container_spec.uploads:
         if upload.path == container_spec.script != entry_script(container_spec):
-            continue  # a driver of the SDK, which Microsoft's server does not need
+            continue  # the SDK's driver program, which Microsoft's server does not need
         yield replace(upload, path=str(PurePosixPath(APP, upload.path).parent))
     for model in container_spec.models:
         for artifact in model.artifacts:
@@ -114,7 +114,7 @@ def python_version(conda: dict[str, Any] | None) -> str:
 
 
 def list_or_empty(value: Any) -> list[Any]:
-    """A value of a conda file that should be a list; empty if it is none."""
+    """The value if it is a list, as a conda file should have it; else an empty list."""
     return value if isinstance(value, list) else []
 
 

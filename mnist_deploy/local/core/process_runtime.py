@@ -1,4 +1,4 @@
-"""The runtime of the control plane's process: sockets, routers and scoring processes."""
+"""The runtime of the control plane's process: listening sockets, routers, scoring processes."""
 
 from __future__ import annotations
 
@@ -21,32 +21,35 @@ from .ingress import Ingress
 from .launch import fork_server
 from .runtime import RoutingTable
 from .store import Store
-from .telemetry import SILENT, Telemetry
+from .telemetry import NO_TELEMETRY, Telemetry
 
-# Followed by the process id of the control plane: the next one removes what a killed one left.
+# Followed by the control plane's pid, so that the next one removes what a killed one has left.
 TEMPORARY_PREFIX = "mnist-deploy-"
 
-JOIN_TIMEOUT = 20.0  # seconds for a change of an endpoint that was deleted to end
+JOIN_TIMEOUT = 20.0  # seconds for the change of a deleted endpoint to end
 
 
 class ProcessRuntime:
     """Runs containers as processes of this machine.
 
+    Threads: `run` starts a thread ``endpoint change`` for each change; `close` joins them.
+    Lock: `_lock` guards the list of these threads.
+
     Parameters
     ----------
     store : Store
-        Where the models and the uploaded scripts are.
+        Holds the models and the uploaded scripts.
     folder : Path
-        Under it every container gets a folder of its own.
+        Holds a folder for each container.
     ingestion : str
-        The address that telemetry is sent to.
+        The URL to which Microsoft's server sends telemetry.
     """
 
     def __init__(self, store: Store, folder: Path, ingestion: str = "") -> None:
         self.store, self.folder, self.ingestion = store, folder, ingestion
         self.fallback = FallbackResponder()
         self._changes: list[threading.Thread] = []
-        self._lock = threading.Lock()  # held while `_changes` changes
+        self._lock = threading.Lock()
         # The path of a UNIX socket has room for about 100 bytes.
         parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
         self.sockets = Path(
@@ -77,10 +80,12 @@ class ProcessRuntime:
 
 
 class ProcessAddress:
-    """A listening socket of the loopback.
+    """A listening socket on 127.0.0.1.
 
-    It is open as long as the endpoint lives and handed to whatever answers in turn, so that no
-    other program can get the port.
+    The socket stays open until the endpoint is deleted, and is passed on to each process that
+    accepts there: no other program can get the port.
+
+    Lock order: `_switching`, then the lock of the `Ingress`.
     """
 
     def __init__(self, runtime: ProcessRuntime, kind: str, name: str) -> None:
@@ -113,13 +118,13 @@ class ProcessAddress:
         self._ingress.end()
 
     def release(self) -> None:
-        """Close the port; a deleted endpoint has no router that still accepts."""
+        """Close the port, and wait for the routers that were stopped."""
         self.listener.close()
         self._ingress.close()
 
 
 class ProcessContainerFactory:
-    """Makes containers that share a UNIX socket, on which they accept what a router sends."""
+    """Creates the containers of a deployment, which accept a router's requests on a UNIX socket."""
 
     def __init__(self, address: ProcessAddress) -> None:
         self._address, self._runtime = address, address.runtime
@@ -140,7 +145,7 @@ class ProcessContainerFactory:
         on_change: Callable[[], Any],
     ) -> Container:
         folder = build_folder(self._runtime.folder, self._runtime.store, spec)
-        variables = script_environment(folder, self._address.name, spec) | SILENT
+        variables = script_environment(folder, self._address.name, spec) | NO_TELEMETRY
         if spec.insights:
             variables |= telemetry.variables(self._runtime.ingestion, folder)
         return Container(

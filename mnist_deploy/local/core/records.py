@@ -1,4 +1,4 @@
-"""Records: models, environments, code. Plain values, independent of the REST APIs."""
+"""Records of the store: plain values, independent of the REST APIs."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ class BatchDeployment:
     name : str
         ``endpoint/deployment``.
     settings : dict
-        What was asked for, as it was sent.
+        The properties of the request, as the client sent them.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Compares the packages of a registered environment with those that are installed."""
+"""Compares the packages that an environment requires with the installed packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALLER = {"mlflow": "mlflow-skinny"}  # distributions that serve where the larg
 
 
 def differences(conda: dict[str, Any] | None) -> list[str]:
-    """One line for each package that is missing here or of another version than requested.
+    """One line for each required package that is missing, or installed in another version.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def differences(conda: dict[str, Any] | None) -> list[str]:
 
 
 def requirements(dependencies: object) -> Iterator[Requirement]:
-    """The conda list's entries, and those of the pip list inside it, as pip writes them."""
+    """Yield the entries of a conda file's list, and of the pip list in it, in pip's syntax."""
     for entry in dependencies if isinstance(dependencies, list) else []:
         lines = entry.get("pip") if isinstance(entry, dict) else [conda_to_pip(str(entry))]
         for line in lines if isinstance(lines, list) else []:

@@ -1,4 +1,4 @@
-"""Which deployment of an endpoint answers a request."""
+"""Chooses the deployment of an endpoint for a request: by its header, or by traffic shares."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def choose_deployment(
     requested: str | None,
     draw: Callable[[Mapping[str, float]], str] = draw_by_share,
 ) -> str:
-    """The deployment that a request names, or one that is drawn by the shares of the traffic.
+    """The deployment that a request names, or a random one according to the traffic shares.
 
     Raises
     ------
     LookupError
-        If there is none; with the message of the answer, whose status is 404.
+        If there is no such deployment. The exception has the message for a response 404.
     """
     if requested is not None:
         if requested not in shares:

@@ -1,4 +1,4 @@
-"""The filters of run history: the part of OData that azureml-core and azureml-mlflow send."""
+"""Filters of run history: the part of OData that azureml-core and azureml-mlflow send."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Predicate = Callable[[Fields], bool]
 
 
 def parse_filter(text: str) -> Predicate:
-    """A function of a run's fields that says whether the filter `text` selects the run.
+    """A function of a run's fields that returns whether the filter `text` selects the run.
 
-    Field names are compared without regard to case. ``Tags/x`` and ``Properties/x`` are entries;
-    an entry that is missing selects nothing, as on Azure, even with ``ne``.
+    Field names are compared without regard to case. ``Tags/x`` and ``Properties/x`` name entries.
+    As on Azure, a comparison with a missing entry is false, even with ``ne``.
 
     Raises
     ------
     Invalid
-        If `text` is not such a filter.
+        If `text` is not a filter in this syntax.
     """
     parser = _Parser(text)
     predicate = parser.parse_or()

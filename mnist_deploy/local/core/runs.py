@@ -33,11 +33,11 @@ class JobInput:
     Attributes
     ----------
     artifacts : tuple of str
-        Paths of files, or of folders with all below them.
+        Paths of files, or of folders with all their files.
     root : str
-        A folder that all of them are in: paths in the input's folder are relative to it.
+        The common folder of the artifacts: paths in the input's folder are relative to it.
     is_file : bool
-        The value of the input is the path of its one file, not of its folder.
+        The job gets the path of the input's one file, instead of the path of its folder.
     is_copied : bool
         The job gets copies, which it may change; else links to the files of the store.
     """
@@ -84,8 +84,8 @@ class Experiment:
     Attributes
     ----------
     archived : str
-        When it was archived, ISO 8601; empty if it is active. Only one active experiment has
-        a name.
+        When the experiment was archived, in ISO 8601; empty if it is active. The names of active
+        experiments are unique.
     """
 
     id: str
@@ -119,7 +119,8 @@ class Run:
     warnings : tuple of str
         Options that have another effect here than on Azure.
     other : dict of dict
-        What only one client knows, under its name (``v1``, ``v2``, ``mlflow``), as it was sent.
+        Fields that only one API has, under its name (``v1``, ``v2``, ``mlflow``), as they were
+        sent.
     """
 
     id: str
@@ -145,7 +146,7 @@ class Run:
 
     @property
     def container(self) -> str:
-        """The second part of the paths of its artifacts, which Azure calls data container."""
+        """The second part of the paths of the run's artifacts, Azure's "data container"."""
         return f"dcid.{self.id}"
 
     @property
@@ -184,7 +185,7 @@ class Runs:
     Parameters
     ----------
     store : Store
-        It keeps the artifacts of every run.
+        Holds the records and the artifacts of all runs.
     """
 
     def __init__(self, store: Store) -> None:
@@ -333,9 +334,9 @@ class Runs:
         Raises
         ------
         Conflict
-            If there is one of this id.
+            If a run has this id already.
         NotFound
-            If there is no run of the id `parent`.
+            If there is no run with the id `parent`.
         Invalid
             If `run_id` cannot be part of the path of an artifact.
         """
@@ -364,7 +365,7 @@ class Runs:
         return changed
 
     def set_status(self, run_id: str, status: str, error: Mapping[str, str] | None = None) -> Run:
-        """Give a run a status, and the times that follow from it; a terminal status is final.
+        """Set the status of a run, and the start or end time; a terminal status is final.
 
         A batch job has the status of its one step.
         """

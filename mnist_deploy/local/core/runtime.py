@@ -26,9 +26,9 @@ class AccessPolicy:
     Attributes
     ----------
     keys : tuple of str, or None
-        A request must carry one of them. None: no key is required.
+        A request must carry one of these keys. None: no key is required.
     tokens : mapping of str to float
-        Tokens that are accepted as well: when each expires, in seconds since the epoch, by its
+        Tokens that are accepted as well: expiry in seconds since the epoch, by
         `authorization.hash_token`.
     public : bool
         The container accepts at the endpoint's address, unless its platform has a front end.
@@ -41,20 +41,20 @@ class AccessPolicy:
 
 @dataclass(frozen=True)
 class Backend:
-    """A deployment as a front end sees it.
+    """The entry of a deployment in the routing table.
 
     Attributes
     ----------
     socket : str
-        The path at which its containers accept.
+        The path of the UNIX socket on which the deployment's containers accept.
     share, mirror : int
-        In percent: of the requests that name no deployment, and of copies of those.
+        The share of the requests that name no deployment, and of copies of them, in percent.
     problem : str or None
-        Why no container serves.
+        The reason why no container serves.
     requests : RequestSettings
         The request limits that the deployment sets; a field that is None gets the platform default.
     instances : int
-        Containers that should run.
+        The desired number of containers.
     """
 
     socket: str
@@ -67,7 +67,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """Where the requests of an endpoint go, and which of them are authorized."""
+    """The deployments that serve an endpoint's requests, and the access policy."""
 
     platform: Platform
     targets: dict[str, Backend] = field(default_factory=dict)
@@ -88,9 +88,9 @@ class Container(Protocol):
         ``Transitioning`` until it has started; then ``Healthy`` if it serves, or ``Unhealthy``.
         ``Failed`` if it did not start.
     problem : str or None
-        Why it does not serve. None while it is about to.
+        The reason why it does not serve. None while it starts.
     requests : dict
-        The counts of its requests, as `telemetry.sum_counts` takes them.
+        The counts of its requests, in the form of `telemetry.NO_REQUESTS`.
     """
 
     state: str
@@ -106,7 +106,7 @@ class Container(Protocol):
         """Return the last `lines` lines of the log."""
 
     def configure(self, access: AccessPolicy) -> None:
-        """Apply an access policy, which holds when this returns."""
+        """Apply an access policy; it is in force when the call returns."""
 
     def start(self) -> str | None:
         """Block until ``init()`` has returned; return the problem if it failed, else None."""
@@ -133,15 +133,15 @@ class ContainerFactory(Protocol):
         telemetry: Telemetry,
         on_change: Callable[[], Any],
     ) -> Container:
-        """Make a container that has not been started.
+        """Create a container that is not started.
 
-        Where the platform has a front end, the container answers that alone.
-        `on_change` is called without arguments, in any thread, when its state or problem changes.
+        If the platform has a front end, the container accepts its connections only.
+        `on_change` is called without arguments, in any thread, when state or problem change.
 
         Raises
         ------
         NotFound, Invalid
-            What the spec names is not in the store, or not what it should be.
+            An upload or a model of the spec is missing in the store, or not valid.
         OSError
             The container's folder cannot be filled.
         """
@@ -151,7 +151,7 @@ class ContainerFactory(Protocol):
 
 
 class Address(Protocol):
-    """One endpoint's address, which stays the same while the endpoint lives."""
+    """The address of an endpoint, which is the same until the endpoint is deleted."""
 
     url: str
 
@@ -171,7 +171,7 @@ class Address(Protocol):
         """Stop accepting; called before the containers are stopped."""
 
     def release(self) -> None:
-        """Give up the address, after the containers were stopped."""
+        """Release the address, after the containers were stopped."""
 
 
 class Runtime(Protocol):
@@ -181,13 +181,13 @@ class Runtime(Protocol):
         """Open the address of a new endpoint."""
 
     def warm_up(self) -> None:
-        """Prepare for a deployment that is probable, without waiting."""
+        """Start what a deployment will need, without waiting for it."""
 
     def run(self, work: Callable[[], None]) -> None:
         """Run the changes of an endpoint, without waiting for them."""
 
     def wait(self, done: threading.Event, seconds: float) -> None:
-        """Wait at most so many seconds for an event."""
+        """Wait for an event, at most for `seconds`."""
 
     def close(self) -> None:
         """Release everything, after all endpoints were deleted."""

@@ -1,7 +1,7 @@
 """The store of the local workspace on disk: records and artifacts.
 
-Records (models, environments, code) are rows of one SQLite file, the bytes of artifacts are
-files beside it.
+Records (models, environments, code, …) are rows of one SQLite file; the bytes of artifacts are
+files beside it, see `blobs`.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ Version = int | str
 DATASTORE = "datastore"  # the first part of the paths in the data store
 CHUNK = 500  # rows that a scan reads at once
 MAX_POSITION = 2**63 - 1
-DIGITS = 18  # at most, of a version that takes part in the counting
+MAX_DIGITS = 18  # of a version that the counter of its name takes into account
 
 
 class UnreadableStore(Exception):
-    """The files of the workspace are damaged, or of a version that is not known here."""
+    """The files of the workspace are damaged, or were written by a later version."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Artifact:
     Attributes
     ----------
     path : str
-        Where the client put them, as ``origin/container/name``.
+        The path that the client chose: ``origin/container/name``.
     file : Path
         The file with the bytes.
     metadata : dict
@@ -79,25 +79,28 @@ class Artifact:
 class Store:
     """Records and artifacts under one folder.
 
+    Lock: `_lock` is held during each query and transaction. It may be taken with any other lock
+    held; a GC root is called with `_lock` held and therefore takes no other lock.
+
     Parameters
     ----------
     folder : Path
-        Made if missing. Only one process may have it open; what an earlier
-        process left incomplete is removed.
+        Created if it is missing. Only one process may have it open. Incomplete files of an
+        earlier process are removed.
     in_memory : bool
-        Keep the records in memory, and the bytes in `folder` without waiting for the disk: for
-        a store that ends with its process.
+        Keep the records in memory, and write artifacts to `folder` without waiting for the disk:
+        for a store that ends with its process.
 
     Attributes
     ----------
-    holders : list of callables
-        GC roots: each returns paths or prefixes of artifacts that the sweep keeps although no
-        record refers to them.
+    gc_roots : list of callables
+        Each returns paths or prefixes of artifacts that `sweep` keeps although no record refers
+        to them.
 
     Raises
     ------
     UnreadableStore
-        If what lies in `folder` cannot be read.
+        If the content of `folder` cannot be read.
     """
 
     def __init__(self, folder: Path, *, in_memory: bool = False) -> None:
@@ -106,7 +109,7 @@ class Store:
         self.gc_roots: list[Callable[[], Iterable[str]]] = []
         self._blobs = Blobs(folder, durable=not in_memory)
         self._lock = threading.RLock()
-        self._touched: dict[str, float] = {}  # by upload, on a clock that stops in standby
+        self._touched: dict[str, float] = {}  # by upload, monotonic: the clock stops in standby
         self._staging: set[str] = set()
         self._database = sqlite3.connect(
             ":memory:" if in_memory else folder / "workspace.sqlite",
@@ -115,14 +118,14 @@ class Store:
         )
         try:
             for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
-                # Exclusive: without a file in shared memory, which network drives do not have.
+                # EXCLUSIVE avoids the shared-memory file, which network drives do not support.
                 self._database.execute(f"PRAGMA {setting}")
             self._reject_lost_database()
             with self.transaction() as database:
                 migrate(database)
             self.sweep()
             self._blobs.keep_only({blob for (blob,) in self._rows("SELECT blob FROM artifact")})
-        except (OSError, sqlite3.OperationalError, Full):  # not what is written there
+        except (OSError, sqlite3.OperationalError, Full):  # of the disk, not of the content
             self.close()
             raise
         except UnreadableStore:
@@ -136,12 +139,12 @@ class Store:
             ) from error
 
     def _reject_lost_database(self) -> None:
-        """Reject blobs without a database, which the sweep of an empty store would delete.
+        """Reject a folder with blobs and an empty database: a sweep would delete all blobs.
 
         Raises
         ------
         UnreadableStore
-            If the database has no table, and there are blobs.
+            If the database has no table, but there are blobs.
         """
         count = self._blobs.count()
         if count and not self._rows("SELECT name FROM sqlite_master"):
@@ -203,7 +206,7 @@ class Store:
         Raises
         ------
         Conflict
-            If there is one of that version.
+            If that version exists already.
         Invalid
             If a file of it was not uploaded.
         """
@@ -217,7 +220,7 @@ class Store:
                 "INSERT INTO record (kind, name, version, document) VALUES (?, ?, ?, ?)",
                 (kind, record.name, version, encode(record)),
             )
-            if version.isascii() and version.isdigit() and len(version) <= DIGITS:
+            if version.isascii() and version.isdigit() and len(version) <= MAX_DIGITS:
                 database.execute(
                     "INSERT INTO counter VALUES (?, ?, ?) ON CONFLICT (kind, name)"
                     " DO UPDATE SET last = max(last, excluded.last)",
@@ -226,24 +229,24 @@ class Store:
         return record
 
     def find(self, kind: type[Record], name: str, version: Version | None = None) -> Record | None:
-        """One version, by default the last registered one, or None."""
-        wanted = None if version is None else str(version)
+        """One version, by default the one that was registered last; None if it does not exist."""
+        requested = None if version is None else str(version)
         rows = self._rows(
             "SELECT document FROM record WHERE kind = ? AND name = ?"
             " AND version = coalesce(?, version) ORDER BY position DESC LIMIT 1",
             kind_of(kind),
             name,
-            wanted,
+            requested,
         )
         return decode(kind, rows[0][0]) if rows else None
 
     def get(self, kind: type[Record], name: str, version: Version | None = None) -> Record:
-        """As :meth:`find`.
+        """One version, by default the one that was registered last.
 
         Raises
         ------
         NotFound
-            If there is none.
+            If it does not exist.
         """
         record = self.find(kind, name, version)
         if record is None:
@@ -274,14 +277,14 @@ class Store:
         before: int | None = None,
         latest: bool = False,
     ) -> Iterator[tuple[int, Record]]:
-        """(position, record) of every version, the newest first; decoded as they are taken.
+        """Yield (position, record) of every version, the newest first.
 
         Parameters
         ----------
         name : str, optional
             Only versions of this name.
         before : int, optional
-            Only records of lower positions: where an earlier scan ended.
+            Only records with a lower position, to continue an earlier scan.
         latest : bool
             Only the version of each name that was registered last.
         """
@@ -301,7 +304,7 @@ class Store:
                 yield position, decode(kind, document)
 
     def names(self, kind: type[Record], before: int | None = None) -> Iterator[tuple[int, str]]:
-        """(position of its newest version, name), as :meth:`scan`."""
+        """Yield (position of the newest version, name), the newest first, as :meth:`scan` does."""
         query = (
             "SELECT max(position) AS newest, name FROM record WHERE kind = :kind GROUP BY name"
             " HAVING newest < :before ORDER BY newest DESC LIMIT :chunk"
@@ -324,7 +327,7 @@ class Store:
         Raises
         ------
         NotFound
-            If there is none.
+            If the version does not exist.
         """
         with self.transaction() as database:
             changed = function(self.get(kind, name, version))
@@ -340,7 +343,7 @@ class Store:
         Raises
         ------
         NotFound
-            If there is none.
+            If the version does not exist.
         """
         with self.transaction() as database:
             record = self.get(kind, name, version)
@@ -349,7 +352,7 @@ class Store:
                 (kind_of(kind), name, str(version)),
             )
         paths = [each.path for prefix in artifacts_of(record) for each in self.artifacts(prefix)]
-        self._forget(paths)
+        self._delete_unreferenced(paths)
 
     # Artifacts.
 
@@ -361,7 +364,7 @@ class Store:
         Raises
         ------
         Invalid
-            If `path` does not stay below the folder that it is downloaded to.
+            If `path` is absolute or contains ``..``: a download would leave its folder.
         """
         self.touch(check_path(path))
         with raising_full():
@@ -370,11 +373,11 @@ class Store:
 
     @property
     def id(self) -> str:
-        """The id of this store: a store that was wiped comes back with another one."""
+        """The random id of this store; the store after a wipe has another id."""
         return self._rows("SELECT id FROM identity")[0][0]
 
     def append(self, path: str, chunks: Iterable[bytes]) -> int:
-        """Append bytes to the artifact `path`, which is created if it is missing; its old size.
+        """Append bytes to the artifact `path`, created if it is missing; return its old size.
 
         Raises
         ------
@@ -389,7 +392,7 @@ class Store:
         return size
 
     def stage(self, path: str, block: str, chunks: Iterable[bytes]) -> None:
-        """Keep one block of a large upload to `path` until :meth:`commit` names it."""
+        """Store one block of a large upload to `path` until :meth:`commit` names the block."""
         self.touch(check_path(path))
         self._staging.add(path)
         with raising_full():
@@ -415,15 +418,15 @@ class Store:
 
     def _place(self, path: str, blob: str, metadata: Mapping[str, str] | None) -> Artifact:
         self.touch(path)
-        noted = dict(metadata or {})
+        stored = dict(metadata or {})
         with self.transaction() as database:
             before = self._rows("SELECT blob FROM artifact WHERE path = ?", path)
             database.execute(
-                "REPLACE INTO artifact VALUES (?, ?, ?)", (path, blob, json.dumps(noted))
+                "REPLACE INTO artifact VALUES (?, ?, ?)", (path, blob, json.dumps(stored))
             )
         for (old,) in before:
             self._blobs.remove(old)
-        return Artifact(path, self._blobs.file(blob), noted)
+        return Artifact(path, self._blobs.file(blob), stored)
 
     def touch(self, path: str) -> None:
         """Record the current time as the last activity of the upload that contains `path`."""
@@ -460,7 +463,7 @@ class Store:
             " WHERE path = ? OR path > ? AND path < ? ORDER BY path",
             prefix,
             f"{folder}/",
-            f"{folder}0",  # 0 comes next after the slash: so the index serves
+            f"{folder}0",  # '0' follows '/': a range query, which uses the index
         )
         return [self._artifact(*row) for row in rows]
 
@@ -468,7 +471,7 @@ class Store:
         return Artifact(path, self._blobs.file(blob), json.loads(metadata))
 
     def files(self, prefix: str) -> list[tuple[str, Path]]:
-        """(path, file) of the artifact `prefix` itself and of all below it."""
+        """(path, file) of the artifact `prefix`, and of all artifacts below it."""
         return [(each.path, each.file) for each in self.artifacts(prefix)]
 
     def check_uploaded(self, prefix: str) -> None:
@@ -482,31 +485,31 @@ class Store:
         with self.transaction():
             since = time.monotonic() - idle
             touched = list(self._touched.items())
-            at_work = {upload for upload, when in touched if when > since}
+            active = {upload for upload, when in touched if when > since}
             paths = [path for (path,) in self._rows("SELECT path FROM artifact")]
-            self._forget([path for path in paths if upload_of(path) not in at_work])
+            self._delete_unreferenced([path for path in paths if upload_of(path) not in active])
             for upload, _ in touched:
-                if upload not in at_work:
+                if upload not in active:
                     del self._touched[upload]
-        for path in [path for path in staged if upload_of(path) not in at_work]:
+        for path in [path for path in staged if upload_of(path) not in active]:
             self._staging.discard(path)
             self._blobs.discard(path)
 
-    def _forget(self, paths: list[str]) -> None:
-        """Remove those of the artifacts at `paths` that nothing refers to, with their bytes."""
+    def _delete_unreferenced(self, paths: list[str]) -> None:
+        """Delete the artifacts at `paths` that neither a record nor a GC root refers to."""
         with self.transaction() as database:
-            wanted = self._wanted()
-            gone = [
+            referenced = self._referenced_paths()
+            deleted = [
                 (path, blob)
                 for path in paths
-                if not any(folder in wanted for folder in folders_of(path))
+                if not any(folder in referenced for folder in folders_of(path))
                 for (blob,) in self._rows("SELECT blob FROM artifact WHERE path = ?", path)
             ]
-            database.executemany("DELETE FROM artifact WHERE path = ?", [(p,) for p, _ in gone])
-        for _, blob in gone:
+            database.executemany("DELETE FROM artifact WHERE path = ?", [(p,) for p, _ in deleted])
+        for _, blob in deleted:
             self._blobs.remove(blob)
 
-    def _wanted(self) -> set[str]:
+    def _referenced_paths(self) -> set[str]:
         """Return the paths and prefixes that a record or a GC root refers to."""
         prefixes = [prefix for model in self.all(Model) for prefix in model.artifacts]
         prefixes += [prefix for code in self.all(Code) for prefix in code.artifacts]
@@ -518,7 +521,7 @@ class Store:
 
 @contextmanager
 def raising_full() -> Iterator[None]:
-    """Raise `Full` for errors that mean a full disk."""
+    """Raise `Full` instead of the errors by which the system reports a full disk."""
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
@@ -546,10 +549,14 @@ def decode(kind: type[Record], document: str) -> Record:
 
 
 def check_path(path: str) -> str:
-    """`path`, if it stays below the folder that it will be downloaded to."""
+    """Return `path`; raise `Invalid` if a download of it would leave its folder."""
     parts = path.split("/")
     if {"", ".", ".."} & set(parts) or "\\" in path or "\0" in path:
-        raise Invalid("path", f"An artifact's path must stay in its folder: {path!r}")
+        raise Invalid(
+            "path",
+            f"{path!r} is not the path of an artifact, which must stay in its folder: expected "
+            "names separated by '/', without '..' and '\\'.",
+        )
     return path
 
 

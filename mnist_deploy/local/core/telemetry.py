@@ -1,4 +1,4 @@
-"""What Microsoft's server sends to Application Insights, and what containers count."""
+"""Telemetry: log lines that Microsoft's server sends to Application Insights, request counts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-TRACES = 1_000  # lines that were logged
-LONGEST_TRACE = 4_000  # characters
+MAX_TRACES = 1_000  # log lines of one endpoint
+MAX_TRACE_LENGTH = 4_000  # characters
 
-
-# Upper bounds of the durations that are counted together, in seconds; the last has none.
+# The upper bounds of the histogram's buckets, in seconds; a last bucket has no bound.
 BUCKETS = [0.0005 * 2 ** (step / 2) for step in range(40)]
-# The counts of a container: ``failed`` were answered with 400 or above; ``histogram`` has how many
-# took up to each of `BUCKETS`, and how many took longer.
+# The counts of a container. ``failed``: requests answered with status 400 or above. ``histogram``:
+# the number of requests in each bucket of durations.
 NO_REQUESTS: dict[str, Any] = {
     "requests": 0,
     "failed": 0,
@@ -33,19 +32,19 @@ class Telemetry:
     key : str
         The instrumentation key: only a sender that has the key is accepted.
     traces : deque of (str, str)
-        When, in ISO 8601, and what the script printed or raised.
+        Time in ISO 8601, and the text that the script printed or raised.
     """
 
     key: str = field(default_factory=lambda: str(uuid.uuid4()), repr=False)
-    traces: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=TRACES))
+    traces: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=MAX_TRACES))
 
     def trace(self, time: str, text: str) -> None:
-        self.traces.append((time, text[:LONGEST_TRACE]))
+        self.traces.append((time, text[:MAX_TRACE_LENGTH]))
 
     def variables(self, ingestion: str, folder: Path) -> dict[str, str]:
         """The environment variables that make Microsoft's server send to `ingestion`.
 
-        The exporter keeps what it could not send in `folder`, which is deleted with the container.
+        The exporter stores unsent telemetry in `folder`, which is deleted with the container.
         """
         return {
             "AML_APP_INSIGHTS_ENABLED": "true",
@@ -53,7 +52,7 @@ class Telemetry:
             "APPLICATIONINSIGHTS_CONNECTION_STRING": (
                 f"InstrumentationKey={self.key};IngestionEndpoint={ingestion}"
             ),
-            # Else the exporter would send statistics of its own to Microsoft.
+            # Otherwise the exporter sends statistics about itself to Microsoft.
             "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
             "TMPDIR": str(folder),
         }
@@ -65,9 +64,9 @@ def summary_of(counts: Mapping[str, Any], bounds: Sequence[float]) -> dict[str, 
     Parameters
     ----------
     counts : mapping
-        As `NO_REQUESTS`.
+        In the form of `NO_REQUESTS`.
     bounds : sequence of float
-        The upper bounds of the histogram, which has one count more.
+        The upper bounds of the histogram's buckets, without the last bucket.
 
     Returns
     -------
@@ -84,16 +83,16 @@ def summary_of(counts: Mapping[str, Any], bounds: Sequence[float]) -> dict[str, 
 
 
 def quantile(histogram: Sequence[int], bounds: Sequence[float], share: float) -> float | None:
-    """The seconds within which `share` of the requests were answered; None if there were none.
+    """The seconds within which `share` of the requests were answered; None without requests.
 
-    Within a bucket, durations are taken to be spread evenly; beyond the last bound, that bound
-    is returned.
+    Durations within a bucket are assumed to be distributed uniformly. In the last bucket, which
+    has no bound, its lower bound is returned.
     """
-    wanted, seen, low = share * sum(histogram), 0, 0.0
+    rank, below, low = share * sum(histogram), 0, 0.0
     for count, high in zip(histogram, [*bounds, bounds[-1]], strict=False):
-        if count and seen + count >= wanted:
-            return low + (high - low) * (wanted - seen) / count
-        seen, low = seen + count, high
+        if count and below + count >= rank:
+            return low + (high - low) * (rank - below) / count
+        below, low = below + count, high
     return None
 
 
@@ -107,5 +106,5 @@ def sum_counts(*counts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# A service without telemetry sends nothing, whatever its script's variables say.
-SILENT = {"AML_APP_INSIGHTS_ENABLED": "false"}
+# The variables of a service without telemetry; they override those of its environment.
+NO_TELEMETRY = {"AML_APP_INSIGHTS_ENABLED": "false"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..core.curated import IMAGES, describe_curated, find_curated_warning, is_curated_name
+from ..core.curated import IMAGES, find_curated_warning, is_curated_name, make_curated_warning
 from .environments import DockerSection, EnvironmentDefinition, PythonSection
 
 DEFAULT_IMAGES = "mcr.microsoft.com/azureml/"
@@ -24,7 +24,7 @@ def list_environment_warnings(
     docker, python = environment.docker or DockerSection(), environment.python or PythonSection()
     image = docker.base_image or ""
     if name and is_curated_name(name):
-        yield describe_curated(name)
+        yield make_curated_warning(name)
         return
     if image.startswith(IMAGES):
         yield str(find_curated_warning(image))

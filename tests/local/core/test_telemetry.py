@@ -10,10 +10,10 @@ from mnist_deploy.local.core.telemetry import Telemetry, summary_of
 
 def test_memory_of_traces_is_bounded():
     telemetry = Telemetry()
-    for number in range(2 * telemetry_module.TRACES):
+    for number in range(2 * telemetry_module.MAX_TRACES):
         telemetry.trace("now", f"{number} " + "x" * 10_000)
-    assert len(telemetry.traces) == telemetry_module.TRACES
-    assert max(len(text) for _, text in telemetry.traces) == telemetry_module.LONGEST_TRACE
+    assert len(telemetry.traces) == telemetry_module.MAX_TRACES
+    assert max(len(text) for _, text in telemetry.traces) == telemetry_module.MAX_TRACE_LENGTH
     assert telemetry.key not in repr(telemetry)
 
 
