@@ -6,6 +6,7 @@ import fcntl
 import gc
 import os
 import signal
+import sys
 from pathlib import Path
 
 import joblib
@@ -16,6 +17,9 @@ from mnist_deploy import local
 from mnist_deploy.data import load_test_data, load_training_data, write_sample
 
 matplotlib.use("Agg")
+# Hundreds of processes, and each worker of pytest, would compile the modules for themselves.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when MLflow is imported
 
 GENUINE_DIR = Path(__file__).resolve().parents[2] / "shared" / "mnist"

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import joblib
-import kubernetes_validate
 import numpy as np
 import pytest
 import requests
@@ -55,6 +54,8 @@ def test_package_has_build_context_and_valid_manifest(package, model):
     }
     assert [path.name for path in package.parent.glob(".mnist_deploy*")] == []
     manifest = manifest_of(package)
+    import kubernetes_validate  # takes seconds: its URI grammar is compiled at import
+
     assert list(manifest) == ["Secret", "Deployment", "Service", "HorizontalPodAutoscaler"]
     for document in manifest.values():
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from sdk_polling import fast_deployment_polls
 from weights_service import WORKSPACE, make_inference_config
 
 from mnist_deploy import local
@@ -21,14 +20,7 @@ def local_home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _fast_polls():
-    """Let SDK v1 poll every 0.2 s: its interval of 5 s is fixed."""
-    from azureml.core.image import image
-    from azureml.core.webservice import webservice
-
-    fast_time = SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (image, webservice):
-            patch.setattr(module, "time", fast_time)
+    with fast_deployment_polls():
         yield
 
 

@@ -12,7 +12,6 @@ from sklearn.linear_model import LogisticRegression
 from mnist_deploy.local.scoring import mlflow_model
 
 pandas = pytest.importorskip("pandas")
-pyfunc = pytest.importorskip("mlflow.pyfunc")
 
 ROWS = np.random.default_rng(0).random((30, 4))
 LABELS = np.arange(30) % 3
@@ -26,8 +25,13 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def pyfunc():
+    return pytest.importorskip("mlflow.pyfunc")  # takes seconds: not during the collection
+
+
 @pytest.fixture
-def serve(tmp_path, monkeypatch):
+def serve(tmp_path, monkeypatch, pyfunc):
     """Save a model with a signature made of examples, and return what sends it a request."""
 
     def start(model, inputs=None, output=None, params=None, folder="model"):
@@ -62,7 +66,7 @@ def test_classifier_labels_rows_in_every_documented_form(serve, classifier, inpu
     assert ask(input_data=TABLE[:2].to_dict("records")) == expected
 
 
-def test_named_tensors_reach_the_model_under_their_names(serve):
+def test_named_tensors_reach_the_model_under_their_names(serve, pyfunc):
     class Sum(pyfunc.PythonModel):
         def predict(self, context, model_input):
             return {"sum": model_input["x"].sum(axis=1) + model_input["y"]}
@@ -71,7 +75,7 @@ def test_named_tensors_reach_the_model_under_their_names(serve):
     assert ask(input_data={"x": [[1, 2, 3, 4]], "y": [0.5]}) == {"sum": [10.5]}
 
 
-def test_params_reach_the_model(serve):
+def test_params_reach_the_model(serve, pyfunc):
     class Scale(pyfunc.PythonModel):
         def predict(self, context, model_input, params=None):
             return model_input * params["factor"]
@@ -81,7 +85,7 @@ def test_params_reach_the_model(serve):
     assert ask(input_data=SPLIT, params={"factor": 3.0})[1]["d"] == pytest.approx(3 * ROWS[1, 3])
 
 
-def test_table_becomes_records_and_missing_numbers_null(serve):
+def test_table_becomes_records_and_missing_numbers_null(serve, pyfunc):
     class Gap(pyfunc.PythonModel):
         def predict(self, context, model_input):
             return pandas.DataFrame({"value": [1.0, float("nan")]})

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import textwrap
-import time
 import uuid
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from sdk_polling import fast_polls
 from weights_service import WORKSPACE
 
 pytestmark = pytest.mark.processes
@@ -144,9 +143,7 @@ def test_run_gets_its_data_as_folders_and_reads_a_table_itself(local_ws, datasto
     configuration.run_config.data_references = {
         reference.data_reference_name: reference.to_config()
     }
-    quick = SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "time", quick)
+    with fast_polls(run):
         submitted = Experiment(local_ws, "data").submit(configuration)
         submitted.wait_for_completion(show_output=True)
     printed = capsys.readouterr().out
