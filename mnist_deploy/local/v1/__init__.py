@@ -29,7 +29,7 @@ RUN_APIS = (experiment_api, run_api, metric_api, run_artifact_api, snapshot_api,
 
 
 def register(app: Flask) -> None:
-    """Add the routes that azureml-core calls to `app`; their errors come in its own schema."""
+    """Add the routes that azureml-core calls to `app`; error responses have the SDK's schemas."""
     v1 = Blueprint("v1", __name__)
     apis = (artifact_api, model_api, environment_api, image_api, package_api)
     for api in (*apis, operation_api, service_api, *RUN_APIS, unsupported_api):
@@ -39,7 +39,7 @@ def register(app: Flask) -> None:
 
 
 def add_state(state: AppState) -> None:
-    """Add what only the handlers of this API work with."""
+    """Add the state that only the handlers of this API use."""
     images = state.add(Images())
     state.store.gc_roots += [images.artifacts, lambda: list(state.kept_artifacts)]
     state.add(Runs(state.store))

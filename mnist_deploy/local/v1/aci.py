@@ -1,4 +1,4 @@
-"""Services on Azure Container Instances: one container, open to all unless keys are requested."""
+"""Services on Azure Container Instances: one container, which requires a key only on request."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .configuration import (
     resolve_resources,
 )
 
-MOST_CORES, MOST_MEMORY = 4, 16  # cores and GB: the limits of a container instance
+MAX_CORES, MAX_MEMORY_GB = 4, 16  # cores and GB: the limits of a container instance
 
 
 def make_aci_spec(
     requested: ServiceRequest, present: EndpointSpec | None, keep: bool
 ) -> EndpointSpec:
-    """The requested endpoint; with `keep`, unchanged containers of `present` stay."""
+    """The requested endpoint; with `keep`, containers of `present` with an equal spec stay."""
     check_service_name(requested.name)
     collection = requested.data_collection or DataCollection()
     reject_options(
@@ -33,7 +33,7 @@ def make_aci_spec(
         cmk_vault_base_url=requested.encryption_properties,
         collect_model_data=collection.storage_enabled or collection.event_hub_enabled,
     )
-    resources = resolve_resources(requested, MOST_CORES, MOST_MEMORY)
+    resources = resolve_resources(requested, MAX_CORES, MAX_MEMORY_GB)
     requested = structs.replace(requested, container_resource_requirements=resources)
     before = present.deployments.get(requested.name) if present else None
     return make_endpoint_spec(
@@ -50,7 +50,7 @@ def make_aci_spec(
 
 
 def reject_options(**options: object) -> None:
-    """Raise `NotSupported` for options that a warning cannot replace."""
+    """Raise `NotSupported` for options whose absence must not be overlooked."""
     for name, value in options.items():
         if value:
             raise NotSupported(f"a web service with {name}")
@@ -58,7 +58,7 @@ def reject_options(**options: object) -> None:
 
 def list_aci_warnings(requested: ServiceRequest) -> Iterator[str]:
     if requested.location:
-        yield f"location: not {requested.location} but this machine"
+        yield f"location: the service runs on this machine, not in {requested.location}"
     if requested.dns_name_label:
         yield (
             f"dns_name_label: {requested.dns_name_label} is no name here; "

@@ -16,16 +16,16 @@ from .aci import reject_options
 from .configuration import (
     AutoScaler,
     DataCollection,
-    Resources,
     ServiceRequest,
+    ServiceResources,
     check_service_name,
     make_deployment_spec,
     make_endpoint_spec,
     resolve_resources,
 )
 
-MOST_REPLICAS = 16
-MOST_CORES, MOST_MEMORY = 64, 1024  # cores and GB
+MAX_REPLICAS = 16
+MAX_CORES, MAX_MEMORY_GB = 64, 1024  # cores and GB
 SCORING_TIMEOUT = 60_000  # milliseconds, unless another is requested
 AUTOSCALER = AutoScaler(True, 1, 10, 70, 1)  # Azure's default
 PROBE = {"periodSeconds": 10, "initialDelaySeconds": 310, "timeoutSeconds": 1,
@@ -35,7 +35,7 @@ PROBE = {"periodSeconds": 10, "initialDelaySeconds": 310, "timeoutSeconds": 1,
 def make_aks_spec(
     requested: ServiceRequest, present: EndpointSpec | None, keep: bool
 ) -> EndpointSpec:
-    """The requested endpoint; with `keep`, unchanged containers of `present` stay."""
+    """The requested endpoint; with `keep`, containers of `present` with an equal spec stay."""
     requested = apply_aks_defaults(requested)
     before = present.deployments.get(requested.name) if present else None
     return make_endpoint_spec(
@@ -58,7 +58,7 @@ def make_aks_spec(
 def make_aks_endpoint_spec(
     requested: ServiceRequest, present: EndpointSpec | None, keep: bool
 ) -> EndpointSpec:
-    """As `specify`, of an endpoint with versions."""
+    """The requested endpoint with several versions; `keep` as for `make_aks_spec`."""
     check_service_name(requested.name)
     versions = set_default_version(requested.versions or {})
     shared = {"compute_name": find_cluster_name(requested), "namespace": requested.namespace,
@@ -140,15 +140,20 @@ def apply_aks_defaults(requested: ServiceRequest) -> ServiceRequest:
     check_service_name(requested.name)
     cluster = find_cluster_name(requested)
     if store().get(Compute, cluster).kind != "AKS":
-        raise Invalid("deployment target", f"{cluster} is no AKS cluster.")
+        raise Invalid(
+            "deployment target", f"{cluster} is not an AKS cluster: expected the name of one."
+        )
     collection = requested.data_collection or DataCollection()
-    resources = resolve_resources(requested, MOST_CORES, MOST_MEMORY)
+    resources = resolve_resources(requested, MAX_CORES, MAX_MEMORY_GB)
     reject_options(
         collect_model_data=collection.storage_enabled or collection.event_hub_enabled,
         gpu_cores=resources.gpu,
     )
     if requested.auth_enabled and requested.aad_auth_enabled:
-        raise Invalid("authentication", "A service asks for keys or for tokens, not for both.")
+        raise Invalid(
+            "authentication",
+            "auth_enabled and token_auth_enabled are both set: expected one of them.",
+        )
     return structs.replace(
         requested,
         compute_name=cluster,
@@ -172,14 +177,14 @@ def make_autoscaler(requested: ServiceRequest) -> AutoScaler:
 
 def count_replicas(requested: ServiceRequest) -> int:
     scaler = requested.auto_scaler or AUTOSCALER
-    wanted = (scaler.min_replicas if scaler.autoscale_enabled else requested.num_replicas) or 1
-    if wanted > MOST_REPLICAS:
-        raise Invalid("replicas", f"num_replicas is at most {MOST_REPLICAS} here, not {wanted}.")
-    return wanted
+    count = (scaler.min_replicas if scaler.autoscale_enabled else requested.num_replicas) or 1
+    if count > MAX_REPLICAS:
+        raise Invalid("replicas", f"num_replicas is {count}: expected at most {MAX_REPLICAS} here.")
+    return count
 
 
 def choose_authentication(requested: ServiceRequest) -> str:
-    """Keys, unless tokens or neither are requested."""
+    """``key``, ``token`` or ``none``; a service on AKS requires keys by default."""
     if requested.aad_auth_enabled:
         return "token"
     return "none" if requested.auth_enabled is False else "key"
@@ -240,7 +245,7 @@ def serialize_authentication(service: Endpoint) -> Document:
 
 
 def serialize_aks_containers(requested: ServiceRequest, running: Deployment) -> Document:
-    size = requested.container_resource_requirements or Resources()
+    size = requested.container_resource_requirements or ServiceResources()
     available = sum(each.state == "Healthy" for each in list(running.containers))
     return {
         "computeName": requested.compute_name,

@@ -14,7 +14,7 @@ from ..rest import WORKSPACE, state, store
 from ..tokens import derive
 
 ARTIFACTS = f"/artifact/v2.0{WORKSPACE}/artifacts"
-PRIVATE_WHEELS = "azureml-private-packages"  # where Environment.add_private_pip_wheel puts them
+PRIVATE_WHEELS = "azureml-private-packages"  # the container of Environment.add_private_pip_wheel
 
 artifact_api = Blueprint("artifacts", __name__)
 
@@ -24,11 +24,11 @@ def sign(blob: str, right: str) -> str:
 
 
 def content_uri(path: str, right: str, user: str | None = None) -> str:
-    """A URI that allows to ``read`` or ``write`` one artifact.
+    """A signed URI that grants the right to ``read`` or ``write`` one artifact.
 
-    It survives the SDK's own splitting of the host at its dots, because everything before the
-    @ is user info, which storage ignores, and its quoting of what is quoted already, because
-    the path is in base64.
+    The SDK splits the host of a blob URI at its dots. It finds the expected parts in the user info
+    before the @, which blob storage ignores. The path is encoded in base64, because the SDK quotes
+    a quoted path a second time.
     """
     host = state().host
     if user is None:

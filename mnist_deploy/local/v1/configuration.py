@@ -1,4 +1,4 @@
-"""What the SDK sends to have something served: the deployment configurations of ACI and AKS."""
+"""Requests for web services, with the deployment configurations of ACI and AKS, and their specs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONTAINER_SPECS = (
 Positive = Annotated[int, Meta(gt=0)]
 
 
-class Resources(Struct):
+class ServiceResources(Struct):
     cpu: float | None = None
     cpu_limit: float | None = field(default=None, name="cpuLimit")
     memory: float | None = field(default=None, name="memoryInGB")
@@ -45,7 +45,7 @@ class AutoScaler(Struct, rename="camel"):
     refresh_period_in_seconds: Positive | None = None
 
 
-class Keys(Struct, rename="camel"):
+class ServiceKeys(Struct, rename="camel"):
     primary_key: str | None = None
     secondary_key: str | None = None
 
@@ -58,7 +58,7 @@ class DataCollection(Struct, rename="camel"):
 class ServiceRequest(Struct, rename="camel", kw_only=True):
     """A requested service, or a requested version of an AKS endpoint.
 
-    Kept as it came: what a GET shows and a PATCH changes.
+    The request is stored: a GET returns its fields, and a PATCH changes them.
     """
 
     name: str
@@ -72,7 +72,7 @@ class ServiceRequest(Struct, rename="camel", kw_only=True):
     # Environment, script and models.
     image_id: str | None = None
     environment_image_request: dict[str, Any] | None = None
-    container_resource_requirements: Resources | None = None
+    container_resource_requirements: ServiceResources | None = None
     app_insights_enabled: bool | None = None
     data_collection: DataCollection | None = None
     scoring_timeout_ms: Positive | None = None
@@ -82,7 +82,7 @@ class ServiceRequest(Struct, rename="camel", kw_only=True):
     # Address and authentication.
     auth_enabled: bool | None = None
     aad_auth_enabled: bool | None = None
-    keys: Keys | None = None
+    keys: ServiceKeys | None = None
     location: str | None = None
     dns_name_label: str | None = None
     ssl_enabled: bool | None = None
@@ -107,8 +107,8 @@ def check_service_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise Invalid(
             "service name",
-            f"{name!r} is no name for a service: lower-case letters, digits and '-', at most 32, "
-            "beginning with a letter.",
+            f"{name!r} is not a valid name of a service. Expected at most 32 lower-case letters, "
+            "digits and '-', beginning with a letter.",
         )
 
 
@@ -118,8 +118,8 @@ def check_key(key: str | None) -> None:
 
 
 def resolve_resources(
-    requested: ServiceRequest, most_cores: float, most_memory: float
-) -> Resources:
+    requested: ServiceRequest, max_cores: float, max_memory_gb: float
+) -> ServiceResources:
     """The requested resources, or Azure's defaults.
 
     Raises
@@ -127,26 +127,27 @@ def resolve_resources(
     Invalid
         If the request exceeds the limits of the platform.
     """
-    resources = structs.replace(requested.container_resource_requirements or Resources())
-    own = convert(no_code.resources(requested.environment_image_request or {}), Resources)
+    resources = structs.replace(requested.container_resource_requirements or ServiceResources())
+    own = convert(no_code.resources(requested.environment_image_request or {}), ServiceResources)
     resources.cpu = next(cpu for cpu in (resources.cpu, own.cpu, 0.1) if cpu is not None)
     resources.memory = next(gb for gb in (resources.memory, own.memory, 0.5) if gb is not None)
-    for name, value, most in (
-        ("cpu_cores", resources.cpu, most_cores),
-        ("cpu_cores_limit", resources.cpu_limit, most_cores),
-        ("memory_gb", resources.memory, most_memory),
-        ("memory_gb_limit", resources.memory_limit, most_memory),
+    for name, value, limit in (
+        ("cpu_cores", resources.cpu, max_cores),
+        ("cpu_cores_limit", resources.cpu_limit, max_cores),
+        ("memory_gb", resources.memory, max_memory_gb),
+        ("memory_gb_limit", resources.memory_limit, max_memory_gb),
     ):
-        if value is not None and not 0 < value <= most:
+        if value is not None and not 0 < value <= limit:
             raise Invalid(
-                "resources", f"{name} of a container is at most {most:g} here, not {value:g}."
+                "resources",
+                f"{name} is {value:g}: expected more than 0 and at most {limit:g} for a container.",
             )
     return resources
 
 
-def build_container_spec(requested: ServiceRequest, notes: tuple[str, ...]) -> ContainerSpec:
+def build_container_spec(requested: ServiceRequest, warnings: tuple[str, ...]) -> ContainerSpec:
     container_spec = find_container_spec(requested.image_id, requested.environment_image_request)
-    resources = requested.container_resource_requirements or Resources()
+    resources = requested.container_resource_requirements or ServiceResources()
     timeout = requested.scoring_timeout_ms
     return replace(
         container_spec,
@@ -156,7 +157,7 @@ def build_container_spec(requested: ServiceRequest, notes: tuple[str, ...]) -> C
         | ({"SCORING_TIMEOUT_MS": str(timeout)} if timeout else {}),
         insights=bool(requested.app_insights_enabled),
         liveness=make_liveness_probe(requested),
-        warnings=(*notes, *container_spec.warnings),
+        warnings=(*warnings, *container_spec.warnings),
     )
 
 
@@ -185,13 +186,13 @@ def make_liveness_probe(requested: ServiceRequest) -> ProbeSettings | None:
 
 def make_deployment_spec(
     requested: ServiceRequest,
-    notes: tuple[str, ...],
+    warnings: tuple[str, ...],
     replicas: int,
     present: DeploymentSpec | None,
     keep: bool,
 ) -> DeploymentSpec:
-    """What is wanted of the containers; `keep` those of `present` where the spec is equal."""
-    container_spec = build_container_spec(requested, notes)
+    """The requested deployment; with `keep`, containers of `present` with an equal spec stay."""
+    container_spec = build_container_spec(requested, warnings)
     if present is not None:
         generation = present.container_spec.generation + (not keep)
         container_spec = replace(container_spec, generation=generation)
@@ -214,7 +215,7 @@ def make_endpoint_spec(
     present: EndpointSpec | None,
 ) -> EndpointSpec:
     """The requested endpoint; an overwritten or updated endpoint keeps its keys."""
-    given = requested.keys or Keys()
+    given = requested.keys or ServiceKeys()
     primary, secondary = given.primary_key, given.secondary_key
     for key in (primary, secondary):
         check_key(key)
@@ -238,41 +239,49 @@ def apply_service_patch(present: ServiceRequest, changes: list[PatchOperation]) 
     Raises
     ------
     Invalid
-        If a path leads nowhere, or the result is none that could be requested.
+        If a path or an operation is not valid, or the result is not a valid request.
     """
     document: Document = to_builtins(present)
     for change in changes:
-        *folders, name = change.path.strip("/").split("/")
-        name = "kvTags" if name == "tags" else name  # as the SDK calls them in a version
-        place = document
-        for folder in folders:
-            if place.get(folder) is None:
-                place[folder] = {}
-            place = place[folder]
-            if not isinstance(place, dict):
-                raise Invalid("patch", f"{change.path} leads nowhere.")
-        match change.op.lower():
-            case "add" | "replace":
-                place[name] = change.value
-            case "remove" if name in place:
-                del place[name]
-            case _:
-                raise Invalid("patch", f"{change.op} {change.path} cannot be done.")
-        if name in CONTAINER_SPECS:
-            place |= {other: None for other in CONTAINER_SPECS if other != name}
-        if name == "numReplicas":
-            place["autoScaler"] = {**(place.get("autoScaler") or {}), "autoscaleEnabled": False}
+        apply_patch_operation(document, change)
     after = convert(document, ServiceRequest)
     if (after.name, after.compute_type) != (present.name, present.compute_type):
-        raise Invalid("patch", "A service keeps its name and its kind.")
+        raise Invalid("patch", "name and computeType of a service cannot be changed.")
     check_properties(texts(present.properties), texts(after.properties))
     return after
 
 
-def check_properties(present: dict[str, str], wanted: dict[str, str]) -> None:
-    """Properties can be added and not changed, as on Azure."""
+def apply_patch_operation(document: Document, change: PatchOperation) -> None:
+    """Change the field that an operation names, and the fields that exclude the new value."""
+    *parents, name = change.path.strip("/").split("/")
+    name = "kvTags" if name == "tags" else name  # the SDK's name for the tags of a version
+    for parent in parents:
+        if document.get(parent) is None:
+            document[parent] = {}
+        document = document[parent]
+        if not isinstance(document, dict):
+            raise Invalid("patch", f"{change.path} is not the path of a service's field.")
+    match change.op.lower():
+        case "add" | "replace":
+            document[name] = change.value
+        case "remove" if name in document:
+            del document[name]
+        case _:
+            raise Invalid(
+                "patch",
+                f"{change.op} {change.path} is not possible: expected add, replace, or remove of "
+                "a field that is set.",
+            )
+    if name in CONTAINER_SPECS:
+        document |= {other: None for other in CONTAINER_SPECS if other != name}
+    if name == "numReplicas":
+        document["autoScaler"] = {**(document.get("autoScaler") or {}), "autoscaleEnabled": False}
+
+
+def check_properties(present: dict[str, str], requested: dict[str, str]) -> None:
+    """Reject changes of properties: as on Azure, properties can only be added."""
     for name, value in present.items():
-        if wanted.get(name) != value:
+        if requested.get(name) != value:
             raise Invalid(
                 "property",
                 f"{name} is {value!r}: properties of a service can be added and not changed. "

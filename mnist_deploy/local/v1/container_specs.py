@@ -1,4 +1,4 @@
-"""The container spec of the SDK's environmentImageRequest, or of an image of 2018."""
+"""Container specs from the SDK's environmentImageRequest, or from an image of the image API."""
 
 from __future__ import annotations
 
@@ -14,15 +14,9 @@ from ..core.faults import Invalid
 from ..rest import store
 from . import no_code
 from .environments import EnvironmentDefinition, PythonSection, check_definition
-from .images import image_container_spec, images
+from .images import ImageAsset, image_container_spec, images
 from .models import find_model
 from .option_warnings import list_environment_warnings
-
-
-class Asset(Struct):
-    id: str
-    url: str
-    unpack: bool | None = None
 
 
 class EnvironmentSection(EnvironmentDefinition, kw_only=True):
@@ -32,20 +26,20 @@ class EnvironmentSection(EnvironmentDefinition, kw_only=True):
 
 class EnvironmentImageRequest(Struct, rename="camel"):
     driver_program: str
-    assets: list[Asset]
+    assets: list[ImageAsset]
     model_ids: list[str] | None = None
     environment: EnvironmentSection | None = None
 
 
 def find_container_spec(image_id: str | None, document: Document | None) -> ContainerSpec:
-    """The spec of an image, or of a request, in a container of no particular size."""
+    """The spec of an image or of an environmentImageRequest, with the default size."""
     return make_container_spec(
         image_container_spec(images().get(image_id)) if image_id else document
     )
 
 
 def make_container_spec(document: Document | None) -> ContainerSpec:
-    """The spec of an environmentImageRequest, in a container of no particular size."""
+    """The spec of an environmentImageRequest, with the default size."""
     if document and no_code.lacks_script(document):
         document = no_code.add_script(document)
     image = convert(document, EnvironmentImageRequest)
@@ -75,7 +69,7 @@ def check_environment(environment: EnvironmentSection | None) -> EnvironmentSect
     Raises
     ------
     Invalid
-        If there is none, or no process could run in it.
+        If there is no environment, or `check_definition` rejects it.
     """
     if environment is None:
         raise Invalid(
@@ -87,7 +81,7 @@ def check_environment(environment: EnvironmentSection | None) -> EnvironmentSect
     return environment
 
 
-def list_link_warnings(assets: list[Asset]) -> Iterator[str]:
+def list_link_warnings(assets: list[ImageAsset]) -> Iterator[str]:
     """Warnings for links in source directories that are not copied into the container."""
     for asset in assets:
         if asset.unpack:

@@ -1,4 +1,4 @@
-"""Data sets: definitions that the genuine data engine makes and carries out."""
+"""Data sets: stored definitions, which Microsoft's data engine creates and evaluates."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def get_saved_dataset(saved_id: str) -> SavedDataset:
     Raises
     ------
     NotFound
-        If there is none.
+        If there is no such data set.
     """
     found = store().find(SavedDataset, saved_id)
     if found is None:
@@ -138,7 +138,11 @@ def register_dataset(**_: str) -> Response:
     with store().transaction():
         before = store().find(Dataset, requested.name)
         if before is not None and options.if_exists_ok.lower() != "true":
-            raise Conflict("data set", f"Data set {requested.name} is registered already.")
+            raise Conflict(
+                "data set",
+                f"Data set {requested.name} is registered already: pass create_new_version=True, "
+                "or choose another name.",
+            )
         saved = save(requested.dataset_type, latest.dataflow, latest.properties)
         if before is not None and before.saved == saved.name:
             dataset = before
@@ -204,7 +208,7 @@ def update_dataset(dataset_id: str, **_: str) -> Response:
 @dataset_api.delete(f"{DATASETS}/<name>")
 @dataset_api.delete(f"{DATASETS}/query/name=<name>")
 def unregister(name: str, **_: str) -> Response:
-    """Remove all versions of a name; definitions and data stay."""
+    """Remove all versions of a name; definitions and data are kept."""
     found = [each for each in store().all(Dataset) if each.name == name]
     if not found:
         raise NotFound("data set", name)
@@ -223,12 +227,12 @@ def get_definition(name: str, version: str, **_: str) -> Response:
 
 
 def engine_dataflow(saved: SavedDataset) -> str:
-    """The steps as YAML, which the SDK leaves in the definition.
+    """The steps of a definition as YAML, which the SDK stores in it.
 
     Raises
     ------
     Invalid
-        If the definition has none.
+        If the definition has no steps.
     """
     try:
         return json.loads(saved.dataflow)["meta"]["RsDataflow"]
@@ -237,12 +241,12 @@ def engine_dataflow(saved: SavedDataset) -> str:
 
 
 def files_of_dataset(saved_id: str) -> JobInput:
-    """The files of a file data set, as they are now.
+    """The present files of a file data set.
 
     Raises
     ------
     NotSupported
-        If its definition does more than to name paths of the data store.
+        If its definition has other steps than to read paths of the data store.
     """
     saved = get_saved_dataset(saved_id)
     try:
@@ -273,7 +277,7 @@ def store_pattern(path: Any) -> str:
 
 
 def common_root(patterns: list[str]) -> str:
-    """The folder that the paths of an input are relative to: it ends at the first wildcard."""
+    """The common folder of patterns, up to the first wildcard: an input's paths start there."""
     roots = [WILDCARD.split(pattern)[0] for pattern in patterns]
     if len(roots) == 1 and roots[0] == patterns[0]:
         is_file = store().artifact(roots[0]) is not None

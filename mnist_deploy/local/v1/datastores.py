@@ -1,7 +1,7 @@
-"""The data store of the workspace, as azureml-core sees it: a container of blob storage.
+"""The data store of the workspace in azureml-core's REST API: a container of blob storage.
 
-It is a container of its own: the one that holds artifacts has other rules for its addresses, and
-what nothing refers to is removed there.
+It is not the container of the artifacts, whose URLs have another form, and from which unreferenced
+blobs are deleted.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ DATASTORES = f"/datastore/v1.0{WORKSPACE}"
 DATASTORE = "workspaceblobstore"
 ACCOUNT = "local"
 CONTAINER = "blobstore"  # in blob storage
-CONTAINER_RIGHT = f"container {CONTAINER}"  # what the signatures of its addresses are for
+CONTAINER_RIGHT = f"container {CONTAINER}"  # the purpose of the signatures in its URLs
 
 datastore_api = Blueprint("datastores", __name__)
 
 
 def artifact_of(path: str) -> str:
-    """The artifact, or the folder of artifacts, that a path of the data store names."""
+    """The artifact, or the folder of artifacts, at a path of the data store."""
     return f"{FOLDER}/{path.strip('/')}".rstrip("/")
 
 

@@ -15,7 +15,7 @@ from ..rest import WORKSPACE, store
 from ..validation import check_conda, check_environment_name, check_variables, check_version_text
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
-# The environment of a package that was made of an environment without a version.
+# Sent to the SDK for a package whose environment has no version.
 UNREGISTERED = {"name": "unregistered-environment", "version": "0"}
 
 environment_api = Blueprint("environments", __name__)
@@ -42,11 +42,11 @@ class EnvironmentDefinition(Struct, rename="camel"):
 @environment_api.put(f"{ENVIRONMENTS}/<name>")
 @environment_api.put(f"{ENVIRONMENTS}/<name>/versions/<version>")
 def register_environment(name: str, version: str | None = None, **_: str) -> Response:
-    """A definition equal to the newest version, or to that of its number, stays that version."""
+    """Register an environment, unless its newest version (or the named one) is equal to it."""
     check_environment_name(name)
     if version is not None:
         check_version_text("environment", version)
-    # The SDK sends some names capitalised, but reads all of them in camel case.
+    # The SDK sends some names capitalized, but reads all of them in camel case.
     definition = {key[:1].lower() + key[1:]: value for key, value in body(Document).items()}
     for given in ("name", "version"):
         definition.pop(given, None)
@@ -73,12 +73,12 @@ def make_environment(name: str, version: str, definition: Document) -> Environme
 
 
 def check_definition(definition: EnvironmentDefinition) -> None:
-    """Reject variables that no process can have, and packages that pip cannot read.
+    """Reject variables that no process can have, and requirements that pip cannot parse.
 
     Raises
     ------
     Invalid
-        With the variable, or the requirement.
+        With the name of the variable, or the requirement.
     """
     check_variables(texts(definition.environment_variables))
     conda = (definition.python or PythonSection()).conda_dependencies
@@ -114,7 +114,7 @@ def show_environment(name: str, version: str | None = None, **_: str) -> Respons
 
 @environment_api.get(f"{ENVIRONMENTS}/<name>/versions/<version>/image")
 def show_image(name: str, version: str, **_: str) -> Response:
-    """No image exists: `LocalWebservice` builds its own, and finds no registry to log in to."""
+    """Respond that no image exists: `LocalWebservice` builds one, without a registry."""
     show_environment(name, version)
     registry = dict.fromkeys(("address", "username", "password"))
     return jsonify(

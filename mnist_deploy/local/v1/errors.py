@@ -19,12 +19,12 @@ CODES: dict[type[faults.Fault], str] = {
     faults.NotSupported: "NotImplemented",
     faults.Failed: "{}Failed",
 }
-# In model management's API; a fault that is `Failed` is in an operation, never an answer.
+# Of model management's API. `Failed` occurs in operations, and in no response of its own.
 MMS_STATUSES = STATUSES | {faults.InUse: 412, faults.Failed: 500}
 
 
 def serialize_fault(fault: faults.Fault) -> Document:
-    """A fault as model management's error: ``model name`` that is invalid is InvalidModelName."""
+    """A fault in model management's schema; `Invalid` of kind ``model name``: InvalidModelName."""
     return {
         "code": CODES[type(fault)].format(fault.kind.title().replace(" ", "")),
         "statusCode": MMS_STATUSES[type(fault)],
@@ -34,7 +34,7 @@ def serialize_fault(fault: faults.Fault) -> Document:
 
 
 def install_error_handlers(blueprint: Blueprint) -> None:
-    """Answer every error of the blueprint's routes, and of those in it, in Azure's schema."""
+    """Install handlers that send each error of the blueprint's routes in Azure's schema."""
 
     @blueprint.errorhandler(faults.Fault)
     def answer_fault(fault: faults.Fault) -> Response:
@@ -53,9 +53,9 @@ def install_error_handlers(blueprint: Blueprint) -> None:
 
 
 def make_error_response(error: Document) -> Response:
-    """Model management puts the error at the top level, every other API under ``error``."""
+    """The error response: model management has the fields at the top, others below ``error``."""
     if "/modelmanagement/" in request.path:
-        # Of a model's errors the SDK shows this field, and of the others only their types.
+        # The SDK shows this field of a model's error.
         error = error | {"correlation": {"reason": error["message"]}}
         return error_response(error["statusCode"], error)
     fields = ("code", "message", "details")

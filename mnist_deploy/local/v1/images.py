@@ -1,7 +1,7 @@
-"""Container images (deployments of 2018 and 2019): a script, a conda file and models.
+"""Container images of the deployments of 2018 and 2019: a script, a conda file and models.
 
-An image is a note of what its container will be made of. Like services, images live as
-long as the control plane.
+No image is built: its record lists what the container of a service will be made of. Images are
+kept in memory and end with the control plane, as services do.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from .models import (
 )
 from .operations import make_accepted_response
 
-DRIVER = "azureml_driver.py"  # the SDK's driver has no suffix, and could not be imported so
+DRIVER = "azureml_driver.py"  # the name given to the SDK's driver, which has no suffix
 
 image_api = Blueprint("images", __name__)
 
 
 class Images:
-    """Every image by its id, the oldest first."""
+    """The images by id, the oldest first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,7 +47,7 @@ class Images:
         self._last: dict[str, int] = {}  # versions, by name
 
     def add(self, image: Document) -> Document:
-        """Keep an image as the next version of its name; numbers are never reused."""
+        """Add an image as the next version of its name; numbers are never reused."""
         with self._lock:
             version = self._last[image["name"]] = self._last.get(image["name"], 0) + 1
             image_id = f"{image['name']}:{version}"
@@ -73,7 +73,7 @@ class Images:
             self._known.pop(image_id, None)
 
     def artifacts(self) -> Iterator[str]:
-        """The artifacts that later containers may need, which the store must keep."""
+        """The artifacts of all images: a GC root of the store."""
         for image in self.all():
             conda_file = image["targetRuntime"]["properties"].get("condaEnvFile")
             for url in (*(asset["url"] for asset in image["assets"]), conda_file or ""):
@@ -90,12 +90,14 @@ class RuntimeProperties(Struct, rename="camel"):
     cuda_version: str | None = None
 
 
-class Runtime(Struct, rename="camel"):
+class ImageRuntime(Struct, rename="camel"):
     properties: RuntimeProperties
     runtime_type: str | None = None
 
 
-class Asset(Struct):
+class ImageAsset(Struct):
+    """An uploaded file of an image or of an environmentImageRequest."""
+
     id: str
     url: str
     unpack: bool | None = None
@@ -105,8 +107,8 @@ class ImageRequest(Struct, rename="camel"):
     """The interpreted fields of an image; other fields are stored unchanged."""
 
     name: str
-    target_runtime: Runtime
-    assets: Annotated[list[Asset], Meta(min_length=1)]  # the first is the scoring script
+    target_runtime: ImageRuntime
+    assets: Annotated[list[ImageAsset], Meta(min_length=1)]  # the first is the scoring script
     driver_program: str | None = None
     image_type: str | None = None
     image_flavor: str | None = None
@@ -152,13 +154,17 @@ def find_upload(url: str) -> Path:
     for path, file in uploaded_files(store(), url.removeprefix("aml://artifact/")):
         if not path:
             return file
-    raise Invalid("artifact", f"{url} is a folder, and a file is needed.")
+    raise Invalid("artifact", f"{url} is a folder: expected a file.")
 
 
 def check_image_request(requested: ImageRequest) -> None:
     runtime = requested.target_runtime
     if not NAME.fullmatch(requested.name):
-        raise Invalid("image name", f"{requested.name!r} is no name for an image.")
+        raise Invalid(
+            "image name",
+            f"{requested.name!r} is not a valid name of an image. Expected letters, digits, '.', "
+            "'_' and '-', beginning with a letter or a digit.",
+        )
     if requested.image_type != "Docker" or requested.image_flavor != "WebApiContainer":
         raise NotSupported(f"images of flavour {requested.image_flavor}")
     if not (runtime.runtime_type or "").startswith("Python"):
@@ -228,7 +234,7 @@ def matches_image_query(image: Document, requested: ImageQuery) -> bool:
 
 
 class ChangeableImage(Struct, rename="camel"):
-    """What of an image may be changed."""
+    """The fields of an image that can be changed."""
 
     kv_tags: Labels | None = None
     properties: Labels | None = None

@@ -1,4 +1,4 @@
-"""Metrics of runs."""
+"""Metrics of runs: the routes by which azureml-core and azureml-mlflow log and read them."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ MAX_VALUES = 1000  # values in one answer
 metric_api = Blueprint("metrics", __name__)
 
 
-class Value(Struct, rename="camel"):
+class MetricValue(Struct, rename="camel"):
     metric_id: str = ""
     created_utc: str = ""
     step: int | None = None
     data: dict[str, Any] = {}
 
 
-class Properties(Struct, rename="camel"):
+class MetricProperties(Struct, rename="camel"):
     ux_metric_type: str = ""
 
 
-class Logged(Struct, rename="camel"):
+class LoggedMetric(Struct, rename="camel"):
     name: str
     columns: dict[str, str] = {}
-    value: list[Value] = []
-    properties: Properties | None = None
+    value: list[MetricValue] = []
+    properties: MetricProperties | None = None
 
 
-class Batch(Struct):
-    values: list[Logged]
+class MetricBatch(Struct):
+    values: list[LoggedMetric]
 
 
-class Lookup(Struct, rename="camel"):
+class MetricQuery(Struct, rename="camel"):
     metric_name: str
     continuation_token: str | None = None
 
@@ -53,10 +53,10 @@ def log_metrics(run_id: str, **_: str) -> Response:
         Metric(
             each.name,
             each.columns,
-            (each.properties or Properties()).ux_metric_type,
+            (each.properties or MetricProperties()).ux_metric_type,
             tuple(to_builtins(value) for value in each.value),
         )
-        for each in body(Batch).values
+        for each in body(MetricBatch).values
     ]
     runs().log(run_id, logged)
     return jsonify(errors=[])
@@ -64,7 +64,7 @@ def log_metrics(run_id: str, **_: str) -> Response:
 
 @metric_api.get(f"{RUN}/metricsingest/wait")
 def wait_for_ingest(run_id: str, **names: str) -> Response:
-    """Metrics are in the store when the request that logs them has been answered."""
+    """Respond at once: metrics are stored before the request that logs them is answered."""
     find_run(run_id, **names)
     return Response(status=200)
 
@@ -91,11 +91,13 @@ def list_metrics(run_id: str, **_: str) -> Response:
 
 @metric_api.post(f"{METRICS}/full")
 def get_metric(run_id: str, **_: str) -> Response:
-    requested = body(Lookup)
+    requested = body(MetricQuery)
     run, metric = runs().get(run_id), runs().metric(run_id, requested.metric_name)
     start = requested.continuation_token or "0"
     if not start.isdigit():
-        raise Invalid("query", f"{start!r} is not a continuation token of this workspace.")
+        raise Invalid(
+            "query", f"continuationToken is {start!r}: expected that of the previous response."
+        )
     end = int(start) + MAX_VALUES
     answer = serialize_key(run.container, metric.name, metric.columns, metric.kind)
     answer["value"] = metric.values[int(start) : end]

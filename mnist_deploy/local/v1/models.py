@@ -1,4 +1,4 @@
-"""Models and the assets that hold their files."""
+"""Models, and the assets that list the files of a model before it is registered."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Dataset(Struct):
 
 
 class Size(Struct):
-    """The resources of a model's container; the SDK reads all fields or none."""
+    """The resources that a container of the model needs; the SDK reads all fields or none."""
 
     cpu: float | None = None
     memory: float | None = field(default=None, name="memoryInGB")
@@ -73,7 +73,7 @@ class ModelRequest(Struct, rename="camel"):
 
 
 def find_asset(asset_id: str) -> tuple[str, ...] | None:
-    """The artifacts of an asset; that of a registered model has the model's id."""
+    """The artifacts of an asset; the asset of a registered model has the model's id."""
     found = state().assets.get(asset_id)
     if found is None and ":" in asset_id:
         name, _, version = asset_id.partition(":")
@@ -120,7 +120,11 @@ def register_model(**_: str) -> Response:
     asset_id = requested.url.removeprefix("aml://asset/")
     artifacts = find_asset(asset_id)
     if artifacts is None:
-        raise Invalid("asset", f"The files of {requested.name} were not registered first.")
+        raise Invalid(
+            "asset",
+            f"{requested.url} is not an asset: expected the one that POST /assets returned for the "
+            f"files of {requested.name}.",
+        )
     kept = ("framework", "frameworkVersion", "experimentName", "runId", "datasets", "mimeType",
             "unpack", "sampleInputData", "sampleOutputData", "resourceRequirements")  # fmt: skip
     sent = to_builtins(requested)
@@ -159,13 +163,13 @@ def serialize_model(model: Model) -> Document:
 
 
 def serialize_model_details(model: Document) -> Document:
-    """A model in a service or an image, where the SDK has a parser that misses every field."""
+    """A model in a service or an image: there the SDK's parser requires every field."""
     texts = ("description", "framework", "frameworkVersion", "experimentName", "runId")
     return dict.fromkeys(texts, "") | model | {"tags": model["kvTags"]}
 
 
 def find_model(model_id: str) -> Model:
-    """The model ``name:version`` (or ``name``: its newest)."""
+    """The model with the id ``name:version``; the newest version for ``name``."""
     name, _, version = model_id.partition(":")
     if version == "" or VERSION.fullmatch(version):
         found = store().find(Model, name, int(version) if version else None)
@@ -176,7 +180,7 @@ def find_model(model_id: str) -> Model:
 
 @model_api.get(f"{MMS}/models/<path:model_id>")
 def show_model(model_id: str, **_: str) -> Response:
-    """Answer LocalWebservice, which sends a local path to check that the path is no model id."""
+    """Return a model. LocalWebservice also sends local paths, to check that none is a model id."""
     return jsonify(serialize_model(find_model(model_id)))
 
 
@@ -245,7 +249,7 @@ CHANGEABLE = ("kvTags", "properties", "description", "sampleInputData", "sampleO
 
 
 class ChangeableModel(Struct, rename="camel"):
-    """What of a model may be changed."""
+    """The fields of a model that can be changed."""
 
     kv_tags: Labels | None = None
     properties: Labels | None = None

@@ -1,4 +1,4 @@
-"""Deployments without an inference config: a script of ours answers for a scikit-learn model."""
+"""Deployments of scikit-learn models without an inference config: their script and environment."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def lacks_script(request: Document) -> bool:
 
 
 def resources(request: Document) -> Document:
-    """The size of container that the model was registered with, if it is deployed alone."""
+    """The resources that a model was registered with, if it is deployed without a script."""
     models = convert(request, NoCodeRequest).model_ids
     if not lacks_script(request) or not models:
         return {}
@@ -34,14 +34,14 @@ def resources(request: Document) -> Document:
 
 
 def add_script(request: Document) -> Document:
-    """A request that lacks a script, with all that it lacks.
+    """Add this package's scoring script and an environment to a request without a script.
 
     Raises
     ------
     Invalid
-        If it names no model, or several.
+        If the request does not have exactly one model.
     NotSupported
-        If the model is not of scikit-learn.
+        If the model's framework is not scikit-learn.
     """
     models = convert(request, NoCodeRequest).model_ids or []
     if len(models) != 1:
@@ -54,7 +54,7 @@ def add_script(request: Document) -> Document:
             "only of ScikitLearn"
         )
     script = files("mnist_deploy.local.scoring").joinpath(SCRIPT).read_bytes()
-    # By its content: the same request means the same containers.
+    # The path depends on the content, so that an equal request has an equal container spec.
     path = f"LocalUpload/{hashlib.sha256(script).hexdigest()[:32]}/{SCRIPT}"
     if store().artifact(path) is None:
         store().write(path, [script])

@@ -1,4 +1,4 @@
-"""The state of an operation, which the SDK polls until the operation has ended."""
+"""Long-running operations: the route that the SDK polls until an operation has ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .errors import serialize_fault
 from .models import MMS
 
 PACKAGE = "PackageDockerBuildContext"
-HOLD = 10.0  # seconds that the response about a running operation is delayed
+LONG_POLL_TIMEOUT = 10.0  # seconds that the response about a running operation is delayed
 
 operation_api = Blueprint("operations", __name__)
 
@@ -44,7 +44,7 @@ def show_operation(operation_id: str, **_: str) -> Response:
     if not serialize_log(operation)[offset:]:
         # The SDK sleeps five seconds between two polls: it polls only once if the
         # first answer is held until there is something to report.
-        operation.wait(HOLD)
+        operation.wait(LONG_POLL_TIMEOUT)
     state, log = operation.state, serialize_log(operation)[offset:]
     if log and is_first:  # the SDK prints an existing log from its second poll on
         state = "Running"
@@ -69,12 +69,12 @@ def show_operation(operation_id: str, **_: str) -> Response:
 
 
 def package_path(operation: Operation, name: str = "") -> str:
-    """Where the files of a package lie in the store."""
+    """The path of a package's files in the store."""
     return f"LocalUpload/{operation.id}/{name}".rstrip("/")
 
 
 def serialize_log(operation: Operation) -> str:
-    """The log in the form that the SDK splits, at # and |."""
+    """The log in the form that the SDK parses: it splits the text at # and |."""
     return "".join(
         f"{time:%Y%m%d%H%M%S}|{line.replace('#', ' ').replace('|', ' ')}#"
         for time, line in list(operation.log)

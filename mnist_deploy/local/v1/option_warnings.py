@@ -1,8 +1,8 @@
-"""Options of a service that have another effect here than on Azure: a warning each.
+"""Warnings for the options of an environment that have another effect here than on Azure.
 
-A warning begins with the name of its option. It stands in the deployment's output and in its log.
-Options whose absence shows only when they are needed (data that is not collected, a network that
-is not private) are rejected instead.
+A warning begins with the name of its option, and is written to the output of the deployment and to
+its log. Options whose absence would be noticed too late (data that is not collected, a network that
+is not private) are rejected instead, see `aci.reject_options`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GPU_IMAGE = re.compile(rf"{re.escape(DEFAULT_IMAGES)}\S*(?:gpu|cuda)")
 def list_environment_warnings(
     environment: EnvironmentDefinition, name: str | None = None
 ) -> Iterator[str]:
-    """What an environment has on Azure and not here."""
+    """Warnings for what an environment has on Azure, but not in the local workspace."""
     docker, python = environment.docker or DockerSection(), environment.python or PythonSection()
     image = docker.base_image or ""
     if name and is_curated_name(name):

@@ -1,7 +1,7 @@
 """Packages: the build context of a container, for a build on another machine.
 
-A package is two files that the SDK fetches: the context, which says what belongs into a folder,
-and a log. Like services, packages live as long as the control plane.
+A package consists of two files that the SDK downloads: ``context.json``, which lists the files of
+the build context, and a log. Packages end with the control plane, as services do.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def create_package(**_: str) -> Response:
     if requested.package_type != "DockerBuildContext":
         raise NotSupported(
             "packages that are images, which would need a Docker engine: pass "
-            "generate_dockerfile=True, save() the package, and let 'docker build' do the rest"
+            "generate_dockerfile=True, save() the package, and run 'docker build' in its folder"
         )
     container_spec = make_container_spec(requested.image_request)
     texts, uploads = context_texts(container_spec), list(context_uploads(container_spec))
@@ -53,7 +53,7 @@ def create_package(**_: str) -> Response:
     log = [
         *(f"# {name}\n{text}" for name, text in texts.items()),
         *(f"{upload.artifact} goes to {upload.path}" for upload in uploads),
-        "Nothing is built here: save() the package, and let 'docker build' do the rest.",
+        "Nothing is built here: save() the package, and run 'docker build' in its folder.",
     ]
     operation = endpoints().operations.begin(PACKAGE)
     kept = [package_path(operation), *(upload.artifact for upload in uploads)]
@@ -66,7 +66,7 @@ def create_package(**_: str) -> Response:
 
 
 def name_environment(environment: dict[str, Any]) -> dict[str, str]:
-    """The environment whose registry the SDK requests; without it, the SDK registers one."""
+    """The environment whose registry the SDK requests; if it is missing, the SDK registers one."""
     name, version = environment.get("name"), environment.get("version")
     return {"name": name, "version": version} if name and version else UNREGISTERED
 

@@ -1,4 +1,4 @@
-"""Files of runs: listed and addressed by the artifact API and by run history."""
+"""Artifacts of runs: lists and signed URLs, in the artifact API and in run history."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .artifacts import ARTIFACTS, content_uri, create_artifacts, serialize_locat
 from .runs import RUN, find_run
 
 RUN_ARTIFACTS = f"{RUN}/artifacts"
-# azureml-mlflow downloads from a host with ".blob." alone, and hands the URI to azure-storage-blob,
-# which takes the first part of the path for an account where the host has no ".core.".
+# azureml-mlflow downloads only from a host with ".blob.". It passes the URI to azure-storage-blob,
+# which takes the first part of the path for the account unless the host contains ".core.".
 BLOB_USER = "local.core.blob.@"
 
 run_artifact_api = Blueprint("run_artifacts", __name__)

@@ -30,13 +30,16 @@ def runs() -> Runs:
 
 
 def workspace_scope() -> dict[str, str]:
-    """The names by which the client addresses the workspace; a run's process uses the same."""
+    """The subscription, resource group and workspace of the request's URL.
+
+    They are stored with a run, because its process must use the same names.
+    """
     view = request.view_args or {}
     return {part: view[part] for part in ("subscription", "group", "workspace")}
 
 
-class Changes(Struct, rename="camel"):
-    """What of an experiment may be changed."""
+class ExperimentChanges(Struct, rename="camel"):
+    """The fields of an experiment that can be changed."""
 
     name: str | None = None
     description: str | UnsetType | None = UNSET
@@ -48,8 +51,8 @@ class TagNames(Struct):
     tags: list[str]
 
 
-class Query(Struct, rename="camel"):
-    """A query of experiments or runs: in the body, or in the URL."""
+class HistoryQuery(Struct, rename="camel"):
+    """A query of experiments or runs, in the body of a request or in its URL."""
 
     filter: str | None = None
     orderby: str | None = None
@@ -58,7 +61,7 @@ class Query(Struct, rename="camel"):
     view_type: str | None = None
 
 
-def read_query() -> Query:
+def read_query() -> HistoryQuery:
     """The query of the request; parameters of the URL override fields of the body."""
     found = body(Document) if request.get_data() else {}
     aliases = {"$" + name: name for name in ("filter", "orderby", "top", "continuationToken")}
@@ -68,10 +71,10 @@ def read_query() -> Query:
         found["top"] = int(found["top"]) if found["top"].isdecimal() else -1
     if isinstance(found.get("orderby"), list):
         found["orderby"] = ",".join(map(str, found["orderby"]))
-    return convert(found, Query)
+    return convert(found, HistoryQuery)
 
 
-def select(records: list[Document], requested: Query) -> Document:
+def select(records: list[Document], requested: HistoryQuery) -> Document:
     """The requested page of `records`, in the order of the query."""
     if requested.filter:
         is_selected = parse_filter(requested.filter)
@@ -83,7 +86,9 @@ def select(records: list[Document], requested: Query) -> Document:
             records.sort(key=lambda each: str(each.get(key) or ""), reverse=direction == "desc")
     start = requested.continuation_token or "0"
     if not start.isdigit():
-        raise Invalid("query", f"{start!r} is not a continuation token of this workspace.")
+        raise Invalid(
+            "query", f"continuationToken is {start!r}: expected that of the previous response."
+        )
     end = int(start) + min(requested.top or MAX_PAGE, MAX_PAGE)
     page: Document = {"value": records[int(start) : end]}
     if end < len(records):
@@ -142,12 +147,12 @@ def serialize_warnings(run: Run) -> list[Document]:
 
 
 def find_experiment(name: str) -> Experiment:
-    """The active experiment of a name.
+    """The active experiment with a name.
 
     Raises
     ------
     NotFound
-        If there is none.
+        If there is no such experiment.
     """
     found = runs().find_experiment(name)
     if found is None:
@@ -172,7 +177,7 @@ def get_experiment_by_id(experiment_id: str, **_: str) -> Response:
 
 @experiment_api.patch(f"{EXPERIMENT_IDS}/<experiment_id>")
 def update_experiment(experiment_id: str, **_: str) -> Response:
-    requested = body(Changes)
+    requested = body(ExperimentChanges)
 
     def change(experiment: Experiment) -> Experiment:
         changed: dict[str, Any] = {"tags": experiment.tags | (requested.tags or {})}
@@ -206,8 +211,8 @@ def delete_experiment_tags(experiment_id: str, **_: str) -> Response:
 @experiment_api.post(f"{HISTORY}/experiments:query")
 def query_experiments(**_: str) -> Response:
     requested = read_query()
-    wanted = {"ArchivedOnly": (True,), "All": (False, True)}.get(
+    archived = {"ArchivedOnly": (True,), "All": (False, True)}.get(
         requested.view_type or "", (False,)
     )
-    found = [each for each in runs().experiments() if bool(each.archived) in wanted]
+    found = [each for each in runs().experiments() if bool(each.archived) in archived]
     return jsonify(select([serialize_experiment(each) for each in found], requested))

@@ -1,4 +1,4 @@
-"""The data of submitted runs: data sets and data references, as inputs of a job."""
+"""Inputs of submitted runs: data sets and data references become inputs of a job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from ..core.runs import JobInput
 from .datasets import files_of_dataset, get_saved_dataset
 from .datastores import artifact_of, check_datastore
 
-CONSUMPTION = re.compile(r"DatasetConsumptionConfig:([\w-]+)")  # an argument that stands for data
+CONSUMPTION = re.compile(
+    r"DatasetConsumptionConfig:([\w-]+)"
+)  # the SDK's placeholder for a data set
 REFERENCE = re.compile(r"\$AZUREML_DATAREFERENCE_(\w+)")
 DOWNLOAD = "download"  # the script gets copies
 DIRECT = "direct"  # the script reads a data set itself, by its id
@@ -65,7 +67,7 @@ class RunInputs:
     references: dict[str, str] = field(default_factory=dict)
 
     def fill(self, text: str) -> str:
-        """`text` with placeholders of the job in the place of the SDK's."""
+        """Replace the SDK's placeholders in `text` by those of the job engine."""
         text = CONSUMPTION.sub(lambda found: self.values.get(found[1], found[0]), text)
         return REFERENCE.sub(lambda found: self.references.get(found[1], found[0]), text)
 

@@ -1,4 +1,4 @@
-"""Runs: created, changed, queried and ended by azureml-core and azureml-mlflow."""
+"""Runs: the routes by which azureml-core and azureml-mlflow create, change and query them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NO_EFFECT = ("Heartbeat", "QueueingInfo")
 run_api = Blueprint("runs", __name__)
 
 
-class Changes(Struct, rename="camel"):
+class RunChanges(Struct, rename="camel"):
     """A run to create, or the changed fields of a run."""
 
     run_id: str | None = None
@@ -66,8 +66,8 @@ class Changes(Struct, rename="camel"):
     output_datasets: list[dict[str, Any]] | None = None
 
 
-class Batch(Struct):
-    runs: list[Changes]
+class RunBatch(Struct):
+    runs: list[RunChanges]
 
 
 class Event(Struct):
@@ -86,12 +86,12 @@ def experiment_of_request(experiment: str = "", experiment_id: str = "", **_: st
 
 
 def find_run(run_id: str, **names: str) -> Run:
-    """A run of the experiment that the request names.
+    """The run of a request, which names its experiment by name or by id.
 
     Raises
     ------
     NotFound
-        If there is no such run, or it is of another experiment.
+        If there is no such run, or the run belongs to another experiment.
     """
     run = runs().get(run_id)
     if names.get("experiment") or names.get("experiment_id"):
@@ -102,12 +102,12 @@ def find_run(run_id: str, **names: str) -> Run:
     return run
 
 
-def kept_tags(labels: Labels | None) -> Tags:
-    """Tags as text; a tag may have no value."""
+def serialize_tags(labels: Labels | None) -> Tags:
+    """Tags with their values as text; the value of a tag may be null."""
     return {name: None if value is None else str(value) for name, value in (labels or {}).items()}
 
 
-def apply_changes(run: Run, requested: Changes) -> Run:
+def apply_changes(run: Run, requested: RunChanges) -> Run:
     properties = texts({k: v for k, v in (requested.properties or {}).items() if v is not None})
     own = {
         "displayName": requested.display_name,
@@ -126,13 +126,13 @@ def apply_changes(run: Run, requested: Changes) -> Run:
         description=run.description if requested.description is None else requested.description,
         script=requested.script_name or run.script,
         target=requested.target or run.target,
-        tags=run.tags | kept_tags(requested.tags),
+        tags=run.tags | serialize_tags(requested.tags),
         properties=properties | run.properties,
         other=run.other | {"v1": run.other.get("v1", {}) | sent},
     )
 
 
-def create_or_update(experiment: Experiment, run_id: str, requested: Changes) -> Run:
+def create_or_update(experiment: Experiment, run_id: str, requested: RunChanges) -> Run:
     with store().transaction():
         if runs().find(run_id) is None:
             scope = workspace_scope()
@@ -148,9 +148,9 @@ def create_or_update(experiment: Experiment, run_id: str, requested: Changes) ->
 @run_api.patch(RUN)
 @run_api.patch(RUN_BY_EXPERIMENT_ID)
 def patch_run(run_id: str, **names: str) -> Response:
-    requested = body(Changes)
+    requested = body(RunChanges)
     run = create_or_update(experiment_of_request(**names), run_id, requested)
-    if run.status == "NotStarted" and run.job is not None:  # a local run: now its code is here
+    if run.status == "NotStarted" and run.job is not None:  # a local run whose code was uploaded
         run = start_with_snapshot(run)
     return jsonify(serialize_run(run))
 
@@ -161,13 +161,14 @@ def start_with_snapshot(run: Run) -> Run:
     Raises
     ------
     Conflict
-        If there is no snapshot: without one, the run would have no code.
+        If the run has no snapshot, and therefore no code.
     """
     snapshot = run.properties.get("ContentSnapshotId")
     assert run.job is not None
     if not snapshot:
         raise Conflict(
-            "run", f"Run {run.id} has no snapshot. Leave run_config.history.snapshot_project on."
+            "run",
+            f"Run {run.id} has no snapshot: expected run_config.history.snapshot_project=True.",
         )
     job = dataclasses.replace(run.job, code=f"{snapshot}:1")
     run = runs().change(run.id, lambda run: dataclasses.replace(run, job=job))
@@ -178,7 +179,7 @@ def start_with_snapshot(run: Run) -> Run:
 @run_api.patch(f"{EXPERIMENTS}/<experiment>/batch/runs")
 def patch_runs(experiment: str, **_: str) -> Response:
     parent, changed, errors = find_experiment(experiment), {}, {}
-    for requested in body(Batch).runs:
+    for requested in body(RunBatch).runs:
         if not requested.run_id:
             raise Invalid("run", "A run of the batch has no runId.")
         try:
@@ -201,7 +202,7 @@ def get_run(run_id: str, **names: str) -> Response:
 
 
 class ReportedRuns(set[str]):
-    """The ids of the runs whose state a client has read after the submission."""
+    """The ids of the runs whose final or first status a client has already requested."""
 
 
 def reported() -> ReportedRuns:
@@ -214,7 +215,7 @@ def get_details(run_id: str, **names: str) -> Response:
     """Status, error and log files of a run.
 
     ``wait_for_completion(show_output=True)`` prints the log only if the first status that it gets
-    is not a terminal one: of a run that has ended by then, it gets ``Finalizing`` once.
+    is not terminal. The first response about a run that has ended is therefore ``Finalizing``.
     """
     run = find_run(run_id, **names)
     is_first, status = run.id not in reported(), run.status
@@ -312,8 +313,7 @@ def post_events(experiment: str, **_: str) -> Response:
 def apply_event(run_id: str, event: Event) -> None:
     """Set the status of a run from an event of its script or of its client.
 
-    Of a run that the job engine executes, the end of its process is the end: its script can only
-    report that the run failed.
+    A run of the job engine ends with its process: an event can cancel it, or record an error.
     """
     name, run = event.name.removeprefix(EVENT), runs().get(run_id)
     if name == "Error":

@@ -1,4 +1,4 @@
-"""Web services: deploy, look at, change, delete; their logs, keys and tokens."""
+"""Web services: the routes that deploy, return, change and delete them; logs, keys and tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .models import (
 from .operations import make_accepted_response
 
 REFRESH_TOKENS_AFTER = 3600  # seconds
-TOKEN_LIFE = 13 * 3600  # seconds
+TOKEN_LIFETIME = 13 * 3600  # seconds
 
 Specify = Callable[[ServiceRequest, EndpointSpec | None, bool], EndpointSpec]
 KINDS: dict[str, Specify] = {
@@ -166,7 +166,7 @@ def serialize_service(service: Endpoint) -> Document:
 
 
 def serialize_deployment(service: Endpoint, name: str) -> Document:
-    """What is the same for a service and for a version of an endpoint."""
+    """The fields that a service and a version of an endpoint have in common."""
     spec, running = service.spec.deployments[name], service.deployments[name]
     requested = to_builtins(spec.other)
     return {
@@ -236,8 +236,11 @@ def regenerate_service_key(name: str, **_: str) -> Response:
 def issue_token(name: str, **_: str) -> Response:
     service = find_service(name)
     if service.spec.authentication != "token":
-        raise Invalid("authentication", f"{name} does not ask for tokens (token_auth_enabled).")
-    token, end = service.issue_token(TOKEN_LIFE)
+        raise Invalid(
+            "authentication",
+            f"The service {name} does not use tokens: deploy it with token_auth_enabled=True.",
+        )
+    token, end = service.issue_token(TOKEN_LIFETIME)
     issued = jsonify(
         accessToken=token,
         tokenType="Bearer",

@@ -46,7 +46,7 @@ class SnapshotRequest(Struct, rename="pascal"):
 
 @snapshot_api.get(f"{CONTENT}/snapshots/latest/metadata")
 def get_latest(**_: str) -> Response:
-    """Return no earlier snapshot: the SDK caches its own uploads."""
+    """Respond that there is no earlier snapshot: the SDK has a cache of its own uploads."""
     return jsonify(root={}, id=None)
 
 
@@ -98,13 +98,13 @@ def files_of(snapshot_id: str) -> dict[str, str]:
 
 
 def uploaded_path(blob_uri: str) -> str:
-    """The artifact that an address of `create_blobs` leads to."""
+    """The artifact that a URL of `create_blobs` names."""
     try:
         path = urlsafe_b64decode(urlsplit(blob_uri).path.rpartition("/")[2]).decode()
     except ValueError:
         path = ""
     if not path.startswith("Code/"):
-        raise Invalid("snapshot", f"{blob_uri!r} is not an address that getblob gave.")
+        raise Invalid("snapshot", f"{blob_uri!r} is not a URL that getblob has returned.")
     return path
 
 
@@ -113,7 +113,9 @@ def list_tree(node: dict[str, Any], folder: str = "") -> Iterator[str]:
     children = node.get("children") or node.get("Children") or []
     for child in children.values() if isinstance(children, dict) else children:
         if not isinstance(child, dict):
-            raise Invalid("snapshot", "The tree of folders is not what this call takes.")
+            raise Invalid(
+                "snapshot", "DirTreeNode has a child that is not an object with name and type."
+            )
         name = str(child.get("name") or child.get("Name"))
         kind = str(child.get("type") or child.get("Type"))
         path = f"{folder}{slashes(name)}"

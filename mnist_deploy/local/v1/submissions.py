@@ -26,8 +26,8 @@ from .run_inputs import DataInput, DataReference, resolve_inputs
 from .snapshots import SNAPSHOT_VERSION
 
 EXECUTION = f"/execution/v1.0{WORKSPACE}/experiments/<experiment>"
-LOCAL = "local"  # the target of a run on the client's machine, which is this one as well
-RUN_BASED_CLUSTER = "amlcompute"  # the target of a run that brings the size of its own cluster
+LOCAL = "local"  # the target of a run on the client's machine
+RUN_BASED_CLUSTER = "amlcompute"  # the target of a run for which Azure creates a cluster
 INVOCATION = "azureml-setup/Invocation.sh"
 NOTHING_TO_DO = (
     "#!/bin/sh\n# The local workspace executes this run itself, in a folder of its own.\nexit 0\n"
@@ -41,8 +41,8 @@ class Mpi(Struct, rename="camel"):
     process_count_per_node: int | None = None
 
 
-class Configuration(Struct, rename="camel"):
-    """What of a run configuration is understood."""
+class RunConfiguration(Struct, rename="camel"):
+    """The interpreted fields of a run configuration; the others are stored unchanged."""
 
     script: str | None = None
     command: str | list[str] | None = None
@@ -64,7 +64,7 @@ class Configuration(Struct, rename="camel"):
 
 
 class Submission(Struct, rename="pascal"):
-    configuration: Configuration
+    configuration: RunConfiguration
     snapshot_id: str | None = None
     parent_run_id: str | None = None
 
@@ -78,7 +78,9 @@ def submit_run(experiment: str, **_: str) -> Response:
     """Queue a run of a snapshot that was uploaded before."""
     requested = body(Submission)
     if not requested.snapshot_id:
-        raise Invalid("run", "The run has no snapshot: leave history.snapshot_project on.")
+        raise Invalid(
+            "run", "The run has no snapshot: expected run_config.history.snapshot_project=True."
+        )
     if store().find(Code, requested.snapshot_id, SNAPSHOT_VERSION) is None:
         raise NotFound("snapshot", requested.snapshot_id)
     run = create_run(experiment, requested, body(Document))
@@ -101,7 +103,7 @@ def submit_local_run(experiment: str, **_: str) -> Response:
     try:
         requested = msgspec.json.decode(content, type=Submission)
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise Invalid("body", f"definition.json is not what this call takes: {error}") from error
+        raise Invalid("body", f"definition.json is not valid for this call: {error}") from error
     create_run(experiment, requested, msgspec.json.decode(content))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as program:
@@ -122,7 +124,7 @@ def create_run(experiment: str, requested: Submission, sent: Document) -> Run:
     NotFound
         If its compute target, a data set or a data store is missing.
     NotSupported
-        For an option without which the run would be another one.
+        If an option is set without which the run would have another result.
     """
     if not state().has(JobEngine):
         raise NotSupported("submitted runs in a mocked workspace")
@@ -161,7 +163,7 @@ def create_run(experiment: str, requested: Submission, sent: Document) -> Run:
     )
 
 
-def reject_unsupported_options(configuration: Configuration) -> None:
+def reject_unsupported_options(configuration: RunConfiguration) -> None:
     if (configuration.framework or "Python").lower() != "python":
         raise NotSupported(f"runs with the framework {configuration.framework}, only Python")
     if configuration.output_data:
@@ -181,7 +183,7 @@ def check_target(target: str) -> None:
         )
 
 
-def list_warnings(configuration: Configuration) -> Iterator[str]:
+def list_warnings(configuration: RunConfiguration) -> Iterator[str]:
     """Warnings for the options that have another effect here than on Azure."""
     nodes = configuration.node_count or 1
     if nodes > 1:
@@ -196,7 +198,7 @@ def list_warnings(configuration: Configuration) -> Iterator[str]:
     yield from list_environment_warnings(configuration.environment or EnvironmentDefinition())
 
 
-def build_job(configuration: Configuration) -> Job:
+def build_job(configuration: RunConfiguration) -> Job:
     """The job of a configuration, with placeholders for its data."""
     inputs = resolve_inputs(configuration.data or {}, configuration.data_references or {})
     environment = configuration.environment or EnvironmentDefinition()
@@ -212,7 +214,7 @@ def build_job(configuration: Configuration) -> Job:
     )
 
 
-def build_command(configuration: Configuration, arguments: list[str], fill: Any) -> list[str]:
+def build_command(configuration: RunConfiguration, arguments: list[str], fill: Any) -> list[str]:
     command = configuration.command
     if command:
         words = [command] if isinstance(command, str) else command
