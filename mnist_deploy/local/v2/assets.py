@@ -1,5 +1,6 @@
-"""What models and environments have in common: versions under a name, which Azure's REST calls
-a container.
+"""Routes that models, environments and data assets share: versions under a name.
+
+Azure's REST API calls the name with its versions a container.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ VIEWS = {"ActiveOnly": (False,), "ArchivedOnly": (True,), "All": (False, True)}
 
 
 class ListQuery(Struct, rename={"list_view_type": "listViewType", "top": "$top"}):
-    """The query of a list. The newest version comes first: the SDK requests no other order."""
+    """The query of a list, whose order is the newest version first: the SDK requests no other."""
 
     list_view_type: str = "ActiveOnly"
     top: int | None = None
@@ -51,19 +52,30 @@ def add_asset_routes(
     find_version: Callable[[str, str], Asset],
     list_all_versions: Callable[[str], list[Asset]],
 ) -> None:
-    """Add the routes to `api` that models and environments share.
+    """Add the routes of a kind of asset to `api`.
 
     Parameters
     ----------
     plural : str
         The segment of the URL.
     serialize : callable
-        One version as the REST has it.
+        Returns one version in the schema of the REST API.
     find_version : callable
-        The version of a name and a version; raises `NotFound`.
+        Takes name and version, and returns the asset; raises `NotFound`.
     list_all_versions : callable
-        All versions of a name, the newest first.
+        Takes a name, and returns all its versions, the newest first.
     """
+    add_container_routes(api, kind, plural, list_all_versions)
+    add_version_routes(api, kind, plural, serialize, find_version, list_all_versions)
+
+
+def add_container_routes(
+    api: Blueprint,
+    kind: type[Asset],
+    plural: str,
+    list_all_versions: Callable[[str], list[Asset]],
+) -> None:
+    """Add the routes that list, return and archive names with all their versions."""
     containers = f"{WORKSPACE}/{plural}"
 
     def find_container(name: str) -> list[Asset]:
@@ -74,12 +86,12 @@ def add_asset_routes(
 
     @api.get(containers)
     def list_containers(**_: str) -> Response:
-        wanted = query(ListQuery).archived
+        archived = query(ListQuery).archived
 
         def scan() -> Iterator[tuple[int, list[Asset]]]:
             for position, name in store().names(kind, read_page_token()):
                 versions = store().versions(kind, name)
-                if versions and is_archived(versions) in wanted:
+                if versions and is_archived(versions) in archived:
                     yield position, versions
 
         return jsonify(serialize_page(scan(), lambda each: serialize_container(plural, each)))
@@ -101,29 +113,41 @@ def add_asset_routes(
             )
         return jsonify(serialize_container(plural, find_container(name)))
 
-    @api.get(f"{containers}/<name>/versions")
+
+def add_version_routes(
+    api: Blueprint,
+    kind: type[Asset],
+    plural: str,
+    serialize: Callable[[Asset], Document],
+    find_version: Callable[[str, str], Asset],
+    list_all_versions: Callable[[str], list[Asset]],
+) -> None:
+    """Add the routes that list and return single versions."""
+    versions = f"{WORKSPACE}/{plural}/<name>/versions"
+
+    @api.get(versions)
     def list_versions(name: str, **_: str) -> Response:
         requested = query(ListQuery)
         if requested.top is not None or store().find(kind, name) is None:
-            found = [each for each in list_all_versions(name) if is_wanted(each, requested)]
+            found = [each for each in list_all_versions(name) if is_selected(each, requested)]
             return jsonify(value=[serialize(each) for each in found[: requested.top]])
         scan = store().scan(kind, name=name, before=read_page_token())
         return jsonify(
-            serialize_page((each for each in scan if is_wanted(each[1], requested)), serialize)
+            serialize_page((each for each in scan if is_selected(each[1], requested)), serialize)
         )
 
-    @api.get(f"{containers}/<name>/versions/<version>")
+    @api.get(f"{versions}/<version>")
     def show_version(name: str, version: str, **_: str) -> Response:
         return jsonify(serialize(find_version(name, version)))
 
 
-def is_wanted(asset: Model | Environment | Data, requested: ListQuery) -> bool:
+def is_selected(asset: Model | Environment | Data, requested: ListQuery) -> bool:
     stage = asset.other.get("v2", {}).get("stage")
     return asset.archived in requested.archived and requested.stage in (None, stage)
 
 
 def is_archived(versions: list[Asset]) -> bool:
-    """A container is archived when all versions in it are."""
+    """Whether a container is archived, that is all its versions."""
     return all(asset.archived for asset in versions)
 
 

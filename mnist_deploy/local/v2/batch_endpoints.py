@@ -1,4 +1,4 @@
-"""Batch endpoints and their deployments: names, and what a batch job is made of."""
+"""Batch endpoints and their deployments, which define the batch jobs of an invocation."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Defaults(Struct, rename="camel"):
     deployment_name: str | None = None
 
 
-class EndpointProperties(Struct, rename="camel"):
+class BatchEndpointProperties(Struct, rename="camel"):
     auth_mode: str = "aadToken"
     defaults: Defaults | None = None
     description: str | None = None
     properties: Labels | None = None
 
 
-class EndpointRequest(Struct):
-    properties: EndpointProperties
+class BatchEndpointRequest(Struct):
+    properties: BatchEndpointProperties
     tags: Labels | None = None
 
 
@@ -83,13 +83,13 @@ class BatchSettings(Struct, rename="camel", kw_only=True):
     properties: Labels = {}
 
 
-class DeploymentRequest(Struct):
+class BatchDeploymentRequest(Struct):
     properties: Document
     tags: Labels | None = None
 
 
 def parse_settings(sent: Document) -> BatchSettings:
-    """The settings of a deployment, with the defaults of Azure for what is missing.
+    """The settings of a deployment, with Azure's defaults for missing fields.
 
     Raises
     ------
@@ -150,12 +150,14 @@ def get_batch_endpoint(endpoint: str, **_: str) -> Response:
 @batch_endpoint_api.put(ENDPOINT)
 def put_batch_endpoint(endpoint: str, **_: str) -> Response:
     """Create or change an endpoint."""
-    asked = body(EndpointRequest)
-    wanted = asked.properties
+    requested = body(BatchEndpointRequest)
+    wanted = requested.properties
     check_name("batch endpoint", endpoint)
     if wanted.auth_mode.lower() != "aadtoken":
         raise Invalid(
-            "auth_mode", f"auth_mode is {wanted.auth_mode!r}: batch endpoints have aad_token only."
+            "auth_mode",
+            f"auth_mode is {wanted.auth_mode!r}: expected aad_token, the only one of batch "
+            "endpoints.",
         )
     default = wanted.defaults.deployment_name if wanted.defaults else None
     with store().transaction():
@@ -172,7 +174,7 @@ def put_batch_endpoint(endpoint: str, **_: str) -> Response:
                 found,
                 default=found.default if default is None else default,
                 description=wanted.description or "",
-                tags=texts(asked.tags),
+                tags=texts(requested.tags),
                 properties=texts(wanted.properties),
             ),
         )
@@ -183,7 +185,7 @@ def put_batch_endpoint(endpoint: str, **_: str) -> Response:
 
 def check_name(kind: str, name: str) -> None:
     if not NAME.fullmatch(name):
-        raise Invalid(kind, f"{name[:60]!r} is no name for a {kind}: {NAME_RULE}.")
+        raise Invalid(kind, f"{name[:60]!r} is not a valid name of a {kind}. Expected {NAME_RULE}.")
 
 
 @batch_endpoint_api.delete(ENDPOINT)
@@ -223,9 +225,9 @@ def get_batch_deployment(endpoint: str, deployment: str, **_: str) -> Response:
 @batch_endpoint_api.put(f"{DEPLOYMENTS}/<deployment>")
 def put_batch_deployment(endpoint: str, deployment: str, **_: str) -> Response:
     """Create or change a deployment; nothing is started before the endpoint is invoked."""
-    asked = body(DeploymentRequest)
+    requested = body(BatchDeploymentRequest)
     check_name("batch deployment", deployment)
-    check_settings(parse_settings(asked.properties))
+    check_settings(parse_settings(requested.properties))
     name = f"{find_batch_endpoint(endpoint).name}/{deployment}"
     with store().transaction():
         before = store().find(BatchDeployment, name)
@@ -236,7 +238,7 @@ def put_batch_deployment(endpoint: str, deployment: str, **_: str) -> Response:
             name,
             "1",
             lambda found: dataclasses.replace(
-                found, tags=texts(asked.tags), settings=asked.properties
+                found, tags=texts(requested.tags), settings=requested.properties
             ),
         )
     answer = jsonify(serialize_batch_deployment(changed))
@@ -245,14 +247,14 @@ def put_batch_deployment(endpoint: str, deployment: str, **_: str) -> Response:
 
 
 def check_settings(settings: BatchSettings) -> None:
-    """Reject a deployment that no job could be started with.
+    """Reject a deployment whose jobs could not be started.
 
     Raises
     ------
     Invalid
         If there is no environment or no cluster.
     NotFound
-        If what it names is not registered.
+        If a model, environment, code or cluster is not registered.
     NotSupported
         For pipeline components and for MLflow models without code.
     """

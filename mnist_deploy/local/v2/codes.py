@@ -1,4 +1,4 @@
-"""Codes: folders of scripts that deployments upload."""
+"""Code assets: folders of scripts that deployments and jobs upload."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CodeQuery(Struct):
 
 @code_api.get(f"{CODES}/<name>/versions")
 def find_codes(name: str, **_: str) -> Response:
-    """The versions of a name; with a hash, every code of that content, whatever its name."""
+    """The versions of a name; with a hash, the code assets of any name with that content."""
     digest = query(CodeQuery).hash
     scan = store().scan(Code, name=None if digest else name, before=read_page_token())
     found = (each for each in scan if digest in (None, each[1].digest))
@@ -82,10 +82,10 @@ def put_code_version(name: str, version: str, **_: str) -> Response:
 
 
 def parse_code_uri(uri: str) -> str:
-    """The folder of uploads that the address of a code names."""
+    """The folder of uploads that the URL of a code asset names."""
     container, _, path = urlsplit(uri).path.strip("/").partition("/")
     if container != CONTAINER or not path.startswith("Code/"):
-        raise Invalid("code", f"{uri!r} is not below an address that startPendingUpload gave.")
+        raise Invalid("code", f"{uri!r} is not below a URL that startPendingUpload has returned.")
     return path
 
 

@@ -1,4 +1,4 @@
-"""The container specs of a deployment, from the request that creates the deployment."""
+"""Container specs of online deployments, from the requests that create or change them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Asset = TypeVar("Asset", Model, Code)
 
 
 def make_container_spec(wanted: DeploymentProperties) -> ContainerSpec:
-    """What the containers are made of.
+    """The container spec of a deployment.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def make_container_spec(wanted: DeploymentProperties) -> ContainerSpec:
     NotFound
         If the model, the environment or the code is not registered.
     NotSupported
-        For what only an image or Azure could give.
+        If the deployment needs an image, GPUs, or another feature that only Azure has.
     """
     reject_unsupported_options(wanted)
     code, model = wanted.code_configuration, find_asset(Model, "models", wanted.model)
@@ -65,12 +65,12 @@ def make_container_spec(wanted: DeploymentProperties) -> ContainerSpec:
 
 
 def find_deployment_environment(wanted: DeploymentProperties, model: Model | None) -> Environment:
-    """The environment of a deployment; of one without code the model's own, if none is given.
+    """The environment of a deployment; without code and environment, the one of the model.
 
     Raises
     ------
     Invalid
-        If a deployment with code has none.
+        If a deployment with code has no environment.
     """
     if wanted.environment_id:
         return find_environment(wanted.environment_id)
@@ -84,7 +84,7 @@ def find_deployment_environment(wanted: DeploymentProperties, model: Model | Non
 
 
 def reject_unsupported_options(wanted: DeploymentProperties) -> None:
-    """Raise `NotSupported` for options whose absence would become visible only later."""
+    """Raise `NotSupported` for options whose absence must not be overlooked."""
     options = {
         "data_collector": wanted.data_collector,
         "model_mount_path": wanted.model_mount_path,
@@ -104,7 +104,7 @@ def reject_windows(environment: Environment) -> None:
 
 
 def find_asset(kind: type[Asset], plural: str, asset_id: str | None) -> Asset | None:
-    """The asset of an id; None where there is none to find."""
+    """The asset with an id; None for an empty id."""
     if not asset_id:
         return None
     reject_registry_reference(asset_id)

@@ -1,4 +1,4 @@
-"""Data assets: files and folders of the data store, under names and versions."""
+"""Data assets: named versions of files and folders in the data store."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def put_data_version(name: str, version: str, **_: str) -> Response:
 def find_data_path(uri: str) -> str:
     """The artifacts that a URI of the data store names.
 
-    What SDK v1 has uploaded to its data store is found under the same paths.
+    A path below SDK v1's data store is found as well.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The data store of the workspace, to which the SDK uploads files."""
+"""The data store of the workspace in azure-ai-ml's REST API, to which the SDK uploads files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ datastore_api = Blueprint("datastores", __name__)
 
 
 def path_uri(path: str) -> str:
-    """The URI of an upload, as the SDK writes it."""
+    """The URI of an upload in the form that the SDK uses."""
     subscription, group, workspace = workspace_names()
     return (
         f"azureml://subscriptions/{subscription}/resourcegroups/{group}/workspaces/{workspace}"
@@ -27,9 +27,9 @@ def path_uri(path: str) -> str:
 
 
 def folder_url(path: str) -> str:
-    """Where blob storage has a folder of uploads.
+    """The URL of a folder of uploads in blob storage.
 
-    The SDK puts account, ``blob`` and suffix together with dots: all before the @ is user info.
+    The SDK joins account, ``blob`` and suffix with dots: everything before the @ is user info.
     """
     return f"https://{ACCOUNT}.blob.{suffix()}/{CONTAINER}/{path}"
 
@@ -39,7 +39,7 @@ def suffix() -> str:
 
 
 def sas_token(path: str = "") -> str:
-    """Allows to read and write all below a folder, by default everything."""
+    """A signature that grants read and write access to a folder, by default to all folders."""
     signature = derive(state().token, f"folder {path}")
     return f"sv=2025-01-05&sr=c&sp=rwl&sig={signature}"
 

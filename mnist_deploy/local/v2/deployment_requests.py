@@ -1,4 +1,4 @@
-"""The body of ``OnlineDeployments_CreateOrUpdate``: typed, and within the ranges of Azure."""
+"""The body of ``OnlineDeployments_CreateOrUpdate``: its types, and the ranges that Azure allows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CodeConfiguration(Struct, rename="camel"):
     code_id: str
 
 
-class RequestSettings(Struct, rename="camel"):
+class OnlineRequestSettings(Struct, rename="camel"):
     max_concurrent_requests_per_instance: Annotated[int, Meta(ge=1, le=1000)] | None = None
     max_queue_wait: timedelta | None = None
     request_timeout: timedelta | None = None
@@ -42,7 +42,7 @@ class ProbeRequest(Struct, rename="camel"):
     failure_threshold: Positive | None = None
 
 
-class ScaleSettings(Struct, rename="camel"):
+class OnlineScaleSettings(Struct, rename="camel"):
     scale_type: Literal["Default", "TargetUtilization"] = "Default"
     min_instances: Instances | None = None
     max_instances: Instances | None = None
@@ -79,8 +79,8 @@ class DeploymentProperties(Struct, rename="camel", kw_only=True):
     environment_variables: dict[str, Any] | None = None
     instance_type: str | None = None
     container_resource_requirements: ContainerResources | None = None
-    request_settings: RequestSettings | None = None
-    scale_settings: ScaleSettings | None = None
+    request_settings: OnlineRequestSettings | None = None
+    scale_settings: OnlineScaleSettings | None = None
     liveness_probe: ProbeRequest | None = None
     readiness_probe: ProbeRequest | None = None
     startup_probe: ProbeRequest | None = None
@@ -94,7 +94,7 @@ class DeploymentProperties(Struct, rename="camel", kw_only=True):
     @property
     def limits(self) -> platforms.RequestSettings:
         """The request limits that the deployment sets."""
-        requested = self.request_settings or RequestSettings()
+        requested = self.request_settings or OnlineRequestSettings()
         return platforms.RequestSettings(
             to_seconds(requested.request_timeout),
             requested.max_concurrent_requests_per_instance,
@@ -165,7 +165,7 @@ def make_probe(option: str, requested: ProbeRequest | None) -> platforms.ProbeSe
     Raises
     ------
     Invalid
-        If a duration is shorter than the second that is Azure's minimum.
+        If a duration is shorter than one second, Azure's minimum.
     """
     if requested is None:
         return None

@@ -1,4 +1,4 @@
-"""Deployments of an endpoint: a script, a model and an environment, on so many instances."""
+"""Online deployments: script, model and environment, on a number of instances of an endpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..core.faults import Conflict, Invalid, NotFound
 from ..rest import endpoints
 from .container_specs import KUBERNETES_SIZE, make_container_spec
 from .deployment_requests import DeploymentProperties, DeploymentRequest
-from .endpoints import CHANGE_LIMIT, ENDPOINTS, KIND, NAME, NAME_RULE, find_endpoint
+from .endpoints import CHANGE_TIMEOUT, ENDPOINTS, KIND, NAME, NAME_RULE, find_endpoint
 from .operations import operation_headers
 from .resources import LOCATION, SYSTEM_IDENTITY, resource, serialize_list
 
@@ -62,7 +62,10 @@ def start_deployment(endpoint: str, deployment: str, requested: DeploymentReques
     """Start a change and respond at once; the SDK polls the operation."""
     requested.properties.check()
     if not NAME.fullmatch(deployment):
-        raise Invalid("deployment", f"{deployment!r} is no name for a deployment: {NAME_RULE}.")
+        raise Invalid(
+            "deployment",
+            f"{deployment!r} is not a valid name of a deployment. Expected {NAME_RULE}.",
+        )
     found = find_endpoint(endpoint)
     check_compute_type(found, requested.properties)
 
@@ -73,7 +76,7 @@ def start_deployment(endpoint: str, deployment: str, requested: DeploymentReques
         return dataclasses.replace(spec, deployments=spec.deployments | {deployment: wanted})
 
     operation = endpoints().change(KIND, endpoint, update)
-    answer = show_deployment(endpoint, deployment)  # unless it was deleted meanwhile
+    answer = show_deployment(endpoint, deployment)  # 404 if it was deleted meanwhile
     answer.status_code = 201
     answer.headers |= operation_headers(operation)
     return answer
@@ -95,7 +98,7 @@ def make_deployment_spec(
     *,
     restart: bool,
 ) -> DeploymentSpec:
-    """The deployment that is requested; `restart` replaces containers by others of equal spec.
+    """The requested deployment; with `restart`, containers are replaced even if the spec is equal.
 
     Raises
     ------
@@ -127,7 +130,7 @@ def delete_deployment(endpoint: str, deployment: str, **_: str) -> Response:
             raise Conflict(
                 "deployment",
                 f"{deployment} gets {spec.traffic[deployment]} % of the traffic of {endpoint}. "
-                "Give it to another deployment first.",
+                "Set the traffic of another deployment first.",
             )
         left = {name: each for name, each in spec.deployments.items() if name != deployment}
         mirror = {name: share for name, share in spec.mirror.items() if name != deployment}
@@ -135,7 +138,7 @@ def delete_deployment(endpoint: str, deployment: str, **_: str) -> Response:
 
     if deployment not in find_endpoint(endpoint).deployments:
         return Response(status=204)
-    endpoints().change(KIND, endpoint, remove).wait(CHANGE_LIMIT)
+    endpoints().change(KIND, endpoint, remove).wait(CHANGE_TIMEOUT)
     return Response(status=200)
 
 

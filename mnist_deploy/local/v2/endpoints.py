@@ -21,11 +21,11 @@ from .resources import LOCATION, SYSTEM_IDENTITY, resource, serialize_list
 KIND = "endpoint"
 ENDPOINTS = f"{WORKSPACE}/onlineEndpoints"
 NAME = re.compile("[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
-NAME_RULE = "3 to 32 letters, digits and '-', a letter first and no '-' last"
+NAME_RULE = "3 to 32 letters, digits and '-', beginning with a letter and not ending with '-'"
 MODES = {"Key": "key", "AMLToken": "token"}  # EndpointAuthMode -> authentication in core
 IDENTITY_TYPES = ("SystemAssigned", "UserAssigned", "SystemAssigned,UserAssigned", "None")
-TOKEN_LIFE = 12 * 3600.0  # seconds
-CHANGE_LIMIT = 100.0  # seconds that a change of traffic may take
+TOKEN_LIFETIME = 12 * 3600.0  # seconds
+CHANGE_TIMEOUT = 100.0  # seconds that a response waits for a change of keys or traffic
 MAX_MIRRORED = 50  # percent
 
 endpoint_api = Blueprint("endpoints", __name__)
@@ -33,7 +33,7 @@ endpoint_api = Blueprint("endpoints", __name__)
 Percent = Annotated[int, Meta(ge=0, le=100)]
 
 
-class Keys(Struct, rename="camel"):
+class EndpointKeys(Struct, rename="camel"):
     primary_key: str | None = None
     secondary_key: str | None = None
 
@@ -46,7 +46,7 @@ class EndpointProperties(Struct, rename="camel"):
     mirror_traffic: dict[str, Percent] | None = None
     compute: str | None = None
     public_network_access: str | None = None
-    keys: Keys | None = None
+    keys: EndpointKeys | None = None
 
 
 class Identity(Struct, rename="camel"):
@@ -62,14 +62,14 @@ class EndpointRequest(Struct):
 
 @dataclasses.dataclass(frozen=True)
 class EndpointOptions:
-    """What only this REST knows of an endpoint.
+    """The fields of an endpoint that only this API has.
 
     Attributes
     ----------
     compute : str or None
-        The id of the cluster, of an endpoint on Kubernetes.
+        The id of the Kubernetes cluster; None for a managed endpoint.
     identity : dict or None
-        As it is answered; None for the identity that Azure assigns by default.
+        The identity in responses. None: the identity that Azure assigns by default.
     warnings : tuple of str
         Options that have another effect here than on Azure.
     """
@@ -99,10 +99,12 @@ def put_endpoint(endpoint: str, **_: str) -> Response:
     """Create or update an endpoint, and respond after the change: the SDK polls every 30 s."""
     requested = body(EndpointRequest)
     if not NAME.fullmatch(endpoint):
-        raise Invalid("endpoint", f"{endpoint!r} is no name for an endpoint: {NAME_RULE}.")
+        raise Invalid(
+            "endpoint", f"{endpoint!r} is not a valid name of an endpoint. Expected {NAME_RULE}."
+        )
     is_new = endpoints().find(KIND, endpoint) is None
     operation = endpoints().put(KIND, endpoint, lambda spec: update_endpoint_spec(spec, requested))
-    operation.wait(CHANGE_LIMIT)
+    operation.wait(CHANGE_TIMEOUT)
     if operation.error is not None:
         raise operation.error
     answer = jsonify(serialize_endpoint(find_endpoint(endpoint)))
@@ -116,16 +118,16 @@ def update_endpoint_spec(spec: EndpointSpec | None, requested: EndpointRequest) 
     Raises
     ------
     Invalid
-        If a value is none that Azure allows, or the traffic cannot be shared as requested.
+        If Azure does not allow a value, or the shares of the traffic are not valid.
     NotSupported
         If Microsoft Entra tokens are requested.
     """
     wanted = requested.properties
     mode = check_choice("auth_mode", wanted.auth_mode, (*MODES, "AADToken"))
     if mode not in MODES:
-        raise NotSupported("auth_mode aad_token: it needs identities of Azure")
+        raise NotSupported("auth_mode aad_token, which requires Microsoft Entra ID")
     spec = spec or EndpointSpec()
-    keys = wanted.keys or Keys()
+    keys = wanted.keys or EndpointKeys()
     spec = dataclasses.replace(
         spec,
         authentication=MODES[mode],
@@ -165,7 +167,7 @@ def make_endpoint_options(requested: EndpointRequest) -> EndpointOptions:
 
 
 def serialize_identity(kind: str, assigned: dict[str, Any] | None) -> Document:
-    """The identity in Azure's schema, with ids of no real identity."""
+    """The identity in Azure's schema, with placeholders as ids."""
     principal = {"principalId": SYSTEM_IDENTITY["principalId"]}
     answer: Document = {"type": kind}
     if kind.startswith("SystemAssigned"):
@@ -208,7 +210,10 @@ def drop_zeros(traffic: dict[str, int]) -> dict[str, int]:
 def check_traffic(spec: EndpointSpec) -> None:
     for name in [*spec.traffic, *spec.mirror]:
         if name not in spec.deployments:
-            raise Invalid("traffic", f"There is no deployment {name} that could get traffic.")
+            raise Invalid(
+                "traffic",
+                f"The traffic names the deployment {name}, which does not exist: create it first.",
+            )
     total = sum(spec.traffic.values())
     if total not in (0, 100):
         raise Invalid("traffic", f"The traffic adds up to {total} %, expected 0 or 100.")
@@ -237,11 +242,11 @@ def list_keys(endpoint: str, **_: str) -> Response:
 
 @endpoint_api.post(f"{ENDPOINTS}/<endpoint>/regenerateKeys")
 def regenerate_keys(endpoint: str, **_: str) -> Response:
-    """Make a new key; the `key_value` that SDK v2 sends is the present one."""
+    """Generate a new key; `key_value` is ignored, because SDK v2 sends the present key."""
     which = body(Regeneration).key_type
     regenerate_key(
         KIND, endpoint, which, check=lambda spec: check_authentication(endpoint, spec, "key")
-    ).wait(CHANGE_LIMIT)
+    ).wait(CHANGE_TIMEOUT)
     return Response(status=200)
 
 
@@ -249,12 +254,12 @@ def regenerate_keys(endpoint: str, **_: str) -> Response:
 def issue_token(endpoint: str, **_: str) -> Response:
     found = find_endpoint(endpoint)
     check_authentication(endpoint, found.spec, "token")
-    token, end = found.issue_token(TOKEN_LIFE)
+    token, end = found.issue_token(TOKEN_LIFETIME)
     return jsonify(
         accessToken=token,
         tokenType="Bearer",
         expiryTimeUtc=int(end),
-        refreshAfterTimeUtc=int(end - TOKEN_LIFE / 2),
+        refreshAfterTimeUtc=int(end - TOKEN_LIFETIME / 2),
     )
 
 

@@ -1,4 +1,4 @@
-"""Environments: a base image and a conda file under a name and a version."""
+"""Environments: named versions of a base image with a conda file."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class EnvironmentRequest(Struct):
 
 @environment_api.put(f"{WORKSPACE}/environments/<name>/versions/<version>")
 def put_environment_version(name: str, version: str, **_: str) -> Response:
-    """Register a version, whose packages and image never change afterwards.
+    """Register a version, or change the labels of a registered version.
 
-    To an environment without a version the SDK first gives the newest version there is, and the
-    next one only when that is rejected.
+    The packages and the image of a version never change. For an environment without a version,
+    the SDK first sends the newest registered version, and the next one if that is rejected.
     """
     requested = body(EnvironmentRequest).properties
     check_environment_name(name)
@@ -96,7 +96,7 @@ def update_environment(environment: Environment, requested: EnvironmentPropertie
         raise Conflict(
             "environment",
             f"Version {environment.version} of environment {environment.name} installs something "
-            "else. Leave the version out to register the next one.",
+            "else. Omit the version to register the next one.",
         )
     kept = ("os_type", "properties", "is_anonymous")
     fresh = {
@@ -112,12 +112,14 @@ def update_environment(environment: Environment, requested: EnvironmentPropertie
 
 
 def find_environment(environment_id: str) -> Environment:
-    """The environment of an id: registered, or one of Azure's curated environments.
+    """The environment with an id: a registered one, or one of Azure's curated environments.
 
     Raises
     ------
-    NotFound, NotSupported
-        If there is none, or it lies in another registry.
+    NotFound
+        If there is no such environment.
+    NotSupported
+        If the environment is in another registry than Azure's own.
     """
     curated = find_registry_environment(environment_id)
     if curated is not None:
@@ -137,7 +139,7 @@ def find_environment_version(name: str, version: str) -> Environment:
 
 
 def list_environment_versions(name: str) -> list[Environment]:
-    """All versions, the newest first; of a curated name one, if none is registered."""
+    """All versions, the newest first; one version for the name of a curated environment."""
     found = store().versions(Environment, name)
     return found or ([make_curated_environment(name)] if is_curated_name(name) else [])
 

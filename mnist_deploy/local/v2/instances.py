@@ -1,4 +1,4 @@
-"""Cores and memory: of Azure's VM sizes, by their names, and as Kubernetes writes them."""
+"""Cores and memory of an instance: from the name of a VM size, or from Kubernetes quantities."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from ..core.faults import Invalid, NotSupported
 
-# "Managed online endpoints SKU list" of 2025: (name, its numbers, GB of memory for each core).
+# "Managed online endpoints SKU list" of 2025: (name, numbers in the name, GB for each core).
 FAMILIES: tuple[tuple[str, tuple[int, ...], float], ...] = (
     ("Standard_DS{}_v2", (1, 2, 3, 4, 5), 3.5),
     ("Standard_D{}a_v4", (2, 4, 8, 16, 32, 48, 64, 96), 4),
@@ -28,7 +28,7 @@ def _list_sizes() -> dict[str, tuple[float, float]]:
     sizes: dict[str, tuple[float, float]] = {}
     for name, numbers, gb_for_each_core in FAMILIES:
         for number in numbers:
-            # The number counts the cores; in the family DS v2 their doublings.
+            # The number is that of the cores; in the family DS v2, cores = 2 ** (number - 1).
             cores = 2 ** (number - 1) if name == "Standard_DS{}_v2" else number
             sizes[name.format(number).lower()] = (float(cores), cores * gb_for_each_core)
     return sizes
@@ -63,12 +63,12 @@ def parse_instance_type(name: str) -> tuple[float, float]:
 
 
 def parse_quantity(option: str, text: str) -> float:
-    """A number as Kubernetes writes it: 0.5 for ``500m``, 2 GB in bytes for ``2Gi``.
+    """A Kubernetes quantity as a number: 0.5 for ``500m``, 2147483648 for ``2Gi``.
 
     Raises
     ------
     Invalid
-        If the text is no quantity, or zero.
+        If the text is not a quantity, or is zero.
     """
     found = QUANTITY.fullmatch(text)
     value = float(found[1]) * FACTORS[found[2] or ""] if found else 0.0

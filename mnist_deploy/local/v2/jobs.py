@@ -40,7 +40,7 @@ class Limits(Struct):
     timeout: timedelta | None = None
 
 
-class Resources(Struct, rename="camel"):
+class JobResources(Struct, rename="camel"):
     instance_count: int | None = None
     instance_type: str | None = None
 
@@ -60,7 +60,7 @@ class JobProperties(Struct, rename="camel"):
     tags: Labels | None = None
     properties: Labels | None = None
     limits: Limits | None = None
-    resources: Resources | None = None
+    resources: JobResources | None = None
     distribution: dict[str, Any] | None = None
     queue_settings: dict[str, Any] | None = None
     component_id: str | None = None
@@ -77,7 +77,7 @@ def runs() -> Runs:
 
 @job_api.put(f"{JOBS}/<name>")
 def put_job(name: str, **_: str) -> Response:
-    """Submit a job, or change tags, description and display name of a submitted job."""
+    """Submit a job under a new name."""
     sent, requested = body(Document), body(JobRequest).properties
     if requested.job_type != "Command":
         raise NotSupported(
@@ -86,7 +86,7 @@ def put_job(name: str, **_: str) -> Response:
     if not state().has(JobEngine):
         raise NotSupported("jobs in a mocked workspace")
     if runs().find(name) is not None:
-        raise Conflict("job", f"Job {name} exists already.")
+        raise Conflict("job", f"Job {name} exists already: submit the job under another name.")
     run = create_run(name, requested, sent["properties"])
     state().part(JobEngine).submit(run)
     answer = jsonify(serialize_job(runs().get(name)))
@@ -105,13 +105,13 @@ def create_run(name: str, requested: JobProperties, sent: Document) -> Run:
         If its code, environment, compute or data are missing.
     """
     if not requested.command:
-        raise Invalid("job", "The job has no command.")
+        raise Invalid("job", "The job has no command: pass command=.")
     subscription, group, workspace = workspace_names()
     inputs, literals = resolve_inputs(requested.inputs or {})
     command = requested.command
     for key, value in literals.items():
         command = command.replace(f"${{{{inputs.{key}}}}}", value)
-    environment = find_environment(requested.environment_id)
+    environment = find_job_environment(requested.environment_id)
     variables = dict(environment.variables) if environment else {}
     variables |= {
         key: value or "" for key, value in (requested.environment_variables or {}).items()
@@ -150,8 +150,8 @@ def find_code(code_id: str | None) -> str:
     return f"{name}:{store().get(Code, name, version).version}"
 
 
-def find_environment(environment_id: str | None) -> Environment | None:
-    """The environment of an id; None for those that Azure brings and for images."""
+def find_job_environment(environment_id: str | None) -> Environment | None:
+    """The environment with an id; None for an image, or an environment of a registry."""
     parts = (environment_id or "").removeprefix(ID_PREFIX).rsplit("/", 3)
     if len(parts) != 4 or "registries" in parts[0]:
         return None
@@ -159,7 +159,7 @@ def find_environment(environment_id: str | None) -> Environment | None:
 
 
 def check_compute(requested: JobProperties) -> str:
-    """The name of the job's compute; serverless where there is none."""
+    """The name of the job's compute; ``serverless`` if the job has none."""
     name = (requested.compute_id or "").removeprefix(ID_PREFIX).rpartition("/")[2]
     if not name:
         return "serverless"
@@ -175,7 +175,7 @@ def check_compute(requested: JobProperties) -> str:
 
 def list_warnings(requested: JobProperties) -> Iterator[str]:
     """Warnings for the options that have another effect here than on Azure."""
-    resources = requested.resources or Resources()
+    resources = requested.resources or JobResources()
     if (resources.instance_count or 1) > 1:
         yield (
             f"resources: {resources.instance_count} instances were requested; the job is one "
@@ -185,7 +185,7 @@ def list_warnings(requested: JobProperties) -> Iterator[str]:
         yield "distribution: one process is started"
     if requested.queue_settings:
         yield "queue_settings: jobs start in the order of their submission"
-    if requested.environment_id and find_environment(requested.environment_id) is None:
+    if requested.environment_id and find_job_environment(requested.environment_id) is None:
         yield "environment: it is not in this workspace; the job runs in this Python"
 
 
@@ -197,14 +197,14 @@ def serialize_job(run: Run) -> Document:
         for name, output in (sent.get("outputs") or {}).items()
         if run.job is not None
     }
-    if run.is_terminal:  # the SDK looks for the logs there as soon as the output is known
+    if run.is_terminal:  # before, the SDK would search this output for logs that are incomplete
         outputs["default"] = {
             "jobOutputType": "uri_folder",
             "mode": "ReadWriteMount",
             "uri": path_uri(run.artifacts),
         }
     experiment = runs().get_experiment(run.experiment).name
-    if run.kind == "batch":  # its output is one of its step
+    if run.kind == "batch":  # the output belongs to its step
         sent, outputs = {"jobType": "Pipeline", "jobs": {}, "settings": {}, "inputs": {}}, {}
     own = {
         "jobType": "Command",

@@ -1,4 +1,4 @@
-"""Models: versions under a name, each with a path in the workspace's data store."""
+"""Models: named versions, each with a path in the workspace's data store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ JOB_URI = re.compile(
     r"jobs/([^/]+)/outputs/([^/]+)(?:/paths/?(.*))?",
     re.IGNORECASE,
 )
-ARTIFACTS = ("artifacts", "default")  # the output of a job that its log and ./outputs are in
+ARTIFACTS = ("artifacts", "default")  # names of the output with a job's log and ./outputs
 VERSION = re.compile("[1-9][0-9]{0,17}")
 
 model_api = Blueprint("models", __name__)
@@ -134,7 +134,7 @@ def update_model(model: Model, requested: ModelProperties) -> Model:
 
 
 def find_model_path(model: Model) -> str:
-    """The one path of a model's files; of several, the folder that all of them lie in."""
+    """The path of a model's files; the common folder of several paths."""
     return posixpath.commonpath([path.rstrip("/") for path in model.artifacts] or [""])
 
 

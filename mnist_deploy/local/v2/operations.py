@@ -1,4 +1,4 @@
-"""Long-running operations: accepted at once, polled until they have ended."""
+"""Long-running operations: the route that the SDK polls until an operation has ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..rest import ASYNC_OPERATION, WORKSPACE, endpoints, serialize_fault, state
 from .resources import resource_id, workspace_names
 
 OPERATIONS = f"{WORKSPACE}/operations"
-LONG_POLL_TIMEOUT = 20.0  # seconds that the answer about a running operation is held back
+LONG_POLL_TIMEOUT = 20.0  # seconds that the response about a running operation is delayed
 
 operation_api = Blueprint("operations", __name__)
 
@@ -31,7 +31,7 @@ def operation_headers(operation: Operation) -> dict[str, str]:
 @operation_api.get(f"{OPERATIONS}/<operation_id>")
 def show_operation(operation_id: str, **_: str) -> Response:
     operation = endpoints().operations.get(operation_id)
-    # The SDK sleeps five seconds between two polls: a held answer makes one poll enough.
+    # The SDK sleeps five seconds between two polls: with a delayed response, one poll is enough.
     operation.wait(LONG_POLL_TIMEOUT)
     answer: Document = {
         "id": resource_id("operations", operation.id),

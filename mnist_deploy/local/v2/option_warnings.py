@@ -1,8 +1,8 @@
-"""Options of endpoints and deployments that have another effect here than on Azure.
+"""Warnings for options of endpoints and deployments that have another effect here than on Azure.
 
-A warning begins with the name of its option. It stands in the log of the deployment and in
-``show``. Options whose absence shows only when they are needed are rejected instead, in
-`container_specs`.
+A warning begins with the name of its option, and is written to the log of the deployment and to the
+output of ``show``. Options whose absence would be noticed too late are rejected instead, see
+`container_specs.reject_unsupported_options`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from ..core.curated import find_curated_warning
 from ..core.records import Environment
 from .deployment_requests import DeploymentProperties, make_probe
 
-# Base images that Microsoft builds: they bring Python and its inference server, or nothing else.
+# Base images of Microsoft, which hold Python and the inference server, or no Python packages.
 DEFAULT_IMAGES = "mcr.microsoft.com/azureml/"
 # how-to-deploy-online-endpoints: the conda file must bring the inference server.
 SERVERS = ("azureml-inference-server-http", "azureml-defaults")
 
 
 def list_endpoint_warnings(access: str, identities: object) -> Iterator[str]:
-    """Options of an endpoint.
+    """Warnings for the options of an endpoint.
 
     Parameters
     ----------

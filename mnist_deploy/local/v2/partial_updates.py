@@ -1,7 +1,7 @@
 """Partial updates: OnlineEndpoints_Update and OnlineDeployments_Update of Azure's REST API.
 
-SDK v2 replaces an endpoint or a deployment as a whole; the client of ``mlflow.deployments`` that
-azureml-mlflow brings changes the traffic, and a deployment, by these.
+SDK v2 replaces an endpoint or a deployment as a whole. The client of ``mlflow.deployments`` in
+azureml-mlflow sends partial updates of the traffic and of deployments.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..rest import endpoints
 from .deployment_requests import DeploymentRequest
 from .deployments import DEPLOYMENTS, find_deployment, start_deployment
 from .endpoints import (
-    CHANGE_LIMIT,
+    CHANGE_TIMEOUT,
     ENDPOINTS,
     KIND,
     Percent,
@@ -31,13 +31,13 @@ from .endpoints import (
 partial_update_api = Blueprint("partial_updates", __name__)
 
 
-class EndpointProperties(Struct, rename="camel"):
+class EndpointTraffic(Struct, rename="camel"):
     traffic: dict[str, Percent] | None = None
     mirror_traffic: dict[str, Percent] | None = None
 
 
 class EndpointUpdate(Struct):
-    properties: EndpointProperties | None = None
+    properties: EndpointTraffic | None = None
     tags: Labels | None = None
 
 
@@ -51,9 +51,9 @@ class DeploymentUpdate(Struct):
 
 @partial_update_api.patch(f"{ENDPOINTS}/<endpoint>")
 def update_endpoint(endpoint: str, **_: str) -> Response:
-    """Change the fields in the request, and respond after the change, as for a PUT."""
+    """Change the fields that the request names, and respond after the change, as for a PUT."""
     requested = body(EndpointUpdate)
-    wanted = requested.properties or EndpointProperties()
+    wanted = requested.properties or EndpointTraffic()
 
     def change(spec: EndpointSpec) -> EndpointSpec:
         traffic, mirror = wanted.traffic, wanted.mirror_traffic
@@ -67,7 +67,7 @@ def update_endpoint(endpoint: str, **_: str) -> Response:
         return changed
 
     operation = endpoints().change(KIND, endpoint, change)
-    operation.wait(CHANGE_LIMIT)
+    operation.wait(CHANGE_TIMEOUT)
     if operation.error is not None:
         raise operation.error
     return show_endpoint(endpoint)
@@ -75,7 +75,7 @@ def update_endpoint(endpoint: str, **_: str) -> Response:
 
 @partial_update_api.patch(f"{DEPLOYMENTS}/<deployment>")
 def update_deployment(endpoint: str, deployment: str, **_: str) -> Response:
-    """Change the fields in the request; a property that is null keeps its value."""
+    """Change the fields that the request names; a property that is null keeps its value."""
     requested = body(DeploymentUpdate)
     spec = find_deployment(find_endpoint(endpoint), deployment).spec
     named = {key: value for key, value in (requested.properties or {}).items() if value is not None}

@@ -1,4 +1,4 @@
-"""Resources of Azure: ids, pages, and the envelope around the properties."""
+"""Azure's schema of resources: ids, pages, and the fields around the properties."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def workspace_names() -> tuple[str, str, str]:
 
 
 def resource_id(*parts: str) -> str:
-    """The id of something in the workspace, as ``("models", name, "versions", version)``."""
+    """The id of a resource of the workspace, for instance of ("models", name, "versions", "1")."""
     subscription, group, workspace = workspace_names()
     return "/".join(
         [
@@ -103,7 +103,7 @@ def parse_asset_id(kind: str, text: str) -> tuple[str, str]:
     Raises
     ------
     Invalid
-        If it is no id of such an asset.
+        If the text is not the id of such an asset.
     """
     found = ASSET_ID.fullmatch(text)
     if found is None or found[1].lower() != kind:
@@ -116,6 +116,6 @@ def parse_asset_id(kind: str, text: str) -> tuple[str, str]:
 
 
 def reject_registry_reference(reference: str) -> None:
-    """Raise `NotSupported` for assets that lie in a registry."""
+    """Raise `NotSupported` for an asset of a registry."""
     if reference.startswith(("azureml://registries", "azureml:")):
         raise NotSupported(f"{reference}: assets of registries")

@@ -97,7 +97,7 @@ def reject_registries(**_: str) -> Response:
 
 
 def find_call_name(method: str, path: str) -> str:
-    """The call of the SDK that sends a request for `path` below a workspace."""
+    """The call of the SDK that sends a request with this method and path below a workspace."""
     kind, *others = path.split("/")
     action = ACTIONS.get((kind, path.rpartition("/")[2])) if method == "POST" else None
     if action:

@@ -53,7 +53,7 @@ def test_invalid_traffic_is_rejected_with_its_reason(client, shared, traffic, mi
 
 
 def test_option_that_needs_azure_is_rejected(client):
-    with pytest.raises(HttpResponseError, match="needs identities of Azure"):
+    with pytest.raises(HttpResponseError, match="requires Microsoft Entra ID"):
         client.online_endpoints.begin_create_or_update(
             ManagedOnlineEndpoint(name="by-identity", auth_mode="aad_token")
         ).result()
