@@ -1,4 +1,4 @@
-"""One client's connection: its requests are read here, and answered in their order."""
+"""A client's connection: parses requests, enforces limits, and sends answers in order."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import httptools
 from .message import Request
 
 MAX_HEAD = 64 << 10  # bytes
-MAX_DROPPED = 1 << 30  # bytes of a rejected body that are read, so that the client sees the answer
-SMALL_BODY = 64 << 10  # bytes of a body that are kept even when all memory is taken
+MAX_DROPPED = 1 << 30  # bytes of a rejected body that are read, so that the client gets the answer
+SMALL_BODY = 64 << 10  # bytes of a body that are accepted even if all memory is in use
 
-# Seconds in which the loop had its turn: a long run() costs no client its connection.
+# In seconds during which the event loop ran: while run() is busy, no time-out advances.
 HEAD_TIMEOUT = 15
 IDLE_TIMEOUT = 60
-HANDOVER_TIMEOUT = 1  # where another process should answer the next request on the connection
-SLOW_TIMEOUT = 30  # in all, with fewer than MIN_RATE bytes of body or answer in each
+HANDOVER_TIMEOUT = 1  # idle time, if another process should answer the client's next request
+SLOW_TIMEOUT = 30  # the sum of all seconds with fewer than MIN_RATE bytes of body or answer
 MIN_RATE = 64 << 10
 CLOSE_TIMEOUT = 5  # from the last answer until the client closes
 
@@ -30,18 +30,20 @@ Rejection = tuple[int, str]  # a status and a message
 
 
 class Host(Protocol):
-    """What a connection needs of its server.
+    """The interface of a server for its connections.
 
     Attributes
     ----------
     buffer : memoryview
-        Where all connections read into: each is done with it before the next one reads.
+        The read buffer of all connections: its content is processed before the next read.
     memory : int
-        Bytes that the bodies that are kept may take, and the answers that are not taken.
-    held, unsent : int
-        Bytes that they take now.
+        The maximum of `held`, and of `unsent`, in bytes.
+    held : int
+        Bytes of request bodies in memory.
+    unsent : int
+        Bytes of answers that the clients have not received yet.
     body_limit : int
-        Bytes of one body.
+        The maximum size of one body in bytes.
     """
 
     buffer: memoryview
@@ -56,19 +58,19 @@ class Host(Protocol):
     def lost(self, connection: Connection) -> None: ...
 
     def reject_head(self, connection: Connection, request: Request) -> Rejection | None:
-        """Why a request is answered without its body; called when its head was read."""
+        """The rejection of a request, called when its head was read; None to read the body."""
 
     def reject_request(self, connection: Connection, request: Request) -> Rejection | None:
-        """Why a request is not queued; called when its body was read."""
+        """The rejection of a request, called when its body was read; None to queue it."""
 
     def queue(self, connection: Connection) -> None:
-        """The first of ``connection.waiting`` is to be answered."""
+        """Answer the first request of ``connection.waiting``."""
 
     def input_read(self) -> None:
-        """All that one read has brought was looked at."""
+        """All data of one read was parsed."""
 
     def writable(self, connection: Connection) -> None:
-        """The client reads its answers again."""
+        """The client receives its answers again."""
 
     def keeps(self, connection: Connection) -> bool:
         """Whether this process will answer the next request on a connection."""
@@ -77,7 +79,7 @@ class Host(Protocol):
         self, connection: Connection, request: Request, status: int, message: str
     ) -> bytes: ...
     def release(self, request: Request) -> None:
-        """The request was answered, or its client has gone."""
+        """The request was answered, or the client has closed the connection."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -87,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
     ----------
     host : Host
     listener : socket
-        Where it was accepted.
+        The socket that accepted the connection.
     """
 
     transport: asyncio.Transport
@@ -99,11 +101,11 @@ class Connection(asyncio.BufferedProtocol):
         self._reading: Request | None = None
         self._upgrade: Request | None = None
         self.waiting: deque[Request] = deque()  # read or rejected, and not yet answered
-        self.is_congested = False  # the client does not read its answers
-        self._is_discarding_input = False  # nothing that still comes is looked at
-        self._has_ended = False  # the client sends nothing more
+        self.is_congested = False  # the client does not receive its answers
+        self._is_discarding_input = False  # further input is ignored
+        self._has_ended = False  # the client has closed its side
         self._is_closing = False  # the last answer was sent
-        self.seconds = 0  # that count against the client
+        self.seconds = 0  # of the time-out that applies now
         self._moved = self._moved_before = 0  # bytes of bodies and answers
 
     # Called by the transport
@@ -125,11 +127,11 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, size: int) -> None:
         if not self._is_discarding_input:
             self._feed(self._host.buffer[:size])
-            self._pace()
+            self._apply_backpressure()
             self._host.input_read()
 
     def eof_received(self) -> bool:
-        """Half a connection is enough for the answers; whether there are some to come."""
+        """Keep the connection half-open while answers are due; return whether there are any."""
         self._has_ended = True
         if self._reading:
             self._reject_rest(400, f"{TRUNCATED}: the connection was closed.")
@@ -146,15 +148,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self.is_congested = True
-        self._pace()
+        self._apply_backpressure()
 
     def resume_writing(self) -> None:
         self.is_congested = False
-        self._pace()
+        self._apply_backpressure()
         self._host.writable(self)
 
-    def _pace(self) -> None:
-        """Read no further than the client reads, nor requests before the last are answered."""
+    def _apply_backpressure(self) -> None:
+        """Stop reading while the client receives no answers, or while two requests wait."""
         if self.is_congested or len(self.waiting) > 1:
             self.transport.pause_reading()
         else:
@@ -174,7 +176,7 @@ class Connection(asyncio.BufferedProtocol):
         request = self._reading
         if request is None or request.has_head:
             return
-        if request is before:  # all of this read belongs to its head
+        if request is before:  # the whole read belongs to the head of this request
             request.unparsed_size += len(data)
         if max(request.head_size, request.unparsed_size) > MAX_HEAD:
             self._reject_rest(431, HEAD_TOO_LARGE)
@@ -232,7 +234,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reading, self.seconds = None, 0
         self._is_discarding_input = not request.keeps_alive
         if request.rejection:
-            return  # it was answered, or waits for its turn
+            return  # the rejection was sent, or waits for the answers before it
         rejection = self._host.reject_request(self, request)
         if rejection:
             self._reject(request, *rejection)
@@ -240,10 +242,10 @@ class Connection(asyncio.BufferedProtocol):
             request.complete()
             self._wait(request)
 
-    # What becomes of a request
+    # Requests
 
     def _check_head(self, request: Request) -> None:
-        """Look at the head: is the body worth reading?"""
+        """Reject a request because of its head, or read its body."""
         if request.head_size > MAX_HEAD:
             return self._reject_rest(431, HEAD_TOO_LARGE)
         if request.method == "CONNECT":
@@ -271,13 +273,13 @@ class Connection(asyncio.BufferedProtocol):
         )
 
     def _send_continue(self) -> None:
-        """Ask for the body that a client holds back until it is asked."""
+        """Send ``100 Continue`` to a client that waits for it before it sends the body."""
         if self._reading and self._reading.awaits_continue and not self.waiting:
             self._reading.awaits_continue = False
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _reject(self, request: Request, status: int, message: str) -> None:
-        """Answer without the application; what still comes of the body is not kept."""
+        """Answer without the application, and discard the rest of the body."""
         self._host.release(request)
         request.rejection = status, message
         if "expect" in request.headers:  # the client may or may not send the body
@@ -285,7 +287,7 @@ class Connection(asyncio.BufferedProtocol):
         self._wait(request)
 
     def _reject_rest(self, status: int, message: str) -> None:
-        """Reject what is being read, and look at nothing that follows it."""
+        """Reject the request that is being read, and ignore all further input."""
         self._is_discarding_input = True
         request, self._reading = self._reading or Request(), None
         request.keeps_alive = False
@@ -295,7 +297,7 @@ class Connection(asyncio.BufferedProtocol):
             self._close()
 
     def _ignore_upgrade(self, rest: bytes) -> None:
-        """Read a request again without its wish for another protocol, as a server may."""
+        """Parse a request again without its header Upgrade, which a server may ignore."""
         request, self._upgrade = self._upgrade, None
         if request is None:
             return
@@ -311,7 +313,7 @@ class Connection(asyncio.BufferedProtocol):
             self._next()
 
     def _next(self) -> None:
-        """Answer rejected requests, up to the first that the application has to answer."""
+        """Answer rejected requests until the application must answer the next one."""
         while self.waiting and (rejection := self.waiting[0].rejection):
             request = self.waiting.popleft()
             self.send(self._host.error_response(self, request, *rejection))
@@ -324,13 +326,13 @@ class Connection(asyncio.BufferedProtocol):
         return None
 
     def answered(self) -> None:
-        """The answer to the first request that waits was sent."""
+        """Continue with the next request, after the answer to the first one was sent."""
         self.seconds = 0
         request = self.waiting.popleft()
         self._host.release(request)
         if request.keeps_alive:
             self._next()
-            self._pace()
+            self._apply_backpressure()
         else:
             self._close()
 
@@ -341,7 +343,7 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.abort()
 
     def _close(self) -> None:
-        """Close, but not before a client that is still sending could read the last answer."""
+        """Close the connection so that a client which is still sending gets the last answer."""
         self._is_discarding_input = self._is_closing = True
         self.seconds = 0
         if self._has_ended:
@@ -349,18 +351,18 @@ class Connection(asyncio.BufferedProtocol):
             return
         try:
             self.transport.write_eof()
-        except (OSError, NotImplementedError):  # the client has gone, or TLS, which cannot
+        except (OSError, NotImplementedError):  # closed by the client, or TLS
             self.transport.close()
 
     # Slow clients
 
     @property
     def unsent(self) -> int:
-        """Bytes of answers that the client has not taken yet."""
+        """Bytes of answers that the client has not received yet."""
         return self.transport.get_write_buffer_size()
 
     def tick(self) -> None:
-        """Count a second against a client that delays its own request, and enforce limits."""
+        """Count one second of the time-out that applies now; close the connection at its end."""
         moved = self._moved - self.unsent
         is_slow = moved - self._moved_before < MIN_RATE
         self._moved_before = moved
@@ -369,7 +371,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self._is_closing:
             limit = CLOSE_TIMEOUT
         elif self.waiting:
-            return  # the server has to answer
+            return  # the client waits for the server
         elif self._reading is None:
             limit = IDLE_TIMEOUT if self._host.keeps(self) else HANDOVER_TIMEOUT
         elif self._reading.has_head:

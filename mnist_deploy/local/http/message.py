@@ -1,4 +1,4 @@
-"""A request as it is read, and the bytes of answers."""
+"""Requests, as they are read, and the encoding of answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 Headers = Iterable[tuple[str, str]]
 
-# They describe one connection and not the answer.
+# Headers that apply to one connection, and are not forwarded.
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
      "upgrade"}
@@ -28,17 +28,17 @@ class Request:
     Attributes
     ----------
     head_size : int
-        Bytes of the target and of the headers that were parsed.
+        Bytes of the target and of the parsed headers.
     unparsed_size : int
-        Bytes of whole reads in which the head has not ended.
+        Bytes of the reads in which the head has not ended.
     size, dropped : int
-        Bytes of the body that are kept, and bytes of a body that is not kept.
+        Bytes of the body in memory, and bytes of the body that were discarded.
     rejection : tuple of int and str, or None
-        The status and the message of its answer, if the application does not see it.
+        The status and the message of the answer to a request that the application does not get.
     status : int
-        Of the answer, once there is one.
+        The status of the answer; 0 before it.
     context : object
-        Whatever the server keeps with it.
+        Data of the server about the request.
     """
 
     version = "1.1"
@@ -70,19 +70,19 @@ class Request:
         self.headers[key] = text if known is None else f"{known},{text}"
 
     def complete(self) -> None:
-        """The body has arrived: from now on it can be read."""
+        """Prepare the body for reading, after all of it has arrived."""
         self.body.seek(0)
-        self.body.getvalue()  # gives its spare room back, so that read() need not copy
+        self.body.getvalue()  # releases spare memory, so that read() need not copy
         self.began = time.perf_counter()
 
 
-@lru_cache(maxsize=64)  # most requests have the same few
+@lru_cache(maxsize=64)  # most requests have the same headers
 def lower_name(sent: bytes) -> str:
     return sent.decode("latin-1").lower()
 
 
 def error_response(request: Request, status: int, message: str, headers: Headers = ()) -> bytes:
-    """The answer to a request that the application does not see: ``{"message": message}``."""
+    """The answer to a request that the application does not get: ``{"message": message}``."""
     request.status = status
     body = json.dumps({"message": message}).encode()
     own = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -93,7 +93,7 @@ def error_response(request: Request, status: int, message: str, headers: Headers
 def response_head(
     request: Request, line: str, headers: Headers, *, is_chunked: bool = False
 ) -> bytes:
-    """The head of an answer: `line` is its status and reason, ``200 OK``."""
+    """The head of an answer; `line` has status and reason, for instance ``200 OK``."""
     lines = [f"HTTP/1.1 {line}", date_header(int(time.time()))]
     lines += [f"{name}: {value}" for name, value in headers if name.lower() not in OWN_HEADERS]
     if is_chunked:
@@ -106,7 +106,7 @@ def response_head(
 
 
 def encode_chunk(piece: bytes) -> bytes:
-    """A chunk of that transfer encoding; that of no bytes ends the answer."""
+    """A piece in the chunked transfer encoding; an empty piece ends the answer."""
     return b"%x\r\n%b\r\n" % (len(piece), piece)
 
 

@@ -1,4 +1,4 @@
-"""Accepts connections on listening sockets, keeps their limits, and drains them at the end."""
+"""Accepts connections on listening sockets, limits their number, and drains them at shutdown."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class HttpServer:
     """The connections of one process; a subclass answers their requests.
 
-    A subclass gives `listeners`, `queue`, and what it rejects; it may add to `tick`. All methods
-    are called in the loop's thread, but `call_soon`.
+    A subclass implements `listeners` and `queue`, and may override the other methods in the
+    section "For subclasses", `lost` and `tick`. Only `call_soon` may be called from other threads
+    than the loop's.
 
     Parameters
     ----------
     loop : asyncio.AbstractEventLoop
     memory : int
-        Bytes that the bodies that are kept may take, and the answers that are not taken.
+        The maximum of request bodies in memory, and of unsent answers, in bytes.
     body_limit : int
-        Bytes of one body.
+        The maximum size of one body in bytes.
     max_connections : int
-        Of more, the one that was silent for the longest is closed.
+        The maximum number of connections. The connection that was idle for the longest time is
+        closed for a new one.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class HttpServer:
     # For subclasses
 
     def listeners(self) -> Collection[socket.socket]:
-        """Where connections are accepted now."""
+        """The sockets on which connections are accepted now."""
         raise NotImplementedError
 
     def queue(self, connection: Connection) -> None:
@@ -84,7 +86,7 @@ class HttpServer:
         return not self.is_draining
 
     def log(self, message: str) -> None:
-        """A line in the log."""
+        """Write a line to the log."""
 
     def error_response(
         self, connection: Connection, request: Request, status: int, message: str
@@ -105,32 +107,32 @@ class HttpServer:
 
     @property
     def unsent(self) -> int:
-        """Bytes of answers that clients have not taken yet."""
+        """Bytes of answers that the clients have not received yet."""
         return sum(connection.unsent for connection in self._connections)
 
     def call_soon(self, work: Callable[[], object]) -> None:
-        """Do it when the loop has its turn: for a signal's handler, or another thread."""
+        """Call `work` in the loop's thread; for signal handlers and other threads."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: the server has ended
             self._loop.call_soon_threadsafe(work)
 
     def update_listeners(self) -> None:
-        """Accept at `listeners`, and nowhere while draining or without room."""
-        may_accept = not self.is_draining and not self._is_exhausted and self._can_make_room()
-        wanted = set(self.listeners()) if may_accept else set()
-        for listener in wanted - self._accepting:
+        """Accept on `listeners`; on none while draining, or if no connection can be closed."""
+        may_accept = not self.is_draining and not self._is_exhausted and self._has_free_slot()
+        accepting = set(self.listeners()) if may_accept else set()
+        for listener in accepting - self._accepting:
             self._loop.add_reader(listener, self.accept, listener)
-        for listener in self._accepting - wanted:
+        for listener in self._accepting - accepting:
             self._loop.remove_reader(listener)
-        self._accepting = wanted
+        self._accepting = accepting
 
     def accept(self, listener: socket.socket) -> bool:
-        """Accept one connection, so that other processes get some too; whether there was one."""
-        if listener not in self.listeners() or not self._make_room():
+        """Accept one connection, and leave others to other processes; return whether one came."""
+        if listener not in self.listeners() or not self._free_slot():
             self.update_listeners()
             return False
         try:
             client, _ = listener.accept()
-        except OSError as error:  # another process was quicker, or the client has gone
+        except OSError as error:  # accepted by another process, or closed by the client
             if error.errno in EXHAUSTED:
                 self._pause_accepting(error)
             return False
@@ -143,11 +145,11 @@ class HttpServer:
         return True
 
     async def _handshake(self, connection: Connection, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):  # the client may have gone already
+        with contextlib.suppress(OSError):  # the client may have closed the connection already
             await self._loop.connect_accepted_socket(lambda: connection, client)
 
     def _pause_accepting(self, error: OSError) -> None:
-        """Accept nothing until the next tick: the listener stays readable all that time."""
+        """Accept nothing until the next tick, because the listener would stay readable."""
         self.log(f"No connection can be accepted: {error.strerror}. Trying again each second.")
         self._is_exhausted = True
         self.update_listeners()
@@ -156,10 +158,11 @@ class HttpServer:
     def connected(self, connection: Connection) -> None:
         self._connections[connection] = None
 
-    def _can_make_room(self) -> bool:
+    def _has_free_slot(self) -> bool:
         return len(self._connections) < self._max_connections or self._find_idle() is not None
 
-    def _make_room(self) -> bool:
+    def _free_slot(self) -> bool:
+        """Close an idle connection if there are too many; False if none is idle."""
         if len(self._connections) < self._max_connections:
             return True
         idle = self._find_idle()
@@ -170,11 +173,11 @@ class HttpServer:
         return True
 
     def _find_idle(self) -> Connection | None:
-        """The connection that was silent for the longest: without request, or with half a one."""
+        """The connection that was idle for the longest time, without a complete request."""
         idle = [each for each in self._connections if not (each.waiting or each.unsent)]
         return max(idle, key=lambda each: each.seconds, default=None)
 
-    # Once a second, while there are connections
+    # The tick: once a second while there are connections
 
     def _schedule_tick(self) -> None:
         if self._next_tick is None:
@@ -192,17 +195,17 @@ class HttpServer:
         self._stop_if_drained()
 
     def tick(self) -> None:
-        """Called a second after the first connection and each second while there are some."""
+        """Called one second after the first connection, and each second while there are some."""
 
-    # The end
+    # Graceful shutdown
 
     def drain(self, linger: float = 0) -> None:
-        """Accept the clients that have connected, no others, and stop when all is answered.
+        """Accept the connections that have arrived, answer all requests, then stop the loop.
 
         Parameters
         ----------
         linger : float
-            Seconds in which connections may still arrive.
+            Seconds in which further connections may arrive.
         """
         self._accept_waiting()
         self.is_draining = True

@@ -1,4 +1,4 @@
-"""The bytes that a WSGI app answers a request with."""
+"""Calls a WSGI app for a request, and encodes the answer of the app."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMON: Environ = {
     "wsgi.multithread": False,
     "wsgi.multiprocess": True,
     "wsgi.run_once": False,
-    "wsgi.input_terminated": True,  # the body is whole, also one that came in chunks
+    "wsgi.input_terminated": True,  # the body is complete, also with chunked transfer encoding
 }
 
 
@@ -57,18 +57,18 @@ def call_app(
     environ: Environ,
     guard: Callable[[Iterable[bytes]], Iterator[bytes]] = iter,
 ) -> Generator[bytes, None, bytes]:
-    """Call `app` and write its answer, a part for each piece that the app yields.
+    """Call `app` and encode its answer, one part for each piece that the app yields.
 
     Parameters
     ----------
     guard : callable
-        Makes the iterator over the pieces of the app's answer: with a time limit, for example.
+        Returns an iterator over the pieces of the app's answer, for example with a time limit.
 
     Yields
     ------
     bytes
-        Every part but the last, which is the generator's return value. Most answers are one
-        piece of known length: they are one part.
+        All parts except the last, which is the generator's return value. An answer of one piece
+        with known length, as most are, is a single part.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def call_app(
             yield response_head(request, line, headers, is_chunked=True)
             return (yield from chunked(first, pieces))
         if length is None:
-            request.keeps_alive = False  # the end of the connection is that of the answer
+            request.keeps_alive = False  # the end of the connection marks the end of the answer
         yield response_head(request, line, headers) + first
         return (yield from counted(len(first), pieces, length))
     finally:

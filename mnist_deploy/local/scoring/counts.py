@@ -1,4 +1,4 @@
-"""How many requests a process has answered, and how long they took."""
+"""Counts the requests that a scoring process has answered, by status and duration."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from .control_channel import ControlChannel
 
 
 class Counts:
-    """Requests since the process began, reported to the container when they have changed.
+    """The counts since the start of the process, reported to the container after a change.
 
     Parameters
     ----------
     buckets : list of float
-        Upper bounds of the durations that are counted together, in seconds.
+        The upper bounds of the histogram's buckets, in seconds.
     """
 
     def __init__(self, buckets: list[float]) -> None:

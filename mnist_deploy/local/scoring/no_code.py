@@ -1,8 +1,8 @@
-"""The scoring script of a service that was deployed without one, for a scikit-learn model.
+"""The scoring script of a scikit-learn model that was deployed without an inference config.
 
 A request is ``{"data": [[…], …]}``, a row for each prediction, and may name a ``method``:
-``predict`` or ``predict_proba``. Without it, a classifier that has ``predict_proba`` uses that.
-The answer holds the result of the method under its name: ``{"predict": [7, 2, …]}``.
+``predict`` or ``predict_proba``. The default is ``predict_proba`` if the model has that method.
+The answer has the result of the method under its name: ``{"predict": [7, 2, …]}``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Keeps scikit-learn from importing pandas, which costs 60 MB and is not used.
+"""Prevents scikit-learn from importing pandas and pyarrow at its own import.
 
-While its modules are imported, scikit-learn tries to import pandas and pyarrow to find out
-whether they are installed; pyarrow starts a thread, after which a process cannot be forked. An
-import by a script is not affected, nor one by scikit-learn when it gets a data frame.
+scikit-learn imports both to find out whether they are installed. pandas takes 60 MB, and pyarrow
+starts a thread, after which a process cannot be forked. Imports by scripts are not affected, nor
+the import by scikit-learn when it gets a data frame.
 """
 
 from __future__ import annotations
