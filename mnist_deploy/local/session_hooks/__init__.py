@@ -1,7 +1,7 @@
-"""What is changed in modules as they are imported, in processes of ``exec`` and of runs.
+"""Import hooks: changes of third-party modules in the processes of ``exec`` and of runs.
 
-The package is copied where any Python of the machine finds it at its start, so it imports the
-standard library alone; other modules it imports in functions, when they are there anyway.
+A copy of the package is put on PYTHONPATH for any Python of the machine. Its modules therefore
+import only the standard library; functions import other modules that are already loaded.
 """
 
 from __future__ import annotations
@@ -25,6 +25,6 @@ def install() -> None:
 
 
 def install_local_only() -> None:
-    """Ask no address outside of this machine for a local workspace; change nothing else."""
+    """Install only the hooks that keep the SDK's requests for a local workspace on this machine."""
     substitutes = {name: each for name, each in azure_sdk.SUBSTITUTES.items() if name == "imghdr"}
     import_hooks.install(azure_sdk.STAY_LOCAL, substitutes, {})

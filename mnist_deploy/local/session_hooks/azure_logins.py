@@ -1,9 +1,8 @@
-"""Logins, clouds and subscriptions of the reader's own: here all of them lead to the local
-workspace.
+"""Replaces logins, clouds and subscriptions in notebooks by those of the local workspace.
 
 A notebook that logs in with a service principal, a browser or a device code, or that names
-Azure's public cloud, would leave the machine; so the classes that log in are those of the
-managed identity that the local workspace answers.
+Azure's public cloud, would send requests to Azure. The classes for these logins are replaced by
+the one for a managed identity, whose tokens the local workspace issues.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def _replace_logins(module: ModuleType, names: tuple[str, ...], identity: type) 
 
 
 def _make_login(name: str, identity: type) -> type:
-    """A class of this name that logs in as `identity` does, whatever it is given."""
+    """A class with this name that logs in as `identity` does, and ignores its arguments."""
 
     def initialize(self: Any, *arguments: Any, **options: Any) -> None:
         identity.__init__(self)  # type: ignore[misc]
@@ -63,7 +62,7 @@ def _replace_authentications(authentication: ModuleType) -> None:
 
 
 def _accept_subscriptions(authentication: Any) -> None:
-    """Accept the reader's own subscription: SDK v1 looks for it in the list of subscriptions."""
+    """Accept any subscription id: SDK v1 searches for it in the list of subscriptions."""
     check = authentication._check_if_subscription_exists
 
     def accept(self: Any, subscription_id: str, known: Any, tenant_id: Any) -> bool:
@@ -76,8 +75,8 @@ def _accept_subscriptions(authentication: Any) -> None:
     authentication._check_if_subscription_exists = accept
 
 
-def _lead_clouds_here(environments: Any) -> None:
-    """``MLClient(…, cloud="AzureCloud")``: whatever its name, the cloud is the local one."""
+def _replace_clouds(environments: Any) -> None:
+    """Use the local cloud for Azure's clouds, as in ``MLClient(…, cloud="AzureCloud")``."""
     find, local = vars(environments)["_get_cloud"], os.environ.get("AZUREML_CURRENT_CLOUD")
     if not local or not os.environ.get("ARM_CLOUD_METADATA_URL", "").startswith("http://127.0.0.1"):
         return
@@ -95,5 +94,5 @@ CHANGES: dict[str, Change] = {
     "azure.identity": _replace_credentials,
     "azure.identity.aio": _replace_credentials,
     "azureml.core.authentication": _replace_authentications,
-    "azure.ai.ml._azure_environments": _lead_clouds_here,
+    "azure.ai.ml._azure_environments": _replace_clouds,
 }

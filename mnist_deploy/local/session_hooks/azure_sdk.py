@@ -1,4 +1,8 @@
-"""Changes of azureml-core and its data engine: no telemetry, no metric lost, no widget missing."""
+"""Changes of azureml-core and its data engine.
+
+They send no telemetry, flush the metrics of a run before its process ends, and find substitutes for
+modules that cannot be imported.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ def _turn_off_collection(telemetry: ModuleType) -> None:
 
 
 def _remove_log_handlers(loggers: ModuleType) -> None:
-    """Stop what was set up before the hooks were: these handlers send each log record away."""
+    """Remove the log handlers that were added before the hooks: they send records to Microsoft."""
     loggers.telemetry_enabled = False  # type: ignore[attr-defined]
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(f"{loggers.__name__}."):
@@ -42,11 +46,11 @@ def _turn_off_engine_telemetry(engine: ModuleType) -> None:
     engine.init_environment = init_environment  # type: ignore[attr-defined]
 
 
-def _ask_local_workspace_first(resolver: ModuleType) -> None:
+def _resolve_local_workspace_first(resolver: ModuleType) -> None:
     """Let the data engine log in with a local workspace that this process has connected to.
 
-    With both SDKs installed, the engine asks `DefaultAzureCredential` first, and that asks
-    addresses outside of this machine.
+    With both SDKs installed, the engine tries `DefaultAzureCredential` first, which sends requests
+    to addresses outside of this machine.
     """
     original = resolver._resolve_auth_for_workspace_access
 
@@ -79,16 +83,16 @@ def _flush_at_exit(run_module: ModuleType) -> None:
 ENGINE_OPTIONS = ((2, "verbosity", "Off"), (3, "hbi_mode", True))
 LOOPBACK = "https://127.0.0.1:"
 STAY_LOCAL: dict[str, Change] = {
-    "azureml.dataprep.api._aml_auth_resolver": _ask_local_workspace_first,
+    "azureml.dataprep.api._aml_auth_resolver": _resolve_local_workspace_first,
     "azureml.telemetry": _turn_off_collection,
     "azureml.data._loggerfactory": _remove_log_handlers,
     "azureml.dataprep.api._loggerfactory": _remove_log_handlers,
     "azureml.dataprep.rslex": _turn_off_engine_telemetry,
 }
 FLUSH_METRICS: dict[str, Change] = {"azureml.core.run": _flush_at_exit}
-# azureml-widgets 1.62 cannot be imported beside the IPython and azure-storage-blob of today.
+# azureml-widgets 1.62 cannot be imported with current releases of IPython and azure-storage-blob.
 SUBSTITUTES = {"azureml.widgets": f"{__package__}.widgets"}
-if sys.version_info >= (3, 13):  # which has it no longer, and azureml-core imports it
+if sys.version_info >= (3, 13):  # without imghdr, which azureml-core imports
     SUBSTITUTES["imghdr"] = f"{__package__}.image_kinds"
 MISSING = {
     "azureml.train": (

@@ -1,4 +1,4 @@
-"""The copies of the hooks that Python finds at its start."""
+"""Copies the hooks to a folder for PYTHONPATH."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Substitute of ``imghdr``, which Python 3.13 has no longer: the kind of an image file."""
+"""Substitute for ``imghdr``, which Python 3.13 has removed: the kind of an image file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEGINNINGS = {
 
 
 def what(file: str | os.PathLike[str] | IO[bytes], h: bytes | None = None) -> str | None:
-    """The kind of an image, by its first bytes; None if it is not known.
+    """The kind of an image by its first bytes; None for an unknown kind.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Import hooks: functions that change a module right after it was executed, and substitutes."""
+"""Import hooks: functions that change a module after its execution, and substitutes of modules."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def install(
     Parameters
     ----------
     changes : mapping of str to callable
-        By a module's name, what is called with the module when it was executed; at once, if that
-        is already so.
+        Module name -> function that is called with the module after its execution, or at once if
+        the module is already loaded.
     substitutes : mapping of str to str
-        By a module's name, the module that is imported in its place.
+        Module name -> name of the module that is imported instead.
     missing : mapping of str to str
-        By a module's name, the error message where it cannot be found.
+        Module name -> error message if the module cannot be found.
     """
     found = [finder for finder in sys.meta_path if isinstance(finder, _Finder)]
     finder = found[0] if found else _Finder()
@@ -71,7 +71,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class _Loader:
-    """A loader that calls `change` with each module that it has executed."""
+    """A loader that calls `change` with each module after its execution."""
 
     def __init__(self, loader: Any, change: Change) -> None:
         self._loader = loader
@@ -89,7 +89,7 @@ class _Loader:
 
 
 class _MissingFinder(importlib.abc.MetaPathFinder):
-    """Comes last: it is asked only for what nothing else has found."""
+    """The last finder, which is called only for modules that no other finder has found."""
 
     def __init__(self, messages: Mapping[str, str]) -> None:
         self._messages = messages

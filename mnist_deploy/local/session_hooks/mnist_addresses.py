@@ -1,4 +1,4 @@
-"""The four MNIST files under the addresses where notebooks of the past years find them."""
+"""Serves the four MNIST files for the URLs from which notebooks of past years download them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATA_FOLDER = "MNIST_DEPLOY_DATA"  # the environment variable that names it
 
 
 def find_file(address: str) -> str | None:
-    """The file of the data folder that an address of MNIST leads to; None for other addresses."""
+    """The file of the data folder for a URL of MNIST; None for other URLs."""
     parts = urlsplit(address)
     name, folder = parts.path.rpartition("/")[2], os.environ.get(DATA_FOLDER)
     if parts.hostname not in HOSTS or name not in NAMES or not folder:

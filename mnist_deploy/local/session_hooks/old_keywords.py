@@ -1,7 +1,7 @@
-"""Names, keywords and values that NumPy and scikit-learn have dropped, bridged with a warning.
+"""Accepts names, keywords and values that NumPy and scikit-learn have removed, with a warning.
 
-A script that was written for them runs; each that it uses is named once in its log. On Azure the
-script would fail with the releases of today, and run with those that its environment pins.
+Scripts that use them run, and the log has one warning for each. On Azure such a script runs only
+with the releases that its environment pins, and fails with current releases.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from .import_hooks import Change
 
-# Dropped by NumPy 1.24: aliases of Python's own types. By 2.0: second names of its own.
+# Removed by NumPy 1.24: aliases of built-in types. Removed by NumPy 2.0: other aliases.
 BUILTINS = {"float": float, "int": int, "bool": bool, "object": object, "str": str,
             "complex": complex}  # fmt: skip
 SECOND_NAMES = {"float_": "float64", "complex_": "complex128", "Inf": "inf", "Infinity": "inf",
@@ -46,7 +46,7 @@ def warn_once(message: str) -> None:
 
 
 def is_called_by_library(depth: int) -> bool:
-    """Whether the caller is an installed package: packages ask what NumPy has by trying."""
+    """Whether the caller is an installed package: packages probe which attributes NumPy has."""
     name = sys._getframe(depth).f_code.co_filename
     return "site-packages" in name or "dist-packages" in name or name.startswith("<frozen")
 
@@ -90,7 +90,7 @@ def _accept_old_keywords(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def bridge(owner: str, signature: inspect.Signature, options: dict[str, Any]) -> dict[str, Any]:
-    """`options` in the words of today; what is not known here stays as it is."""
+    """Replace removed keywords and values by their successors; keep all others."""
     bridged: dict[str, Any] = {}
     for name, value in options.items():
         known = name in signature.parameters
@@ -109,7 +109,7 @@ def bridge(owner: str, signature: inspect.Signature, options: dict[str, Any]) ->
 
 
 def _is_dropped(owner: str, name: str, value: str) -> bool:
-    """``loss="ls"`` and the like are dropped everywhere; some values only of some classes."""
+    """Whether a class has removed a value: all of `VALUES`, but ``loss="log"`` only of SGD."""
     return name != "loss" or value != "log" or owner.startswith("SGD")
 
 
@@ -140,7 +140,7 @@ def _bridge_liblinear(logistic: ModuleType) -> None:
 def fit_one_versus_rest(
     model: Any, X: Any, y: Any, classes: Any, sample_weight: Any, fit_binary: Callable[..., Any]
 ) -> Any:
-    """Fit one binary model for each class, and put them together in `model`."""
+    """Fit one binary model for each class, and combine their coefficients in `model`."""
     import numpy
     from scipy.sparse import csr_matrix, issparse
     from sklearn.base import clone

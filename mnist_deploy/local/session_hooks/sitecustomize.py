@@ -10,7 +10,7 @@ from importlib.util import module_from_spec
 
 
 def run_next_sitecustomize() -> None:
-    """Run the one that this file hides, where the machine has one."""
+    """Run the ``sitecustomize`` of the machine that this file hides, if there is one."""
     here = os.path.dirname(os.path.abspath(__file__))
     paths = [os.path.abspath(path) for path in sys.path]
     later = sys.path[paths.index(here) + 1 :] if here in paths else []

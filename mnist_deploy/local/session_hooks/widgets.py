@@ -7,14 +7,17 @@ import threading
 import time
 from typing import Any
 
-INTERVAL = 1.0  # seconds between two looks at a run
+POLL_INTERVAL = 1.0  # seconds between two requests for a run
 LOG_LINES = 20
 TERMINAL = ("Completed", "Failed", "Canceled")
 CURVE_WIDTH, CURVE_HEIGHT = 120, 24  # pixels
 
 
 class RunDetails:
-    """Shows a run in a notebook, and keeps the output up to date until the run has ended.
+    """Shows a run in a notebook, and updates the output until the run has ended.
+
+    The daemon thread ``run details`` is started by `show`. It ends with the run or the kernel, and
+    is not joined: the cell's output stays in the notebook.
 
     Parameters
     ----------
@@ -30,17 +33,19 @@ class RunDetails:
         if handle is None:
             print(f"Run {self._run.id}: {self._run.get_status()}")
             return
-        threading.Thread(target=self._follow, args=(handle,), daemon=True).start()
+        threading.Thread(
+            target=self._update_until_end, args=(handle,), daemon=True, name="run details"
+        ).start()
 
     def get_widget_data(self) -> dict[str, Any]:
-        """What is shown, as data."""
+        """The displayed values."""
         return {
             "status": self._run.get_status(),
             "run_id": self._run.id,
             "run_metrics": self._run.get_metrics(),
         }
 
-    def _follow(self, handle: Any) -> None:
+    def _update_until_end(self, handle: Any) -> None:
         from azureml.core import Run
 
         run = Run.get(self._run.experiment.workspace, self._run.id)
@@ -49,7 +54,7 @@ class RunDetails:
             handle.update(_html(_render(run.id, details, run.get_metrics())))
             if details["status"] in TERMINAL:
                 return
-            time.sleep(INTERVAL)
+            time.sleep(POLL_INTERVAL)
 
 
 class PipelineRunDetails(RunDetails):
@@ -63,7 +68,7 @@ def _html(content: str) -> Any:
 
 
 def _display(content: str) -> Any:
-    """A handle of a new output of the running cell; None outside of a notebook."""
+    """Create an output of the running cell, and return its handle; None outside of a notebook."""
     try:
         from IPython import get_ipython
         from IPython.display import display
