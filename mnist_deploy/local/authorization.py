@@ -1,4 +1,4 @@
-"""Whether a scoring request is authorized: for containers that answer themselves, and routers."""
+"""Authorization of scoring requests by keys and tokens, for scoring processes and routers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 
-# What a request without them is answered, by a container and by a front end.
+# Messages for a request without a valid key: from a container, and from a front end.
 CONTAINER_KEY_REQUIRED = (
     "This service requires a key or a token: send the header 'Authorization: Bearer <key>' with a "
     "key that get_keys() returns, or with a token that has not expired."
@@ -18,7 +18,7 @@ ENDPOINT_KEY_REQUIRED = (
 
 
 def hash_token(token: str) -> str:
-    """The form in which an issued token is kept and looked up."""
+    """The hash under which an issued token is stored and looked up."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -30,17 +30,17 @@ def is_authorized(
     Parameters
     ----------
     authorization : str
-        The header of the request, ``Bearer <key>``.
+        The header ``Authorization`` of the request, ``Bearer <key>``.
     keys : sequence of str, or None
-        None: the request needs neither a key nor a token.
+        None: requests need neither a key nor a token.
     tokens : mapping of str to float
-        When each token expires, in seconds since the epoch, by its `hash_token`.
+        Expiry of each token in seconds since the epoch, by its `hash_token`.
     """
     if keys is None:
         return True
     scheme, _, offered = authorization.partition(" ")
     sent = offered.encode("utf-8", "surrogateescape")
-    # Every key is compared, whatever the first comparison gave.
+    # All keys are compared, so that the time does not depend on the result of a comparison.
     matches = [hmac.compare_digest(sent, key.encode()) for key in keys]
     if tokens:
         matches.append(tokens.get(hash_token(offered), 0.0) > time.time())

@@ -1,4 +1,4 @@
-"""What a request carries, checked and typed: the same for every REST."""
+"""Converts bodies and queries of requests to typed values, for all REST APIs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def body(kind: type[T]) -> T:
     Raises
     ------
     Invalid
-        With what is wrong in it, and where.
+        If it is not valid JSON, or has a wrong type; with the path of the field.
     """
     try:
         return msgspec.json.decode(request.get_data(), type=kind)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise Invalid("body", f"The request's JSON is not what this call takes: {error}") from error
+        raise Invalid("body", f"The request's JSON is not valid for this call: {error}") from error
 
 
 def convert(value: Any, kind: type[T]) -> T:
-    """A part of a body that could be understood only later, as a value of `kind`.
+    """A part of a decoded body, as a value of `kind`.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def convert(value: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise Invalid("body", f"The request's JSON is not what this call takes: {error}") from error
+        raise Invalid("body", f"The request's JSON is not valid for this call: {error}") from error
 
 
 def query(kind: type[T]) -> T:
@@ -48,14 +48,14 @@ def query(kind: type[T]) -> T:
     Raises
     ------
     Invalid
-        With what is wrong in it.
+        If a parameter has a wrong type; with its name.
     """
     try:
         return msgspec.convert(request.args.to_dict(), kind, strict=False)
     except msgspec.ValidationError as error:
-        raise Invalid("query", f"The query of the request's URL is wrong: {error}") from error
+        raise Invalid("query", f"The query of the request's URL is not valid: {error}") from error
 
 
 def texts(labels: Labels | None) -> dict[str, str]:
-    """Tags and properties as Azure keeps them: it makes texts of numbers."""
+    """Tags and properties with text values: Azure converts numbers to text."""
     return {name: "" if value is None else str(value) for name, value in (labels or {}).items()}

@@ -14,10 +14,10 @@ from .discovery import CLOUD, ControlPlaneAddress
 
 
 class ControlPlaneCredential:
-    """A credential that returns the control plane's token, and asks no identity service.
+    """A credential that returns the control plane's token, without an identity service.
 
-    The token always expires now. Therefore the SDK asks for it before each attempt of each
-    request, and gets an error at once when the control plane has ended.
+    The expiry of the token is always the present time. The SDK therefore calls `get_token` before
+    each attempt of each request, and gets an error at once when the control plane has ended.
     """
 
     def __init__(self, endpoint: ControlPlaneAddress, cloud: str) -> None:
@@ -32,7 +32,7 @@ class ControlPlaneCredential:
                 "kept: connect again, and deploy the services again. If it was not stopped on "
                 f"purpose, {runtime / 'control_plane.log'} may hold the reason."
             )
-        # The SDK looks up the storage address of the cloud that was named last in this process.
+        # For the storage address, the SDK uses the cloud that this variable names.
         os.environ["AZUREML_CURRENT_CLOUD"] = self._cloud
         return AccessToken(self._endpoint.token, int(time.time()))
 
@@ -62,10 +62,10 @@ def make_client(endpoint: ControlPlaneAddress, *workspace: str) -> MLClient:
 
 
 def name_cloud(endpoint: ControlPlaneAddress) -> dict[str, Any]:
-    """The arguments by which SDK v2 finds the cloud.
+    """The arguments of MLClient that define the local cloud.
 
-    Inside `exec` its name is enough. Elsewhere they are all addresses, under a name with the port,
-    because SDK v2 does not let a process define a name twice.
+    Inside `exec`, its name is enough. Elsewhere the arguments hold all URLs, under a name with the
+    port: SDK v2 does not allow a process to define a name twice.
     """
     if os.environ.get("ARM_CLOUD_METADATA_URL") == endpoint.metadata_url:
         return {"cloud": CLOUD}

@@ -1,4 +1,4 @@
-"""Where a running control plane is found, and the variables that lead both SDKs there."""
+"""The address of a running control plane, and the variables by which both SDKs find it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .tokens import derive
 
 CLOUD = "MnistDeployLocal"
 OWN_CERTIFICATE = b"\n# mnist_deploy local workspace\n"
-# Variables by which SDK v2 would log in elsewhere, before it asks here.
+# Variables by which SDK v2 would log in elsewhere, before it tries the managed identity.
 OTHER_IDENTITIES = (
     "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID", "AZURE_USERNAME",
     "AZURE_FEDERATED_TOKEN_FILE", "IDENTITY_ENDPOINT", "IDENTITY_HEADER", "MSI_SECRET",
@@ -28,13 +28,13 @@ NO_TELEMETRY = {
     "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-# With these SDK v1 asks the Docker Engine for a container that it runs in, or docker-py for TLS.
+# SDK v1 takes HOSTNAME for the container that it runs in; docker-py would use TLS with the others.
 OTHER_DOCKER = ("HOSTNAME", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 DOCKER_SOCKET = "mnist-deploy-docker.sock"
 
 
 def is_local_docker_host(value: str) -> bool:
-    """Whether a DOCKER_HOST is that of a local workspace, perhaps of one that has ended."""
+    """Whether a DOCKER_HOST is the socket of a local workspace, which may have ended."""
     return value.startswith("unix://") and Path(value).name == DOCKER_SOCKET
 
 
@@ -57,12 +57,12 @@ class ControlPlaneAddress:
 
     @property
     def docker_host(self) -> str:
-        """Where docker-py finds the Docker Engine API of the local workspace: DOCKER_HOST."""
+        """The value of DOCKER_HOST by which docker-py finds the local workspace."""
         return f"unix://{self.docker_socket}"
 
     @property
     def metadata_url(self) -> str:
-        """The URL of the cloud metadata; the two SDKs have only http in common."""
+        """The URL of the cloud metadata: http, because it is the scheme that both SDKs accept."""
         return self.url.replace("https", "http", 1) + "/metadata/endpoints"
 
     def write(self) -> None:
@@ -78,9 +78,9 @@ class ControlPlaneAddress:
             return None
 
     def https_environment(self) -> dict[str, str]:
-        """The variables that make https to this endpoint work, and leave all other https alone.
+        """The variables by which HTTPS clients trust this control plane beside the present roots.
 
-        Writes the file of trusted roots that the variables name, if necessary again.
+        Writes the file of trusted roots that the variables name.
         """
         trusted = self._trusted_roots() + self._roots_of_other_programs()
         digest = hashlib.sha256(trusted).hexdigest()[:8]
@@ -115,18 +115,17 @@ class ControlPlaneAddress:
         return content.rpartition(OWN_CERTIFICATE)[0] if trusted.parent == self.folder else content
 
     def environment(self) -> dict[str, str]:
-        """The variables that lead a bare SDK, v1 or v2, to this endpoint and nowhere else.
+        """The environment variables of a new process in which both SDKs use this control plane.
 
-        For a process that is yet to start: the SDKs read them once. It must not have those of
-        `OTHER_IDENTITIES`.
+        The SDKs read the variables once. The process must not have those of `OTHER_IDENTITIES`.
         """
         return self.https_environment() | {
             "ARM_CLOUD_METADATA_URL": self.metadata_url,
             "AZUREML_CURRENT_CLOUD": CLOUD,
-            # Else the SDK saves this cloud, with its temporary port, in the user's ~/.azure.
+            # Otherwise the SDK stores this cloud, with its temporary port, in the user's ~/.azure.
             "AZURE_CONFIG_DIR": str(self.folder / "azure"),
             "MSI_ENDPOINT": f"{self.url}/msi/{derive(self.token, 'msi')}",
-            # Restricts DefaultAzureCredential, which else tries several credentials in order.
+            # Otherwise DefaultAzureCredential tries several credentials in order.
             "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
             "REGISTRY_DISCOVERY_ENDPOINT_URL": self.url,
             # An https URI: MLflow needs no plug-in for it.

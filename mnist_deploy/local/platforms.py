@@ -68,11 +68,11 @@ class Platform:
     Attributes
     ----------
     has_front_end : bool
-        The limits and status codes of this page apply; without, the container's own do.
+        A router applies these limits and status codes; otherwise those of the container apply.
     model_error : int or None
-        The status in place of the container's when ``run()`` has raised. None: the container's.
+        The status for the client if ``run()`` raised. None: that of the container.
     hides_every_status : bool
-        `model_error` stands in place of any status but 200, and two headers name the original.
+        `model_error` replaces any status but 200, and two headers name the original status.
     timeout : int
         The status after `RequestSettings.timeout`.
     overload : int
@@ -80,9 +80,9 @@ class Platform:
     unavailable : int
         The status where no container is ready.
     defaults : RequestSettings
-        Where a deployment does not set its own.
+        For the limits that a deployment does not set.
     liveness : ProbeSettings
-        Likewise.
+        For a deployment without a liveness probe.
     max_body : int or None
         Bytes of a body above which the platform's documentation names 413.
     """
@@ -106,9 +106,9 @@ class Platform:
         Parameters
         ----------
         status : int
-            The container's.
+            The status of the container's answer.
         headers : mapping of str to str
-            The container's, by their names in lower case.
+            The headers of the container's answer, with names in lower case.
         """
         if self.model_error is None or status == 200:
             return status, {}

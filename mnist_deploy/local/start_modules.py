@@ -1,4 +1,4 @@
-"""The modules that each Python process of `exec`, and of a run, loads at its start."""
+"""The modules that Python processes of `exec` and of runs load at their start."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .session_hooks.copies import write_hooks
 def write_start_modules(folder: Path) -> list[Path]:
     """Write these modules below `folder`; return the folders for PYTHONPATH.
 
-    The first maps module names of old notebooks and pickles to those of today, the second changes
-    modules as they are imported: see `scoring.aliases` and `session_hooks`.
+    The first folder holds `scoring.aliases`, which maps the module names of old notebooks and
+    pickles to present ones; the second holds `session_hooks`.
     """
     names = folder / "aliases"
     names.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ LIFETIME = dt.timedelta(days=365)
 
 
 def create_token() -> str:
-    """A JWT that the SDK can decode; the signing key, thrown away, makes it unguessable."""
+    """A JWT that the SDK can decode, signed with a random key, which makes it unguessable."""
     now = dt.datetime.now(dt.UTC)
     claims = {"iat": now, "exp": now + LIFETIME, "tid": TENANT, "oid": TENANT, "name": "local user"}
     return jwt.encode(claims, secrets.token_bytes(32), algorithm="HS256")

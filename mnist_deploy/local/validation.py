@@ -1,6 +1,6 @@
-"""Values that Azure rejects, or that no process, no JSON and no database row can hold.
+"""Checks of the values that clients send, which both REST APIs call before they store a value.
 
-Both REST APIs check what they are sent here, before anything is kept.
+Rejected is what Azure rejects, and what no process, no JSON and no database row can hold.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .core.faults import Invalid
 ASSET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 PLACEHOLDER = re.compile(r"<[^<>/]+>")
-RESERVED_PREFIX = "azureml"  # of the environments that Azure brings
+RESERVED_PREFIX = "azureml"  # of Azure's own environments
 MAX_VERSION = 10**15
 MAX_VARIABLE = 128 * 1024 - 1  # bytes of NAME=VALUE: what Linux passes to a process
 MAX_DOCUMENT_VALUES = 10_000  # of a conda file, with every alias expanded
@@ -49,17 +49,17 @@ def check_choice(option: str, value: str | None, allowed: Sequence[str]) -> str 
 
 
 def is_placeholder(name: str) -> bool:
-    """Whether it is a name in angle brackets, as Microsoft's notebooks leave them to readers."""
+    """Whether a name is a placeholder of Microsoft's notebooks: a text in angle brackets."""
     return PLACEHOLDER.fullmatch(name) is not None
 
 
 def check_asset_name(kind: str, name: str) -> None:
-    """Reject a name that Azure has no asset of.
+    """Reject a name that Azure does not allow for an asset.
 
     Raises
     ------
     Invalid
-        With what a name consists of.
+        With the allowed characters.
     """
     if not ASSET_NAME.fullmatch(name):
         shown = name if len(name) <= 60 else f"{name[:60]}…"
@@ -71,7 +71,7 @@ def check_asset_name(kind: str, name: str) -> None:
 
 
 def check_environment_name(name: str) -> None:
-    """As `check_asset_name`, and reject the prefix of the environments that Azure brings."""
+    """As `check_asset_name`; also reject the reserved prefix of Azure's own environments."""
     check_asset_name("environment", name)
     if name.lower().startswith(RESERVED_PREFIX):
         raise Invalid(
@@ -82,12 +82,12 @@ def check_environment_name(name: str) -> None:
 
 
 def check_version_text(kind: str, version: str) -> None:
-    """Reject a version that consists of other characters than Azure allows.
+    """Reject a version with characters that Azure does not allow.
 
     Raises
     ------
     Invalid
-        With what a version consists of.
+        With the allowed characters.
     """
     if not VERSION.fullmatch(version):
         raise Invalid(
@@ -98,12 +98,12 @@ def check_version_text(kind: str, version: str) -> None:
 
 
 def check_version_number(kind: str, version: int, previous_exists: bool) -> None:
-    """Reject a number that would leave no room for the versions that follow.
+    """Reject a number after which further versions could not be counted.
 
     Parameters
     ----------
     previous_exists : bool
-        There is a version of the number before: then this one is counted, not chosen.
+        The version with the previous number exists: then the number is counted, not chosen.
     """
     if version > MAX_VERSION and not previous_exists:
         raise Invalid(
@@ -174,7 +174,7 @@ def parse_conda_file(text: str | bytes) -> dict[str, Any]:
     Raises
     ------
     Invalid
-        If the file is no YAML, no mapping, or holds what `check_conda` rejects.
+        If the file is not YAML, or `check_conda` rejects its content.
     """
     if len(text) > MAX_DOCUMENT_CHARACTERS:
         raise Invalid(
@@ -194,7 +194,7 @@ def check_conda(content: Any) -> None:
     Raises
     ------
     Invalid
-        With the place and the reason.
+        With the path in the file, and the reason.
     """
     if not isinstance(content, dict):
         raise Invalid("conda file", "The conda file holds no mapping of names to values.")
@@ -247,7 +247,7 @@ def check_requirement(line: Any) -> None:
 
 
 class _DocumentSize:
-    """Counts a document's values as JSON would hold them: an alias as often as it is used."""
+    """Counts the values of a document as JSON: a YAML alias counts as often as it is used."""
 
     def __init__(self) -> None:
         self._values = self._characters = 0

@@ -1,7 +1,7 @@
-"""From a request on the event loop to a WSGI app in a thread, and back.
+"""Calls a WSGI app in a thread for a request that an event loop has received.
 
-The app runs in a thread of a pool. What the thread needs of the connection it asks the event loop
-for, piece by piece, so that a large upload or download never lies in memory as a whole.
+The thread reads the body and writes the response piece by piece through the event loop, so that no
+large upload or download is in memory as a whole.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from werkzeug.wsgi import FileWrapper
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-PIECE_TIMEOUT = 60.0  # seconds for the next piece of a body to arrive, or to be taken
+PIECE_TIMEOUT = 60.0  # seconds for the next piece of a body to arrive, or to be received
 MAX_WHOLE = 1 << 20  # bytes of a response that is sent at once, not in pieces
 FILE_PIECE = 1 << 18  # bytes that are read from a file at once
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
@@ -124,7 +124,7 @@ class AppCall:
         self._headers: list[tuple[str, str]] = []
 
     def run(self, body: io.IOBase) -> web.StreamResponse:
-        """Call the app, and send what is too large for one piece; return the response."""
+        """Call the app and return the response; a large response is sent before the return."""
         transport = self._request.transport
         try:
             pieces = self._app(build_environ(self._request, body), self._start_response)
@@ -135,7 +135,7 @@ class AppCall:
         except Exception as error:
             if not isinstance(error, ConnectionError):
                 log.exception("no response to %s %s", self._request.method, self._request.raw_path)
-            # The beginning of a response must not be taken for the whole response.
+            # An incomplete response must not look complete.
             if transport is not None:
                 self._loop.call_soon_threadsafe(transport.abort)
             return web.Response(status=500)
@@ -160,7 +160,7 @@ class AppCall:
 
     @property
     def _is_unbuffered(self) -> bool:
-        """Whether the app wants each piece sent at once, without a Content-Length."""
+        """Whether the app requests by a header that each piece is sent at once."""
         return ("x-accel-buffering", "no") in [
             (name.lower(), value) for name, value in self._headers
         ]
