@@ -74,7 +74,7 @@ class PayloadTooLarge(InputRejected):
 
 
 class AuthenticationFailed(ScoringError):
-    """The request had no key, or one that the service does not know (401, 403)."""
+    """The request had no key, or a wrong one (401, 403)."""
 
 
 class ScriptFailed(ScoringError):

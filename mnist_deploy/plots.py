@@ -172,19 +172,19 @@ def plot_misclassified(
         As for `plot_predictions`; or confidence has another length or values outside of [0, 1].
     """
     pixels, true, predicted = _samples(images, labels, predictions, n)
-    sureness = np.asarray(confidence, dtype=float).reshape(-1)
-    if len(sureness) != len(pixels) or not ((sureness >= 0) & (sureness <= 1)).all():
+    certainty = np.asarray(confidence, dtype=float).reshape(-1)
+    if len(certainty) != len(pixels) or not ((certainty >= 0) & (certainty <= 1)).all():
         raise ValueError(f"confidence takes {len(pixels)} values in [0, 1], one for each image.")
     wrong = np.flatnonzero(true != predicted)
     if len(wrong) == 0:
         figure = plt.figure(figsize=(8, 1))
         figure.text(0.5, 0.5, f"None of {len(pixels):,} samples is wrong.", ha="center")
         return figure
-    chosen = wrong[np.argsort(-sureness[wrong], kind="stable")][:n]
+    chosen = wrong[np.argsort(-certainty[wrong], kind="stable")][:n]
     figure, cells = _grid(len(chosen), columns=10, width=1.2, height=1.5)
     for ax, i in zip(cells, chosen, strict=True):
         _draw_image(ax, pixels[i])
-        percent = math.floor(1000 * sureness[i]) / 10  # 99.97 is not 100
+        percent = math.floor(1000 * certainty[i]) / 10  # 99.97 is not 100
         ax.set_title(f"{true[i]} taken for {predicted[i]}\n{percent}% sure", fontsize=9)
     figure.set_figwidth(max(figure.get_figwidth(), 5))  # room for the line above
     figure.suptitle(f"{len(chosen):,} of {len(wrong):,} wrong among {len(pixels):,} samples")

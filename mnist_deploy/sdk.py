@@ -62,10 +62,10 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def call(self, function: Callable[..., T], *args: object, **kwargs: object) -> T:
-        """Return what a function returns, or raise its exception, or `DeadlineExceeded`.
+        """Call a function; raise `DeadlineExceeded` if it does not return before the deadline.
 
-        The function runs in a daemon thread. After the deadline the thread goes on, and its
-        result is discarded.
+        The function runs in a daemon thread ``mnist_deploy-sdk-call``, because a call of
+        the SDK may block. After the deadline the thread is abandoned, and its result discarded.
         """
         _silence_loggers()
         future: Future[T] = Future()
@@ -99,7 +99,7 @@ class Deadline:
 
 @cache
 def _silence_loggers() -> None:
-    """Keep the SDK's log off stderr where logging is not configured: it repeats what it raises."""
+    """Keep log records of the SDK off stderr if logging is not configured: they repeat errors."""
     for name in ("azureml", "azure", "msal", "msrest", "cli"):
         logging.getLogger(name).addHandler(logging.NullHandler())
 

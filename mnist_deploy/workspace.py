@@ -1,6 +1,7 @@
 """Connect to a workspace: on Azure if a config.json names one, else the local workspace.
 
-Chooses how to log in to Azure, too. SDK v2 uses the same rules (`managed.connect_client`).
+The module also chooses the login to Azure. `managed.connect_client`, for SDK v2, chooses the
+workspace in the same way.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _FOLDERS = (".azureml", "aml_config", "")
 _FIELDS = ("subscription_id", "resource_group", "workspace_name")
 _SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
-# Set where a managed identity exists: without one of these, no request is sent for its token.
+# Set if the machine has a managed identity; otherwise no request for its token is sent.
 _IDENTITY_VARIABLES = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT")
 _COMPUTE_INSTANCE = Path("/mnt/azmnt/.nbvm")
 _ADVICE = "Download it again from the Azure portal, or use connect_workspace(local=True)."
@@ -169,7 +170,7 @@ def _connect_azure(file: Path, auth: AbstractAuthentication | None) -> Workspace
 
 @contextmanager
 def reaching(name: str, file: Path, call: str) -> Iterator[None]:
-    """Print that a workspace on Azure was reached, or raise why not, with advice."""
+    """Print a line if a workspace on Azure was reached, or raise `WorkspaceError` with advice."""
     try:
         yield
     except Exception as error:  # the SDK raises its own, azure-core's, msrest's and requests'
@@ -189,7 +190,7 @@ def reaching(name: str, file: Path, call: str) -> Iterator[None]:
 def choose_authentication() -> AbstractAuthentication:
     """Return the first login that is available; an interactive one only if it can be completed.
 
-    The SDK knows Azure CLI where the package azure-cli is installed in this Python.
+    The SDK supports Azure CLI if the package azure-cli is installed in this Python.
     """
     from azureml.core import authentication
 
@@ -238,27 +239,27 @@ def _has_managed_identity() -> bool:
 def _find_login(
     logins: dict[str, Callable[[], AbstractAuthentication]],
 ) -> tuple[AbstractAuthentication | None, list[str]]:
-    """Return the first login that gives a token, and why those before it do not."""
+    """Return the first login that gives a token, and the failures of those before it."""
     failures: list[str] = []
     for name, log_in in logins.items():
         try:
             login = log_in()
             Deadline().call(login.get_authentication_header)
             return login, failures
-        except Exception as error:  # not installed, not logged in, expired: each raises its own
+        except Exception as error:  # not installed, not logged in, or expired
             failures.append(f"{name}: {reason(error)}")
     return None, failures
 
 
 def can_prompt() -> bool:
-    """Whether a user can respond to a prompt: in a terminal, or a notebook that takes input.
+    """Whether a user can respond to a prompt: in a terminal, or in a notebook with input.
 
-    Not in CI, nor where MNIST_DEPLOY_UNATTENDED is set, nor in a notebook that a program runs.
+    False in CI, if MNIST_DEPLOY_UNATTENDED is set, and in a notebook that a program executes.
     """
     if os.environ.get("CI") or os.environ.get("MNIST_DEPLOY_UNATTENDED"):
         return False
     if kernel := find_kernel():
-        # The front end states it with each cell that it sends.
+        # The front end sends this field with each cell.
         return bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
     return sys.stdin is not None and sys.stdin.isatty()
 

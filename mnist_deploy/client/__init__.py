@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TIMEOUT = 60.0  # seconds to wait for a response
 PATIENCE = 10.0  # seconds to retry without a connection, or after a 429
 
-# Errors that do not depend on the format of the request.
+# Errors after which the request is not sent in another format.
 _UNRELATED_TO_FORMAT = (AuthenticationFailed, PayloadTooLarge, ScoringTimeout, ServiceUnavailable)
 _PROGRESS_ROWS = 1000  # rows that may take long enough for a progress bar
 # Whether a script rejected IDX and accepted JSON: by the SDK's object of the service, and by
@@ -64,7 +64,7 @@ def call_service(
     service : azureml.core.webservice.AciWebservice or AksWebservice
         A healthy service.
     inputs, batch_size, timeout, patience, format, allow_nan
-        As in `post_images`. That a script takes no IDX is remembered for this object.
+        As in `post_images`. The rejection of IDX by a script is cached for this object.
 
     Returns
     -------

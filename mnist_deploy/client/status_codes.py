@@ -1,4 +1,4 @@
-"""Which exception a scoring response other than 200 becomes.
+"""Maps scoring responses other than 200 to exceptions.
 
 The status codes are those of Microsoft's article "Troubleshoot online endpoints deployment and
 scoring" for managed and Kubernetes online endpoints, and of "Troubleshoot remote model

@@ -64,7 +64,7 @@ def build_inference_config(
 def find_script(
     entry_script: str | os.PathLike[str], source_directory: str | os.PathLike[str] | None = None
 ) -> tuple[Path, Path]:
-    """Return a scoring script as the SDK takes it, and its path; by default the tutorial's."""
+    """Return a scoring script in the form for the SDK, and its path; by default the tutorial's."""
     script, path = Path(entry_script), Path(source_directory or "", entry_script)
     if not path.is_file() and source_directory is None and str(script) == _DEFAULT_SCRIPT:
         script = path = tutorial_file(_DEFAULT_SCRIPT)

@@ -18,7 +18,7 @@ _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 
 @dataclass(frozen=True)
 class Attempt:
-    """A deployment that is tried, and where to read what became of it.
+    """A deployment in progress: texts for its messages, and functions that read state and log.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ def report_deployment(attempt: Attempt, deadline: Deadline) -> Iterator[None]:
 
 
 def _build_error(attempt: Attempt, deadline: Deadline, error: Exception) -> DeploymentError:
-    """Return the exception with everything that is known about a failure."""
+    """Return the exception for a failure, with state, log and advice."""
     kind, sentences = DeploymentError, [f"{attempt.subject} could not be deployed: {reason(error)}"]
     if not deadline.remaining():  # the SDK's own time-out may have been reached first
         kind = DeploymentTimeout

@@ -52,7 +52,7 @@ def deploy_service(
     deployed: list[Webservice] = []  # empty until the workspace has accepted the deployment
     with report_deployment(_build_attempt(name, deployed), deadline):
         in_place = _prepare_overwrite(kind, ws, name, deadline, overwrite)
-        with warnings.catch_warnings():  # the notebook states once that SDK v1 is retired
+        with warnings.catch_warnings():  # only during this call: the SDK's advice to use SDK v2
             warnings.filterwarnings("ignore", r"\s*azureml\.core\.model", FutureWarning)
             arguments = (ws, name, models, inference_config, deployment_config, cluster, in_place)
             deployed.append(_call_deploy(deadline, *arguments))

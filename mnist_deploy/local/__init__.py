@@ -52,7 +52,7 @@ def home_folder(home: str | os.PathLike[str] | None = None) -> Path:
 
 
 def start(home: str | os.PathLike[str] | None = None, *, port: int = 0) -> ControlPlaneAddress:
-    """Start the control plane or join the running one, which stays while this process lives.
+    """Start the control plane or join the running one, which then runs until this process ends.
 
     Parameters
     ----------
@@ -117,10 +117,10 @@ def connect(home: str | os.PathLike[str] | None = None) -> Workspace:
 
 
 def _set_variables(endpoint: ControlPlaneAddress) -> None:
-    """Let https in this process trust the control plane, and lead docker-py to it.
+    """Set the variables by which HTTPS clients trust the control plane, and docker-py finds it.
 
-    A DOCKER_HOST that the user has set is kept. MLflow, which both SDKs import where
-    azureml-mlflow is installed, sends no telemetry.
+    A DOCKER_HOST that the user has set is kept. Telemetry of MLflow is disabled, because both SDKs
+    import MLflow if azureml-mlflow is installed.
     """
     from .discovery import is_local_docker_host
 
@@ -134,16 +134,15 @@ def _set_variables(endpoint: ControlPlaneAddress) -> None:
 def _authentication(endpoint: ControlPlaneAddress) -> TokenAuthentication:
     """The SDK's own token authentication, with the control plane as its cloud.
 
-    By its name a cloud would be looked up in a list that the SDK reads once for each process and
-    keeps in the user's ~/.azure. A control plane at a new port, or beside Azure's own clouds,
-    would not be found there.
+    The SDK finds a cloud by name in a list that it reads once for each process and stores in the
+    user's ~/.azure. That list would not contain a control plane with a new port.
     """
     from azureml.core.authentication import TokenAuthentication
 
     from .discovery import CLOUD
 
     known = os.environ.get("AZUREML_CURRENT_CLOUD", "AzureCloud")
-    if known.startswith(f"{CLOUD}-"):  # a name that SDK v2 has set, and alone knows
+    if known.startswith(f"{CLOUD}-"):  # set by SDK v2, and unknown to SDK v1
         known = "AzureCloud"
     with _explaining_metadata_url():
         authentication = TokenAuthentication(lambda audience: endpoint.token, cloud=known)

@@ -1,11 +1,10 @@
 """Serves a WSGI app on a loopback port: the listener of the control plane, and of the portal.
 
-An event loop accepts connections and reads heads (with aiohttp's parser), so that a connection
-which sends slowly, or nothing, costs a socket and no thread. Any program on this machine can
-connect. Therefore a connection is untrusted until a request on it has shown a secret of the
-workspace: untrusted connections are limited in number, time and memory, and the oldest of them
-makes room for the next. A request that shows a secret finds a thread in any case: there are as
-many threads as trusted connections.
+An event loop accepts connections and reads heads (with aiohttp's parser), so that a slow client
+uses a socket and no thread. Any program on this machine can connect. Therefore a connection is
+untrusted until a request on it has shown a secret of the workspace: untrusted connections are
+limited in number, time and memory, and the oldest of them is closed for a new one. A request with a
+secret always gets a thread: there are as many threads as trusted connections.
 """
 
 from __future__ import annotations
@@ -39,30 +38,32 @@ ACCEPT_BACKOFF = 0.1  # seconds until the next attempt, where no file descriptor
 BACKLOG = 1024  # connections that wait to be accepted
 TLS_HANDSHAKE = b"\x16"  # the first byte of a TLS connection
 
-# How many bytes of a body are received from a sender that has shown no secret; None for a request
-# that shows one.
+# Returns the maximum size of a request's body in bytes if the request shows no secret, else None.
 BodyLimit = Callable[[web.BaseRequest], int | None]
 
 log = logging.getLogger(__name__)
-# Of requests that cannot be parsed: with their tracebacks, any program could fill the disk.
+# aiohttp's logger: with tracebacks of malformed requests, any program could fill the disk.
 silent = logging.Logger("silent", logging.CRITICAL + 1)
 
 
 @dataclass(eq=False)
-class Connection:
-    """An accepted connection: how it is closed now, and when it will be for want of a head."""
+class OpenConnection:
+    """An accepted connection: the function that closes it, and the time-out of its first head."""
 
     close: Callable[[], object]
     deadline: asyncio.TimerHandle
 
 
 class Listener:
-    """Serves `app` on a listening socket, in threads of its own, until `close` is called.
+    """Serves `app` on a listening socket until `close` is called.
+
+    Threads: the event loop `name`, and the pools ``NAME request`` and ``NAME untrusted``. `close`
+    joins the event loop; it does not wait for requests that the pools are answering.
 
     Parameters
     ----------
     listening : socket
-        The listener closes it in the end.
+        Closed by `close`.
     app : WSGI app
     body_limit : callable
         See :data:`BodyLimit`.
@@ -89,8 +90,8 @@ class Listener:
         self._tls = tls
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(log_loop_error)
-        self._untrusted: dict[web.RequestHandler, Connection] = {}  # the oldest first
-        self._trusted: dict[web.RequestHandler, Connection] = {}
+        self._untrusted: dict[web.RequestHandler, OpenConnection] = {}  # the oldest first
+        self._trusted: dict[web.RequestHandler, OpenConnection] = {}
         self._untrusted_memory = 0  # bytes
         self._server = Server(self._respond, self._forget, self._loop)
         self._threads = ThreadPoolExecutor(MAX_TRUSTED, f"{name} request")
@@ -129,14 +130,14 @@ class Listener:
             handler = self._server()
             starting = self._loop.create_task(self._start(client, handler))
             deadline = self._loop.call_later(HEAD_TIMEOUT, self._drop, handler)
-            connection = Connection(starting.cancel, deadline)
+            connection = OpenConnection(starting.cancel, deadline)
             starting.add_done_callback(partial(self._started, client, handler, connection))
             self._untrusted[handler] = connection
             if len(self._untrusted) > MAX_UNTRUSTED:
                 self._drop(next(iter(self._untrusted)))
 
     async def _start(self, client: socket.socket, handler: web.RequestHandler) -> asyncio.Transport:
-        """Find out whether the client speaks TLS, and let `handler` read what it sends."""
+        """Detect TLS by the first byte, and connect the client to `handler`."""
         if client.family != socket.AF_UNIX:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls = self._tls if self._tls and await peek(client) == TLS_HANDSHAKE else None
@@ -149,10 +150,10 @@ class Listener:
         self,
         client: socket.socket,
         handler: web.RequestHandler,
-        connection: Connection,
+        connection: OpenConnection,
         starting: asyncio.Task[asyncio.Transport],
     ) -> None:
-        if starting.cancelled() or starting.exception():  # of TLS, or of a client that has gone
+        if starting.cancelled() or starting.exception():  # in the handshake, or a closed connection
             client.close()
             self._forget(handler)
             return
@@ -166,7 +167,7 @@ class Listener:
             connection.close()
 
     def _trust(self, handler: web.RequestHandler) -> bool:
-        """Count a connection among the trusted; whether there is room for it."""
+        """Make a connection a trusted one; False if there are `MAX_TRUSTED` already."""
         if handler in self._untrusted and len(self._trusted) < MAX_TRUSTED:
             self._trusted[handler] = self._untrusted.pop(handler)
         return handler in self._trusted
@@ -223,12 +224,12 @@ class Listener:
             whole.write(piece)
             self._untrusted_memory += len(piece)
             if self._untrusted_memory > MAX_UNTRUSTED_MEMORY:
-                raise Rejected(503, "Other requests take the memory now; try again.")
+                raise Rejected(503, "Other requests use all memory for bodies: retry later.")
         whole.seek(0)
 
     @contextlib.contextmanager
     def _body_buffer(self) -> Iterator[io.BytesIO]:
-        """A buffer for a body, whose bytes count while it is in use."""
+        """A buffer for a body, whose size counts as untrusted memory while it is in use."""
         whole = io.BytesIO()
         try:
             yield whole
@@ -237,7 +238,7 @@ class Listener:
 
 
 class Server(web.Server):
-    """aiohttp's server, which reports each connection that has been lost."""
+    """aiohttp's server, which calls `forget` for each closed connection."""
 
     def __init__(
         self, respond: Any, forget: Callable[[web.RequestHandler], None], loop: Any
@@ -294,7 +295,7 @@ async def invite_body(request: web.BaseRequest) -> None:
 
 
 async def peek(client: socket.socket) -> bytes:
-    """The first byte that a client sends, which stays to be read."""
+    """The first byte that a client sends; it remains in the socket's buffer."""
     loop, readable = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(client, readable.set)
     try:
@@ -306,5 +307,5 @@ async def peek(client: socket.socket) -> bytes:
 
 def log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
-    if not isinstance(error, OSError):  # of connections that end in the middle
+    if not isinstance(error, OSError):  # which a connection that breaks raises
         log.error(context["message"], exc_info=error)

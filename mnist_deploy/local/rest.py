@@ -52,30 +52,30 @@ CODES: dict[type[faults.Fault], str] = {
     faults.NotFound: "ResourceNotFound",
     faults.NotSupported: "NotImplemented",
 }
-# Some of SDK v1's messages have room for the status line alone.
+# Some messages of SDK v1 show only the status line.
 NOT_SUPPORTED_LINE = "501 Not supported by the local workspace of mnist_deploy"
 
 
 @dataclass
 class AppState:
-    """What the handlers of one app work with.
+    """The state that the request handlers of one app share.
 
     Attributes
     ----------
     token : str
-        What every request must carry, but for the few URLs that hold a secret of their own.
+        The bearer token of every request, except for URLs that contain a secret.
     host : str
-        Where the app is served, as ``127.0.0.1:port``.
+        The address of the app, as ``127.0.0.1:port``.
     subscriptions : set of str
-        The subscriptions in which the workspace is found.
+        The ids of the subscriptions that contain the workspace.
     studio_url : str
-        The address of the portal; empty until the portal is served.
+        The URL of the portal; empty until the portal is served.
     assets : dict of str to tuple of str
-        The artifacts of SDK v1's assets, by the asset's id, until a model is registered of them.
+        The artifacts of SDK v1's assets by the asset's id, until a model is registered from them.
     kept_artifacts : list of str
-        Artifacts that packages refer to.
+        Artifacts of packages: a GC root of the store.
     local_containers : LocalContainers or None
-        What the Docker Engine API has started; None where that is not served.
+        The containers of the Docker Engine API; None if that API is not served.
     """
 
     store: Store
@@ -94,7 +94,7 @@ class AppState:
         return f"https://{self.host}"
 
     def add(self, part: T) -> T:
-        """Keep what belongs to one API only; `part` finds it by its type."""
+        """Add state that only one API uses; `part` returns it by its type."""
         self._parts[type(part)] = part
         return part
 

@@ -83,7 +83,7 @@ def open_session(
             **({} if docker else {"DOCKER_HOST": address.docker_host}),
             "MNIST_DEPLOY_HOME": str(home),
             "MNIST_DEPLOY_DATA": str(data_dir),
-            aliases.STAND_INS: join_pairs(substitutes),
+            aliases.SUBSTITUTES: join_pairs(substitutes),
             aliases.FALLBACK_MODULES: join_pairs(tutorial.fallback_modules),
             "PATH": prepend("PATH", Path(sys.executable).parent),
             "PYTHONPATH": prepend("PYTHONPATH", *write_start_modules(folder / "python")),

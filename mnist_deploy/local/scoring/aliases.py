@@ -1,11 +1,11 @@
-"""Aliases of modules that have moved, so that notebooks of earlier years can import them.
+"""Aliases for modules that were moved, so that notebooks of earlier years can import them.
 
 Notebooks and scoring scripts of 2018 and 2019 import joblib from ``sklearn.externals``, and
 models that were saved then name classes by their former modules in scikit-learn. :func:`install`
 makes those names refer to the present modules, with a warning.
 
-``exec`` puts a copy of this file where Python runs it at its start (``sitecustomize``): any
-Python of the machine, so it imports the standard library alone and uses none of its new features.
+``exec`` puts a copy of this file on PYTHONPATH as ``sitecustomize``. Any Python of the machine may
+run it at its start: it imports only the standard library, and supports old releases of Python.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 # Read by ``sitecustomize``: name=module, separated by commas.
-STAND_INS = "MNIST_DEPLOY_STAND_INS"
+SUBSTITUTES = "MNIST_DEPLOY_SUBSTITUTES"
 FALLBACK_MODULES = "MNIST_DEPLOY_FALLBACK_MODULES"
 
 
 class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a module under another name than its own.
+    """Finds a module under an alias.
 
-    By rule, and only where the name itself is not found: ``sklearn.externals.x`` is the
-    package ``x``; ``sklearn.x.y`` is ``sklearn.x._y``, whatever underscores there are (so
-    ``cluster.k_means_`` is ``cluster._kmeans``).
+    Two rules apply to names that are not found: ``sklearn.externals.x`` is the package ``x``, and
+    ``sklearn.x.y`` is the private module of ``sklearn.x`` whose name differs from ``y`` only in
+    underscores (``cluster.k_means_`` is ``cluster._kmeans``).
 
     Parameters
     ----------
-    stand_ins : mapping of str to str
-        Aliases, and the modules that they refer to, even where the name itself could be found.
+    substitutes : mapping of str to str
+        Alias -> module that is imported, even if a module with the alias exists.
     fallback_modules : mapping of str to str
-        Names that lead elsewhere only if there is no module of that name.
+        Alias -> module that is imported if no module with the alias exists.
     """
 
     def __init__(
-        self, stand_ins: Mapping[str, str], fallback_modules: Mapping[str, str] | None = None
+        self, substitutes: Mapping[str, str], fallback_modules: Mapping[str, str] | None = None
     ) -> None:
-        self._same = dict(stand_ins)  # an alias, and the module that it is
+        self._same = dict(substitutes)  # alias -> module
         self._fallback_modules = dict(fallback_modules or {})
-        self._quiet = frozenset(stand_ins) | frozenset(self._fallback_modules)
+        self._quiet = frozenset(substitutes) | frozenset(self._fallback_modules)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -56,7 +56,7 @@ class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             origin = self._same[fullname] = self._fallback_modules[fullname]
         elif fullname in self._same:
             origin = self._same[fullname]
-        elif package in self._same:  # else it would be imported a second time, as another module
+        elif package in self._same:  # otherwise the module would be imported twice
             origin = self._same[fullname] = f"{self._same[package]}.{name}"
         elif not package.startswith("sklearn.") or PathFinder.find_spec(fullname, path):
             return None
@@ -91,10 +91,10 @@ class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         spec = module.__spec__
         assert spec is not None
-        if spec.name in self._same:  # the import system has just put the alias's spec there
+        if spec.name in self._same:  # undo the import system's assignment of the alias's spec
             module.__spec__ = spec.loader_state
             return
-        # Some classes did not move to the twin: the names of the package are added.
+        # Some classes were not moved to the private module, but are names of the package.
         assert spec.parent is not None
         assert spec.origin is not None
         package, twin = sys.modules[spec.parent], sys.modules[spec.origin]
@@ -104,19 +104,18 @@ class Aliases(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install(
-    stand_ins: Mapping[str, str] | None = None, fallback_modules: Mapping[str, str] | None = None
+    substitutes: Mapping[str, str] | None = None, fallback_modules: Mapping[str, str] | None = None
 ) -> None:
     """Add the aliases to the import system of this process.
 
-    They come before all other finders: a module below an alias would else be imported a second
-    time, as another module than the one that is in use.
+    The finder comes before all others: otherwise a module below an alias would be imported twice.
     """
     if not any(isinstance(finder, Aliases) for finder in sys.meta_path):
-        sys.meta_path.insert(0, Aliases(stand_ins or {}, fallback_modules))
+        sys.meta_path.insert(0, Aliases(substitutes or {}, fallback_modules))
 
 
 def _read_variable(name: str) -> dict[str, str]:
-    """The modules that a variable of the environment names."""
+    """The aliases in an environment variable, as ``name=module,…``."""
     pairs = (pair.split("=") for pair in os.environ.get(name, "").split(",") if pair)
     return {alias: module for alias, module in pairs}
 
@@ -131,5 +130,5 @@ def _run_hidden_sitecustomize() -> None:
 
 
 if __name__ == "sitecustomize":
-    install(_read_variable(STAND_INS), _read_variable(FALLBACK_MODULES))
+    install(_read_variable(SUBSTITUTES), _read_variable(FALLBACK_MODULES))
     _run_hidden_sitecustomize()

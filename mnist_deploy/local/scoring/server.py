@@ -1,4 +1,4 @@
-"""Gives the script one request at a time, while any number of clients is connected."""
+"""Serves Microsoft's WSGI app: the script gets one request at a time, from many connections."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .counts import Counts
 from .response import answer
 
 MAX_SCORING_TIMEOUT = 300  # seconds: the limit of Microsoft's server for a worker
-WATCHDOG_DELAY = 5  # seconds beyond the scoring time-out, which Python code does not survive
-MAX_BODY = 256 << 20  # bytes, where memory_gb has room for that
-ROUTER_MARGIN = 500  # milliseconds
+WATCHDOG_DELAY = 5  # seconds after the scoring time-out, which interrupts only Python code
+MAX_BODY = 256 << 20  # bytes, or less with a small memory_gb
+ROUTER_MARGIN = 500  # milliseconds by which the router's time-out is shorter
 DRAIN_LINGER = 0.25  # seconds in which a router's connections still arrive at the end
-FAST = 0.005  # seconds in which the script may be called again before the loop has its turn
+FAST = 0.005  # seconds in which the script may be called again before the loop runs
 
 
 log = logging.getLogger("azmlinfsrv")
@@ -39,20 +39,20 @@ log = logging.getLogger("azmlinfsrv")
 class ScoringServer(HttpServer):
     """Calls Microsoft's WSGI app in the main thread, where its scoring time-out works by a signal.
 
-    While the script runs nothing is read: the loop has its turn between two requests, and
-    between two pieces of an answer.
+    While the script runs, nothing is read: the event loop runs between two requests, and between
+    two pieces of an answer.
 
     Parameters
     ----------
     control : ControlChannel
     public : socket, optional
-        Where clients connect; connections are accepted while the access policy is public.
+        The listening socket of the endpoint; it is used while the access policy is public.
     inner : socket, optional
-        Where the router connects, which authorizes the requests.
+        The listening socket for the router, which has authorized the requests.
     buckets : list of float
-        Upper bounds of the durations that are counted together, in seconds.
+        The upper bounds of the histogram's buckets, in seconds.
     memory : int
-        Bytes that the bodies that are kept may take, and the answers that are not taken.
+        The maximum of request bodies in memory, and of unsent answers, in bytes.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class ScoringServer(HttpServer):
         self._queue: deque[Connection] = deque()
         self._current: tuple[Connection, Request, Generator[bytes, None, bytes]] | None = None
         self._has_begun = False  # the answer that is being made
-        self._is_scheduled = False  # a turn of the script
-        self._is_fast = False  # the last answers were made within FAST seconds
+        self._is_scheduled = False  # a call of `_turn`
+        self._is_fast = False  # the last answers took less than FAST seconds
         config.scoring_timeout = min(config.scoring_timeout, MAX_SCORING_TIMEOUT * 1000)
         if public is None:  # the router's time-out, of the same length, has to come first
             config.scoring_timeout += ROUTER_MARGIN
@@ -86,7 +86,7 @@ class ScoringServer(HttpServer):
         return self._control.access
 
     def run(self) -> None:
-        """Serve until SIGTERM, and then until all that was read or waited is answered."""
+        """Serve until SIGTERM, then answer all requests that have arrived."""
         signal.signal(signal.SIGTERM, lambda *_: self.call_soon(self._begin_draining))
         signal.signal(signal.SIGALRM, raise_timeout)
         self._control.on_change = self._access_changed
@@ -102,12 +102,12 @@ class ScoringServer(HttpServer):
     # The control channel, in its thread
 
     def _access_changed(self, number: int) -> None:
-        """Confirm a new policy: it is looked up for each request, so it counts already."""
+        """Confirm a new policy, which is in force because each request reads it."""
         self._control.confirm(number)
         self.call_soon(self.update_listeners)
 
     def _ping(self, number: int) -> None:
-        """Answer a liveness probe: at once while the script runs, else from the loop."""
+        """Answer a liveness probe: at once while the script runs, otherwise from the loop."""
         if self._current is not None:
             self._control.send(pong=number)
         else:
@@ -134,7 +134,7 @@ class ScoringServer(HttpServer):
         return 401, CONTAINER_KEY_REQUIRED
 
     def reject_request(self, connection: Connection, request: Request) -> Rejection | None:
-        """Reject none, but warn once of a body that Azure might reject."""
+        """Reject no request, but warn once of a body that Azure might reject."""
         limit = self._documented_limit
         if limit is not None and request.size > limit:
             self._documented_limit = None
@@ -156,7 +156,7 @@ class ScoringServer(HttpServer):
         self._watch()
 
     def _watch(self) -> None:
-        """End the process if the loop has no turn in time: a C function hears no signal."""
+        """Kill the process if the loop does not run in time: C code cannot be interrupted."""
         if self._connections or self._handshakes:
             seconds = config.scoring_timeout / 1000 + WATCHDOG_DELAY
             faulthandler.dump_traceback_later(seconds, exit=True, file=2)
@@ -176,13 +176,13 @@ class ScoringServer(HttpServer):
     def log(self, message: str) -> None:
         log.error(message)
 
-    # The script's turn
+    # Calls of the script
 
     def queue(self, connection: Connection) -> None:
         self._queue.append(connection)
 
     def input_read(self) -> None:
-        """Call a script that has been fast at once, any other at the next turn of the loop."""
+        """Call a fast script at once, any other in the next iteration of the loop."""
         if self._queue and not self._is_scheduled:
             if self._is_fast:
                 self._turn()
@@ -198,27 +198,27 @@ class ScoringServer(HttpServer):
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Answer for a few milliseconds, or one request of a script that takes longer."""
+        """Answer requests for a few milliseconds, but at least one."""
         self._is_scheduled = self._is_fast = False
         began = time.perf_counter()
         try:
             self._advance()
             while self._may_continue(began) and self._queue:
                 self._advance()
-        finally:  # an error at one connection leaves the others their turn
+        finally:  # an error of one connection does not affect the others
             if self._queue or (self._current and not self._current[0].is_congested):
                 self._schedule_turn()
 
     def _may_continue(self, began: float) -> bool:
-        """Whether what waits can be answered before the loop has its turn."""
+        """Whether further requests can be answered before the loop runs again."""
         self._is_fast = self._current is None and time.perf_counter() - began < FAST
         return self._is_fast
 
     def _advance(self) -> None:
-        """Begin the next answer, or make the next piece of the one that has begun."""
+        """Begin the next answer, or send the next piece of the current one."""
         while self._current is None and self._queue:
             connection = self._queue.popleft()
-            if connection.waiting:  # else its client has gone
+            if connection.waiting:  # otherwise the client has closed the connection
                 self._begin(connection, connection.waiting[0])
         if self._current is None or self._current[0].is_congested:
             return
@@ -245,7 +245,7 @@ class ScoringServer(HttpServer):
     def _next_piece(
         self, request: Request, pieces: Generator[bytes, None, bytes]
     ) -> tuple[bytes | None, bool]:
-        """What to send next, None if the answer broke off; and whether that is all."""
+        """(data, whether it is the last); the data is None if the answer must be aborted."""
         try:
             return self._outside_the_loop(pieces.__next__), False
         except StopIteration as end:
@@ -260,7 +260,7 @@ class ScoringServer(HttpServer):
             return error_response(request, 500, message, [(RUN_FAILED, "True")]), True
 
     def _outside_the_loop(self, work: Callable[[], Any]) -> Any:
-        """Call what may be the script's: it finds no running loop, and may run one of its own."""
+        """Call code of the script, which may run an event loop of its own."""
         asyncio._set_running_loop(None)
         try:
             return work()

@@ -242,7 +242,7 @@ def test_tutorial_entry_point_is_found_and_optional(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("stand_ins", "network", "needed"),
+    ("substitutes", "network", "needed"),
     [
         ({}, False, False),
         ({"no.such.module": "x"}, True, True),
@@ -251,14 +251,14 @@ def test_tutorial_entry_point_is_found_and_optional(monkeypatch):
     ],
 )
 def test_offline_substitutes_replace_missing_modules_only(
-    monkeypatch, capsys, stand_ins, network, needed
+    monkeypatch, capsys, substitutes, network, needed
 ):
     def head(url: str, timeout: float) -> None:
         if not network:
             raise requests.ConnectionError
 
     monkeypatch.setattr(requests, "head", head)
-    known = tutorial.Tutorial(offline_substitutes=stand_ins, data_host="http://data.example")
+    known = tutorial.Tutorial(offline_substitutes=substitutes, data_host="http://data.example")
     assert session.needs_substitutes(known) is needed
     assert ("offline substitute takes" in capsys.readouterr().err) is needed
 

@@ -116,7 +116,7 @@ def test_hidden_sitecustomize_is_run_as_well(tmp_path):
     answer = python(
         "from azureml import opendatasets; print(seen, opendatasets.__name__)",
         PYTHONPATH=f"{ours}:{theirs}",
-        MNIST_DEPLOY_STAND_INS="azureml.opendatasets=wave",
+        MNIST_DEPLOY_SUBSTITUTES="azureml.opendatasets=wave",
     )
     assert answer.stdout == "theirs wave\n", answer.stderr
 
