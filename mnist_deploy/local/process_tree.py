@@ -77,3 +77,34 @@ def _resident_memory(process: psutil.Process) -> int:
         return process.memory_info().rss
     except psutil.Error:
         return 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and its descendants; 0 if it has ended."""
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        for process in [psutil.Process(pid), *descendants(pid)]:
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                total += times.user + times.system
+    return total
+
+
+def peak_memory(pid: int) -> int:
+    """The sum of the peaks of resident memory of a process and its descendants, in bytes.
+
+    The system records the peak on Linux; elsewhere this is the present size.
+    """
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for process in [psutil.Process(pid), *descendants(pid)]:
+            total += _recorded_peak(process.pid) or _resident_memory(process)
+    return total
+
+
+def _recorded_peak(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -319,6 +319,10 @@ class MemoryContainer:
     def requests(self) -> dict[str, Any]:
         return {**NO_REQUESTS, **self._counts}
 
+    @property
+    def process_ids(self) -> list[int]:
+        return []
+
     def log(self, line: str) -> None:
         self._lines += [f"{now()} mocked - {each}" for each in line.splitlines()]
 

@@ -156,6 +156,10 @@ class Container:
         with self._changed:
             return sum_counts(self._past_counts, *(process.counts for process in self._processes))
 
+    @property
+    def process_ids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
     def configure(self, access: AccessPolicy) -> None:
         """Apply an access policy; it is in force when the call returns.
 

@@ -221,3 +221,44 @@ class BatchDeployment:
     version: str = "1"
     tags: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A measurement of how a script and its models answer the rows of a data set.
+
+    Attributes
+    ----------
+    version : int
+        Counted from 1 for each name: a name may be used again.
+    dataset : str
+        The id of the `SavedDataset` whose rows are sent.
+    models : tuple of str
+        Ids, as ``name:version``.
+    cpu, memory_gb : float
+        Of the container.
+    state : str
+        ``Running``, ``Succeeded`` or ``Failed``.
+    error : dict or None
+        ``code`` and ``message``; of a profile that has succeeded, what was incomplete.
+    measured : dict
+        As of `scoring.profile.Measurements`.
+    artifacts : tuple of str
+        The log of the container, when the profile has ended.
+    other : dict of dict
+        As of a `Model`.
+    """
+
+    name: str
+    version: int
+    created: str
+    dataset: str
+    models: tuple[str, ...]
+    cpu: float
+    memory_gb: float
+    state: str = "Running"
+    description: str | None = None
+    error: dict[str, str] | None = None
+    measured: dict[str, Any] = field(default_factory=dict)
+    artifacts: tuple[str, ...] = ()
+    other: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -99,6 +99,10 @@ class Container(Protocol):
     @property
     def requests(self) -> dict[str, Any]: ...
 
+    @property
+    def process_ids(self) -> list[int]:
+        """The ids of its processes; empty where it has none of its own."""
+
     def log(self, line: str) -> None:
         """Append a line to the container's log."""
 

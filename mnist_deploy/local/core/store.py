@@ -31,6 +31,7 @@ from .records import (
     Dataset,
     Environment,
     Model,
+    Profile,
     SavedDataset,
 )
 
@@ -45,6 +46,7 @@ Record = TypeVar(
     SavedDataset,
     BatchEndpoint,
     BatchDeployment,
+    Profile,
 )
 Version = int | str
 DATASTORE = "datastore"  # the first part of the paths in the data store
@@ -513,6 +515,7 @@ class Store:
         """Return the paths and prefixes that a record or a GC root refers to."""
         prefixes = [prefix for model in self.all(Model) for prefix in model.artifacts]
         prefixes += [prefix for code in self.all(Code) for prefix in code.artifacts]
+        prefixes += [prefix for profile in self.all(Profile) for prefix in profile.artifacts]
         for (run,) in self._rows("SELECT id FROM run"):
             prefixes += [f"ExperimentRun/dcid.{run}", f"azureml/{run}"]
         prefixes += [DATASTORE, *(prefix for root in self.gc_roots for prefix in root())]
@@ -537,7 +540,7 @@ def kind_of(kind: type) -> str:
 
 
 def artifacts_of(record: Any) -> tuple[str, ...]:
-    return record.artifacts if isinstance(record, Model | Code) else ()
+    return record.artifacts if isinstance(record, Model | Code | Profile) else ()
 
 
 def encode(record: Any) -> str:

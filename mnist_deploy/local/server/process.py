@@ -29,6 +29,7 @@ from ..core.job_engine import JobEngine
 from ..core.job_process import launch_job
 from ..core.local_containers import LocalContainers
 from ..core.process_runtime import TEMPORARY_PREFIX, ProcessRuntime
+from ..core.profiles import Profiler
 from ..core.runs import Runs
 from ..core.store import Store, UnreadableStore
 from ..discovery import DOCKER_SOCKET, ControlPlaneAddress
@@ -40,7 +41,7 @@ from .app import create_app
 from .authentication import find_body_limit
 from .client_registrations import ClientRegistrations
 from .docker_api import create_docker_app
-from .run_environment import run_environment
+from .run_environment import client_environment, run_environment
 
 REGISTRATION_CHECK_INTERVAL = 0.5  # seconds
 SWEEP_INTERVAL = 60.0  # seconds between two searches for uploads that no record refers to
@@ -89,14 +90,19 @@ def run(home: Path, port: int, first_client: int) -> None:
     )
     runs = state_of(app).part(Runs)
     runs.fail_interrupted()
-    jobs = JobEngine(runs, runtime / "jobs", launch_job, run_environment(address, runs))
+    variables = client_environment(address)
+    jobs = JobEngine(runs, runtime / "jobs", launch_job, run_environment(address, runs, variables))
     state_of(app).add(jobs)
+    profiler = Profiler(store, endpoints, runtime / "jobs", launch_job, variables)
+    profiler.fail_interrupted()
+    state_of(app).add(profiler)
     address.write()
     try:
         watch(store, registrations)
     finally:
         (runtime / "endpoint.json").unlink(missing_ok=True)
         jobs.stop()
+        profiler.stop()
         local_containers.close()
         endpoints.stop_all()
         store.close()

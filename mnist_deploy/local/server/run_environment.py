@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
@@ -19,8 +19,8 @@ INHERITED = ("PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LAN
 TOKEN_LIFETIME = 7 * 24 * 3600  # seconds
 
 
-def run_environment(endpoint: ControlPlaneAddress, runs: Runs) -> Callable[[Run], dict[str, str]]:
-    """A function of a run that returns the environment variables of its process."""
+def client_environment(endpoint: ControlPlaneAddress) -> dict[str, str]:
+    """The environment variables of a process that is a client of this workspace."""
     hooks = write_start_modules(endpoint.folder / "python")
     base = {name: os.environ[name] for name in INHERITED if name in os.environ}
     base |= endpoint.environment()
@@ -28,6 +28,19 @@ def run_environment(endpoint: ControlPlaneAddress, runs: Runs) -> Callable[[Run]
     base["PYTHONPATH"] = os.pathsep.join(
         filter(None, [*map(str, hooks), base.get("PYTHONPATH", "")])
     )
+    return base
+
+
+def run_environment(
+    endpoint: ControlPlaneAddress, runs: Runs, base: Mapping[str, str]
+) -> Callable[[Run], dict[str, str]]:
+    """A function of a run that returns the environment variables of its process.
+
+    Parameters
+    ----------
+    base : mapping of str to str
+        As `client_environment` returns it.
+    """
     secret = derive(endpoint.token, "discovery")
 
     def environment(run: Run) -> dict[str, str]:

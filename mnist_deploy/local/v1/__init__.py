@@ -16,6 +16,7 @@ from .metrics import metric_api
 from .models import model_api
 from .operations import operation_api
 from .packages import package_api
+from .profiles import profile_api
 from .run_artifacts import run_artifact_api
 from .run_history import experiment_api
 from .runs import ReportedRuns, run_api
@@ -31,7 +32,7 @@ RUN_APIS = (experiment_api, run_api, metric_api, run_artifact_api, snapshot_api,
 def register(app: Flask) -> None:
     """Add the routes that azureml-core calls to `app`; error responses have the SDK's schemas."""
     v1 = Blueprint("v1", __name__)
-    apis = (artifact_api, model_api, environment_api, image_api, package_api)
+    apis = (artifact_api, model_api, environment_api, image_api, package_api, profile_api)
     for api in (*apis, operation_api, service_api, *RUN_APIS, unsupported_api):
         v1.register_blueprint(api)
     errors.install_error_handlers(v1)

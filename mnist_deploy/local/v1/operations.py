@@ -51,6 +51,7 @@ def show_operation(operation_id: str, **_: str) -> Response:
     answer: Document = {
         "id": operation.id,
         "operationType": operation.kind,
+        "parentRequestId": operation.id,
         "state": state,
         "createdTime": operation.created,
     }

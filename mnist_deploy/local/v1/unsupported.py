@@ -13,7 +13,6 @@ METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 CALLS = {
     r"/environment/.*/(image|imageoncompute)(/.*)?": "Environment.build, build_local",
     r"/environment/.*/recipe(/.*)?": "Environment.get_image_details",
-    r"/modelmanagement/.*/profiles(/.*)?": "Model.profile",
 }
 
 unsupported_api = Blueprint("unsupported", __name__)
