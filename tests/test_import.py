@@ -60,6 +60,7 @@ LOCAL_MAP: dict[str, set[str]] = {
     "": {"client", "control_plane", "discovery", "session_hooks"},
     "core": {"authorization", "http", "platforms", "process_tree"},
     "scoring": {"authorization", "http", "platforms", "process_tree"},
+    "programs": {"process_tree"},  # started, not imported
     "start_modules": {"scoring", "session_hooks"},
     "session_hooks": set(),  # copied for the processes of ``exec`` and of runs
     "bodies": {"core"},

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from .faults import Fault, Full
-from .job_folder import JobFolder, build_job_folder, list_files, upload_files
-from .runs import INTERRUPTED, LOG_FILE, Job, Run, Runs
+from .job_folder import JobFolder, build_job_folder, select_files, upload_files
+from .runs import INTERRUPTED, LOG_FILE, Job, OutputRules, Run, Runs
 
 MAX_PROCESSES = max(2, os.cpu_count() or 1)  # runs at once; as many again for their child runs
 WAIT_INTERVAL = 0.2  # seconds between two checks of a process
@@ -161,7 +161,10 @@ class JobEngine:
             end = self._wait(process, job, canceled)
             _end_last_line(log)
             self.runs.set_status(run_id, "Finalizing")
-            self._upload(run, job, folder)
+            self._upload(run, job, folder, is_successful=end is None)
+            if end is None and job.last_step:
+                process = self._launch(job.last_step, folder.path, variables, log)
+                end = self._wait(process, job, canceled)
         finally:
             folder.remove()
         if end == "Canceled":
@@ -179,11 +182,13 @@ class JobEngine:
         process.kill()  # child processes that are left
         return None if status == 0 else f"{status}"
 
-    def _upload(self, run: Run, job: Job, folder: JobFolder) -> None:
+    def _upload(self, run: Run, job: Job, folder: JobFolder, *, is_successful: bool) -> None:
         store = self.runs.store
         upload_files(store, run.artifacts, folder.files_to_collect())
         for name, path in job.outputs.items():
-            upload_files(store, path, list_files(folder.outputs[name]))
+            rules = job.output_rules.get(name, OutputRules())
+            if is_successful or not rules.needs_success:
+                upload_files(store, path, select_files(store, path, folder.outputs[name], rules))
 
 
 def _log_exception(future: Future[None]) -> None:

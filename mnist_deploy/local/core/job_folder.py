@@ -8,13 +8,14 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from .blobs import read_chunks
 from .container_folder import below, copy_below
-from .faults import Invalid, NotFound
+from .faults import Conflict, Invalid, NotFound
 from .records import Code
-from .runs import Job, JobInput
+from .runs import Job, JobInput, OutputRules
 from .store import Store, upload_of
 
 PLACEHOLDER = re.compile(r"\$\{\{\s*(inputs|outputs)\.([^}\s]+)\s*\}\}")
@@ -78,6 +79,7 @@ def build_job_folder(parent: Path, store: Store, job: Job) -> JobFolder:
         for name, folder in outputs.items():
             folder.mkdir(parents=True)
             values[f"outputs.{name}"] = str(folder)
+            link_output(working_directory, folder, job.output_rules.get(name, OutputRules()))
         command = [fill_placeholders(word, values) for word in job.command]
         variables = {
             name: fill_placeholders(value, values) for name, value in job.variables.items()
@@ -130,6 +132,23 @@ def link_input(store: Store, folder: Path, job_input: JobInput) -> Path:
     return files[0] if job_input.is_file else folder
 
 
+def link_output(working_directory: Path, folder: Path, rules: OutputRules) -> None:
+    """Make the source of an output lead to its folder.
+
+    Raises
+    ------
+    Invalid
+        If the code has a file or a folder there.
+    """
+    if not rules.source:
+        return
+    link = below(working_directory, rules.source)
+    if link.exists():
+        raise Invalid("output", f"The source {rules.source} of an output is part of the code.")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(folder)
+
+
 def fill_placeholders(text: str, values: dict[str, str]) -> str:
     """`text` with a path in the place of each placeholder."""
 
@@ -143,6 +162,28 @@ def fill_placeholders(text: str, values: dict[str, str]) -> str:
         return values[name]
 
     return PLACEHOLDER.sub(fill, text)
+
+
+def select_files(
+    store: Store, artifacts: str, folder: Path, rules: OutputRules
+) -> Iterator[tuple[str, Path]]:
+    """(path with slashes, file) of the files of an output that are uploaded to `artifacts`.
+
+    Raises
+    ------
+    Conflict
+        If a file is there already, and the rules do not allow to replace it.
+    """
+    for name, file in list_files(folder):
+        if rules.patterns and not any(fnmatch(str(file), each) for each in rules.patterns):
+            continue
+        if not rules.overwrites and store.artifact(f"{artifacts}/{name}") is not None:
+            raise Conflict(
+                "output",
+                f"{name} is in the destination of the output already: pass as_upload(overwrite="
+                "True), or another destination.",
+            )
+        yield name, file
 
 
 def list_files(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:

@@ -1,6 +1,6 @@
 """Profiles: how a script and its models answer the rows of a data set, measured.
 
-A profile starts a container, has a process of its own send it the rows (`scoring.profile`), and
+A profile starts a container, has a process of its own send it the rows (`programs.profile`), and
 derives from the measurements what a deployment should ask for. One container is measured at a
 time: two would take the CPU from each other.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .container_spec import ContainerSpec
-from .deployments import DeploymentSpec
+from .deployments import DeploymentSpec, extract_failure_log
 from .endpoints import Endpoint, Endpoints, EndpointSpec
 from .faults import Failed, Fault, Full
 from .job_engine import JobProcess, Launch
@@ -36,7 +36,7 @@ STEP = 0.1  # cores and GB that recommendations are multiples of, and the least 
 WAIT_INTERVAL = 0.2  # seconds between two looks at the measuring process
 TIMEOUT = 1500.0  # seconds: the 25 minutes of the SDK's documentation
 LOG_LINES = 5000
-PROGRAM = ("python", "-P", "-m", "mnist_deploy.local.scoring.profile")
+PROGRAM = ("python", "-P", "-m", "mnist_deploy.local.programs.profile")
 
 FAILED, INVALID_DATA, INCOMPLETE = "ProfilingFailed", "InvalidDataset", "ProfilingIncomplete"
 
@@ -227,13 +227,12 @@ class Profiler:
             measured = self._run_process(settings, {**self._environment, **variables})
             log = deployment.log_tail(LOG_LINES)
             if container.process_ids != processes:
-                reason = container.problem or last_report(log)
-                message = f"The container ended while it was measured: {reason}."
+                message = f"The container ended while it was measured: {find_end(log)}."
                 raise ProfileError(FAILED, message, log)
             if not measured["succeeded"]:
                 message = (
                     f"None of {measured['queries']} requests succeeded. The first one ended with "
-                    f"{measured['reason']}"
+                    f"{measured['reason']}\n{extract_failure_log(log)}"
                 )
                 raise ProfileError(FAILED, message, log)
             return measured, log
@@ -277,10 +276,11 @@ def id_of(profile: Profile) -> str:
     return f"{profile.name}.{profile.version}"
 
 
-def last_report(log: str) -> str:
-    """The last line that the container itself wrote to its log."""
-    lines = [line for line in log.splitlines() if " container - " in line]
-    return lines[-1].partition(" container - ")[2] if lines else "its log has no reason"
+def find_end(log: str) -> str:
+    """The first line of a container's log that reports the end of a process."""
+    reports = [line.partition(" container - ")[2] for line in log.splitlines()]
+    ends = [report for report in reports if report.startswith("the scoring process ")]
+    return ends[0] if ends else "its log has no reason"
 
 
 def find_problem(measured: Mapping[str, Any], spec: ContainerSpec) -> ProfileError | None:

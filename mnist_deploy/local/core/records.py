@@ -242,7 +242,7 @@ class Profile:
     error : dict or None
         ``code`` and ``message``; of a profile that has succeeded, what was incomplete.
     measured : dict
-        As of `scoring.profile.Measurements`.
+        As of `programs.profile.Measurements`.
     artifacts : tuple of str
         The log of the container, when the profile has ended.
     other : dict of dict

@@ -49,6 +49,28 @@ class JobInput:
 
 
 @dataclass(frozen=True)
+class OutputRules:
+    """How the folder of an output is uploaded.
+
+    Attributes
+    ----------
+    source : str
+        A path below the working directory that leads to the folder as well; empty for none.
+    patterns : tuple of str
+        Patterns of `fnmatch` for the files that are uploaded; all, if there is none.
+    overwrites : bool
+        Files that are there already are replaced; else the run fails.
+    needs_success : bool
+        The folder is uploaded only if the process has succeeded.
+    """
+
+    source: str = ""
+    patterns: tuple[str, ...] = ()
+    overwrites: bool = True
+    needs_success: bool = False
+
+
+@dataclass(frozen=True)
 class Job:
     """The job that the engine executes for a run.
 
@@ -65,6 +87,10 @@ class Job:
     inputs : dict of str to JobInput
     outputs : dict of str to str
         By the name of an output, the path of artifacts that its folder is uploaded to.
+    output_rules : dict of str to OutputRules
+        By the name of an output.
+    last_step : tuple of str
+        A command that is run after the uploads, if the process has succeeded; empty for none.
     max_seconds : float or None
         The process is killed after this time.
     """
@@ -74,6 +100,8 @@ class Job:
     variables: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, JobInput] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
+    output_rules: dict[str, OutputRules] = field(default_factory=dict)
+    last_step: tuple[str, ...] = ()
     max_seconds: float | None = None
 
 

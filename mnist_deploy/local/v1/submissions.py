@@ -23,6 +23,7 @@ from .environments import EnvironmentDefinition
 from .option_warnings import list_environment_warnings
 from .run_history import runs, workspace_scope
 from .run_inputs import DataInput, DataReference, resolve_inputs
+from .run_outputs import DataOutput, RunOutputs, resolve_outputs
 from .snapshots import SNAPSHOT_VERSION
 
 EXECUTION = f"/execution/v1.0{WORKSPACE}/experiments/<experiment>"
@@ -57,7 +58,7 @@ class RunConfiguration(Struct, rename="camel"):
     environment_variables: Labels | None = None
     data: dict[str, DataInput] | None = None
     data_references: dict[str, DataReference] | None = None
-    output_data: dict[str, Any] | None = None
+    output_data: dict[str, DataOutput] | None = None
     mpi: Mpi | None = None
     datacaches: list[Any] | None = None
     application_endpoints: dict[str, Any] | None = None
@@ -131,7 +132,8 @@ def create_run(experiment: str, requested: Submission, sent: Document) -> Run:
     configuration, run_id = requested.configuration, query(RunQuery).run_id
     reject_unsupported_options(configuration)
     check_target(configuration.target or LOCAL)
-    job = build_job(configuration)
+    outputs = resolve_outputs(run_id, configuration.output_data or {})
+    job = build_job(configuration, outputs)
     if requested.snapshot_id:
         job = dataclasses.replace(job, code=f"{requested.snapshot_id}:{SNAPSHOT_VERSION}")
     lineage = [
@@ -154,7 +156,7 @@ def create_run(experiment: str, requested: Submission, sent: Document) -> Run:
         script=configuration.script or "",
         target=configuration.target or LOCAL,
         properties={"_azureml.ComputeTargetType": configuration.target or LOCAL},
-        warnings=tuple(list_warnings(configuration)),
+        warnings=(*list_warnings(configuration), *outputs.warnings),
         job=job,
         other={
             "workspace": workspace_scope(),
@@ -166,8 +168,6 @@ def create_run(experiment: str, requested: Submission, sent: Document) -> Run:
 def reject_unsupported_options(configuration: RunConfiguration) -> None:
     if (configuration.framework or "Python").lower() != "python":
         raise NotSupported(f"runs with the framework {configuration.framework}, only Python")
-    if configuration.output_data:
-        raise NotSupported("OutputFileDatasetConfig: write to ./outputs instead")
     if configuration.datacaches:
         raise NotSupported("data caches")
 
@@ -198,18 +198,25 @@ def list_warnings(configuration: RunConfiguration) -> Iterator[str]:
     yield from list_environment_warnings(configuration.environment or EnvironmentDefinition())
 
 
-def build_job(configuration: RunConfiguration) -> Job:
+def build_job(configuration: RunConfiguration, outputs: RunOutputs) -> Job:
     """The job of a configuration, with placeholders for its data."""
     inputs = resolve_inputs(configuration.data or {}, configuration.data_references or {})
     environment = configuration.environment or EnvironmentDefinition()
     variables = texts(environment.environment_variables) | texts(
         configuration.environment_variables
     )
-    arguments = [inputs.fill(str(each)) for each in configuration.arguments or []]
+
+    def fill(text: str) -> str:
+        return outputs.fill(inputs.fill(text))
+
+    arguments = [fill(str(each)) for each in configuration.arguments or []]
     return Job(
-        tuple(build_command(configuration, arguments, inputs.fill)),
-        variables=inputs.variables | {n: inputs.fill(v) for n, v in variables.items()},
+        tuple(build_command(configuration, arguments, fill)),
+        variables=inputs.variables | outputs.variables | {n: fill(v) for n, v in variables.items()},
         inputs=inputs.job_inputs,
+        outputs=outputs.paths,
+        output_rules=outputs.rules,
+        last_step=outputs.last_step,
         max_seconds=configuration.max_run_duration_seconds,
     )
 

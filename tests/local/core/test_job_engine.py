@@ -16,7 +16,7 @@ import pytest
 from mnist_deploy.local.core.faults import Full
 from mnist_deploy.local.core.job_engine import JobEngine
 from mnist_deploy.local.core.job_process import launch_job
-from mnist_deploy.local.core.runs import INTERRUPTED, LOG_FILE, Job, Runs
+from mnist_deploy.local.core.runs import INTERRUPTED, LOG_FILE, Job, OutputRules, Runs
 from mnist_deploy.local.core.store import Store
 
 WAIT = 30.0  # seconds that a condition may take
@@ -285,3 +285,73 @@ def test_killed_process_is_reported_with_its_signal(real_engine):
     submit(real_engine, "r1", command=command)
     wait_for(lambda: status(real_engine, "r1") == "Failed")
     assert "signal 9" in real_engine.runs.get("r1").error["message"]
+
+
+# --- outputs with rules ---
+
+
+def end_with_output(runs, status: int = 0) -> list[str]:
+    """The artifacts of an output that the process of a run has written two files to."""
+    [process] = FakeProcess.started
+    folder = process.directory.parent / "outputs" / "made"
+    (folder / "deep").mkdir()
+    (folder / "deep" / "a.csv").write_text("a")
+    (folder / "b.tmp").write_text("b")
+    process.end(status)
+    wait_for(lambda: runs.get("r1").is_terminal or len(FakeProcess.started) == 2)
+    return [each.path for each in runs.store.artifacts("datastore/made")]
+
+
+@pytest.mark.parametrize(
+    ("rules", "status", "expected"),
+    [
+        (OutputRules(), 0, ["datastore/made/b.tmp", "datastore/made/deep/a.csv"]),
+        (OutputRules(patterns=("*.csv",)), 0, ["datastore/made/deep/a.csv"]),
+        (OutputRules(), 1, ["datastore/made/b.tmp", "datastore/made/deep/a.csv"]),
+        (OutputRules(needs_success=True), 1, []),
+    ],
+    ids=["all", "pattern", "mounted", "uploaded"],
+)
+def test_output_is_uploaded_by_its_rules(engine, runs, rules, status, expected):
+    submit(engine, "r1", outputs={"made": "datastore/made"}, output_rules={"made": rules})
+    wait_for(lambda: FakeProcess.started)
+    assert end_with_output(runs, status) == expected
+
+
+def test_file_in_the_destination_fails_a_run_that_must_not_overwrite(engine, runs):
+    runs.store.write("datastore/made/b.tmp", [b"before"])
+    rules = OutputRules(overwrites=False)
+    submit(engine, "r1", outputs={"made": "datastore/made"}, output_rules={"made": rules})
+    wait_for(lambda: FakeProcess.started)
+    end_with_output(runs)
+    assert "b.tmp is in the destination" in runs.get("r1").error["message"]
+    assert runs.store.artifact("datastore/made/b.tmp").file.read_bytes() == b"before"
+
+
+def test_source_of_an_output_leads_to_its_folder(engine, runs):
+    rules = OutputRules("made/here")
+    submit(engine, "r1", outputs={"made": "datastore/made"}, output_rules={"made": rules})
+    wait_for(lambda: FakeProcess.started)
+    [process] = FakeProcess.started
+    (process.directory / "made/here/c.txt").write_text("c")
+    assert "datastore/made/c.txt" in end_with_output(runs)
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, "Completed"), (2, "Failed")])
+def test_last_step_is_run_after_the_uploads_and_may_fail(engine, runs, status, expected):
+    submit(engine, "r1", outputs={"made": "datastore/made"}, last_step=("python", "register.py"))
+    wait_for(lambda: FakeProcess.started)
+    assert end_with_output(runs)
+    assert not runs.get("r1").is_terminal
+    FakeProcess.started[1].end(status, "Traceback (most recent call last):\nno data set\n")
+    wait_for(lambda: runs.get("r1").is_terminal)
+    assert runs.get("r1").status == expected
+    assert expected == "Completed" or "no data set" in runs.get("r1").error["message"]
+
+
+def test_last_step_is_not_run_after_a_failure(engine, runs):
+    submit(engine, "r1", last_step=("python", "register.py"))
+    wait_for(lambda: FakeProcess.started)
+    FakeProcess.started[0].end(1)
+    wait_for(lambda: runs.get("r1").is_terminal)
+    assert len(FakeProcess.started) == 1

@@ -1,6 +1,6 @@
 """The process that measures a container for `Model.profile`: it sends the rows of a data set.
 
-``python -m mnist_deploy.local.scoring.profile SETTINGS RESULT``: the settings as JSON, and the
+``python -m mnist_deploy.local.programs.profile SETTINGS RESULT``: the settings as JSON, and the
 file that the measurements are written to. The process is a client of the workspace as every
 other: azureml-core and its data engine read the data set.
 """
