@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import json
 import random
+import uuid
 from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ from werkzeug.routing import Rule
 from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.job_engine import JobEngine
 from mnist_deploy.local.core.process_runtime import ProcessRuntime
-from mnist_deploy.local.core.records import Model, now
+from mnist_deploy.local.core.profiles import Profiler
+from mnist_deploy.local.core.records import Model, SavedDataset, now
 from mnist_deploy.local.core.runs import Runs
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.portal.page import create_app as create_portal
@@ -53,6 +55,40 @@ ODD_BODIES = [b"", b"{", b"[]", b"null", b"\xff", b'"text"', b"[" * 5000, b'{"a"
               b'{"name":"\\ud800"}', b"<BlockList>", b"<a/>"]  # fmt: skip
 LABELS = {"a": "b"}
 ARM = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w"
+FILE_URI = "azureml://datastores/workspaceblobstore/paths/LocalUpload/c/f"
+CODE_FILE = f"https://x/blobs/{b64encode(b'Code/c/s').decode()}?sig=s"
+DATAFLOW = (
+    "paths:\n- pattern: azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/"
+    "workspaceblobstore/paths/d/*\n"
+)
+SAVED = str(uuid.uuid5(uuid.UUID(int=0), "saved"))  # a file data set, see `add_records`
+TABLE = str(uuid.uuid5(uuid.UUID(int=0), "table"))
+DATA_OUTPUT = {
+    "mechanism": "upload",
+    "outputLocation": {"dataPath": {
+        "datastoreName": "workspaceblobstore", "relativePath": "o/{run-id}/{output-name}"}},
+    "additionalOptions": {
+        "pathOnCompute": "made", "uploadOptions": {
+            "overwrite": True, "sourceGlobs": {"patterns": ["*.csv"]}},
+        "mountOptions": {"disableMetadataCache": True},
+        "registrationOptions": {
+            "name": "r", "description": "d", "tags": {"a": "b"}, "properties": {},
+            "datasetRegistrationOptions": {"additionalTransformation": "{}"}}},
+}  # fmt: skip
+SUBMISSION = {
+    "SnapshotId": "s", "ParentRunId": None, "Configuration": {
+        "script": "s", "framework": "Python", "target": "local", "communicator": "None",
+        "arguments": ["--a", "DatasetConsumptionConfig:i", "DatasetOutputConfig:o", 1,
+                      "$AZUREML_DATAREFERENCE_r"],
+        "environment": {"python": {"condaDependencies": {"dependencies": ["a"]}},
+                        "environmentVariables": {"A": "b"}},
+        "maxRunDurationSeconds": 5, "nodeCount": 1, "priority": 1,
+        "environmentVariables": {"B": "c"}, "mpi": {"processCountPerNode": 1},
+        "data": {"i": {"dataLocation": {"dataset": {"id": SAVED}}, "mechanism": "mount",
+                       "environmentVariableName": "i"}},
+        "dataReferences": {"r": {"dataStoreName": "workspaceblobstore", "mode": "Mount",
+                                 "pathOnDataStore": "d"}},
+        "outputData": {"o": DATA_OUTPUT}}}  # fmt: skip
 PATCH = [{"op": "replace", "path": "/kvTags/a", "value": "c"}]
 # A valid body for each route that takes one; every other route is sent one of these.
 BODIES: dict[str, Any] = {
@@ -88,7 +124,64 @@ BODIES: dict[str, Any] = {
     "/api/download": {"kind": "model", "name": "m", "version": "1"},
     "/api/log-download": {"kind": "service", "name": "s", "deployment": "s"},
     "/portal": {"folder": "/", "port": 0},
+    # Experiments, runs and data of SDK v1
+    "/experiments/<experiment>": {"description": "d"},
+    "/experimentids/<experiment_id>": {"description": "d", "tags": LABELS, "archive": False},
+    "/tags:delete": {"tags": ["a"]},
+    "/experiments:query": {"filter": "(Name eq s)", "orderby": "CreatedUtc desc", "top": 5,
+                           "continuationToken": "0", "viewType": "All"},
+    "/runs/<run_id>": {
+        "runId": "s", "displayName": "d", "description": "d", "scriptName": "t.py", "tags": LABELS,
+        "properties": LABELS, "target": "local", "status": "Running",
+        "inputDatasets": [{"identifier": {"savedId": "i"}, "consumptionType": "RunInput"}],
+        "outputDatasets": [{"identifier": {"savedId": "i"}, "outputType": "RunOutput"}]},
+    "/batch/runs": {"runs": [{"runId": "s", "tags": LABELS}]},
+    "/rundata": {"runId": "s"},
+    "/runs:query": {"filter": "(ParentRunId eq null) and (Status eq Running)",
+                    "orderby": "StartTimeUtc desc", "top": 5, "continuationToken": "0"},
+    "/events": {"name": "Microsoft.MachineLearning.Run.Warning",
+                "data": {"RunId": "s", "Message": "m"}},
+    "/batch/events": {"events": [{"name": "Microsoft.MachineLearning.Run.Error", "data": {
+        "RunId": "s", "ErrorResponse": {"error": {"code": "c", "message": "m"}}}}]},
+    "/runs/<run_id>/batch": {"values": [{
+        "name": "m", "columns": {"m": "Double"},
+        "properties": {"uxMetricType": "azureml.v1.scalar"},
+        "value": [{"metricId": "i", "createdUtc": "2026-01-01", "step": 1, "data": {"m": 1.5}}]}]},
+    "/runs/<run_id>/list": {"continuationToken": None},
+    "/runs/<run_id>/full": {"metricName": "m"},
+    "/snapshots/getblob": {"FileNames": ["t.py", "a/b.py"]},
+    "/snapshots/<snapshot_id>": {
+        "ParentSnapshotId": None,
+        "DirTreeNode": {"name": "", "type": "Directory", "children": {
+            "s": {"name": "s", "type": "File"},
+            "a": {"name": "a", "type": "Directory", "children": {}}}},
+        "FileRevisionList": {"FileNodes": [{"FullName": "s", "BlobUri": CODE_FILE}]}},
+    "/saveddatasets": {"datasetType": "file", "properties": LABELS,
+                       "dataflowJson": json.dumps({"meta": {"RsDataflow": DATAFLOW}})},
+    "/datasets": {"name": "d", "datasetType": "file", "description": "d", "tags": LABELS,
+                  "latest": {"dataflow": json.dumps({"meta": {"RsDataflow": DATAFLOW}}),
+                             "properties": LABELS}},
+    "/datasets/<dataset_id>": {"name": "d", "description": "d", "tags": LABELS},
+    "/snapshotrun": SUBMISSION,
+    "/localrun": SUBMISSION | {"SnapshotId": None},
+    "/profiles": {"name": "p", "inputDatasetId": TABLE, "description": "d",
+                  "containerResourceRequirements": {"cpu": 1, "memoryInGB": 1},
+                  "environmentImageRequest": {
+                      "driverProgram": "score.py", "modelIds": ["m:1"], "environment": {
+                          "python": {"condaDependencies": {"dependencies": ["a"]}}},
+                      "assets": [{"id": "score.py", "url": "aml://artifact/never/uploaded/x"}]}},
     # SDK v2's
+    "/jobs/<name>": {"properties": {
+        "jobType": "Command", "command": "echo ${{inputs.rate}} ${{inputs.data}}",
+        "codeId": f"{ARM}/codes/s/versions/1", "environmentId": f"{ARM}/environments/e/versions/1",
+        "environmentVariables": LABELS, "experimentName": "s", "displayName": "d", "tags": LABELS,
+        "properties": LABELS, "description": "d", "limits": {"timeout": "PT5S"},
+        "resources": {"instanceCount": 1}, "outputs": {"o": {"jobOutputType": "uri_folder"}},
+        "inputs": {"rate": {"jobInputType": "literal", "value": 1},
+                   "data": {"jobInputType": "uri_file", "mode": "Download", "uri": FILE_URI}}}},
+    "/data/<name>/versions/<version>": {"properties": {
+        "dataUri": FILE_URI, "dataType": "uri_file", "tags": LABELS, "properties": LABELS}},
+    "/data/<name>": {"properties": {"isArchived": False}},
     "/models/<name>/versions/<version>": {"properties": {
         "modelUri": "azureml://datastores/workspaceblobstore/paths/LocalUpload/c/f", "tags": LABELS,
         "flavors": {"f": {"data": LABELS}}, "isArchived": False}},
@@ -141,21 +234,37 @@ BODIES: dict[str, Any] = {
         "run_id": "s", "metrics": [{"key": "m", "value": "NaN", "timestamp": 5}],
         "params": [{"key": "p", "value": "1"}], "tags": [{"key": "a", "value": "b"}]},
     "/mlflow/runs/log-inputs": {"run_id": "s", "datasets": [{"dataset": {"name": "d"}}]},
+    "/mlflow/experiments/delete": {"experiment_id": "0"},
+    "/mlflow/experiments/restore": {"experiment_id": "0"},
+    "/mlflow/runs/log-batch-async": {
+        "run_id": "s", "metrics": [{"key": "m", "value": 1, "timestamp": 5}]},
+    "/mlflow/logged-models/<model_id>": {"status": "LOGGED_MODEL_READY"},
+    "/mlflow/logged-models/<model_id>/tags": {"tags": [{"key": "a", "value": "b"}]},
+    "/mlflow/logged-models/<model_id>/params": {"params": [{"key": "a", "value": "b"}]},
     "/mlflow/runs/outputs": {"run_id": "s", "models": [{"model_id": "m", "step": 0}]},
     "/mlflow/logged-models": {"experiment_id": "0", "source_run_id": "s", "name": "m"},
     "/mlflow/logged-models/search": {"experiment_ids": ["0"], "filter": "name = 'm'",
                                      "order_by": [{"field_name": "name", "ascending": False}]},
 }  # fmt: skip
 DELETED = ("name", "_id", "compute", "deployment", "endpoint")  # what a DELETE's path ends with
-QUERIES = ("kind", "deployment", "count", "$skipToken", "tail", "offset", "tags", "properties",
-           "name", "version",
+QUERIES = ("$filter", "$orderby", "$continuationToken", "runId", "ifExistsOk", "count", "orderBy",
+           "versionId", "path", "kind", "deployment", "$skipToken", "tail", "offset", "tags",
+           "properties", "name", "version",
            "latestVersionOnly", "framework", "computeType", "comp", "blockid", "sig", "prefix",
            "datasetId", "restype", "delimiter", "$skip", "$top", "resource")  # fmt: skip
 VALUES = {"subscription": "s", "group": "g", "workspace": "w", "model_id": "m:1", "image_id": "i:1",
           "origin": "LocalUpload", "container": "c", "path": "f", "version": "1",
           "endpoint": "end-point", "deployment": "blue", "kind": "jobs",
           "blob": b64encode(b"LocalUpload/c/f").decode(), "asset_id": "m:1",
-          "artifact": "LocalUpload/c/f"}  # fmt: skip
+          "artifact": "LocalUpload/c/f",
+          "dataset_id": str(uuid.uuid5(uuid.UUID(int=1), "d"))}  # fmt: skip
+
+
+BOUNDARY = "generated"
+DEFINITION = (  # of a run on the client's machine: a form with one file
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="files"; filename="definition.json"\r\n'
+    f"\r\n%b\r\n--{BOUNDARY}--\r\n"
+)
 
 
 @contextlib.contextmanager
@@ -170,10 +279,23 @@ def app_to_try(folder: Path) -> Iterator[Flask]:
     app = create_app(store, endpoints, ClientRegistrations(), "token", "127.0.0.1:1")
     state = state_of(app)
     jobs = state.add(JobEngine(state.part(Runs), folder / "jobs", reject_job, lambda run: {}))
+    profiler = state.add(Profiler(store, endpoints, folder / "jobs", reject_job, {}))
+    add_records(store, state.part(Runs))
     yield app
     jobs.stop()
+    profiler.stop()
     endpoints.stop_all()
     store.close()
+
+
+def add_records(store: Store, runs: Runs) -> None:
+    """Add what the bodies of `BODIES` refer to."""
+    for path in ("datastore/d/f", "Code/c/s"):
+        store.write(path, [b""])
+    dataflow = json.dumps({"meta": {"RsDataflow": DATAFLOW}})
+    store.put(SavedDataset(SAVED, now(), "file", dataflow))
+    store.put(SavedDataset(TABLE, now(), "tabular", dataflow))
+    runs.create(runs.create_experiment("s"), "s")
 
 
 @contextlib.contextmanager
@@ -208,6 +330,8 @@ class Sender:
         self._random = random.Random(seed)
         self._client = app.test_client()
         self._token = state_of(app).token
+        known = state_of(app).part(Runs).find_experiment("s")
+        self._experiment_id = known.id if known else "s"
         self._routes = [
             (rule, method)
             for rule in app.url_map.iter_rules()
@@ -217,7 +341,7 @@ class Sender:
         self.broken: dict[str, str] = {}
         for name in BODIES:  # so that there is one of each
             for rule, method in self._routes:
-                if str(rule).endswith(name) and method in ("POST", "PUT"):
+                if str(rule).endswith(name) and method in ("POST", "PUT", "PATCH"):
                     self.send(rule, method)
 
     def sent(self) -> int:
@@ -236,13 +360,17 @@ class Sender:
              query: dict[str, str] | None = None) -> None:  # fmt: skip
         """Send a request, by default a valid one."""
         path = self.fill(rule, method, odd)
-        query = query or {}
+        # Of a submission, a new run each time; of a data set, a new version.
+        query = {"runId": f"r{self.sent()}", "ifExistsOk": "True"} | (query or {})
         if path.startswith("/blobs"):
             right = f"{'write' if method == 'PUT' else 'read'} {VALUES['blob']}"
             right = right if "blob" in rule.arguments else "folder "
             query = {"sig": derive(self._token, right)} | query
         body = json.dumps(body_of(rule)).encode() if body is None else body
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        if path.endswith("/localrun"):
+            headers["Content-Type"] = f"multipart/form-data; boundary={BOUNDARY}"
+            body = DEFINITION.encode() % body
         with self._client.open(
             path, method=method, data=body, headers=headers, query_string=query
         ) as answer:
@@ -272,11 +400,16 @@ class Sender:
     def fill(self, rule: Rule, method: str, odd: str) -> str:
         """The route's path with its variables filled in, that named `odd` with something odd."""
         path = str(rule)
-        values = VALUES | {"secret": derive(self._token, path.split("/")[1])}
+        values = VALUES | {
+            "secret": derive(self._token, path.split("/")[1]),
+            "experiment_id": self._experiment_id,
+        }
         for name in rule.arguments:
             value = values.get(name, "s")
             if name == odd:
                 value = self._random.choice([text for text in ODD_TEXTS if text])
+            elif method == "PUT" and path.endswith("/jobs/<name>"):
+                value = f"job{self.sent()}"
             elif method == "DELETE" and name.endswith(DELETED):
                 value = "gone:1"  # what is there stays for the others
             for form in (f"<{name}>", f"<path:{name}>"):

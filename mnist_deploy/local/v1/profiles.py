@@ -11,7 +11,7 @@ from flask import Blueprint, Response, jsonify
 from msgspec import Struct, field
 
 from ..bodies import Document, body, query
-from ..core.faults import Invalid, NotSupported
+from ..core.faults import Invalid, NotFound, NotSupported
 from ..core.profiles import Profiler, id_of, recommend_cpu, recommend_memory
 from ..core.records import Profile, now
 from ..rest import paginate, state, store
@@ -119,6 +119,8 @@ def list_profiles(**_: str) -> Response:
         if requested.name in (None, profile.name)
         and requested.description in (None, profile.description)
     ]
+    if requested.name is not None and not found:  # the SDK takes the first one of the list
+        raise NotFound("profile", requested.name)
     if requested.order_by.endswith("Asc"):
         found.reverse()
     size = min(requested.count, MAX_PAGE)

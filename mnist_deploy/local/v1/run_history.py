@@ -85,7 +85,7 @@ def select(records: list[Document], requested: HistoryQuery) -> Document:
             key = field[:1].lower() + field[1:]
             records.sort(key=lambda each: str(each.get(key) or ""), reverse=direction == "desc")
     start = requested.continuation_token or "0"
-    if not start.isdigit():
+    if not start.isdecimal():
         raise Invalid(
             "query", f"continuationToken is {start!r}: expected that of the previous response."
         )

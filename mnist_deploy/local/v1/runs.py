@@ -337,7 +337,8 @@ def apply_event(run_id: str, event: Event) -> None:
 
 
 def record_error(run: Run, response: Any) -> None:
-    sent = response.get("error", {}) if isinstance(response, dict) else {}
+    sent = response.get("error") if isinstance(response, dict) else None
+    sent = sent if isinstance(sent, dict) else {}
     error = {
         "code": str(sent.get("code") or "UserError"),
         "message": str(sent.get("message") or "The script reported that the run failed."),
