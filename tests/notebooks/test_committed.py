@@ -74,3 +74,10 @@ def test_new_run_on_the_genuine_data_prints_the_committed_figures(
     committed = results(printed_by(read(name)))
     assert (matrix.tolist(), accuracy) == (committed[0].tolist(), committed[1])
     assert re.search(r"[Ll]abels that differ\D*: 0\n", run.printed)
+
+
+@pytest.mark.parametrize("name", PART_TWO)
+def test_part_two_links_to_part_one(name):
+    text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
+    [target, *_] = re.findall(r"\]\((img-classification-part1\S*\.ipynb)\)", text)
+    assert tutorial_file("score.py").parent.joinpath("notebooks", target).is_file()

@@ -94,7 +94,7 @@ def get_metric(run_id: str, **_: str) -> Response:
     requested = body(MetricQuery)
     run, metric = runs().get(run_id), runs().metric(run_id, requested.metric_name)
     start = requested.continuation_token or "0"
-    if not start.isdigit():
+    if not start.isdecimal():
         raise Invalid(
             "query", f"continuationToken is {start!r}: expected that of the previous response."
         )
