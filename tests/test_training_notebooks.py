@@ -138,6 +138,19 @@ ESTIMATOR = [
     run = Experiment(workspace=ws, name="sklearn-mnist").submit(config=est)
     """,
     RESULTS,
+    """
+    from azureml.train.sklearn import SKLearn
+
+    est = SKLearn(
+        source_directory=script_folder,
+        script_params={**script_params, "--regularization": 0.1},
+        compute_target=compute_target,
+        entry_script="train.py",
+    )
+    second = Experiment(workspace=ws, name="sklearn-mnist").submit(est)
+    second.wait_for_completion(show_output=False)
+    assert second.get_metrics()["regularization rate"] == 0.1
+    """,
 ]
 SCRIPT_RUN = [
     CONNECT_V1,
