@@ -70,7 +70,7 @@ LOCAL_MAP: dict[str, set[str]] = {
     "validation": {"core"},
     "v1": {"bodies", "core", "platforms", "rest", "tokens", "validation"},
     "v2": {"bodies", "core", "platforms", "rest", "tokens", "validation"},
-    "mlflow_api": {"bodies", "core", "rest"},
+    "mlflow_api": {"bodies", "core", "rest", "validation"},
     "portal": {"bodies", "core", "listener", "rest", "wsgi"},
     "server": {
         *("", "bodies", "core", "discovery", "listener", "mlflow_api", "portal", "rest"),

@@ -15,6 +15,7 @@ from .bodies import Document
 from .core import faults
 from .core.endpoints import Endpoints, EndpointSpec, new_key
 from .core.operations import Operation
+from .core.records import Model
 from .core.store import Store
 
 if TYPE_CHECKING:
@@ -120,6 +121,19 @@ def store() -> Store:
 
 def endpoints() -> Endpoints:
     return state().endpoints
+
+
+def delete_model_version(model: Model) -> None:
+    """Delete one version of a model.
+
+    Raises
+    ------
+    InUse
+        If services use the version.
+    """
+    if users := endpoints().using(model.id):
+        raise faults.InUse("model", model.id, users)
+    store().delete(Model, model.name, model.version)
 
 
 # Errors.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +26,8 @@ class Model:
     created : str
         ISO 8601, in UTC.
     other : dict of dict
-        Fields that only one SDK uses, under its name (``v1``, ``v2``), as they were sent.
+        Fields that only one client uses, under its name (``v1``, ``v2``, ``mlflow``), as they were
+        sent.
     """
 
     name: str
@@ -41,6 +43,22 @@ class Model:
     @property
     def id(self) -> str:
         return f"{self.name}:{self.version}"
+
+    @property
+    def path(self) -> str:
+        """The one path of the files; of several, the folder that holds all of them."""
+        return posixpath.commonpath([path.rstrip("/") for path in self.artifacts] or [""])
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """The description and the tags of a model's name, which only MLflow's calls set."""
+
+    name: str
+    created: str
+    version: str = "1"
+    description: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,22 @@ from .artifacts import artifact_api
 from .experiments import experiment_api
 from .logged_models import logged_model_api
 from .metrics import metric_api
+from .model_versions import model_version_api
+from .registered_models import registered_model_api
 from .runs import run_api
 
 PLAIN = "/mlflow"  # the tracking URI of MLflow's own client
 AZUREML = f"/mlflow/<version>{WORKSPACE}"  # azureml-mlflow: from ws.get_mlflow_tracking_uri()
 
+PARTS = (
+    experiment_api,
+    run_api,
+    metric_api,
+    logged_model_api,
+    registered_model_api,
+    model_version_api,
+    artifact_api,
+)
 CODES: dict[type[faults.Fault], str] = {
     faults.Conflict: "RESOURCE_ALREADY_EXISTS",
     faults.Denied: "UNAUTHENTICATED",
@@ -32,7 +43,7 @@ def register(app: Flask) -> None:
     """Add the routes that MLflow calls to `app`; their error responses have MLflow's schema."""
     for name, prefix in (("mlflow", PLAIN), ("azureml_mlflow", AZUREML)):
         api = Blueprint(name, __name__, url_prefix=prefix)
-        for part in (experiment_api, run_api, metric_api, logged_model_api, artifact_api):
+        for part in PARTS:
             api.register_blueprint(part)
         api.add_url_rule(
             "/api/<api_version>/<path:call>",

@@ -9,18 +9,28 @@ from msgspec import Struct
 
 from ..bodies import Document, query
 from ..core.faults import Invalid, NotFound
+from ..core.records import Model
 from ..core.runs import Run
 from ..rest import store
 from .fields import runs
 
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 FOLDER = "artifacts"  # the third part of an artifact's path, after experiment and run
+MODELS = "models"  # the first part of the path of a registered model's file
 
 artifact_api = Blueprint("artifacts", __name__)
 
 
 class ArtifactQuery(Struct):
     path: str = ""
+
+
+def find_stored_path(path: str) -> str:
+    """The path in the store of ``EXPERIMENT/RUN/artifacts/…`` or ``models/NAME/VERSION/…``."""
+    if path.startswith(f"{MODELS}/"):
+        _, name, version, *rest = [*path.split("/", 3), "", ""]
+        return f"{store().get(Model, name, version).path}/{rest[0]}".rstrip("/")
+    return find_artifact_path(path)[1]
 
 
 def find_artifact_path(path: str) -> tuple[Run, str]:
@@ -62,7 +72,7 @@ def upload_artifact(path: str, **_: str) -> Response:
 
 @artifact_api.get(f"{ARTIFACTS}/<path:path>")
 def download_artifact(path: str, **_: str) -> Response:
-    stored = find_artifact_path(path)[1]
+    stored = find_stored_path(path)
     found = store().artifact(stored)
     if found is None or not found.file.exists():
         raise NotFound("artifact", path)
@@ -72,7 +82,7 @@ def download_artifact(path: str, **_: str) -> Response:
 @artifact_api.get(ARTIFACTS)
 def list_artifacts(**_: str) -> Response:
     """The files and folders directly below a path."""
-    folder = find_artifact_path(query(ArtifactQuery).path)[1]
+    folder = find_stored_path(query(ArtifactQuery).path)
     files: list[Document] = []
     folders: set[str] = set()
     for each in store().artifacts(folder):

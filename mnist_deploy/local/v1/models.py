@@ -13,9 +13,9 @@ from flask import Blueprint, Response, jsonify
 from msgspec import UNSET, Meta, Struct, UnsetType, field, to_builtins
 
 from ..bodies import Document, Labels, body, convert, query, texts
-from ..core.faults import InUse, Invalid, NotFound
+from ..core.faults import Invalid, NotFound
 from ..core.records import Model, now
-from ..rest import WORKSPACE, endpoints, next_link, state, store
+from ..rest import WORKSPACE, delete_model_version, next_link, state, store
 from ..validation import ASSET_NAME, check_asset_name
 
 MMS = f"/modelmanagement/v1.0{WORKSPACE}"
@@ -304,9 +304,5 @@ def apply_patch(
 
 @model_api.delete(f"{MMS}/models/<model_id>")
 def delete_model(model_id: str, **_: str) -> Response:
-    model = find_model(model_id)
-    users = endpoints().using(model.id)
-    if users:
-        raise InUse("model", model.id, users)
-    store().delete(Model, model.name, model.version)
+    delete_model_version(find_model(model_id))
     return Response(status=200)

@@ -61,13 +61,35 @@ def list_run_artifacts(run_id: str, path: str = "", **names: str) -> Response:
 @run_artifact_api.get(f"{RUN_ARTIFACTS}/artifacturi")
 def get_content_information(run_id: str, path: str = "", **names: str) -> Response:
     run = find_run(run_id, **names)
-    wanted = f"{run.artifacts}/{path or query(PathQuery).path}"
-    if store().artifact(wanted) is None:
-        raise NotFound("artifact", wanted)
-    uri = content_uri(wanted, "read", BLOB_USER)
-    if request.path.endswith("/artifacturi"):
-        return jsonify(uri)
-    return jsonify(serialize_location(wanted, contentUri=uri))
+    location = locate(f"{run.artifacts}/{path or query(PathQuery).path}")
+    return jsonify(location["contentUri"] if request.path.endswith("/artifacturi") else location)
+
+
+def locate(artifact_id: str) -> dict[str, str]:
+    """The place of an artifact, and the URI that azureml-mlflow downloads the artifact from.
+
+    Raises
+    ------
+    NotFound
+        If there is no such artifact.
+    """
+    if store().artifact(artifact_id) is None:
+        raise NotFound("artifact", artifact_id)
+    return serialize_location(artifact_id, contentUri=content_uri(artifact_id, "read", BLOB_USER))
+
+
+# azureml-mlflow uploads the folder of a model that no run has logged, and downloads the files of
+# registered models, by these two.
+
+
+@run_artifact_api.post(f"{ARTIFACTS}/<origin>/<container>/batch/metadata")
+def create_uploads(origin: str, container: str, **_: str) -> Response:
+    return create_artifacts(origin, container, BLOB_USER)
+
+
+@run_artifact_api.get(f"{ARTIFACTS}/<origin>/<container>/contentinfo")
+def locate_artifact(origin: str, container: str, **_: str) -> Response:
+    return jsonify(locate(f"{origin}/{container}/{query(PathQuery).path}"))
 
 
 @run_artifact_api.get(f"{RUN_ARTIFACTS}/prefix/contentinfo/<path:path>")

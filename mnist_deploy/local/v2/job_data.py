@@ -13,7 +13,7 @@ from ..core.records import Data, Model
 from ..core.runs import ORIGIN, JobInput
 from ..rest import store
 from .data_assets import find_data_path
-from .models import find_model_path, parse_model_uri
+from .models import parse_model_uri
 from .resources import ASSET_ID
 
 LITERAL = "literal"
@@ -75,7 +75,7 @@ def find_input(name: str, requested: JobInputRequest) -> JobInput:
     elif asset[1].lower() == "data":
         path = store().get(Data, asset[2], asset[3]).path
     elif asset[1].lower() == "models":
-        path = find_model_path(store().get(Model, asset[2], asset[3]))
+        path = store().get(Model, asset[2], asset[3]).path
     else:
         raise Invalid("input", f"The input {name} is {uri!r}: expected data, a model or a path.")
     is_file = store().artifact(path) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import posixpath
 import re
 from typing import Any
 
@@ -115,7 +114,7 @@ def update_model(model: Model, requested: ModelProperties) -> Model:
         If another path is requested.
     """
     uri = requested.model_uri
-    if uri is not None and parse_model_uri(uri) != find_model_path(model):
+    if uri is not None and parse_model_uri(uri) != model.path:
         raise Invalid("path", "Asset paths cannot be updated.")
     kept = ("model_type", "flavors", "stage", "is_anonymous")
     fresh = {
@@ -133,15 +132,10 @@ def update_model(model: Model, requested: ModelProperties) -> Model:
     )
 
 
-def find_model_path(model: Model) -> str:
-    """The path of a model's files; the common folder of several paths."""
-    return posixpath.commonpath([path.rstrip("/") for path in model.artifacts] or [""])
-
-
 def serialize_model(model: Model) -> Document:
     own = model.other.get("v2", {})
     properties = {
-        "modelUri": path_uri(find_model_path(model)),
+        "modelUri": path_uri(model.path),
         "modelType": own.get("model_type", "custom_model"),
         "description": model.description,
         "tags": model.tags,
