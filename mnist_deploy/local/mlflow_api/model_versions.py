@@ -22,7 +22,7 @@ from ..rest import store
 from ..validation import check_asset_name
 from .artifacts import find_artifact_path
 from .fields import API, Entry, PageSize, entries, milliseconds, runs, select_page
-from .logged_models import find_run
+from .logged_models import find_source_run
 from .runs import own_fields
 from .search import Fields, parse_filter, sort_fields
 
@@ -127,7 +127,7 @@ def find_source(source: str) -> tuple[str, Run | None]:
         run = runs().get(match[1])
         return f"{run.artifacts}/{match[2]}", run
     if match := LOGGED_URI.fullmatch(source):
-        run = find_run(match[1])
+        run = find_source_run(match[1])
         return f"{run.artifacts}/{own_fields(run)['models'][match[1]]['name']}", run
     if match := VERSION_URI.fullmatch(source):
         model = store().get(Model, match[1], match[2])
