@@ -15,6 +15,7 @@ import pytest
 
 from mnist_deploy import local
 from mnist_deploy.data import load_test_data, load_training_data, write_sample
+from mnist_deploy.local.tls import create_server_context
 
 matplotlib.use("Agg")
 # Hundreds of processes, and each worker of pytest, would compile the modules for themselves.
@@ -108,7 +109,22 @@ def workspace_home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ws(workspace_home):
+def few_roots(tmp_path_factory):
+    """Trust one root beside those of local workspaces: SDK v1 reads all, or 140, at each request."""
+    folder = tmp_path_factory.mktemp("roots")
+    create_server_context(folder)
+    bundle = folder / "bundle.pem"
+    trusted = os.environ.get("REQUESTS_CA_BUNDLE")  # of a local workspace that was started before
+    bundle.write_bytes(
+        (folder / "certificate.pem").read_bytes() + (Path(trusted).read_bytes() if trusted else b"")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+        yield
+
+
+@pytest.fixture(scope="session")
+def ws(workspace_home, few_roots):
     """A genuine local workspace, one for all tests outside tests/local; at first it is empty."""
     yield local.connect(workspace_home)
     local.stop(workspace_home)

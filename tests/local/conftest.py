@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from sdk_polling import fast_deployment_polls
 from weights_service import WORKSPACE, make_inference_config
 
 from mnist_deploy import local
-from mnist_deploy.local.tls import create_server_context
 
 
 @pytest.fixture(scope="session")
@@ -25,18 +23,10 @@ def _fast_polls():
 
 
 @pytest.fixture(scope="session")
-def local_ws(local_home, tmp_path_factory):
+def local_ws(local_home, few_roots):
     """The genuine SDK's Workspace, of a local workspace of these tests."""
-    roots = tmp_path_factory.mktemp("roots")
-    create_server_context(roots)  # one trusted root beside ours: reading 140 takes long each time
-    bundle = roots / "bundle.pem"
-    trusted = os.environ.get("REQUESTS_CA_BUNDLE")  # of a local workspace that was started before
-    bundle.write_bytes(
-        (roots / "certificate.pem").read_bytes() + (Path(trusted).read_bytes() if trusted else b"")
-    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AZUREML_LOG_DEPRECATION_WARNING_ENABLED", "False")
-        patch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
         yield local.connect(local_home)
         local.stop(local_home)
 

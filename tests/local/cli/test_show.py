@@ -35,6 +35,7 @@ def test_show_names_what_is_registered_and_what_runs(verb, local_home, service, 
     )
 
 
+@pytest.mark.processes
 def test_show_and_wipe_work_on_a_stopped_workspace(verb, tmp_path, monkeypatch):
     home = tmp_path / "home"
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(home))

@@ -58,6 +58,7 @@ def serve(tmp_path):
 linux = pytest.mark.skipif(sys.platform != "linux", reason="there is a fork server on Linux only")
 
 
+@pytest.mark.processes
 @linux
 def test_forked_process_looks_like_a_started_one(serve):
     _, ask = serve("afresh", cpu_cores=2)
@@ -120,6 +121,7 @@ def test_services_survive_their_fork_server_which_is_replaced(serve, monkeypatch
     other.stop()
 
 
+@pytest.mark.processes
 @linux
 def test_fork_of_a_fork_server_that_is_suspended_can_be_stopped(serve, monkeypatch):
     monkeypatch.setattr(launch, "_fork_server", None)
@@ -140,6 +142,7 @@ def test_large_environment_is_forked_as_well(serve):
     assert ask_large()["parent"] == ask()["parent"]
 
 
+@pytest.mark.processes
 @linux
 def test_processes_start_without_a_fork_server(serve, monkeypatch):
     monkeypatch.setattr(launch, "fork_server", lambda: None)

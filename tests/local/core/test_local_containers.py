@@ -73,6 +73,7 @@ def wait_for_exit(container) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.processes
 def test_container_serves_mounted_folders_and_can_be_started_again(containers, folders):
     build(containers)
     container = containers.create(mounted(folders))
@@ -90,6 +91,7 @@ def test_container_serves_mounted_folders_and_can_be_started_again(containers, f
     assert (folders[0] / "score.py").is_file()  # a mount is not the container's to remove
 
 
+@pytest.mark.processes
 def test_files_of_the_image_and_of_archives_are_the_containers_own(containers):
     dockerfile = "FROM x\nCOPY app /var/azureml-app\nENV AML_APP_ROOT=/var/azureml-app\n"
     context = {"Dockerfile": dockerfile, "app/m/weights.txt": "1 10 100", "app/score.py": "1 / 0"}
@@ -104,6 +106,7 @@ def test_files_of_the_image_and_of_archives_are_the_containers_own(containers):
     assert "ZeroDivisionError" in other.log_tail(1000)
 
 
+@pytest.mark.processes
 def test_failed_init_exits_with_its_log_and_frees_the_port(containers, folders):
     (folders[0] / "score.py").write_text(FAILING)
     build(containers)

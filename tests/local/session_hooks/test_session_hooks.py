@@ -71,6 +71,7 @@ def test_old_names_of_numpy_are_bridged_with_a_warning_for_scripts_only(run_pyth
     assert "seen by a library: False" in printed
 
 
+@pytest.mark.processes
 def test_training_script_of_2018_fits_ten_classes_and_its_model_loads_without_hooks(
     run_python, tmp_path
 ):
@@ -98,6 +99,7 @@ def test_training_script_of_2018_fits_ten_classes_and_its_model_loads_without_ho
     assert plain.stdout.strip() == "(1,)", plain.stderr
 
 
+@pytest.mark.processes
 def test_keywords_that_were_renamed_get_their_names_of_today(run_python):
     printed = run_python(
         """
@@ -162,6 +164,7 @@ def test_requests_to_other_addresses_are_unchanged(run_python, tmp_path):
     )
 
 
+@pytest.mark.processes
 def test_missing_training_package_is_named_with_its_command(run_python):
     pytest.importorskip("azureml.core")
     try:
@@ -173,6 +176,7 @@ def test_missing_training_package_is_named_with_its_command(run_python):
         pytest.skip("azureml-train-core is installed")
 
 
+@pytest.mark.processes
 def test_widget_has_an_offline_substitute(run_python):
     printed = run_python(
         """
@@ -185,6 +189,7 @@ def test_widget_has_an_offline_substitute(run_python):
     assert "Run r1: Completed" in printed
 
 
+@pytest.mark.processes
 def test_telemetry_is_off_before_the_sdk_reads_its_settings(run_python):
     printed = run_python(
         """
@@ -202,6 +207,7 @@ def test_sitecustomize_that_the_hooks_hide_is_run(run_python, start_modules, tmp
     assert "the one of the machine" in run_python("pass", PYTHONPATH=path)
 
 
+@pytest.mark.processes
 def test_old_names_of_scikit_learn_and_hooks_work_together(run_python):
     """Both are installed by a ``sitecustomize`` of their own, one after the other."""
     printed = run_python(
