@@ -110,7 +110,7 @@ def workspace_home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def few_roots(tmp_path_factory):
-    """Trust one root beside those of local workspaces: SDK v1 reads all, or 140, at each request."""
+    """Trust one root beside those of local workspaces: SDK v1 reads all roots at each request."""
     folder = tmp_path_factory.mktemp("roots")
     create_server_context(folder)
     bundle = folder / "bundle.pem"

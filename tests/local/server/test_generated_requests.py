@@ -11,6 +11,6 @@ def test_generated_requests_get_no_server_error(tmp_path, serve):
     """A share of what ``pytest -m faults`` sends."""
     with serve(tmp_path) as app:
         sender = Sender(app, 1)
-        sender.run(3)
+        sender.run(4)
     assert sender.sent() > 100
     assert not sender.broken, "\n".join(f"{k}\n    {v}" for k, v in sender.broken.items())
