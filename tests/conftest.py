@@ -15,6 +15,7 @@ import pytest
 
 from mnist_deploy import local
 from mnist_deploy.data import load_test_data, load_training_data, write_sample
+from mnist_deploy.local.discovery import OWN_CERTIFICATE
 from mnist_deploy.local.tls import create_server_context
 
 matplotlib.use("Agg")
@@ -113,13 +114,13 @@ def few_roots(tmp_path_factory):
     """Trust one root beside those of local workspaces: SDK v1 reads all roots at each request."""
     folder = tmp_path_factory.mktemp("roots")
     create_server_context(folder)
+    trusted = Path(os.environ.get("REQUESTS_CA_BUNDLE") or os.devnull)
+    workspaces = trusted.read_bytes().partition(OWN_CERTIFICATE)[2] if trusted.is_file() else b""
     bundle = folder / "bundle.pem"
-    trusted = os.environ.get("REQUESTS_CA_BUNDLE")  # of a local workspace that was started before
-    bundle.write_bytes(
-        (folder / "certificate.pem").read_bytes() + (Path(trusted).read_bytes() if trusted else b"")
-    )
+    bundle.write_bytes((folder / "certificate.pem").read_bytes() + b"\n" + workspaces)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+        for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+            patch.setenv(name, str(bundle))
         yield
 
 
