@@ -109,8 +109,8 @@ def workspace_home(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("workspace") / "home"
 
 
-@pytest.fixture(scope="session")
-def few_roots(tmp_path_factory):
+@pytest.fixture(scope="session", autouse=True)
+def _few_roots(tmp_path_factory):
     """Trust one root beside those of local workspaces: SDK v1 reads all roots at each request."""
     folder = tmp_path_factory.mktemp("roots")
     create_server_context(folder)
@@ -125,7 +125,7 @@ def few_roots(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def ws(workspace_home, few_roots):
+def ws(workspace_home):
     """A genuine local workspace, one for all tests outside tests/local; at first it is empty."""
     yield local.connect(workspace_home)
     local.stop(workspace_home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def account(request):
 @pytest.fixture
 def workspace(home, tmp_path, monkeypatch):
     monkeypatch.setenv("AZUREML_LOG_DEPRECATION_WARNING_ENABLED", "False")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")  # so that it is as before in the end
+    monkeypatch.setenv(
+        "REQUESTS_CA_BUNDLE", os.environ["REQUESTS_CA_BUNDLE"]
+    )  # restored at the end
     monkeypatch.chdir(tmp_path)
     return local.connect(home)

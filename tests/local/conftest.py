@@ -23,7 +23,7 @@ def _fast_polls():
 
 
 @pytest.fixture(scope="session")
-def local_ws(local_home, few_roots):
+def local_ws(local_home):
     """The genuine SDK's Workspace, of a local workspace of these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AZUREML_LOG_DEPRECATION_WARNING_ENABLED", "False")

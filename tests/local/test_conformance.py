@@ -282,7 +282,7 @@ def use_clusters(ws: Workspace, folder: Path) -> None:
 def sdk_run(tmp_path_factory) -> list[Exchange]:
     folder = tmp_path_factory.mktemp("conformance")
     with pytest.MonkeyPatch.context() as patch, recorded(folder / "home") as exchanges:
-        patch.setenv("REQUESTS_CA_BUNDLE", "")
+        patch.setenv("REQUESTS_CA_BUNDLE", os.environ["REQUESTS_CA_BUNDLE"])
         patch.chdir(folder)
         use_all_calls(folder / "home", folder)
     return exchanges
