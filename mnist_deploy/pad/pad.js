@@ -27,7 +27,7 @@ export const modes = [
 
 // From strokes to an image
 
-/** Cut the corners of a stroke, twice (Chaikin): a hand trembles, and a mouse jumps. */
+/** Smooth a stroke by cutting its corners twice (Chaikin), because pointer positions jitter. */
 export function smooth(stroke) {
   for (let pass = 0; pass < 2; pass += 1) {
     const cut = stroke.slice(1).flatMap(([x, y], i) => {
@@ -48,7 +48,7 @@ export function prepare(strokes) {
   const [left, right, top, bottom] = [
     Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys),
   ];
-  // A dot stays a dot: what is less than an eighth of the pad grows no further.
+  // Strokes smaller than an eighth of the pad are not enlarged further, so that a dot remains a dot.
   const scale = (BOX - PEN - EDGE / 2) / Math.max(right - left, bottom - top, 1 / 8);
   const place = (dx, dy) =>
     lines.map((stroke) =>
@@ -61,7 +61,7 @@ export function prepare(strokes) {
   return ink(place(2 * CENTRE - x, 2 * CENTRE - y));
 }
 
-/** How much ink each pixel gets: all of it in the middle of a stroke, less towards its edge. */
+/** The intensity of each pixel: full in the middle of a stroke, lower towards its edge. */
 function ink(lines) {
   const pixels = new Array(SIDE * SIDE).fill(0);
   const reach = (PEN + EDGE) / 2;
@@ -84,7 +84,7 @@ function ink(lines) {
   return pixels;
 }
 
-/** From a point to the line between two others. */
+/** The distance of a point from the line between two others. */
 function distance(x, y, [x1, y1], [x2, y2]) {
   const [dx, dy] = [x2 - x1, y2 - y1];
   const length = dx * dx + dy * dy;
@@ -107,7 +107,7 @@ function requestOf(images) {
   return JSON.stringify({ data: rows });
 }
 
-/** Find one label, and perhaps ten scores, for each of `count` images, however they are wrapped. */
+/** Find a label, and ten scores if present, for each of `count` images in a response of any form. */
 export function readAnswer(text, count) {
   let answer = JSON.parse(text);
   if (typeof answer === "string") answer = JSON.parse(answer); // scripts of 2019 encode twice
@@ -146,7 +146,7 @@ function element(tag, properties = {}, ...children) {
 
 const button = (text, onclick) => element("button", { type: "button", onclick }, text);
 
-/** Paint 784 intensities, ink on paper, or the other way round. */
+/** Paint 784 intensities, dark on light or inverted. */
 function paint(canvas, image, inverted = false) {
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(SIDE, SIDE);
@@ -161,7 +161,7 @@ const blank = () => new Array(SIDE * SIDE).fill(0);
 const imageCanvas = (properties) =>
   element("canvas", { width: SIDE, height: SIDE, className: "image", ...properties });
 
-/** The label in large, and a bar for each digit where there are scores. */
+/** The label in large type, and a bar for each digit if there are scores. */
 function verdict() {
   const label = element("output", { className: "label" }, "–");
   const bars = element("dl", { className: "bars", hidden: true });
