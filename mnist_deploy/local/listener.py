@@ -24,7 +24,7 @@ from typing import Any
 
 from aiohttp import web
 
-from .wsgi import AppCall, RequestBody, WsgiApp
+from .wsgi import AppCall, RequestStream, WsgiApp
 
 MAX_UNTRUSTED = 200  # connections; of more, the one that was accepted first is closed
 MAX_TRUSTED = 1000  # connections, and so threads
@@ -189,13 +189,13 @@ class Listener:
         try:
             if limit is None:
                 if not self._trust(handler):
-                    raise Rejected(503, f"More than {MAX_TRUSTED} connections are open.")
+                    raise RequestRejected(503, f"More than {MAX_TRUSTED} connections are open.")
                 body = await self._receive_trusted(request)
                 return await self._call_app(request, body, self._threads)
             with self._body_buffer() as whole:
                 await self._receive_untrusted(request, whole, limit)
                 return await self._call_app(request, whole, self._untrusted_threads)
-        except Rejected as rejected:
+        except RequestRejected as rejected:
             return rejected.response
 
     async def _call_app(
@@ -210,7 +210,7 @@ class Listener:
             return io.BytesIO()
         await invite_body(request)
         if request.content_length is None or request.content_length > MAX_WHOLE_BODY:
-            return io.BufferedReader(RequestBody(request, self._loop), MAX_WHOLE_BODY)
+            return io.BufferedReader(RequestStream(request, self._loop), MAX_WHOLE_BODY)
         return io.BytesIO(b"".join([piece async for piece in receive(request, MAX_WHOLE_BODY)]))
 
     async def _receive_untrusted(
@@ -224,7 +224,7 @@ class Listener:
             whole.write(piece)
             self._untrusted_memory += len(piece)
             if self._untrusted_memory > MAX_UNTRUSTED_MEMORY:
-                raise Rejected(503, "Other requests use all memory for bodies: retry later.")
+                raise RequestRejected(503, "Other requests use all memory for bodies: retry later.")
         whole.seek(0)
 
     @contextlib.contextmanager
@@ -260,7 +260,7 @@ class Server(web.Server):
         self._forget(handler)
 
 
-class Rejected(Exception):
+class RequestRejected(Exception):
     """Ends a request that does not reach the app."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -273,7 +273,7 @@ class Rejected(Exception):
 async def receive(request: web.BaseRequest, limit: int) -> AsyncIterator[bytes]:
     """The pieces of a body of at most `limit` bytes, as they arrive."""
     size = 0
-    too_large = Rejected(413, f"The body of the request is larger than {limit} bytes.")
+    too_large = RequestRejected(413, f"The body of the request is larger than {limit} bytes.")
     if (request.content_length or 0) > limit:
         raise too_large
     try:
@@ -284,7 +284,7 @@ async def receive(request: web.BaseRequest, limit: int) -> AsyncIterator[bytes]:
                     raise too_large
                 yield piece
     except TimeoutError:
-        raise Rejected(408, f"The body did not arrive within {BODY_TIMEOUT:g} s.") from None
+        raise RequestRejected(408, f"The body did not arrive within {BODY_TIMEOUT:g} s.") from None
 
 
 async def invite_body(request: web.BaseRequest) -> None:

@@ -27,7 +27,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 log = logging.getLogger(__name__)
 
 
-class RequestBody(io.RawIOBase):
+class RequestStream(io.RawIOBase):
     """The body of a request as a file: a thread reads, the event loop receives.
 
     Raises ConnectionError from `read` where the sender stops in the middle of the body.

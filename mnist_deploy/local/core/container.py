@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Worker:
+class WorkerSlot:
     """One of the processes that a container must run, across its restarts."""
 
     process: ScoringProcess | None = None
@@ -123,7 +123,7 @@ class Container:
         self._on_change = on_change
         self._access, self._access_number = encode(AccessPolicy(), 0), 0
         self._past_counts = NO_REQUESTS
-        self._workers: list[Worker] = []
+        self._workers: list[WorkerSlot] = []
         self._failure: str | None = None  # of the last attempt to start a process
         self._next_memory_check = 0.0
         self._is_busy = False  # a process has reported since the last memory check
@@ -225,7 +225,7 @@ class Container:
     def _supervise(self) -> None:
         """Supervise the processes until `stop`; an unexpected error fails the container."""
         try:
-            self._workers = [Worker() for _ in range(worker_count(self._environment))]
+            self._workers = [WorkerSlot() for _ in range(worker_count(self._environment))]
             while not self._stopped.is_set() and not self._has_failed_to_start:
                 with contextlib.suppress(OSError):  # out of file descriptors: retry after the wait
                     self._supervise_workers()
@@ -268,7 +268,7 @@ class Container:
         events = [fd for process in self._processes for fd in process.descriptors]
         wait([self._wake, *events], max(0.0, min(due) - now))
 
-    def _supervise_worker(self, worker: Worker) -> None:
+    def _supervise_worker(self, worker: WorkerSlot) -> None:
         """Launch, probe or restart the process of a worker, as its state requires."""
         process, probe = worker.process, worker.probe
         if process is None or probe is None:
@@ -303,7 +303,7 @@ class Container:
         if process.has_malformed_reports and not was_malformed:
             self.log("the scoring process reported what is not JSON; such lines are ignored")
 
-    def _launch(self, worker: Worker) -> None:
+    def _launch(self, worker: WorkerSlot) -> None:
         try:
             process = ScoringProcess(
                 self.folder,
@@ -330,7 +330,7 @@ class Container:
         error = script_error(self.log_tail(LOG_LINES))
         return f"{problem}: {error}" if error else problem
 
-    def _retry(self, worker: Worker, problem: str) -> None:
+    def _retry(self, worker: WorkerSlot, problem: str) -> None:
         """Schedule a restart with exponential backoff, unless the container has not started yet."""
         self._failure = problem
         if self._started.is_set():
@@ -338,7 +338,7 @@ class Container:
             worker.due = time.monotonic() + worker.delay
             self.log(f"{problem}; trying again in {worker.delay:g} s")
 
-    def _end_process(self, worker: Worker) -> None:
+    def _end_process(self, worker: WorkerSlot) -> None:
         with self._changed:
             process, worker.process, worker.probe = worker.process, None, None
             if process is not None:

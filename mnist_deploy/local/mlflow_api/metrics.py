@@ -42,7 +42,7 @@ class MetricRequest(MetricEntry, kw_only=True):
     run_id: str
 
 
-class HistoryQuery(Struct):
+class MetricHistoryQuery(Struct):
     run_id: str
     metric_key: str
     max_results: PageSize = 25000
@@ -114,7 +114,7 @@ def log_metric(**_: str) -> Response:
 
 @metric_api.get(f"{API}/metrics/get-history")
 def get_history(**_: str) -> Response:
-    requested = query(HistoryQuery)
+    requested = query(MetricHistoryQuery)
     known = [name for name, _, _ in runs().metric_names(runs().get(requested.run_id).id)]
     values = (
         read_values(requested.run_id, requested.metric_key) if requested.metric_key in known else []

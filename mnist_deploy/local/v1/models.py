@@ -39,7 +39,7 @@ class AssetRequest(Struct):
     artifacts: list[AssetPart]
 
 
-class Dataset(Struct):
+class ModelDataset(Struct):
     """A data set that a model was registered with."""
 
     name: str | None = None
@@ -66,7 +66,7 @@ class ModelRequest(Struct, rename="camel"):
     framework_version: str | None = None
     experiment_name: str | None = None
     run_id: str | None = None
-    datasets: list[Dataset] | None = None
+    datasets: list[ModelDataset] | None = None
     sample_input_data: str | None = None
     sample_output_data: str | None = None
     resource_requirements: Size | None = None

@@ -202,13 +202,13 @@ def delete_service(name: str, **_: str) -> Response:
     return Response(status=200)
 
 
-class LogQuery(Struct):
+class ServiceLogQuery(Struct):
     tail: Annotated[int, Meta(ge=0)] = 5000
 
 
 @service_api.get(f"{MMS}/services/<name>/logs")
 def show_logs(name: str, **_: str) -> Response:
-    lines = query(LogQuery).tail
+    lines = query(ServiceLogQuery).tail
     deployments = find_service(name).deployments
     if len(deployments) == 1:
         [deployment] = deployments.values()

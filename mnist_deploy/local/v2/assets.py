@@ -23,7 +23,7 @@ Asset = TypeVar("Asset", Model, Environment, Data)
 VIEWS = {"ActiveOnly": (False,), "ArchivedOnly": (True,), "All": (False, True)}
 
 
-class ListQuery(Struct, rename={"list_view_type": "listViewType", "top": "$top"}):
+class AssetListQuery(Struct, rename={"list_view_type": "listViewType", "top": "$top"}):
     """The query of a list, whose order is the newest version first: the SDK requests no other."""
 
     list_view_type: str = "ActiveOnly"
@@ -86,7 +86,7 @@ def add_container_routes(
 
     @api.get(containers)
     def list_containers(**_: str) -> Response:
-        archived = query(ListQuery).archived
+        archived = query(AssetListQuery).archived
 
         def scan() -> Iterator[tuple[int, list[Asset]]]:
             for position, name in store().names(kind, read_page_token()):
@@ -127,7 +127,7 @@ def add_version_routes(
 
     @api.get(versions)
     def list_versions(name: str, **_: str) -> Response:
-        requested = query(ListQuery)
+        requested = query(AssetListQuery)
         if requested.top is not None or store().find(kind, name) is None:
             found = [each for each in list_all_versions(name) if is_selected(each, requested)]
             return jsonify(value=[serialize(each) for each in found[: requested.top]])
@@ -141,7 +141,7 @@ def add_version_routes(
         return jsonify(serialize(find_version(name, version)))
 
 
-def is_selected(asset: Model | Environment | Data, requested: ListQuery) -> bool:
+def is_selected(asset: Model | Environment | Data, requested: AssetListQuery) -> bool:
     stage = asset.other.get("v2", {}).get("stage")
     return asset.archived in requested.archived and requested.stage in (None, stage)
 
