@@ -106,13 +106,10 @@ def _comparison(name: str, operator: str, wanted: str | None) -> Predicate:
             if not isinstance(found, Mapping) or entry not in found:
                 return False
             found = found[entry]
-        if wanted is None or found in (None, ""):
-            is_null = found in (None, "")
-            return (
-                is_null == (wanted is None)
-                if operator == "eq"
-                else (is_null != (wanted is None) if operator == "ne" else False)
-            )
+        is_null = found in (None, "")
+        if is_null or wanted is None:  # null equals null only, and has no order
+            is_equal = is_null and wanted is None
+            return {"eq": is_equal, "ne": not is_equal}.get(operator, False)
         return OPERATORS[operator](str(found), wanted)
 
     return compare
