@@ -58,7 +58,7 @@ def reject_options(**options: object) -> None:
 
 def list_aci_warnings(requested: ServiceRequest) -> Iterator[str]:
     if requested.location:
-        yield f"location: the service runs on this machine, not in {requested.location}"
+        yield f"location: not {requested.location}: the service runs on this machine"
     if requested.dns_name_label:
         yield (
             f"dns_name_label: {requested.dns_name_label} is no name here; "

@@ -212,7 +212,7 @@ def check_traffic(spec: EndpointSpec) -> None:
         if name not in spec.deployments:
             raise Invalid(
                 "traffic",
-                f"The traffic names the deployment {name}, which does not exist: create it first.",
+                f"There is no deployment {name}: create it before it gets traffic.",
             )
     total = sum(spec.traffic.values())
     if total not in (0, 100):
