@@ -45,7 +45,7 @@ def run_notebook(path: Path, home: Path, *options: str) -> tuple[str, dict]:
         env={**os.environ, "MNIST_DEPLOY_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # on a busy machine
         check=False,
     )
     assert run.returncode == 0, run.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -165,15 +166,19 @@ def test_requests_to_other_addresses_are_unchanged(run_python, tmp_path):
 
 
 @pytest.mark.processes
-def test_missing_training_package_is_named_with_its_command(run_python):
-    pytest.importorskip("azureml.core")
-    try:
-        import azureml.train  # noqa: F401
-    except ModuleNotFoundError:
-        printed = run_python("from azureml.train.sklearn import SKLearn", succeeds=False)
-        assert "pip install azureml-train-core" in printed
-    else:
-        pytest.skip("azureml-train-core is installed")
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("azureml.train.sklearn", "Install it with: pip install azureml-train-core"),
+        ("azureml.pipeline.core", "part of the package azureml-pipeline. The local workspace"),
+    ],
+)
+def test_missing_package_is_named_in_one_line(run_python, module, command):
+    package = module.rpartition(".")[0]
+    if importlib.util.find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
+    printed = run_python(f"import {module}", succeeds=False)
+    assert command in printed.splitlines()[-1]
 
 
 @pytest.mark.processes
