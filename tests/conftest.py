@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import signal
@@ -91,6 +90,8 @@ def genuine_dir() -> Path:
 @pytest.fixture(scope="session")
 def genuine_model(genuine_dir, tmp_path_factory):
     """The tutorial's model, trained on the genuine 60,000 images at its first use."""
+    import fcntl
+
     from mnist_deploy.part_one import fit_model
 
     folder = tmp_path_factory.getbasetemp()
