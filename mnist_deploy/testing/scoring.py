@@ -33,7 +33,8 @@ from mnist_deploy.tutorial import tutorial_file
 from .cloud import Answer, Behavior, Rejected, ScriptRaised, Silent
 
 SCRIPT_FAILED = "An unexpected error occurred in scoring script. Check the logs for more info."
-DRIVEN = re.compile(rb"realpath\(__file__\)\), '([^']+)'\)\ndriver_module_spec")
+# azureml-core writes its driver with the line ends of the system that it runs on.
+DRIVEN = re.compile(rb"realpath\(__file__\)\), '([^']+)'\)\r?\ndriver_module_spec")
 MODEL_FILES = (".pkl", ".pickle", ".joblib")
 
 
