@@ -28,7 +28,7 @@ from .runtime import AccessPolicy, Address, Backend, Container, RoutingTable, Ru
 from .store import Store
 from .telemetry import BUCKETS, Telemetry, sum_counts, summary_of
 
-LAST_GRACE = 1.0  # seconds for what is in flight when an endpoint is deleted
+LAST_GRACE = 1.0  # seconds for the requests in flight when an endpoint is deleted
 
 
 Changes = list[tuple[Deployment, int, ContainerSpec]]  # with the number that `accept` returned

@@ -62,7 +62,7 @@ def context_texts(container_spec: ContainerSpec) -> dict[str, str]:
 
 
 def context_uploads(container_spec: ContainerSpec) -> Iterator[Upload]:
-    """The uploads that belong into the context; `path` is the folder that each goes to."""
+    """The uploads of the context, with the folder to which each is unpacked or copied as `path`."""
     for upload in container_spec.uploads:
         if upload.path == container_spec.script != entry_script(container_spec):
             continue  # the SDK's driver program, which Microsoft's server does not need

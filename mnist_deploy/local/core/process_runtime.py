@@ -50,7 +50,7 @@ class ProcessRuntime:
         self.fallback = FallbackResponder()
         self._changes: list[threading.Thread] = []
         self._lock = threading.Lock()
-        # The path of a UNIX socket has room for about 100 bytes.
+        # The path of a UNIX socket is limited to about 100 bytes.
         parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
         self.sockets = Path(
             tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-", dir=parent)

@@ -210,7 +210,7 @@ class BatchEndpoint:
     Attributes
     ----------
     default : str
-        The name of the deployment that an invocation without a name gets; empty if there is none.
+        The name of the deployment for invocations that name none; empty if there is none.
     """
 
     name: str

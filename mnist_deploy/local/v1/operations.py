@@ -42,8 +42,8 @@ def show_operation(operation_id: str, **_: str) -> Response:
     is_first = not operation.was_polled
     operation.was_polled = True
     if not serialize_log(operation)[offset:]:
-        # The SDK sleeps five seconds between two polls: it polls only once if the
-        # first answer is held until there is something to report.
+        # The SDK sleeps five seconds between two polls. It polls only once if the
+        # first response is delayed until there is something to report.
         operation.wait(LONG_POLL_TIMEOUT)
     state, log = operation.state, serialize_log(operation)[offset:]
     if log and is_first:  # the SDK prints an existing log from its second poll on

@@ -62,7 +62,7 @@ def test_service_has_the_requested_properties(local_ws, service):
     assert isinstance(seen, AciWebservice)
     assert (seen.state, seen.compute_type, seen.auth_enabled) == ("Healthy", "ACI", True)
     assert (seen.tags, seen.properties["made"]) == ({"data": "weights"}, "once")
-    assert (seen.description, seen.environment.name) == ("for looking at", "weights-env")
+    assert (seen.description, seen.environment.name) == ("shared", "weights-env")
     assert [model.id for model in seen.models] == ["weights:1"]
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/score", seen.scoring_uri)
     resources = seen.container_resource_requirements
