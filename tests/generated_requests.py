@@ -25,7 +25,7 @@ from mnist_deploy.local.core.job_engine import JobEngine
 from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.profiles import Profiler
 from mnist_deploy.local.core.records import Model, SavedDataset, now
-from mnist_deploy.local.core.runs import Runs
+from mnist_deploy.local.core.runs import LOG_FILE, Metric, Runs
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.portal.page import create_app as create_portal
 from mnist_deploy.local.portal.page_state import PageState
@@ -122,6 +122,7 @@ BODIES: dict[str, Any] = {
     "/regenerateKeys": {"keyType": "Primary", "keyValue": "k"},
     "/api/token": {"code": "c"},
     "/api/download": {"kind": "model", "name": "m", "version": "1"},
+    "/api/run-download": {"id": "s", "name": "outputs/f"},
     "/api/log-download": {"kind": "service", "name": "s", "deployment": "s"},
     "/portal": {"folder": "/", "port": 0},
     # Experiments, runs and data of SDK v1
@@ -251,7 +252,8 @@ QUERIES = ("$filter", "$orderby", "$continuationToken", "runId", "ifExistsOk", "
            "versionId", "path", "kind", "deployment", "$skipToken", "tail", "offset", "tags",
            "properties", "name", "version",
            "latestVersionOnly", "framework", "computeType", "comp", "blockid", "sig", "prefix",
-           "datasetId", "restype", "delimiter", "$skip", "$top", "resource")  # fmt: skip
+           "id", "start", "before", "text", "datasetId", "restype", "delimiter", "$skip", "$top",
+           "resource")  # fmt: skip
 VALUES = {"subscription": "s", "group": "g", "workspace": "w", "model_id": "m:1", "image_id": "i:1",
           "origin": "LocalUpload", "container": "c", "path": "f", "version": "1",
           "endpoint": "end-point", "deployment": "blue", "kind": "jobs",
@@ -303,6 +305,11 @@ def portal_to_try(folder: Path) -> Iterator[Flask]:
     """The portal's app, as a tab with a token reaches it, on the workspace of `app_to_try`."""
     with app_to_try(folder) as app:
         token = state_of(app).part(PageState).tokens.issue()
+        runs = state_of(app).part(Runs)
+        run = runs.create(runs.create_experiment("e"), "s")
+        runs.log(run.id, [Metric("m", {"m": "double"}, "scalar", ({"data": {"m": 1}},))])
+        for name in (LOG_FILE, "outputs/f"):
+            runs.store.write(f"{run.artifacts}/{name}", [b"line\n"])
         page = create_portal("localhost", dataclasses.replace(state_of(app), token=token))
         answer = page.wsgi_app
         page.wsgi_app = lambda environ, start: answer(
@@ -354,7 +361,7 @@ class Sender:
                 self.spoil(rule, method)
             for rule, method in self._routes:
                 if method == "GET":  # nothing that was sent may stick
-                    self.send(rule, method, query={"tags": "a", "properties": "a"})
+                    self.send(rule, method, query={"tags": "a", "properties": "a", "id": "s"})
 
     def send(self, rule: Rule, method: str, body: bytes | None = None, odd: str = "",
              query: dict[str, str] | None = None) -> None:  # fmt: skip
@@ -388,7 +395,7 @@ class Sender:
             case 1:
                 self.send(rule, method, draw(ODD_BODIES))
             case 2 | 3:
-                self.send(rule, method, query={draw(QUERIES): draw(ODD_TEXTS)})
+                self.send(rule, method, query={"id": "s"} | {draw(QUERIES): draw(ODD_TEXTS)})
             case 4:  # what belongs to another route
                 self.send(rule, method, json.dumps(draw(list(BODIES.values()))).encode())
             case _:

@@ -1,14 +1,18 @@
-"""The command ``show``: list registered records, running services, and the home folder."""
+"""The command ``show``: list records, runs and running services, or one run."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
+from urllib.parse import quote
 
-from .. import home_folder, start
+from .. import LocalWorkspaceError, home_folder, start
 from ..control_plane import call
 from ..discovery import ControlPlaneAddress
+from .show_run import duration_of, printable, run_lines
 from .tutorial import find_tutorial
+
+MAX_RUNS = 20  # of the list
 
 
 def show(options: argparse.Namespace) -> int:
@@ -19,10 +23,14 @@ def show(options: argparse.Namespace) -> int:
         return 0
     running = ControlPlaneAddress.read(home / "run")
     endpoint = start()
+    if options.run:
+        return show_run(endpoint, options.run)
     is_running = running is not None and running.pid == endpoint.pid
     print(f"Local workspace in {home}")
     print(f"  running at {endpoint.url}, process {endpoint.pid}" if is_running else "  not running")
     found = call(endpoint, "GET", "/workspace").json()
+    earlier = found["run_count"] - len(found["runs"][:MAX_RUNS])
+    found["runs"] = found["runs"][:MAX_RUNS]
     for title, describe in (
         ("Models", model_line),
         ("Environments", identifier),
@@ -31,8 +39,18 @@ def show(options: argparse.Namespace) -> int:
     ):
         lines = [error_line(each) if "broken" in each else describe(each)
                  for each in found[title.lower()]]  # fmt: skip
+        lines += [f"and {earlier} earlier runs"] if title == "Runs" and earlier else []
         print(f"{title}:{'' if lines else ' none'}")
-        print("".join(f"  {line}\n" for line in lines), end="")
+        print("".join(f"  {printable(line)}\n" for line in lines), end="")
+    return 0
+
+
+def show_run(address: ControlPlaneAddress, run_id: str) -> int:
+    answer = call(address, "GET", f"/workspace/runs/{quote(run_id, safe='')}")
+    if not answer.ok:
+        raise LocalWorkspaceError(answer.json()["error"]["message"])
+    for line in run_lines(answer.json()):
+        print(printable(line))
     return 0
 
 
@@ -52,8 +70,8 @@ def model_line(model: dict[str, Any]) -> str:
 def run_line(run: dict[str, Any]) -> str:
     metrics = [f"{name} {value:.4g}" for name, value in run["metrics"].items()]
     started = run["started"][:16].replace("T", " ")
-    parts = [run["name"], run["experiment"], run["status"], started, *metrics, *run["models"]]
-    return "  ".join(filter(None, parts))
+    parts = [run["id"], run["experiment"], run["status"], started, duration_of(run)]
+    return "  ".join(filter(None, [*parts, *metrics, *run["models"]]))
 
 
 def error_line(record: dict[str, Any]) -> str:

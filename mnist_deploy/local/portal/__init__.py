@@ -16,9 +16,11 @@ from msgspec import Meta, Struct
 
 from ..bodies import body
 from ..core.faults import Invalid
+from ..core.runs import Runs
 from ..listener import Listener
 from ..rest import AppState, state
 from .authentication import find_body_limit
+from .metric_listing import MetricListing
 from .page import EXTENSION_TYPES, create_app
 from .page_state import PageState, page_state
 
@@ -83,6 +85,7 @@ def register(app: Flask) -> None:
 def add_state(state: AppState) -> None:
     """Add the portal, which is not served yet."""
     state.add(PageState())
+    state.add(MetricListing(state.part(Runs)))
     state.add(Portal(state))
 
 

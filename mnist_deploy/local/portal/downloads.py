@@ -1,17 +1,25 @@
-"""Downloads: the files of a model, the conda file of an environment."""
+"""Downloads, which are streamed: files of a model or a run, the conda file of an environment."""
 
 from __future__ import annotations
 
 import io
-import tempfile
+import os
 import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
+from flask import Response, send_file
+from werkzeug.wsgi import LimitedStream
 
 from ..core.faults import NotFound
 from ..core.records import Environment, Model
+from ..core.runs import Run, Runs
 from ..core.store import Store
+from .run_files import find_run_file, list_run_files
+
+PIECE = 1 << 18  # bytes of a file that are read at once
 
 
 def find(store: Store, kind: str, name: str, version: str) -> Model | Environment:
@@ -29,8 +37,8 @@ def find(store: Store, kind: str, name: str, version: str) -> Model | Environmen
     raise NotFound(kind, f"{name}:{version}")
 
 
-def pack(store: Store, record: Model | Environment) -> dict[str, Any]:
-    """The arguments of ``flask.send_file``: one file of a model as it is, several as a zip.
+def send_record(store: Store, record: Model | Environment) -> Response:
+    """The conda file of an environment; the one file of a model, or all of them in an archive.
 
     Raises
     ------
@@ -39,9 +47,8 @@ def pack(store: Store, record: Model | Environment) -> dict[str, Any]:
     """
     stem = f"{record.name}-{record.version}"
     if isinstance(record, Environment):
-        return attachment(
-            io.BytesIO(definition(record).encode()), f"{stem}.yml", "application/yaml"
-        )
+        content = io.BytesIO(definition(record).encode())
+        return send_file(**attachment(content, f"{stem}.yml", "application/yaml"))
     files = [
         (safe_name(path.removeprefix(prefix).lstrip("/") or path.rpartition("/")[2]), file)
         for prefix in record.artifacts
@@ -50,18 +57,94 @@ def pack(store: Store, record: Model | Environment) -> dict[str, Any]:
     if missing := [name for name, file in files if not file.is_file()]:
         raise NotFound("file", f"{missing[0]} of {record.name}:{record.version}")
     if len(files) == 1:
-        return attachment(files[0][1], files[0][0].rpartition("/")[2])
-    packed = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the response
-    with zipfile.ZipFile(packed, "w") as archive:
+        return send_one_file(files[0][1], files[0][0].rpartition("/")[2])
+    return send_archive(files, f"{stem}.zip")
+
+
+def send_run_files(run: Run, runs: Runs, name: str) -> Response:
+    """One file of a run; all of its files in an archive if `name` is empty.
+
+    Raises
+    ------
+    NotFound
+        If the run has no such file.
+    """
+    if name:
+        return send_one_file(find_run_file(run, runs, name).file, name.rpartition("/")[2])
+    files = [
+        (safe_name(found), artifact.file)
+        for found, artifact in list_run_files(run, runs)
+        if artifact.file.is_file()
+    ]
+    return send_archive(files, f"{run.id}.zip")
+
+
+class FileContent(LimitedStream):
+    """A file as long as it was when opened: the log of an active run grows while it is sent."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = open(file, "rb")  # noqa: SIM115 - closed with the response
+        self.size = os.fstat(self._file.fileno()).st_size
+        super().__init__(self._file, self.size)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def send_one_file(file: Path, name: str) -> Response:
+    content = FileContent(file)
+    response = send_file(**attachment(content, name))
+    response.content_length = content.size
+    return response
+
+
+def send_archive(files: Iterable[tuple[str, Path]], name: str) -> Response:
+    response = Response(stream_archive(files), mimetype="application/zip")
+    response.headers.set("Content-Disposition", "attachment", filename=ascii_name(name))
+    return response
+
+
+class Buffer(io.RawIOBase):
+    """What was written since the last `take`."""
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._content += content
+        return len(content)
+
+    def take(self) -> bytes:
+        content = bytes(self._content)
+        self._content.clear()
+        return content
+
+
+def stream_archive(files: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
+    """Pieces of a zip archive of (name, file), which is never whole in memory or on the disk."""
+    buffer = Buffer()
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, file in files:
-            archive.write(file, name)
-    packed.seek(0)
-    return attachment(packed, f"{stem}.zip", "application/zip")
+            entry = zipfile.ZipInfo.from_file(file, name)
+            with open(file, "rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+                while piece := source.read(PIECE):
+                    target.write(piece)
+                    yield buffer.take()
+    yield buffer.take()
 
 
 def safe_name(name: str) -> str:
     """A name without control characters, which neither a header nor every file system can hold."""
     return "".join(each if each.isprintable() else "_" for each in name)
+
+
+def ascii_name(name: str) -> str:
+    """A file name for a header."""
+    return "".join(each if each.isascii() else "_" for each in safe_name(name))
 
 
 def attachment(

@@ -9,13 +9,13 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..core.container_spec import ContainerSpec
 from ..core.deployments import Deployment
 from ..core.endpoints import Endpoint, Endpoints
 from ..core.records import Environment, Model
 from ..core.store import Store
 from ..core.telemetry import BUCKETS, summary_of
 from .downloads import definition
+from .lineage import find_run_id, list_model_users, list_users
 from .local_services import list_local_services, serialize_local_service
 
 if TYPE_CHECKING:
@@ -114,9 +114,8 @@ def describe_model(model: Model, store: Store, deployed: Iterable[Endpoint]) -> 
         "archived": model.archived,
         "size": sum(sizes),
         "files": len(sizes),
-        "used_by": users(
-            deployed, lambda container_spec: model.id in [m.id for m in container_spec.models]
-        ),
+        "run": find_run_id(model),
+        "used_by": list_model_users(model, deployed, store),
     }
 
 
@@ -131,15 +130,5 @@ def describe_environment(environment: Environment, deployed: Iterable[Endpoint])
         "archived": environment.archived,
         "image": environment.image,
         "conda": definition(environment),
-        "used_by": users(
-            deployed, lambda container_spec: container_spec.environment == environment.id
-        ),
+        "used_by": list_users(deployed, lambda spec: spec.environment == environment.id),
     }
-
-
-def users(deployed: Iterable[Endpoint], is_used: Callable[[ContainerSpec], bool]) -> list[Shown]:
-    return [
-        {"kind": endpoint.kind, "name": endpoint.name}
-        for endpoint in deployed
-        if any(is_used(each.spec.container_spec) for each in list(endpoint.deployments.values()))
-    ]

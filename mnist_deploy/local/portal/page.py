@@ -18,18 +18,19 @@ from ..core.faults import Fault, NotFound
 from ..core.runs import Runs
 from ..rest import STATE, AppState, endpoints, state, store
 from .authentication import bearer_token
-from .downloads import attachment, find, pack
+from .downloads import attachment, find, send_record, send_run_files
 from .listing import describe_workspace
 from .local_services import KIND as LOCAL_SERVICE
 from .local_services import LocalService, find_local_service
 from .page_state import page_state
 from .proxy import read_sample, score
-from .run_listing import list_runs
+from .run_routes import run_routes
 
 if TYPE_CHECKING:
     from ..core.local_containers import LocalContainer
 
 STATIC = Path(__file__).parent / "static"
+STATIC_FILES = ("portal.css", "portal.js", "nodes.js", "curves.js", "runs.js")
 BODY_LIMIT = 16 << 20  # bytes of a request
 LOG_LINES = 500
 WHOLE_LOG = 1 << 40  # lines
@@ -37,7 +38,8 @@ LINK_EXPIRED = "This link was used before, or is older than a minute."
 # The files of an extension that are served, by their suffixes, with their content types.
 EXTENSION_TYPES = {".js": "text/javascript", ".css": "text/css", ".gz": "application/gzip"}
 # Routes without a token: the page itself, which holds no data, and those that take a code.
-OPEN = {"page.show_page", "page.static_file", "page.extension_file", "page.log_in", "page.download"}
+OPEN = {"page.show_page", "page.static_file", "page.extension_file", "page.log_in", "page.download",
+        "runs.open_run"}  # fmt: skip
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -69,6 +71,7 @@ def create_app(host: str, state: AppState) -> Flask:
     app.config.update(HOST=host, MAX_CONTENT_LENGTH=BODY_LIMIT)
     app.extensions[STATE] = state
     app.register_blueprint(page)
+    app.register_blueprint(run_routes)
     app.before_request(check_sender)
     app.after_request(add_headers)
     app.register_error_handler(Fault, serialize_error)
@@ -114,7 +117,7 @@ def show_page() -> Response:
     return send_file(STATIC / "index.html")
 
 
-@page.get("/<any('portal.css', 'portal.js'):name>")
+@page.get(f"/<any({', '.join(map(repr, STATIC_FILES))}):name>")
 def static_file(name: str) -> Response:
     return send_file(STATIC / name)
 
@@ -154,7 +157,7 @@ def show_workspace() -> Response:
     modules = sorted(
         f"/extension/{name}" for name in page_state().extension_files if name.endswith(".js")
     )
-    return jsonify(shown | {"modules": modules, "runs": list_runs(state().part(Runs))})
+    return jsonify(shown | {"modules": modules, "run_count": state().part(Runs).count()})
 
 
 class Service(Struct):
@@ -228,5 +231,8 @@ def download(code: str) -> Response:
             content = BytesIO(log.encode(errors="replace"))
             return send_file(**attachment(content, f"{name}-{deployment}.log", "text/plain"))
         case ("model" | "environment", _, _):
-            return send_file(**pack(store(), find(store(), *subject)))
+            return send_record(store(), find(store(), *subject))
+        case ("run", run_id, name):
+            runs = state().part(Runs)
+            return send_run_files(runs.get(run_id), runs, name)
     abort(401, LINK_EXPIRED)

@@ -11,7 +11,9 @@ from ..core.faults import NotFound
 from ..core.runs import Runs
 from ..discovery import CLOUD
 from ..portal.listing import describe_workspace
-from ..portal.run_listing import list_runs
+from ..portal.metric_listing import MetricListing
+from ..portal.run_files import read_log
+from ..portal.run_listing import describe_run, list_runs
 from ..rest import WORKSPACE, endpoints, state, store
 from ..tokens import TENANT, derive
 from .authentication import check_secret
@@ -112,7 +114,17 @@ def show_workspace(subscription: str, group: str, workspace: str) -> Response:
 def list_all() -> Response:
     """All that is registered and deployed, for the command line."""
     listed = describe_workspace(store(), endpoints(), state().local_containers)
-    return jsonify(listed | {"runs": list_runs(state().part(Runs))})
+    runs = state().part(Runs)
+    return jsonify(listed | {"runs": list_runs(runs), "run_count": runs.count()})
+
+
+@workspace_api.get("/workspace/runs/<run_id>")
+def show_run(run_id: str) -> Response:
+    """One run with its lineage and the end of its log, for the command line."""
+    runs = state().part(Runs)
+    run = runs.get(run_id)
+    described = describe_run(run, runs, endpoints(), state().part(MetricListing))
+    return jsonify(described | {"log": read_log(run, runs, 0)["text"]})
 
 
 @workspace_api.get("/discovery/<secret>")

@@ -206,6 +206,7 @@ def serialize_job(run: Run) -> Document:
     experiment = runs().get_experiment(run.experiment).name
     if run.kind == "batch":  # the output belongs to its step
         sent, outputs = {"jobType": "Pipeline", "jobs": {}, "settings": {}, "inputs": {}}, {}
+    studio = (state().studio_url or state().url).rstrip("/")
     own = {
         "jobType": "Command",
         "command": " ".join(run.job.command) if run.job else run.script or "-",
@@ -222,11 +223,17 @@ def serialize_job(run: Run) -> Document:
             "Tracking": {"jobServiceType": "Tracking", "endpoint": state().url},
             "Studio": {
                 "jobServiceType": "Studio",
-                "endpoint": f"{state().studio_url or state().url}/runs/{run.id}",
+                "endpoint": f"{studio}/runs/{run.id}?wsid={scope()}",
             },
         },
     }
     return resource(("jobs", run.id), own, run.created, run.ended or run.started)
+
+
+def scope() -> str:
+    """The workspace in the URLs of Azure's studio; azure-ai-ml appends ``&tid=`` to them."""
+    subscription, group, workspace = workspace_names()
+    return f"/subscriptions/{subscription}/resourcegroups/{group}/workspaces/{workspace}"
 
 
 @job_api.get(f"{JOBS}/<name>")

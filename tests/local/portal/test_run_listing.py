@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
-from generated_requests import portal_to_try
 
-from mnist_deploy.local.cli.show import run_line
 from mnist_deploy.local.core.records import Model
-from mnist_deploy.local.core.runs import Metric, Runs
-from mnist_deploy.local.core.store import Store
-from mnist_deploy.local.portal.run_listing import list_runs
-from mnist_deploy.local.rest import state_of
-
-
-@pytest.fixture
-def runs(tmp_path):
-    store = Store(tmp_path / "store")
-    yield Runs(store)
-    store.close()
+from mnist_deploy.local.core.runs import Job, Metric, Runs
+from mnist_deploy.local.portal.metric_listing import MetricListing
+from mnist_deploy.local.portal.run_listing import (
+    MAX_CHILDREN,
+    MAX_FILES,
+    MAX_LABEL,
+    MAX_LABELS,
+    MAX_TEXT,
+    describe_run,
+    kind_of,
+    list_runs,
+)
 
 
 def log(runs: Runs, name: str, *values: object) -> None:
@@ -25,8 +27,7 @@ def log(runs: Runs, name: str, *values: object) -> None:
     runs.log("r1", [Metric(name, {name: "Double"}, "scalar", logged)])
 
 
-def test_run_is_listed_with_its_last_metrics_and_the_models_it_registered(runs):
-    run = runs.create(runs.create_experiment("digits"), "r1")
+def test_run_is_listed_with_its_last_metrics_and_the_models_it_registered(runs, run):
     log(runs, "loss", 1.0, 0.5)
     log(runs, "note", "text")
     runs.store.write(f"{run.artifacts}/outputs/m", [b"m"])
@@ -35,24 +36,57 @@ def test_run_is_listed_with_its_last_metrics_and_the_models_it_registered(runs):
     runs.set_status("r1", "Completed")
     [listed] = list_runs(runs)
     assert listed["metrics"] == {"loss": 0.5}
-    assert listed["models"] == ["m:1"]
-    started = listed["started"][:16].replace("T", " ")
-    assert run_line(listed) == f"r1  digits  Completed  {started}  loss 0.5  m:1"
+    assert listed["models"] == ["m:2", "m:1"]
 
 
-def test_reason_of_a_failed_run_is_listed(runs):
-    runs.create(runs.create_experiment("digits"), "r1")
+def test_reason_of_a_failed_run_is_listed_with_bounded_length(runs, run):
     runs.set_status("r1", "Failed", {"code": "UserError", "message": "no digits"})
     assert list_runs(runs)[0]["error"] == "no digits"
+    runs.create(runs.create_experiment("digits"), "r2")
+    runs.set_status("r2", "Failed", {"code": "UserError", "message": "x" * 100_000})
+    assert len(list_runs(runs)[0]["error"]) == MAX_TEXT + 2
 
 
-def test_page_is_sent_the_runs(tmp_path):
-    with portal_to_try(tmp_path) as app:
-        state = state_of(app)
-        runs = Runs(state.store)
-        runs.create(runs.create_experiment("digits"), "r1")
-        answer = app.test_client().get(
-            "/api/workspace",
-            headers={"Host": "localhost", "Authorization": f"Bearer {state.token}"},
-        )
-    assert [(run["experiment"], run["name"]) for run in answer.json["runs"]] == [("digits", "r1")]
+def test_run_that_cannot_be_listed_does_not_hide_the_others(runs, run, monkeypatch):
+    runs.create(runs.create_experiment("digits"), "r2")
+    last_numbers = Runs.last_numbers
+
+    def fail_for_r2(self: Runs, run_id: str) -> dict:
+        return {}["broken"] if run_id == "r2" else last_numbers(self, run_id)
+
+    monkeypatch.setattr(Runs, "last_numbers", fail_for_r2)
+    broken, listed = list_runs(runs)
+    assert (broken["id"], broken["broken"], listed["id"]) == ("r2", "KeyError: 'broken'", "r1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"kind": "script"}, "Submitted run of SDK v1"),
+        ({"kind": "script", "other": {"v2": {}}}, "Command job of SDK v2"),
+        ({"other": {"mlflow": {"user": ""}}}, "Run of MLflow"),
+        ({}, "Interactive run of SDK v1"),
+        ({"kind": "batch"}, "Batch job"),
+        ({"kind": "step"}, "Step of a batch job"),
+    ],
+)
+def test_run_has_the_name_of_its_client(run, fields, kind):
+    assert kind_of(dataclasses.replace(run, **fields)) == kind
+
+
+def test_described_run_has_bounded_lists(runs, run):
+    experiment = runs.create_experiment("digits")
+    for number in range(MAX_CHILDREN + 1):
+        runs.create(experiment, f"child-{number}", "r1")
+    for number in range(MAX_FILES + 1):
+        runs.store.write(f"{run.artifacts}/logs/{number}", [b""])
+    runs.store.write(f"{run.artifacts}/outputs/model", [b"12345"])
+    tags = {f"tag {number}": "x" * 10_000 for number in range(MAX_LABELS + 1)}
+    command = ("/bin/sh", "-c", "python train.py")
+    run = runs.change("r1", lambda run: dataclasses.replace(run, tags=tags, job=Job(command)))
+    shown = describe_run(run, runs, SimpleNamespace(all=list), MetricListing(runs))
+    assert (len(shown["children"]), shown["child_count"]) == (MAX_CHILDREN, MAX_CHILDREN + 1)
+    assert (len(shown["files"]), shown["file_count"]) == (MAX_FILES, MAX_FILES + 2)
+    assert shown["files"][0] == {"name": "outputs/model", "size": 5}
+    assert (len(shown["tags"]), len(shown["tags"]["tag 1"])) == (MAX_LABELS, MAX_LABEL + 2)
+    assert (shown["command"], shown["has_log"]) == ("python train.py", True)

@@ -2,9 +2,17 @@
 // the workspace; `morph` changes the document to match the view. Data of users (names, tags, logs,
 // responses) is set as text, never as HTML.
 
+import { drawCurve, short } from "./curves.js";
+import {
+  brokenCard, bytes, copyButton, errorCard, facts, h, href, joined, labels, milliseconds, modelLink,
+  morph, nothing, plain, state, table, time, userLink,
+} from "./nodes.js";
+import { filterRuns, pollRun, pollRunLog, pollRuns, showRun, showRuns, turnPage } from "./runs.js";
+
 const POLL = 3000; // milliseconds between two requests for the state
 const POLL_BUSY = 1000; // ... while something is being deployed
 const POLL_LOG = 1500;
+const POLL_RUNS = 2000;
 const TIMEOUT = 15_000; // ... of a request
 const SCORING_TIMEOUT = 150_000;
 const WAITING_SHOWN = 300; // milliseconds until a request is shown as waiting
@@ -54,114 +62,8 @@ function messageOf(text) {
   }
 }
 
-// Creating nodes
-
-/** h("a.quiet#here", {href: "#"}, "text", node, [more], null): an element with attributes. */
-function h(kind, attributes = {}, ...children) {
-  const [tag] = kind.split(/[.#]/, 1);
-  const element = document.createElement(tag);
-  for (const [, mark, word] of kind.matchAll(/([.#])([\w-]+)/g)) {
-    if (mark === "#") element.id = word;
-    else element.classList.add(word);
-  }
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value != null) element.setAttribute(name, value);
-  }
-  const shown = children.flat(3).filter((child) => child != null && child !== false);
-  element.append(...shown.map((child) => (typeof child === "string" ? visible(child) : child)));
-  return element;
-}
-
-/** Text in which characters that change the direction or the order of others are spelled out. */
-const visible = (text) =>
-  text.replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (each) =>
-    `\u27e8U+${each.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
-
-/** A log without the escape sequences of terminals (colours, cursor, titles). */
-const plain = (text) =>
-  // eslint-disable-next-line no-control-regex
-  visible(text.replace(/\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])/g, ""));
-
-/** Bring `old` to what `fresh` is, touching only what differs: focus, selection and scroll stay. */
-function morph(old, fresh) {
-  if (old.isEqualNode(fresh)) return;
-  if (old.nodeName !== fresh.nodeName || old.dataset?.key !== fresh.dataset?.key) {
-    old.replaceWith(fresh);
-    return;
-  }
-  if (old.nodeType === Node.TEXT_NODE) {
-    old.data = fresh.data;
-    return;
-  }
-  for (const { name } of [...old.attributes]) {
-    if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
-  }
-  for (const { name, value } of fresh.attributes) old.setAttribute(name, value);
-  if (fresh.hasAttribute("data-kept")) return; // another component updates its content
-  const [present, wanted] = [[...old.childNodes], [...fresh.childNodes]];
-  wanted.forEach((child, i) => (i < present.length ? morph(present[i], child) : old.append(child)));
-  present.slice(wanted.length).forEach((child) => child.remove());
-}
-
-const joined = (nodes, between) =>
-  nodes.flatMap((node, i) => (i ? [between, node] : [node]));
-
-function time(iso) {
-  const when = new Date(iso);
-  if (Number.isNaN(when.getTime())) return String(iso);
-  const words = when.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
-  return h("time", { datetime: iso }, words);
-}
-
-function bytes(count) {
-  const units = ["bytes", "kB", "MB", "GB"];
-  let power = 0;
-  while (count >= 1000 && power < units.length - 1) [count, power] = [count / 1000, power + 1];
-  return `${power && count < 10 ? count.toFixed(1) : Math.round(count)} ${units[power]}`;
-}
-
-const milliseconds = (seconds) =>
-  seconds == null ? "–" : `${(1000 * seconds).toLocaleString("en", { maximumSignificantDigits: 2 })} ms`;
-
-const state = (name) =>
-  h("span.state", { "data-state": name }, h("span.dot", { "aria-hidden": "true" }), name);
-
-const copyButton = (text, what) =>
-  h("button.small", { type: "button", "data-copy": text, "aria-label": `Copy ${what}` }, "Copy");
-
-/** A list of names and values, without empty values. */
-function facts(pairs) {
-  const shown = pairs.filter(([, value]) => value != null && value !== "" && value?.length !== 0);
-  return h("dl.facts", {}, shown.map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
-}
-
-const labels = (record) =>
-  Object.entries(record ?? {}).map(([name, value]) =>
-    h("span.tag", {}, h("span.tag-name", {}, name), h("span", {}, String(value))),
-  );
-
-/** A table whose rows become cards on narrow screens. */
-function table(caption, columns, rows) {
-  const head = columns.map((column) => h("th", { scope: "col" }, column));
-  const cells = (row) =>
-    row.map((cell, i) =>
-      i === 0
-        ? h("th", { scope: "row" }, cell)
-        : h("td", { "data-label": columns[i] }, h("span", {}, cell)),
-    );
-  return h(
-    "table",
-    {},
-    h("caption.visually-hidden", {}, caption),
-    h("thead", {}, h("tr", {}, head)),
-    h("tbody", {}, rows.map((row) => h("tr", {}, cells(row)))),
-  );
-}
-
-const nothing = (title, ...text) => h("section.card.empty", {}, h("h2", {}, title), h("p", {}, text));
-
-// The current route: #/services, #/services/KIND/NAME/TAB, #/models, #/environments, #/runs
+// The current route: #/services, #/services/KIND/NAME/TAB, #/models, #/environments, #/runs,
+// #/runs/ID
 
 const TABS = [["", "Overview"], ["try", "Try it"], ["log", "Log"]];
 
@@ -181,8 +83,6 @@ function decoded(part) {
     return part; // typed by hand
   }
 }
-
-const href = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
 
 /** A container whose content `morph` keeps while the same service is shown. */
 const keptFor = ({ kind, name }) => ({ "data-kept": true, "data-key": `${kind}/${name}` });
@@ -220,11 +120,6 @@ const filterBox = (count) =>
 
 const matching = (records) =>
   records.filter(({ name }) => name.toLowerCase().includes(filter.toLowerCase()));
-
-/** A record that the control plane cannot list, with the reason. */
-const brokenCard = ({ name, broken }) =>
-  h("section.card.failure", { "data-key": `broken/${name}` },
-    h("h2", {}, name), h("p", {}, `This record cannot be listed: ${broken}`));
 
 function serviceCard(service) {
   if (service.broken) return brokenCard(service);
@@ -286,22 +181,13 @@ function curves({ kind, name }) {
     curve("requests/s", rates), curve("p50, ms", latencies));
 }
 
-const short = (value) => value.toLocaleString("en", { maximumSignificantDigits: 2 });
-
 function curve(title, points) {
   const now = Date.now() / 1000;
   const recent = points.filter(([at]) => at > now - CURVE_SECONDS);
   const most = Math.max(...recent.map(([, value]) => value), 0);
-  const [width, height] = [120, 28];
-  const place = ([at, value]) =>
-    `${(width * (1 - (now - at) / CURVE_SECONDS)).toFixed(1)},${(height - 2 - (height - 4) * (most ? value / most : 0)).toFixed(1)}`;
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   const label = `${title} over the last five minutes, at most ${short(most)}`;
-  for (const [key, value] of Object.entries({ viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, preserveAspectRatio: "none" })) svg.setAttribute(key, value);
-  const line = document.createElementNS(svg.namespaceURI, "polyline");
-  line.setAttribute("points", recent.map(place).join(" "));
-  svg.append(line);
-  return h("figure", {}, h("figcaption", {}, `${title} `, h("b", {}, most ? `up to ${short(most)}` : "–")), svg);
+  return h("figure", {}, h("figcaption", {}, `${title} `, h("b", {}, most ? `up to ${short(most)}` : "–")),
+    drawCurve(label, recent, [now - CURVE_SECONDS, now], [0, most]));
 }
 
 /** Draw the curves again where the state of the workspace has not changed. */
@@ -356,12 +242,8 @@ function showService(at) {
 }
 
 function failure({ name, state: now, error }) {
-  if (!error) return null;
-  const [first, ...rest] = error.split("\n");
-  return h("section.card.failure", { role: "alert", "data-key": `failure/${name}` },
-    h("h2", {}, now === "Failed" ? "It failed to start" : "It is not running"),
-    h("p", {}, first),
-    rest.length ? h("pre", { tabindex: "0" }, rest.join("\n")) : null);
+  const title = now === "Failed" ? "It failed to start" : "It is not running";
+  return error ? errorCard(`failure/${name}`, title, error) : null;
 }
 
 const AUTHENTICATION = {
@@ -378,7 +260,7 @@ function showOverview(service) {
     state(each.state),
     `${each.traffic} %${each.mirror ? ` + copy of ${each.mirror} %` : ""}`,
     each.models.length
-      ? joined(each.models.map((id) => h("a", { href: href("models", id.split(":")[0]) }, id)), ", ")
+      ? joined(each.models.map(modelLink), ", ")
       : "–",
     `${each.replicas > 1 ? `${each.replicas} × ` : ""}${each.cpu} CPU, ${each.memory} GB`,
     time(each.updated),
@@ -428,35 +310,6 @@ function deploymentChoice(service, byTraffic) {
     h("select#deployment", {}, byTraffic ? h("option", { value: "" }, "by traffic") : null, names));
 }
 
-/** The latest runs of each experiment. */
-function showRuns() {
-  const { runs } = workspace;
-  const heading = h("h1", { tabindex: "-1" }, "Runs");
-  if (!runs.length) {
-    return [heading, nothing("Nothing has run",
-      "Runs of SDK v1, command jobs of SDK v2 and runs of MLflow appear here.")];
-  }
-  const columns = ["Run", "Status", "Started", "Duration", "Last metrics", "Models"];
-  return [heading, [...new Set(runs.map(({ experiment }) => experiment))].map((experiment) => {
-    const shown = runs.filter((run) => run.experiment === experiment);
-    const remarks = shown.flatMap(({ name, error, warnings }) =>
-      [error, ...warnings].filter(Boolean).map((text) => h("p.note", {}, `${name}: ${text}`)));
-    return h("section.card", { "data-key": experiment },
-      h("h2", {}, experiment), table(`Runs of ${experiment}`, columns, shown.map(runRow)), remarks);
-  })];
-}
-
-const runRow = (run) => [
-  run.name,
-  state(run.status),
-  run.started ? time(run.started) : "–",
-  run.started && run.ended ? `${((new Date(run.ended) - new Date(run.started)) / 1000).toFixed(1)} s` : "–",
-  Object.entries(run.metrics).map(([name, value]) => `${name} ${Number(value.toPrecision(4))}`).join(", ") || "–",
-  run.models.length
-    ? joined(run.models.map((id) => h("a", { href: href("models", id.split(":")[0]) }, id)), ", ")
-    : "–",
-];
-
 function showModels({ kind: wanted }) {
   return showRegistered("Models", "model", workspace.models, wanted, ["tags", "properties"],
     "Model.register and ml_client.models.create_or_update put models here.");
@@ -487,8 +340,7 @@ function showRegistered(title, kind, records, wanted, extras, advice) {
 
 function version(kind, record, extras) {
   if (record.broken) return brokenCard(record);
-  const users = record.used_by.map(({ kind, name }) =>
-    h("a", { href: href("services", kind, name) }, name));
+  const users = record.used_by.map(userLink);
   return h("article.version", { "data-key": record.version },
     h("header", {},
       h("h3", {}, `Version ${record.version}`, record.archived ? " (archived)" : ""),
@@ -503,6 +355,7 @@ function version(kind, record, extras) {
       ["Image", record.image],
       ["Description", record.description],
       ...extras.map((field) => [field[0].toUpperCase() + field.slice(1), labels(record[field])]),
+      ["Run", record.run ? h("a", { href: href("runs", record.run) }, record.run) : null],
       ["Used by", users.length ? joined(users, ", ") : "nothing that is deployed"],
     ]),
     record.conda
@@ -760,7 +613,7 @@ function render() {
   else if (!workspace) content = h("p.quiet", {}, "Reading the workspace …");
   else if (at.place === "models") content = showModels(at);
   else if (at.place === "environments") content = showEnvironments(at);
-  else if (at.place === "runs") content = showRuns();
+  else if (at.place === "runs") content = at.kind ? showRun(at.kind) : showRuns(workspace.run_count);
   else content = at.name ? showService(at) : showServices();
   morph(main, h("main#main", { tabindex: "-1" }, content));
   for (const bar of main.querySelectorAll("[data-share]")) bar.style.flexGrow = bar.dataset.share;
@@ -778,7 +631,10 @@ function render() {
   else unmountTry();
 }
 
-const count = (place) => new Set(workspace?.[place].map(({ kind, name }) => `${kind}/${name}`)).size;
+function count(place) {
+  if (place === "runs") return workspace?.run_count ?? 0;
+  return new Set(workspace?.[place].map(({ kind, name }) => `${kind}/${name}`)).size;
+}
 
 /** Show another route, and move the focus to its heading for screen readers. */
 function go() {
@@ -789,6 +645,7 @@ function go() {
   else scrollTo(0, 0);
   main.querySelector("h1")?.focus({ preventScroll: true });
   if (at.tab === "log") look(pollLog);
+  if (at.place === "runs") look(pollPlace);
 }
 
 // Polling, while the tab is visible
@@ -802,6 +659,16 @@ async function pollWorkspace() {
   modules = imports.filter(({ status }) => status === "fulfilled").map(({ value }) => value);
   render();
   lastText = text;
+}
+
+/** Request what the shown runs need besides the state of the workspace. */
+async function pollPlace() {
+  const { place, kind: id } = route();
+  if (place !== "runs" || !workspace) return;
+  if (id) await pollRun(ask, id);
+  else await pollRuns(ask);
+  render();
+  if (id) await pollRunLog(ask, id);
 }
 
 /** Request the state, and show the result of the request in the page header. */
@@ -881,6 +748,17 @@ const actions = {
     save("", url);
     return `Downloading the log of ${name}.`;
   },
+  async runFile({ run: id, runFile: name }) {
+    const { url } = JSON.parse(await post("/api/run-download", { id, name }));
+    save("", url);
+    return name ? `Downloading ${name}.` : `Downloading all files of ${id}.`;
+  },
+  async runPage({ runPage: direction }) {
+    turnPage(direction);
+    await pollPlace();
+    main.querySelector("h1")?.focus();
+    return "";
+  },
   save({ save: body }) {
     const url = URL.createObjectURL(new Blob([body], { type: "application/json" }));
     save("request.json", url);
@@ -918,6 +796,7 @@ for (const kind of ["click", "auxclick"]) {
 }
 
 main.addEventListener("input", ({ target }) => {
+  if (target.id === "run-filter" && filterRuns(target.value)) look(pollPlace);
   if (target.id !== "filter") return;
   filter = target.value;
   render();
@@ -943,3 +822,4 @@ await enter();
 render();
 every(() => (isBusy() ? POLL_BUSY : POLL), pollWorkspace);
 every(() => POLL_LOG, pollLog);
+every(() => POLL_RUNS, pollPlace);
