@@ -37,6 +37,35 @@ def open_browser(folder: Path) -> Any:
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
 
 
+# Scripts that return what is wrong with the document: its texts of low contrast, its elements that
+# end beyond the right edge.
+CONTRAST = r"""
+const parse = (colour) => colour.match(/[\d.]+/g).map(Number);
+const light = (colour) => parse(colour).slice(0, 3).map((v) => v / 255)
+  .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const ground = (node) => {
+  const colour = getComputedStyle(node).backgroundColor;
+  return parse(colour)[3] === 0 ? ground(node.parentElement) : colour;
+};
+const ratio = (node) => {
+  const [a, b] = [getComputedStyle(node).color, ground(node)].map(light);
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+};
+const hasText = (node) => [...node.childNodes].some((c) => c.nodeType === 3 && c.data.trim());
+return [...document.querySelectorAll("body *")]
+  .filter((node) => hasText(node) && node.getClientRects().length)
+  .filter((node) => !node.closest("[disabled], .visually-hidden, .skip, noscript"))
+  .filter((node) => ratio(node) < 4.5).map((node) => node.outerHTML.slice(0, 99));
+"""
+OVERFLOW = """
+const width = document.documentElement.clientWidth;
+if (document.documentElement.scrollWidth <= width) return [];
+return [...document.querySelectorAll("body *")].filter((each) =>
+  each.getBoundingClientRect().right > width + 1).map((each) => each.outerHTML);
+"""
+
+
 class Page:
     """The portal page in one authenticated browser tab."""
 

@@ -306,7 +306,7 @@ def portal_to_try(folder: Path) -> Iterator[Flask]:
     with app_to_try(folder) as app:
         token = state_of(app).part(PageState).tokens.issue()
         runs = state_of(app).part(Runs)
-        run = runs.create(runs.create_experiment("e"), "s")
+        run = runs.get("s")
         runs.log(run.id, [Metric("m", {"m": "double"}, "scalar", ({"data": {"m": 1}},))])
         for name in (LOG_FILE, "outputs/f"):
             runs.store.write(f"{run.artifacts}/{name}", [b"line\n"])

@@ -1,4 +1,4 @@
-"""Jupyter kernels of the names that notebooks ask for; each of them is the running Python."""
+"""Jupyter kernels of the names that notebooks require; each starts the running Python."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def score(endpoint: Endpoint | LocalService, body: bytes, deployment: str = "") 
     Parameters
     ----------
     deployment : str
-        The deployment to ask; by default the shares of the traffic decide.
+        The deployment that scores; by default the shares of the traffic decide.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Authentication at the control plane: the workspace's token, or an address with a secret.
 
-`check_token` runs before every request, in the app. `find_body_limit` answers the same question
-for the listener, before a thread is given to the request: only for how much it may cost.
+`check_token` runs before every request, in the app. `find_body_limit` decides the same
+for the listener, before a thread is given to the request: how large its body may be.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def find_body_limit(received: BaseRequest, token: str) -> int | None:
 
 @authentication_api.route("/msi/<secret>", methods=["GET", "POST"])
 def issue_identity_token(secret: str) -> Response:
-    """The managed identity that the SDKs ask for a token where no credential was named."""
+    """The managed identity endpoint, from which the SDKs request a token without a credential."""
     check_secret(secret, "msi")
     return jsonify(
         access_token=state().token,

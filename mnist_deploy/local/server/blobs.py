@@ -1,6 +1,6 @@
-"""Blob storage: where the clients of both SDKs put and fetch bytes, by signed addresses.
+"""Blob storage: the clients of both SDKs upload and download bytes at signed URLs.
 
-An address allows to read or to write one artifact, or both for a folder and all below it.
+A URL allows to read or to write one artifact, or both for a folder and all below it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..core.store import Artifact, upload_of
 from ..rest import STATUSES, endpoints, state, store
 from ..tokens import derive
 
-NOTE = "x-ms-meta-"  # begins the names of headers that hold metadata
+METADATA_PREFIX = "x-ms-meta-"  # of the names of headers that hold metadata
 # The codes of blob storage; it rejects a signature by 403.
 CODES: dict[type[Fault], str] = {
     Denied: "AuthenticationFailed",
@@ -36,19 +36,19 @@ blob_api = Blueprint("blobs", __name__)
 
 
 def check_signature(*rights: str) -> None:
-    """Reject a request whose address was not signed for one of `rights`."""
+    """Reject a request whose URL was not signed for one of `rights`."""
     if not is_signature(request.args.get("sig", ""), state().token, *rights):
-        raise Denied("address", "This workspace has not signed this address for this call.")
+        raise Denied("address", "This workspace has not signed this URL for this call.")
 
 
 def is_signature(offered: str, token: str, *rights: str) -> bool:
     expected = [derive(token, each).encode() for each in rights]
-    # Each is compared, whatever the comparison before it gave.
+    # All are compared, so that the time reveals nothing.
     return any([hmac.compare_digest(offered.encode(), each) for each in expected])
 
 
 def is_signed(token: str, path: str, query: str) -> bool:
-    """Whether an address below ``/blobs/`` is signed, for whatever right."""
+    """Whether a URL below ``/blobs/`` is signed for any right."""
     path, arguments = unquote(path), dict(parse_qsl(query))
     uploads = {upload_of(path or arguments.get("prefix", "")), ""}
     rights = [f"read {path}", f"write {path}", *(f"folder {upload}" for upload in uploads)]
@@ -72,15 +72,15 @@ def list_blobs() -> Response:
 
 
 @blob_api.route("/blobs/<path:artifact>", methods=["GET", "PUT"])
-def named(artifact: str) -> Response:
-    """An artifact by its path, which SDK v2 puts together itself."""
+def access_named_blob(artifact: str) -> Response:
+    """Read or write an artifact by its path: SDK v2 composes the URL."""
     check_signature("folder ", f"folder {upload_of(artifact)}")
     return write(artifact) if request.method == "PUT" else read(artifact)
 
 
 @blob_api.route("/blobs/<blob>", methods=["GET", "PUT"])
-def coded(blob: str) -> Response:
-    """An artifact by its path in base64, at an address that SDK v1 was given whole."""
+def access_coded_blob(blob: str) -> Response:
+    """Read or write an artifact by its path in base64: SDK v1 uses the URL as it was sent."""
     right = "write" if request.method in ("PUT", "HEAD") else "read"
     check_signature(f"{right} {blob}")
     try:
@@ -98,11 +98,11 @@ def read(path: str) -> Response:
         store().touch(path)
     if "x-ms-range" in request.headers:
         request.environ["HTTP_RANGE"] = request.headers["x-ms-range"]
-        if not found.file.stat().st_size:  # what werkzeug would answer without an error
-            return refusal(416, "InvalidRange", "The blob is empty.")
+        if not found.file.stat().st_size:  # werkzeug would answer 206 without content
+            return error_response(416, "InvalidRange", "The blob is empty.")
     content = whole_lines(found.file) if is_growing_log(path) else found.file
     answer = send_file(content, "application/octet-stream", etag=False, conditional=True)
-    return noted(answer, found)
+    return with_headers(answer, found)
 
 
 def whole_lines(log: Path) -> io.BytesIO:
@@ -114,10 +114,10 @@ def whole_lines(log: Path) -> io.BytesIO:
 def write(path: str) -> Response:
     endpoints().runtime.warm_up()  # a deployment often follows an upload
     kind = request.args.get("comp")
-    notes = {
-        name[len(NOTE) :].lower(): value
+    metadata = {
+        name[len(METADATA_PREFIX) :].lower(): value
         for name, value in request.headers
-        if name.lower().startswith(NOTE)
+        if name.lower().startswith(METADATA_PREFIX)
     }
     if kind == "block":
         store().stage(path, request.args.get("blockid", ""), chunks())
@@ -127,17 +127,17 @@ def write(path: str) -> Response:
             blocks = [entry.text or "" for entry in ElementTree.fromstring(request.get_data())]
         except ElementTree.ParseError as error:
             raise Invalid("block list", f"This is no list of blocks: {error}") from error
-        return noted(Response(status=201), store().commit(path, blocks, notes))
+        return with_headers(Response(status=201), store().commit(path, blocks, metadata))
     if kind == "appendblock":
         answer = Response(status=201)
         answer.headers["x-ms-blob-append-offset"] = str(store().append(path, chunks()))
         answer.headers["x-ms-blob-committed-block-count"] = "1"
         return answer
     if kind == "metadata":
-        return noted(Response(status=200), store().annotate(path, notes))
+        return with_headers(Response(status=200), store().annotate(path, metadata))
     if kind is not None:
         raise NotSupported(f"the blob storage call comp={kind}")
-    return noted(Response(status=201), store().write(path, chunks(), notes))
+    return with_headers(Response(status=201), store().write(path, chunks(), metadata))
 
 
 def chunks() -> Iterator[bytes]:
@@ -153,21 +153,21 @@ def blob_headers(artifact: Artifact) -> dict[str, str]:
     }
 
 
-def noted(answer: Response, artifact: Artifact) -> Response:
+def with_headers(answer: Response, artifact: Artifact) -> Response:
     known = blob_headers(artifact)
     answer.headers |= {"Last-Modified": known["Last-Modified"], "ETag": known["Etag"]}
     answer.headers |= {"x-ms-blob-type": "BlockBlob"}
-    answer.headers |= {NOTE + name: value for name, value in artifact.metadata.items()}
+    answer.headers |= {METADATA_PREFIX + name: value for name, value in artifact.metadata.items()}
     return answer
 
 
 @blob_api.errorhandler(Fault)
 def blob_error_response(fault: Fault) -> Response:
     status = 403 if isinstance(fault, Denied) else STATUSES[type(fault)]
-    return refusal(status, CODES[type(fault)], str(fault))
+    return error_response(status, CODES[type(fault)], str(fault))
 
 
-def refusal(status: int, code: str, message: str) -> Response:
+def error_response(status: int, code: str, message: str) -> Response:
     error = ElementTree.Element("Error")
     add_fields(error, None, {"Code": code, "Message": message})
     answer = xml(error)

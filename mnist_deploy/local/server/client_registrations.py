@@ -51,7 +51,7 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-    except OSError:  # no file descriptor is left to look with
+    except OSError:  # the process has no free file descriptor
         return True
 
 

@@ -89,7 +89,9 @@ def put_compute(compute: str, **_: str) -> Response:
         if before is not None:
             store().delete(Compute, compute, before.version)
         store().put(record)
-    return followed(jsonify(serialize_compute(record)), compute, 201 if before is None else 200)
+    return with_operation(
+        jsonify(serialize_compute(record)), compute, 201 if before is None else 200
+    )
 
 
 def settings_to_keep(sent: Document) -> Document:
@@ -115,7 +117,7 @@ def settings_to_keep(sent: Document) -> Document:
     }
 
 
-def followed(answer: Response, compute: str, status: int) -> Response:
+def with_operation(answer: Response, compute: str, status: int) -> Response:
     """`answer` with the URL at which the SDK polls the operation."""
     answer.status_code = status
     view = {**(request.view_args or {}), "compute": compute}
@@ -183,7 +185,7 @@ def delete_compute(compute: str, **_: str) -> Response:
     if store().find(Compute, compute) is None:
         return Response(status=204)
     store().delete(Compute, compute, "1")
-    return followed(Response(), compute, 202)
+    return with_operation(Response(), compute, 202)
 
 
 @compute_api.post(f"{COMPUTES}/<compute>/listKeys")

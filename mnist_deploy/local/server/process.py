@@ -146,7 +146,7 @@ def is_own(folder: Path) -> bool:
 
 
 def watch(store: Store, registrations: ClientRegistrations) -> None:
-    """Wait until no client is registered any more; remove forgotten uploads meanwhile."""
+    """Wait until no client is registered any more; remove unreferenced uploads meanwhile."""
     swept = time.monotonic()
     while not registrations.close_if_unused():
         time.sleep(REGISTRATION_CHECK_INTERVAL)
@@ -154,7 +154,7 @@ def watch(store: Store, registrations: ClientRegistrations) -> None:
             try:
                 store.sweep(UPLOAD_RETENTION)
             except (Full, OSError, sqlite3.OperationalError) as error:  # the next round retries
-                log.warning("forgotten uploads could not be removed: %s", error)
+                log.warning("unreferenced uploads could not be removed: %s", error)
             swept = time.monotonic()
 
 

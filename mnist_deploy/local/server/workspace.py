@@ -77,14 +77,14 @@ def check_workspace_names() -> None:
         raise NotFound("workspace", f"{view['group']}/{view['workspace']}", hint)
 
 
-class AskedSubscription(Struct, rename="camel"):
+class SubscriptionRequest(Struct, rename="camel"):
     subscription_id: str
 
 
 @workspace_api.post("/subscriptions")
 def add_subscription() -> Response:
     """Register the subscription of the user's config.json: the SDK checks that it exists."""
-    state().subscriptions.add(body(AskedSubscription).subscription_id)
+    state().subscriptions.add(body(SubscriptionRequest).subscription_id)
     return jsonify({})
 
 

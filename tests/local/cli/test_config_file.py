@@ -53,10 +53,10 @@ def test_config_is_found_where_the_sdk_searches(tmp_path):
 def test_temporary_config_is_shared_and_removed_by_its_last_user(tmp_path):
     file = tmp_path / ".azureml" / "config.json"
     for _ in range(2):  # also one that a killed process has left
-        with write_temporary_config(tmp_path) as lent:
+        with write_temporary_config(tmp_path) as temporary:
             with write_temporary_config(tmp_path):
                 assert json.loads(file.read_text())["workspace_name"] == "local"
-            assert (lent, has_temporary_content(file)) == (file, True)
+            assert (temporary, has_temporary_content(file)) == (file, True)
             assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
         assert not any(tmp_path.iterdir())
         file.parent.mkdir()

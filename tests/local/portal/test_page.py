@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
-from browser import Page, open_browser, seven, zero
+from browser import CONTRAST, OVERFLOW, Page, seven, zero
 from polling import wait_until
 from weights_service import make_inference_config
 
@@ -23,16 +23,6 @@ pytestmark = pytest.mark.browser
 NO_LABEL = "\N{EN DASH}"
 HOSTILE = "<img src=x onerror='document.title=1'>"
 SERVICE = "#/services/service/digits"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    try:
-        browser = open_browser(tmp_path_factory.mktemp("chromium"))
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    with browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +120,7 @@ def test_page_does_not_overflow_at_double_text_size(page, loud):
     try:
         for place in ("#/services", "#/services/service/loud", "#/services/service/loud/log"):
             page.go(place)
-            wide = browser.execute_script(
-                """const width = document.documentElement.clientWidth;
-                if (document.documentElement.scrollWidth <= width) return [];
-                return [...document.querySelectorAll("body *")].filter((each) =>
-                  each.getBoundingClientRect().right > width + 1).map((each) => each.outerHTML)"""
-            )
+            wide = page.run(OVERFLOW)
             assert wide == [], place
     finally:
         browser.execute_script("document.documentElement.style.fontSize = ''")
@@ -325,25 +310,6 @@ def test_json_request_is_sent_and_shown_as_curl_and_python(page, digits):
 
 # Accessibility
 
-CONTRAST = r"""
-const parse = (colour) => colour.match(/[\d.]+/g).map(Number);
-const light = (colour) => parse(colour).slice(0, 3).map((v) => v / 255)
-  .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-const ground = (node) => {
-  const colour = getComputedStyle(node).backgroundColor;
-  return parse(colour)[3] === 0 ? ground(node.parentElement) : colour;
-};
-const ratio = (node) => {
-  const [a, b] = [getComputedStyle(node).color, ground(node)].map(light);
-  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-};
-const hasText = (node) => [...node.childNodes].some((c) => c.nodeType === 3 && c.data.trim());
-return [...document.querySelectorAll("body *")]
-  .filter((node) => hasText(node) && node.getClientRects().length)
-  .filter((node) => !node.closest("[disabled], .visually-hidden, .skip, noscript"))
-  .filter((node) => ratio(node) < 4.5).map((node) => node.outerHTML.slice(0, 99));
-"""
 PLACES = ["#/services", SERVICE, f"{SERVICE}/try", f"{SERVICE}/log", "#/models", "#/environments"]
 
 

@@ -5,8 +5,8 @@
 export function h(kind, attributes = {}, ...children) {
   const [tag] = kind.split(/[.#]/, 1);
   const element = document.createElement(tag);
-  for (const [, mark, word] of kind.matchAll(/([.#])([\w-]+)/g)) {
-    if (mark === "#") element.id = word;
+  for (const [, sign, word] of kind.matchAll(/([.#])([\w-]+)/g)) {
+    if (sign === "#") element.id = word;
     else element.classList.add(word);
   }
   for (const [name, value] of Object.entries(attributes)) {
@@ -108,7 +108,7 @@ export const nothing = (title, ...text) => h("section.card.empty", {}, h("h2", {
 
 export const href = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`;
 
-/** A length of time, as one would say it. */
+/** A length of time in hours, minutes or seconds. */
 export function duration(seconds) {
   if (!(seconds >= 0)) return "–";
   if (seconds < 60) return `${seconds.toFixed(1)} s`;

@@ -7,12 +7,15 @@ import {
   brokenCard, bytes, copyButton, errorCard, facts, h, href, joined, labels, milliseconds, modelLink,
   morph, nothing, plain, state, table, time, userLink,
 } from "./nodes.js";
-import { filterRuns, pollRun, pollRunLog, pollRuns, showRun, showRuns, turnPage } from "./runs.js";
+import {
+  filterRuns, isActive, pollRun, pollRunLog, pollRuns, showRun, showRuns, turnPage,
+} from "./runs.js";
 
 const POLL = 3000; // milliseconds between two requests for the state
 const POLL_BUSY = 1000; // ... while something is being deployed
 const POLL_LOG = 1500;
-const POLL_RUNS = 2000;
+const POLL_RUNS = 2000; // ... while a shown run is active
+const POLL_ENDED_RUNS = 5000;
 const TIMEOUT = 15_000; // ... of a request
 const SCORING_TIMEOUT = 150_000;
 const WAITING_SHOWN = 300; // milliseconds until a request is shown as waiting
@@ -36,19 +39,19 @@ class ErrorResponse extends Error {
   }
 }
 
-async function ask(path, { query = {}, timeout = TIMEOUT, ...options } = {}) {
+async function send(path, { query = {}, timeout = TIMEOUT, ...options } = {}) {
   const url = `${path}?${new URLSearchParams(query)}`;
   const headers = { ...(token && { Authorization: `Bearer ${token}` }), ...options.headers };
   const signal = AbortSignal.timeout(timeout);
   const answer = await fetch(url, { ...options, headers, signal });
   const text = await answer.text();
   if (answer.ok) return text;
-  if (answer.status === 401 && path !== "/api/token") leave();
+  if (answer.status === 401 && path !== "/api/token") logOut();
   throw new ErrorResponse(answer.status, messageOf(text) ?? answer.statusText);
 }
 
 const post = (path, body) =>
-  ask(path, {
+  send(path, {
     method: "POST",
     body: JSON.stringify(body),
     headers: { "Content-Type": "application/json" },
@@ -435,22 +438,22 @@ const jsonMode = {
   async mount(panel, page) {
     const { kind, name } = page.service;
     const box = h("textarea#json", { rows: "12", spellcheck: "false", autocomplete: "off" });
-    const send = h("button.primary", { type: "button" }, "Send");
-    send.onclick = async () => {
-      send.disabled = true;
-      await page.score(box.value).finally(() => { send.disabled = false; });
+    const button = h("button.primary", { type: "button" }, "Send");
+    button.onclick = async () => {
+      button.disabled = true;
+      await page.score(box.value).finally(() => { button.disabled = false; });
     };
     box.onkeydown = (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send.click();
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) button.click();
     };
     panel.append(
       h("label.above", { for: "json" }, "JSON that is sent"),
       box,
-      h("p.buttons", {}, send),
+      h("p.buttons", {}, button),
       h("p.hint", {}, "Ctrl-Enter sends it as well. The box is filled with the sample of the " +
         "service's swagger.json, if its script declares one."),
     );
-    const { sample } = JSON.parse(await ask("/api/sample", { query: { kind, name } }));
+    const { sample } = JSON.parse(await send("/api/sample", { query: { kind, name } }));
     if (!box.value) box.value = sample ?? '{"data": [[0, 0, 0, 0]]}';
   },
 };
@@ -465,7 +468,7 @@ async function score(service, body) {
   let answer;
   try {
     const query = { kind, name, deployment };
-    answer = JSON.parse(await ask("/api/score", { method: "POST", body, query, timeout: SCORING_TIMEOUT }));
+    answer = JSON.parse(await send("/api/score", { method: "POST", body, query, timeout: SCORING_TIMEOUT }));
   } catch (error) {
     document.getElementById("answer")?.replaceChildren();
     noteAnswer(`The request could not be sent: ${error.message}`);
@@ -593,7 +596,7 @@ async function pollLog() {
   const deployment = document.getElementById("deployment")?.value ?? service?.deployments[0]?.name;
   if (!deployment) return;
   const query = { kind, name, deployment };
-  const { log, cut } = JSON.parse(await ask("/api/log", { query }));
+  const { log, cut } = JSON.parse(await send("/api/log", { query }));
   if (!pre.isConnected) return;
   updateLog(pre, plain(log) || "Nothing was printed yet.");
   document.getElementById("log-cut").hidden = !cut;
@@ -644,14 +647,14 @@ function go() {
   if (wanted) wanted.scrollIntoView();
   else scrollTo(0, 0);
   main.querySelector("h1")?.focus({ preventScroll: true });
-  if (at.tab === "log") look(pollLog);
-  if (at.place === "runs") look(pollPlace);
+  if (at.tab === "log") update(pollLog);
+  if (at.place === "runs") update(pollPlace);
 }
 
 // Polling, while the tab is visible
 
 async function pollWorkspace() {
-  const text = await ask("/api/workspace");
+  const text = await send("/api/workspace");
   recordSamples(JSON.parse(text));
   if (text === lastText) return refreshCurves();
   workspace = JSON.parse(text);
@@ -665,14 +668,14 @@ async function pollWorkspace() {
 async function pollPlace() {
   const { place, kind: id } = route();
   if (place !== "runs" || !workspace) return;
-  if (id) await pollRun(ask, id);
-  else await pollRuns(ask);
+  if (id) await pollRun(send, id);
+  else await pollRuns(send);
   render();
-  if (id) await pollRunLog(ask, id);
+  if (id) await pollRunLog(send, id);
 }
 
 /** Request the state, and show the result of the request in the page header. */
-async function look(poll) {
+async function update(poll) {
   const connection = document.getElementById("connection");
   try {
     await poll();
@@ -687,11 +690,11 @@ async function look(poll) {
 
 function every(interval, poll) {
   const next = async () => {
-    if (token && !document.hidden) await look(poll);
+    if (token && !document.hidden) await update(poll);
     setTimeout(next, interval());
   };
   document.addEventListener("visibilitychange", () => {
-    if (token && !document.hidden) look(poll);
+    if (token && !document.hidden) update(poll);
   });
   return next();
 }
@@ -701,7 +704,7 @@ const isBusy = () => workspace?.services.some(({ state: now }) => now === "Trans
 // Authentication and the end of a session
 
 /** Exchange the link's code, which works once, for a token that this tab keeps. */
-async function enter() {
+async function logIn() {
   const link = new URLSearchParams(location.hash.slice(1));
   const code = link.get("code");
   if (!code) return;
@@ -715,7 +718,7 @@ async function enter() {
   }
 }
 
-function leave() {
+function logOut() {
   if (token) linkProblem = "The workspace that this page belongs to has ended";
   token = workspace = null;
   lastText = "";
@@ -774,7 +777,7 @@ document.addEventListener("click", async (event) => {
   try {
     notice.textContent = await actions[name](button.dataset);
   } catch (error) {
-    notice.textContent = `That did not work: ${error.message}`;
+    notice.textContent = `The request failed: ${error.message}`;
   }
   setTimeout(() => { notice.textContent = ""; }, 4000);
 });
@@ -796,7 +799,7 @@ for (const kind of ["click", "auxclick"]) {
 }
 
 main.addEventListener("input", ({ target }) => {
-  if (target.id === "run-filter" && filterRuns(target.value)) look(pollPlace);
+  if (target.id === "run-filter" && filterRuns(target.value)) update(pollPlace);
   if (target.id !== "filter") return;
   filter = target.value;
   render();
@@ -804,7 +807,7 @@ main.addEventListener("input", ({ target }) => {
 
 main.addEventListener("change", ({ target }) => {
   if (target.name === "mode") render();
-  if (target.id === "deployment" || target.id === "follow") look(pollLog);
+  if (target.id === "deployment" || target.id === "follow") update(pollLog);
 });
 
 document.querySelector(".skip").addEventListener("click", (event) => {
@@ -813,13 +816,13 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 });
 
 addEventListener("hashchange", async () => {
-  await enter();
-  if (token && !workspace) await look(pollWorkspace);
+  await logIn();
+  if (token && !workspace) await update(pollWorkspace);
   go();
 });
 
-await enter();
+await logIn();
 render();
 every(() => (isBusy() ? POLL_BUSY : POLL), pollWorkspace);
 every(() => POLL_LOG, pollLog);
-every(() => POLL_RUNS, pollPlace);
+every(() => (isActive(route().kind) ? POLL_RUNS : POLL_ENDED_RUNS), pollPlace);

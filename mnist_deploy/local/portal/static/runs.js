@@ -16,12 +16,12 @@ let shown = null; // the latest answer of /api/run, or {id, problem}
 
 // Requests
 
-export async function pollRuns(ask) {
-  const asked = search;
-  const before = asked.before.at(-1);
-  const query = { text: asked.text, ...(before === null ? {} : { before }) };
-  const answer = JSON.parse(await ask("/api/runs", { query }));
-  if (asked === search) list = answer;
+export async function pollRuns(send) {
+  const requested = search;
+  const before = requested.before.at(-1);
+  const query = { text: requested.text, ...(before === null ? {} : { before }) };
+  const answer = JSON.parse(await send("/api/runs", { query }));
+  if (requested === search) list = answer;
 }
 
 /** Search for runs with a text in their names; whether it is another text than before. */
@@ -37,9 +37,9 @@ export function turnPage(direction) {
   search = { text, before: pages };
 }
 
-export async function pollRun(ask, id) {
+export async function pollRun(send, id) {
   try {
-    shown = JSON.parse(await ask("/api/run", { query: { id } }));
+    shown = JSON.parse(await send("/api/run", { query: { id } }));
   } catch (error) {
     if (error.status !== 404) throw error;
     shown = { id, problem: error.message };
@@ -47,13 +47,13 @@ export async function pollRun(ask, id) {
 }
 
 /** Append what the log of the shown run has got since the last request. */
-export async function pollRunLog(ask, id) {
+export async function pollRunLog(send, id) {
   const pre = document.getElementById("run-log");
   if (pre?.dataset.key !== id || pre.isComplete) return;
   const wasTerminal = shown?.is_terminal;
   const start = pre.logEnd ?? 0;
   const query = { id, start };
-  const { text, start: begin, end } = JSON.parse(await ask("/api/run-log", { query }));
+  const { text, start: begin, end } = JSON.parse(await send("/api/run-log", { query }));
   if (!pre.isConnected || (pre.logEnd ?? 0) !== start) return;
   const isCut = begin !== start;
   if (isCut) pre.replaceChildren();
@@ -73,12 +73,17 @@ function appendToLog(pre, text, isCut) {
 }
 
 /** Lines as a terminal shows them: a progress bar returns to the beginning of its line. */
-const overwritten = (text) =>
-  text
-    .split("\n")
-    .map((line) => line.replace(/\r+$/, ""))
-    .map((line) => line.slice(line.lastIndexOf("\r") + 1))
-    .join("\n");
+const overwritten = (text) => text.split("\n").map(lastWritten).join("\n");
+
+function lastWritten(line) {
+  let end = line.length;
+  while (line[end - 1] === "\r") end -= 1;
+  return line.slice(line.lastIndexOf("\r", end - 1) + 1, end);
+}
+
+/** Whether what is shown, a run or the list, changes by itself. */
+export const isActive = (id) =>
+  id ? shown?.is_terminal === false : list?.runs.some((run) => run.is_terminal === false);
 
 // The list
 
