@@ -54,7 +54,7 @@ class Tracking:
 
     def write(self, run_id: str, name: str, content: str) -> None:
         path = quote(f"{self.experiment}/{run_id}/artifacts/{name}")
-        url = f"{self._url}/api/2.0/mlflow-artifacts/artifacts/{path}"
+        url = f"{self._url}/mlflow/api/2.0/mlflow-artifacts/artifacts/{path}"
         assert self._session.put(url, data=content.encode(), timeout=60).ok
 
     def log(self, run_id: str, content: str) -> None:
@@ -102,7 +102,6 @@ def test_hostile_names_and_log_of_a_run_are_shown_as_text(page, hostile):
     assert SHOWN in shown_log(page)
     assert "\nred\nprogress 2\n" in shown_log(page)
     assert page.text().count(SHOWN) >= 6  # title, metric, log, parameter, tag
-    assert MARKUP in page.text("#connection + *") or not page.all("main img")
     assert page.browser.title.startswith(SHOWN)
     assert not page.all("main img, main script")
 
@@ -181,7 +180,8 @@ def test_lineage_leads_from_a_run_to_its_model_and_back(page, local_ws, tmp_path
 def test_run_that_does_not_exist_is_reported(page):
     page.go("#/runs/none%20such", ".empty")
     assert "There is no such run" in page.text()
-    page.browser.get_log("browser")  # Chromium reports the 404
+    page.go("#/runs")
+    page.browser.get_log("browser")  # Chromium reports each 404
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
