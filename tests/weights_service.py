@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 WORKSPACE = (
     "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/local"
     "/providers/Microsoft.MachineLearningServices/workspaces/local"
@@ -24,6 +26,16 @@ def init():
 def run(raw):
     return [float(np.dot(row, weights)) for row in json.loads(raw)["data"]]
 """
+
+
+def register_weights(ws, folder: Path, name: str):
+    """Register a model whose weights are 1, 10 and 100."""
+    from azureml.core import Model
+
+    (folder / "weights.txt").write_text("1 10 100")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # Model.register accepts files below the working directory only
+        return Model.register(ws, "weights.txt", name)
 
 
 def make_inference_config(folder: Path, script: str = SCRIPT, packages: tuple[str, ...] = ()):

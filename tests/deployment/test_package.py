@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import requests
 import yaml
-from azureml.core import Model
 from polling import wait_until
-from weights_service import make_inference_config
+from weights_service import make_inference_config, register_weights
 
 import mnist_deploy as md
 from mnist_deploy.deployment import key_check
@@ -28,11 +27,7 @@ from mnist_deploy.errors import AuthenticationFailed, DeploymentError
 
 @pytest.fixture(scope="module")
 def model(ws, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
-    (folder / "weights.txt").write_text("1 10 100")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return Model.register(ws, "weights.txt", "On_Weights")
+    return register_weights(ws, tmp_path_factory.mktemp("weights"), "On_Weights")
 
 
 @pytest.fixture(scope="module")

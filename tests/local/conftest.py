@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sdk_polling import fast_deployment_polls
-from weights_service import WORKSPACE, make_inference_config
+from weights_service import WORKSPACE, make_inference_config, register_weights
 
 from mnist_deploy import local
 
@@ -74,13 +74,7 @@ def weights_file(tmp_path) -> str:
 @pytest.fixture(scope="session")
 def registered(local_ws, tmp_path_factory):
     """A registered model whose weights are 1, 10 and 100."""
-    from azureml.core import Model
-
-    folder = tmp_path_factory.mktemp("weights")
-    (folder / "weights.txt").write_text("1 10 100")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return Model.register(local_ws, "weights.txt", "weights")
+    return register_weights(local_ws, tmp_path_factory.mktemp("weights"), "weights")
 
 
 @pytest.fixture

@@ -7,19 +7,17 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from polling import wait_until
 
 from mnist_deploy.local.core.faults import Full
 from mnist_deploy.local.core.job_engine import JobEngine
 from mnist_deploy.local.core.job_process import launch_job
 from mnist_deploy.local.core.runs import INTERRUPTED, LOG_FILE, Job, OutputRules, Runs
 from mnist_deploy.local.core.store import Store
-
-WAIT = 30.0  # seconds that a condition may take
 
 
 class FakeProcess:
@@ -45,13 +43,6 @@ class FakeProcess:
 
     def kill(self) -> None:
         self.is_killed = True
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -89,12 +80,12 @@ def status(engine: JobEngine, run_id: str) -> str:
 
 def test_run_completes_with_its_log_and_outputs(engine, runs):
     submit(engine, "r1", variables={"X": "1"})
-    wait_for(lambda: status(engine, "r1") == "Running")
+    wait_until(lambda: status(engine, "r1") == "Running")
     [process] = FakeProcess.started
     assert process.variables == {"RUN": "r1", "X": "1"}
     (process.directory / "outputs" / "model.pkl").write_bytes(b"m")
     process.end(text="epoch 1")
-    wait_for(lambda: runs.get("r1").is_terminal)
+    wait_until(lambda: runs.get("r1").is_terminal)
     run = runs.get("r1")
     assert run.status == "Completed"
     assert run.started < run.ended
@@ -107,44 +98,44 @@ def test_run_completes_with_its_log_and_outputs(engine, runs):
 def test_more_runs_than_processes_wait_in_the_queue(engine):
     for n in range(200):
         submit(engine, f"r{n}")
-    wait_for(lambda: len(FakeProcess.started) == 2)
+    wait_until(lambda: len(FakeProcess.started) == 2)
     assert status(engine, "r100") == "Queued"
     seen = 0
     while seen < 200:
-        wait_for(lambda: len(FakeProcess.started) > seen)  # noqa: B023
+        wait_until(lambda: len(FakeProcess.started) > seen)  # noqa: B023
         assert len(FakeProcess.started) - seen <= 2
         FakeProcess.started[seen].end()
         seen += 1
-    wait_for(lambda: all(run.status == "Completed" for run in engine.runs.select_runs()))
+    wait_until(lambda: all(run.status == "Completed" for run in engine.runs.select_runs()))
 
 
 def test_child_run_starts_although_its_parents_have_all_processes(engine):
     submit(engine, "p1")
     submit(engine, "p2")
-    wait_for(lambda: len(FakeProcess.started) == 2)
+    wait_until(lambda: len(FakeProcess.started) == 2)
     submit(engine, "child", parent="p1")
-    wait_for(lambda: status(engine, "child") == "Running")
+    wait_until(lambda: status(engine, "child") == "Running")
 
 
 def test_queued_run_that_is_canceled_never_starts(engine, runs):
     for name in ("r1", "r2", "r3"):
         submit(engine, name)
-    wait_for(lambda: len(FakeProcess.started) == 2)
+    wait_until(lambda: len(FakeProcess.started) == 2)
     engine.cancel("r3")
     assert status(engine, "r3") == "Canceled"
     for process in list(FakeProcess.started):
         process.end()
-    wait_for(lambda: status(engine, "r1") == status(engine, "r2") == "Completed")
+    wait_until(lambda: status(engine, "r1") == status(engine, "r2") == "Completed")
     assert len(FakeProcess.started) == 2
 
 
 def test_failed_run_has_the_traceback_of_its_script(engine, runs):
     submit(engine, "r1")
-    wait_for(lambda: len(FakeProcess.started) == 1)
+    wait_until(lambda: len(FakeProcess.started) == 1)
     FakeProcess.started[0].end(
         1, "noise\nTraceback (most recent call last):\n  File t.py\nValueError: boom\n"
     )
-    wait_for(lambda: status(engine, "r1") == "Failed")
+    wait_until(lambda: status(engine, "r1") == "Failed")
     message = runs.get("r1").error["message"]
     assert message.startswith("The process of the run ended with exit status 1.\nTraceback")
     assert message.endswith("ValueError: boom")
@@ -155,24 +146,24 @@ def test_run_that_reported_an_error_fails_although_its_process_succeeds(engine, 
     import dataclasses
 
     submit(engine, "r1")
-    wait_for(lambda: status(engine, "r1") == "Running")
+    wait_until(lambda: status(engine, "r1") == "Running")
     error = {"code": "bad", "message": "accuracy too low"}
     runs.change("r1", lambda run: dataclasses.replace(run, error=error))
     FakeProcess.started[0].end()
-    wait_for(lambda: status(engine, "r1") == "Failed")
+    wait_until(lambda: status(engine, "r1") == "Failed")
     assert runs.get("r1").error == error
 
 
 def test_run_whose_code_is_missing_fails_with_that_reason(engine, runs):
     submit(engine, "r1", code="gone:1")
-    wait_for(lambda: status(engine, "r1") == "Failed")
+    wait_until(lambda: status(engine, "r1") == "Failed")
     assert "There is no code gone:1" in runs.get("r1").error["message"]
 
 
 def test_full_disk_fails_the_run_and_its_end_is_recorded_later(engine, runs, monkeypatch):
     monkeypatch.setattr("mnist_deploy.local.core.job_engine.RETRY_BACKOFF", 0.01)
     submit(engine, "r1")
-    wait_for(lambda: status(engine, "r1") == "Running")
+    wait_until(lambda: status(engine, "r1") == "Running")
     original, rejected = runs.set_status, []
 
     def write(*_):
@@ -188,7 +179,7 @@ def test_full_disk_fails_the_run_and_its_end_is_recorded_later(engine, runs, mon
     monkeypatch.setattr(runs, "set_status", set_status)
     (FakeProcess.started[0].directory / "outputs" / "model.pkl").write_bytes(b"m")
     FakeProcess.started[0].end()
-    wait_for(lambda: status(engine, "r1") == "Failed")
+    wait_until(lambda: status(engine, "r1") == "Failed")
     assert rejected
     assert runs.get("r1").error["code"] == "InsufficientStorage"
 
@@ -196,7 +187,7 @@ def test_full_disk_fails_the_run_and_its_end_is_recorded_later(engine, runs, mon
 def test_stopped_engine_kills_its_processes_and_fails_their_runs(engine, runs):
     for name in ("r1", "r2", "r3"):
         submit(engine, name)
-    wait_for(lambda: len(FakeProcess.started) == 2)
+    wait_until(lambda: len(FakeProcess.started) == 2)
     engine.stop()
     assert all(process.is_killed for process in FakeProcess.started)
     assert status(engine, "r1") == "Failed"
@@ -224,7 +215,7 @@ def log_of(engine: JobEngine, run_id: str) -> str:
 
 def test_process_prints_to_the_log_while_it_runs(real_engine):
     submit(real_engine, "r1", command=("python", "-u", "-c", "print('hello'); 1/0"))
-    wait_for(lambda: status(real_engine, "r1") == "Failed")
+    wait_until(lambda: status(real_engine, "r1") == "Failed")
     assert log_of(real_engine, "r1").startswith("hello\nTraceback")
     assert "ZeroDivisionError" in real_engine.runs.get("r1").error["message"]
 
@@ -233,13 +224,13 @@ def test_process_prints_to_the_log_while_it_runs(real_engine):
 def test_process_tree_is_killed_with_its_run(real_engine, how):
     limit = 2.0 if how == "limit" else None
     submit(real_engine, "r1", command=("python", "-c", TREE), max_seconds=limit)
-    wait_for(lambda: "child" in log_of(real_engine, "r1"))
+    wait_until(lambda: "child" in log_of(real_engine, "r1"))
     child = psutil.Process(int(log_of(real_engine, "r1").split()[1]))
     if how == "cancel":
         real_engine.cancel("r1")
     elif how == "stop":
         real_engine.stop()
-    wait_for(lambda: real_engine.runs.get("r1").is_terminal)
+    wait_until(lambda: real_engine.runs.get("r1").is_terminal)
     expected = {"cancel": "Canceled", "limit": "Failed", "stop": "Failed"}
     assert status(real_engine, "r1") == expected[how]
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
@@ -259,12 +250,12 @@ def test_process_tree_ends_with_a_control_plane_that_is_killed(tmp_path):
     )
     control_plane = subprocess.Popen([sys.executable, "-c", program])
     log = tmp_path / "log"
-    wait_for(lambda: log.exists() and "child" in log.read_text())
+    wait_until(lambda: log.exists() and "child" in log.read_text())
     child = psutil.Process(int(log.read_text().split()[1]))
     tree = [child, child.parent()]
     control_plane.send_signal(signal.SIGKILL)
     control_plane.wait()
-    wait_for(lambda: not any(is_alive(process) for process in tree if process))
+    wait_until(lambda: not any(is_alive(process) for process in tree if process))
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -276,14 +267,14 @@ def is_alive(process: psutil.Process) -> bool:
 
 def test_program_that_does_not_exist_fails_the_run(real_engine):
     submit(real_engine, "r1", command=("no-such-program",))
-    wait_for(lambda: status(real_engine, "r1") == "Failed")
+    wait_until(lambda: status(real_engine, "r1") == "Failed")
     assert "No such file" in real_engine.runs.get("r1").error["message"]
 
 
 def test_killed_process_is_reported_with_its_signal(real_engine):
     command = ("python", "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     submit(real_engine, "r1", command=command)
-    wait_for(lambda: status(real_engine, "r1") == "Failed")
+    wait_until(lambda: status(real_engine, "r1") == "Failed")
     assert "signal 9" in real_engine.runs.get("r1").error["message"]
 
 
@@ -298,7 +289,7 @@ def end_with_output(runs, status: int = 0) -> list[str]:
     (folder / "deep" / "a.csv").write_text("a")
     (folder / "b.tmp").write_text("b")
     process.end(status)
-    wait_for(lambda: runs.get("r1").is_terminal or len(FakeProcess.started) == 2)
+    wait_until(lambda: runs.get("r1").is_terminal or len(FakeProcess.started) == 2)
     return [each.path for each in runs.store.artifacts("datastore/made")]
 
 
@@ -314,7 +305,7 @@ def end_with_output(runs, status: int = 0) -> list[str]:
 )
 def test_output_is_uploaded_by_its_rules(engine, runs, rules, status, expected):
     submit(engine, "r1", outputs={"made": "datastore/made"}, output_rules={"made": rules})
-    wait_for(lambda: FakeProcess.started)
+    wait_until(lambda: FakeProcess.started)
     assert end_with_output(runs, status) == expected
 
 
@@ -322,7 +313,7 @@ def test_file_in_the_destination_fails_a_run_that_must_not_overwrite(engine, run
     runs.store.write("datastore/made/b.tmp", [b"before"])
     rules = OutputRules(overwrites=False)
     submit(engine, "r1", outputs={"made": "datastore/made"}, output_rules={"made": rules})
-    wait_for(lambda: FakeProcess.started)
+    wait_until(lambda: FakeProcess.started)
     end_with_output(runs)
     assert "b.tmp is in the destination" in runs.get("r1").error["message"]
     assert runs.store.artifact("datastore/made/b.tmp").file.read_bytes() == b"before"
@@ -331,7 +322,7 @@ def test_file_in_the_destination_fails_a_run_that_must_not_overwrite(engine, run
 def test_source_of_an_output_leads_to_its_folder(engine, runs):
     rules = OutputRules("made/here")
     submit(engine, "r1", outputs={"made": "datastore/made"}, output_rules={"made": rules})
-    wait_for(lambda: FakeProcess.started)
+    wait_until(lambda: FakeProcess.started)
     [process] = FakeProcess.started
     (process.directory / "made/here/c.txt").write_text("c")
     assert "datastore/made/c.txt" in end_with_output(runs)
@@ -340,18 +331,18 @@ def test_source_of_an_output_leads_to_its_folder(engine, runs):
 @pytest.mark.parametrize(("status", "expected"), [(0, "Completed"), (2, "Failed")])
 def test_last_step_is_run_after_the_uploads_and_may_fail(engine, runs, status, expected):
     submit(engine, "r1", outputs={"made": "datastore/made"}, last_step=("python", "register.py"))
-    wait_for(lambda: FakeProcess.started)
+    wait_until(lambda: FakeProcess.started)
     assert end_with_output(runs)
     assert not runs.get("r1").is_terminal
     FakeProcess.started[1].end(status, "Traceback (most recent call last):\nno data set\n")
-    wait_for(lambda: runs.get("r1").is_terminal)
+    wait_until(lambda: runs.get("r1").is_terminal)
     assert runs.get("r1").status == expected
     assert expected == "Completed" or "no data set" in runs.get("r1").error["message"]
 
 
 def test_last_step_is_not_run_after_a_failure(engine, runs):
     submit(engine, "r1", last_step=("python", "register.py"))
-    wait_for(lambda: FakeProcess.started)
+    wait_until(lambda: FakeProcess.started)
     FakeProcess.started[0].end(1)
-    wait_for(lambda: runs.get("r1").is_terminal)
+    wait_until(lambda: runs.get("r1").is_terminal)
     assert len(FakeProcess.started) == 1
