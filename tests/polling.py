@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import psutil
+
 Result = TypeVar("Result")
 
 
@@ -16,3 +18,11 @@ def wait_until(condition: Callable[[], Result], seconds: float = 20.0) -> Result
         assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
         time.sleep(0.02)
     return result
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not yet reaped does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

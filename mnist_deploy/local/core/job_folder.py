@@ -180,8 +180,8 @@ def select_files(
         if not rules.overwrites and store.artifact(f"{artifacts}/{name}") is not None:
             raise Conflict(
                 "output",
-                f"{name} is in the destination of the output already: pass as_upload(overwrite="
-                "True), or another destination.",
+                f"{name} is in the destination of the output already: pass another destination, "
+                "or as_upload(overwrite=True) of SDK v1.",
             )
         yield name, file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,12 @@ MAX_UNORDERED = 250  # values that arrive before one that was logged earlier
 INTERRUPTED = (
     "The local workspace ended before the run did: a run cannot outlive it. Submit the run again, "
     "and keep a process that uses the workspace alive until the run has ended."
+)
+
+# The id of the data asset that Azure registers for an output of a job.
+OUTPUT_ASSET = "azureml://locations/local/data/azureml_{run}_output_data_{output}/versions/1"
+OUTPUT_ASSET_ID = re.compile(
+    re.escape(OUTPUT_ASSET).replace(r"\{run\}", "(.+)").replace(r"\{output\}", "(.+)")
 )
 
 Tags = dict[str, str | None]

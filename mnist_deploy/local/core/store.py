@@ -53,6 +53,14 @@ DATASTORE = "datastore"  # the first part of the paths in the data store
 CHUNK = 500  # rows that a scan reads at once
 MAX_POSITION = 2**63 - 1
 MAX_DIGITS = 18  # of a version that the counter of its name takes into account
+# The outputs of all jobs, and the inputs of the jobs that have not ended.
+JOB_ARTIFACTS = """
+SELECT output.value FROM run, json_each(run.document, '$.job.outputs') AS output
+UNION
+SELECT artifact.value FROM run, json_each(run.document, '$.job.inputs') AS input,
+    json_each(input.value, '$.artifacts') AS artifact
+WHERE json_extract(run.document, '$.status') NOT IN ('Completed', 'Failed', 'Canceled')
+"""
 
 
 class UnreadableStore(Exception):
@@ -516,8 +524,10 @@ class Store:
         prefixes = [prefix for model in self.all(Model) for prefix in model.artifacts]
         prefixes += [prefix for code in self.all(Code) for prefix in code.artifacts]
         prefixes += [prefix for profile in self.all(Profile) for prefix in profile.artifacts]
+        prefixes += [data.path for data in self.all(Data)]
         for (run,) in self._rows("SELECT id FROM run"):
             prefixes += [f"ExperimentRun/dcid.{run}", f"azureml/{run}"]
+        prefixes += [path for (path,) in self._rows(JOB_ARTIFACTS)]
         prefixes += [DATASTORE, *(prefix for root in self.gc_roots for prefix in root())]
         return {prefix.rstrip("/") for prefix in prefixes}
 

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class Settings:
 
     Attributes
     ----------
+    script : str
+        Its path in the folder of the code; empty for an MLflow model without code.
     workers : int
         Processes at once.
     error_threshold : int
@@ -107,7 +109,8 @@ class Scoring:
 
     def __init__(self, settings: Settings, output: Path, inputs: Sequence[str]) -> None:
         self._settings = settings
-        self._left = list_mini_batches(inputs, settings.mini_batch_size)
+        files = list_files(inputs, is_nested=bool(settings.script))
+        self._left = list_mini_batches(files, settings.mini_batch_size)
         self._again: deque[MiniBatch] = deque()
         self._workers: list[Worker] = []
         self._path = output / settings.output_file if settings.output_file else None
@@ -172,6 +175,8 @@ class Scoring:
         elif worker.mini_batch is not None:
             mini_batch, worker.mini_batch = worker.mini_batch, None
             worker.deadline = float("inf")
+            if message.fails_job:
+                raise BatchError(message.error)
             if message.error:
                 self._fail(mini_batch, message.error)
             else:
@@ -218,25 +223,33 @@ class Scoring:
         print(f"{self.scored} files scored, {self.failed} failed", flush=True)
 
 
-def list_mini_batches(inputs: Sequence[str], size: int) -> Iterator[MiniBatch]:
-    files, number = list_files(inputs), 0
+def list_mini_batches(files: Iterator[str], size: int) -> Iterator[MiniBatch]:
+    number = 0
     while group := tuple(islice(files, size)):
         yield MiniBatch(number, group)
         number += 1
 
 
-def list_files(inputs: Sequence[str]) -> Iterator[str]:
-    """The files of all inputs, those of a folder in the order of their names."""
-    return chain.from_iterable(map(walk, inputs))
+def list_files(inputs: Sequence[str], *, is_nested: bool) -> Iterator[str]:
+    """The files of all inputs, those of a folder in the order of their names.
+
+    As Azure documents it, an MLflow model without code does not score files in folders below.
+    """
+    for path in inputs:
+        yield from walk(path, is_nested=is_nested)
 
 
-def walk(path: str) -> Iterator[str]:
+def walk(path: str, *, is_nested: bool) -> Iterator[str]:
     if not os.path.isdir(path):
         yield path
         return
     for here, folders, names in os.walk(path):
         folders.sort()
         yield from (os.path.join(here, name) for name in sorted(names))
+        if folders and not is_nested:
+            print(f"{len(folders)} folders in the input are not explored: an MLflow model without "
+                  "code scores the files of one folder.", flush=True)  # fmt: skip
+            return
 
 
 def main(settings: str, output: str, *inputs: str) -> int:

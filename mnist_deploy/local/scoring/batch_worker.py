@@ -15,6 +15,10 @@ from types import ModuleType
 from typing import Any
 
 
+class InputFileError(Exception):
+    """An input file cannot be scored: the whole job fails, and the mini-batch is not retried."""
+
+
 @dataclass(frozen=True)
 class Message:
     """What a worker sends: that it is ready, the results of a mini-batch, or an error.
@@ -27,18 +31,24 @@ class Message:
         The results as lines of the output file; empty for the output action summary_only.
     error : str
         A traceback; empty if nothing was raised.
+    fails_job : bool
+        The error ends the job, whatever the error threshold is.
     """
 
     count: int = 0
     rows: str = ""
     error: str = ""
+    fails_job: bool = False
 
 
 def work(connection: Connection, script: str, level: str, keep_rows: bool) -> None:
-    """Score each mini-batch that `connection` receives, until it is closed."""
+    """Score each mini-batch that `connection` receives, until it is closed.
+
+    Without a script, the MLflow model of the job scores.
+    """
     logging.basicConfig(level=level.upper(), stream=sys.stdout)
     try:
-        module = load_script(Path(script).absolute())
+        module = load_script(Path(script).absolute()) if script else load_mlflow_script()
         module.init()
     except Exception:
         connection.send(Message(error=traceback.format_exc()))
@@ -50,6 +60,12 @@ def work(connection: Connection, script: str, level: str, keep_rows: bool) -> No
         except EOFError:
             return
         connection.send(score(module.run, files, keep_rows))
+
+
+def load_mlflow_script() -> ModuleType:
+    from . import mlflow_batch
+
+    return mlflow_batch
 
 
 def load_script(path: Path) -> ModuleType:
@@ -72,6 +88,8 @@ def score(run: Callable[[list[str]], Any], files: list[str], keep_rows: bool) ->
                 "a pandas DataFrame with one row for each file."
             )
         return Message(len(results), serialize_rows(results) if keep_rows else "")
+    except InputFileError as error:
+        return Message(error=str(error), fails_job=True)
     except Exception:
         return Message(error=traceback.format_exc())
 

@@ -15,8 +15,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from azureml_inference_server_http.api.aml_response import AMLResponse
-
 MISSING = (
     "MLflow is not installed in this Python, which serves the model. Install it together with the "
     "rest: pip install 'mnist-deploy[mlflow]'."
@@ -31,8 +29,13 @@ model: Any
 
 
 def init() -> None:
-    """Load the model from the folder that holds the file ``MLmodel``."""
+    """Load the model."""
     global model
+    model = load_model()
+
+
+def load_model() -> Any:
+    """Load the model from the folder that holds the file ``MLmodel``."""
     try:
         from mlflow import pyfunc
     except ModuleNotFoundError as error:
@@ -43,11 +46,12 @@ def init() -> None:
     found = sorted(folder.rglob("MLmodel"), key=lambda file: len(file.parts))
     if not found:
         raise RuntimeError("The model has no file MLmodel: it is not an MLflow model.")
-    model = pyfunc.load_model(str(found[0].parent))
+    return pyfunc.load_model(str(found[0].parent))
 
 
 def run(body: str) -> Any:
     """Predict, and return what becomes the JSON of the response."""
+    from azureml_inference_server_http.api.aml_response import AMLResponse
     from mlflow.exceptions import MlflowException
 
     try:

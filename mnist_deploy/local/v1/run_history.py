@@ -123,6 +123,7 @@ def serialize_run(run: Run) -> Document:
         "createdUtc": run.created,
         "startTimeUtc": run.started or None,
         "endTimeUtc": run.ended or None,
+        "lastModifiedUtc": run.ended or run.started or run.created,
         "name": run.name or None,
         "displayName": run.other.get("v1", {}).get("displayName") or run.name or run.id,
         "description": run.description or None,

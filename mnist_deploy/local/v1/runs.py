@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from ..bodies import Labels, body, texts
 from ..core.faults import Conflict, Invalid, NotFound
 from ..core.job_engine import JobEngine
-from ..core.runs import LOG_FILE, TERMINAL, Experiment, Run, Tags
+from ..core.runs import LOG_FILE, OUTPUT_ASSET, TERMINAL, Experiment, Run, Tags
 from ..rest import state, store
 from .artifacts import content_uri
 from .errors import serialize_fault
@@ -248,8 +248,12 @@ class RunDataRequest(Struct, rename="camel"):
 def get_run_data(**_: str) -> Response:
     """A run with its definition, for azure-ai-ml."""
     run = runs().get(body(RunDataRequest).run_id)
+    outputs = {
+        name: {"assetId": OUTPUT_ASSET.format(run=run.id, output=name), "type": "uri_folder"}
+        for name in (run.job.outputs if run.job else {})
+    }
     return jsonify(
-        runMetadata=serialize_run(run) | {"outputs": {}, "inputs": {}},
+        runMetadata=serialize_run(run) | {"outputs": outputs, "inputs": {}},
         runDefinition=run.other.get("v1", {}).get("runDefinition", {}),
         jobSpecification={},
     )

@@ -12,6 +12,7 @@ from .datastores import datastore_api
 from .deployments import deployment_api
 from .endpoints import endpoint_api
 from .environments import environment_api
+from .job_outputs import job_output_api
 from .jobs import job_api
 from .models import model_api
 from .operations import operation_api
@@ -24,7 +25,7 @@ def register(app: Flask) -> None:
     v2 = Blueprint("v2", __name__)
     for api in (model_api, environment_api, code_api, datastore_api,
                 endpoint_api, deployment_api, partial_update_api, data_api, job_api,
-                batch_endpoint_api, batch_job_api,
+                batch_endpoint_api, batch_job_api, job_output_api,
                 operation_api, unsupported_api):  # fmt: skip
         v2.register_blueprint(api)
     app.register_blueprint(v2)

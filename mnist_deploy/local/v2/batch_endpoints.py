@@ -12,9 +12,10 @@ from msgspec import Meta, Struct
 
 from ..bodies import Document, Labels, body, convert, texts
 from ..core.faults import Invalid, NotFound, NotSupported
-from ..core.records import BatchDeployment, BatchEndpoint, Code, Compute, Model, now
+from ..core.records import BatchDeployment, BatchEndpoint, Code, Compute, Environment, Model, now
 from ..rest import WORKSPACE, state, store
 from ..validation import check_variables
+from . import mlflow_models
 from .container_specs import find_asset
 from .deployment_requests import CodeConfiguration
 from .endpoints import NAME, NAME_RULE
@@ -256,20 +257,32 @@ def check_settings(settings: BatchSettings) -> None:
     NotFound
         If a model, environment, code or cluster is not registered.
     NotSupported
-        For pipeline components and for MLflow models without code.
+        For pipeline components, and for models other than MLflow models without code.
     """
     if settings.deployment_configuration is not None:
         raise NotSupported("PipelineComponentBatchDeployment, only ModelBatchDeployment")
+    model = find_asset(Model, "models", settings.model.asset_id)
     if settings.code_configuration is None:
-        raise NotSupported(
-            "a batch deployment without code_configuration (MLflow models without code)"
-        )
-    find_asset(Code, "codes", settings.code_configuration.code_id)
-    find_asset(Model, "models", settings.model.asset_id)
-    if not settings.environment_id:
-        raise Invalid("deployment", "The deployment has no environment: pass environment=.")
-    find_environment(settings.environment_id)
+        mlflow_models.check_model(store(), model)
+    else:
+        find_asset(Code, "codes", settings.code_configuration.code_id)
+    find_batch_environment(settings, model)
     find_cluster(settings.compute)
+
+
+def find_batch_environment(settings: BatchSettings, model: Model | None) -> Environment:
+    """The environment of a deployment; of one without code the model's own, if none is given.
+
+    Raises
+    ------
+    Invalid
+        If a deployment with code has none.
+    """
+    if settings.environment_id:
+        return find_environment(settings.environment_id)
+    if settings.code_configuration is None and model is not None:
+        return mlflow_models.read_environment(store(), model)
+    raise Invalid("deployment", "The deployment has no environment: pass environment=.")
 
 
 def find_cluster(compute: str) -> Compute:

@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 from msgspec import Struct, json
 
-from ..bodies import Document, Labels, body, texts
-from ..core.faults import Invalid, NotSupported
+from ..bodies import Document, Labels, body, convert, texts
+from ..core.faults import Conflict, Invalid, NotSupported
 from ..core.job_engine import JobEngine
 from ..core.records import Model
 from ..core.requirements import differences
-from ..core.runs import Job, JobInput, Run
-from ..rest import state
+from ..core.runs import Job, JobInput, OutputRules, Run
+from ..core.store import check_path
+from ..rest import state, store
 from .batch_endpoints import (
     DEPLOYMENTS,
     ENDPOINT,
+    FILE_NAME,
     SUMMARY_ONLY,
     BatchSettings,
     find_batch_deployment,
     find_batch_endpoint,
+    find_batch_environment,
     find_cluster,
     parse_settings,
 )
 from .container_specs import find_asset
-from .environments import find_environment
-from .job_data import LITERAL, JobInputRequest, find_input
+from .datastores import DATASTORE
+from .job_data import JobInputRequest, JobOutputRequest, find_input
 from .jobs import find_code, runs
+from .models import parse_model_uri
 from .resources import resource, serialize_list, workspace_names
 
 DATA_PLANE = "/mferp/managementfrontend"
@@ -39,10 +45,12 @@ DEPLOYMENT_HEADER = "azureml-model-deployment"
 DRIVER = ("python", "-P", "-m", "mnist_deploy.local.scoring.batch")
 STEP = "batchscoring"
 OUTPUT = "score"
+FILE, FOLDER = "UriFile", "UriFolder"  # types of inputs and outputs
 MODEL = "azureml-model"  # among the inputs of the step; no name that the SDK allows for an input
 MAX_RETRIES = 3  # what Azure takes where nothing is asked for
 MINI_BATCH_TIMEOUT = 30.0  # seconds, likewise
-OVERRIDES = ("compute", "errorThreshold", "miniBatchSize", "outputFileName", "retrySettings")
+OVERRIDES = ("errorThreshold", "miniBatchSize", "outputFileName")  # the same in a deployment
+PASCAL_CASE = ("InputData", "OutputData", "JobInputType", "JobOutputType", "Uri", "Properties")
 
 batch_job_api = Blueprint("batch_jobs", __name__)
 
@@ -51,10 +59,29 @@ class Properties(Struct, rename="camel"):
     experiment_name: str | None = None
 
 
+class ComputeOverride(Struct, rename="camel"):
+    """``params_override=[{"compute.instance_count": 5}]``; the SDK sends all or one of these."""
+
+    target: str | None = None
+    instance_count: int | None = None
+    instance_type: str | None = None
+    location: str | None = None
+    properties: Any = None
+
+
+class OutputDataset(Struct, rename="camel"):
+    """A folder for the results: ``params_override=[{"output_dataset.path": "folder"}, …]``."""
+
+    datastore_id: str | None = None
+    path: str | None = None
+
+
 class InvocationProperties(Struct, rename="camel"):
     input_data: dict[str, JobInputRequest] | None = None
-    output_data: dict[str, Any] | None = None
-    output_dataset: Any = None
+    output_data: dict[str, JobOutputRequest] | None = None
+    output_dataset: OutputDataset | None = None
+    compute: ComputeOverride | None = None
+    retry_settings: dict[str, Any] | None = None
     dataset: Any = None
     name: str | None = None
     description: str | None = None
@@ -63,16 +90,33 @@ class InvocationProperties(Struct, rename="camel"):
 
 
 class Invocation(Struct):
-    properties: InvocationProperties
+    properties: Document
+
+
+@dataclass(frozen=True)
+class OutputLocation:
+    """Where the results of a job go: the path of a folder of artifacts, and a file in it.
+
+    Attributes
+    ----------
+    file : str
+        Empty if only the script writes files.
+    is_file : bool
+        The file was requested, not the folder.
+    """
+
+    folder: str
+    file: str
+    is_file: bool = False
 
 
 @batch_job_api.post(f"{ENDPOINT}/jobs")
 def invoke(endpoint: str, **_: str) -> Response:
     """Start a batch job with the deployment that the header names, or the default one."""
-    sent, asked = body(Document), body(Invocation).properties
-    for option in ("output_data", "output_dataset", "dataset"):
-        if getattr(asked, option):
-            raise NotSupported(f"an invocation of a batch endpoint with {option}")
+    sent = lower_names(body(Invocation).properties)
+    asked = convert(sent, InvocationProperties)
+    if asked.dataset:
+        raise NotSupported("an invocation of a batch endpoint with dataset: a data set of SDK v1")
     if not state().has(JobEngine):
         raise NotSupported("batch jobs in a mocked workspace")
     name = request.headers.get(DEPLOYMENT_HEADER) or find_batch_endpoint(endpoint).default
@@ -82,11 +126,38 @@ def invoke(endpoint: str, **_: str) -> Response:
             f"Batch endpoint {endpoint} has no default deployment: pass deployment_name=, or set "
             "endpoint.defaults.deployment_name.",
         )
-    overrides = {key: sent["properties"][key] for key in OVERRIDES if key in sent["properties"]}
-    settings = parse_settings(find_batch_deployment(endpoint, name).settings | overrides)
+    kept = find_batch_deployment(endpoint, name).settings
+    settings = parse_settings(override_settings(kept, sent, asked))
     answer = jsonify(serialize_batch_job(start_job(endpoint, name, settings, asked)))
     answer.status_code = 201
     return answer
+
+
+def lower_names(sent: Document, depth: int = 2) -> Document:
+    """`sent` with names in camel case: Microsoft's examples of this call have ``InputData``."""
+    lowered = {}
+    for name, value in sent.items():
+        is_nested = depth > 0 and isinstance(value, dict)
+        name = name[:1].lower() + name[1:] if name in PASCAL_CASE else name
+        lowered[name] = lower_names(value, depth - 1) if is_nested else value
+    return lowered
+
+
+def override_settings(kept: Document, sent: Document, asked: InvocationProperties) -> Document:
+    """The settings of a deployment, with those that an invocation overrides."""
+    settings = kept | {key: sent[key] for key in OVERRIDES if key in sent}
+    if asked.retry_settings:
+        settings["retrySettings"] = (kept.get("retrySettings") or {}) | asked.retry_settings
+    compute = asked.compute or ComputeOverride()
+    for option in ("instance_type", "location", "properties"):
+        if getattr(compute, option):
+            raise NotSupported(f"an invocation of a batch endpoint with compute.{option}")
+    if compute.target:
+        settings["compute"] = compute.target
+    if compute.instance_count is not None:
+        count = {"instanceCount": compute.instance_count}
+        settings["resources"] = (kept.get("resources") or {}) | count
+    return settings
 
 
 def start_job(
@@ -94,18 +165,23 @@ def start_job(
 ) -> Run:
     """Create a batch job with its one step, and queue it."""
     step = str(uuid.uuid4())
-    job = make_job(step, settings, find_inputs(asked.input_data or {}))
+    inputs = find_inputs(asked.input_data or {})
     subscription, group, workspace = workspace_names()
-    more: dict[str, Any] = {
-        "target": find_cluster(settings.compute).name,
-        "warnings": tuple(list_warnings(settings)),
-        "properties": {"endpoint": endpoint, "deployment": deployment},
-        "other": {
-            "workspace": {"subscription": subscription, "group": group, "workspace": workspace}
-        },
-    }
     experiment_name = asked.properties.experiment_name if asked.properties else None
     with runs().store.transaction():
+        output = find_output(asked, settings) or OutputLocation(
+            f"azureml/{step}/{OUTPUT}", name_output_file(settings)
+        )
+        files = {OUTPUT: f"{output.folder}/{output.file}"} if output.is_file else {}
+        more: dict[str, Any] = {
+            "target": find_cluster(settings.compute).name,
+            "warnings": tuple(list_warnings(settings, inputs)),
+            "properties": {"endpoint": endpoint, "deployment": deployment},
+            "other": {
+                "workspace": {"subscription": subscription, "group": group, "workspace": workspace},
+                "v2": {"output_files": files},
+            },
+        }
         experiment = runs().create_experiment(experiment_name or endpoint)
         tags = texts(asked.tags) | {"azureml.batchrun": "true"}
         run = runs().create(
@@ -116,55 +192,121 @@ def start_job(
             tags=tags,
             **more,
         )
+        job = make_job(settings, inputs, output)
         child = runs().create(experiment, step, run.id, kind="step", name=STEP, job=job, **more)
     state().part(JobEngine).submit(child)
     return runs().get(run.id)
 
 
+def name_output_file(settings: BatchSettings) -> str:
+    return "" if settings.output_action == SUMMARY_ONLY else settings.output_file_name
+
+
+def find_output(asked: InvocationProperties, settings: BatchSettings) -> OutputLocation | None:
+    """Where an invocation wants the results; None where it leaves that to the workspace.
+
+    Article "Create jobs and input data for batch endpoints": a model deployment has one output,
+    whose name does not matter; a job fails if the file of its output exists.
+
+    Raises
+    ------
+    Invalid
+        If there is more than one output, or its path is none of the data store.
+    Conflict
+        If the file exists, or is one that another job is going to write.
+    """
+    uris = [(each.uri, each.job_output_type) for each in (asked.output_data or {}).values()]
+    if asked.output_dataset:
+        parent, path = asked.output_dataset.datastore_id or "", asked.output_dataset.path or ""
+        uris.append((f"{parent}/paths/{path.strip('/')}", FOLDER))
+    if not uris:
+        return None
+    if len(uris) > 1:
+        raise Invalid("outputs", f"{len(uris)} outputs were requested; a job has one, the scores.")
+    [(uri, kind)] = uris
+    if kind not in (FILE, FOLDER) or not uri:
+        raise Invalid(
+            "outputs",
+            "Expected Output(type='uri_file' or 'uri_folder', path='azureml://datastores/"
+            f"{DATASTORE}/paths/FOLDER/…').",
+        )
+    folder = re.sub("/+", "/", parse_model_uri(uri)).strip("/")
+    file = name_output_file(settings)
+    if kind == FILE:
+        if not file:
+            raise Invalid("outputs", "output_action summary_only writes no file: pass uri_folder.")
+        folder, file = posixpath.split(folder)
+    if not folder or (file and not FILE_NAME.fullmatch(file)):
+        raise Invalid("outputs", f"{uri!r} is no path of a file in a folder of the data store.")
+    path = check_path(posixpath.join(folder, file).rstrip("/"))
+    if file and store().artifact(path):
+        raise Conflict(
+            "outputs",
+            f"{path} exists in the data store already: pass another path or output_file_name.",
+        )
+    return OutputLocation(folder, file, is_file=kind == FILE)
+
+
 def find_inputs(sent: Mapping[str, JobInputRequest]) -> dict[str, JobInput]:
+    """The inputs of a job: files and folders of the data store.
+
+    Raises
+    ------
+    Invalid
+        If there is none, or one is not of the type that it is passed as.
+    NotSupported
+        For literal values and tables, which model deployments do not take on Azure either.
+    """
     if not sent:
         raise Invalid("input", "The invocation has no input: pass input=Input(type=…, path=…).")
+    inputs = {}
     for name, asked in sent.items():
-        if asked.job_input_type == LITERAL:
-            raise NotSupported(f"the input {name} of a batch endpoint, which is a literal value")
+        kind = asked.job_input_type
+        if kind not in (FILE, FOLDER):
+            raise NotSupported(
+                f"the input {name} of a batch endpoint, of type {kind}; only uri_file and "
+                "uri_folder"
+            )
         if not name or "/" in name or name.startswith(".") or name == MODEL:
             raise Invalid("input", f"{name[:60]!r} is no name for an input.")
-    return {name: find_input(name, asked) for name, asked in sent.items()}
+        inputs[name] = find_input(name, asked)
+        if inputs[name].is_file != (kind == FILE):
+            found = "file, pass uri_file" if inputs[name].is_file else "folder, pass uri_folder"
+            raise Invalid("input", f"The input {name} is of type {kind}, but {asked.uri} is a "
+                          f"{found}.")  # fmt: skip
+    return inputs
 
 
-def make_job(step: str, settings: BatchSettings, inputs: dict[str, JobInput]) -> Job:
-    """The process that scores the inputs, and its output where the SDK looks for that."""
+def make_job(settings: BatchSettings, inputs: dict[str, JobInput], output: OutputLocation) -> Job:
+    """The process that scores the inputs."""
     code, retry = settings.code_configuration, settings.retry_settings
-    assert code is not None
+    model = find_asset(Model, "models", settings.model.asset_id)
     timeout = retry.timeout.total_seconds() if retry.timeout else MINI_BATCH_TIMEOUT
     document = {
-        "script": code.scoring_script,
+        "script": code.scoring_script if code else "",
         "workers": min(count_processes(settings), os.cpu_count() or 1),
         "mini_batch_size": settings.mini_batch_size,
         "error_threshold": settings.error_threshold,
         "max_retries": MAX_RETRIES if retry.max_retries is None else retry.max_retries,
         "timeout": timeout,
-        "output_file": (
-            "" if settings.output_action == SUMMARY_ONLY else settings.output_file_name
-        ),
+        "output_file": output.file,
         "logging_level": settings.logging_level,
     }
     paths = [f"${{{{inputs.{name}}}}}" for name in inputs]
-    output = f"${{{{outputs.{OUTPUT}}}}}"
-    environment = find_environment(settings.environment_id)
-    variables = dict(environment.variables)
+    output_path = f"${{{{outputs.{OUTPUT}}}}}"
+    variables = dict(find_batch_environment(settings, model).variables)
     variables |= {name: value or "" for name, value in settings.environment_variables.items()}
-    variables["AZUREML_BI_OUTPUT_PATH"] = output
-    model = find_asset(Model, "models", settings.model.asset_id)
+    variables["AZUREML_BI_OUTPUT_PATH"] = output_path
     if model is not None:
         variables["AZUREML_MODEL_DIR"] = f"${{{{inputs.{MODEL}}}}}"
         inputs = inputs | {MODEL: make_model_input(model)}
     return Job(
-        (*DRIVER, json.encode(document).decode(), output, *paths),
-        code=find_code(code.code_id),
+        (*DRIVER, json.encode(document).decode(), output_path, *paths),
+        code=find_code(code.code_id) if code else "",
         variables=variables,
         inputs=inputs,
-        outputs={OUTPUT: f"azureml/{step}/{OUTPUT}"},
+        outputs={OUTPUT: output.folder},
+        output_rules={OUTPUT: OutputRules(overwrites=False)},
     )
 
 
@@ -178,7 +320,7 @@ def count_processes(settings: BatchSettings) -> int:
     return (settings.resources.instance_count or 1) * settings.max_concurrency_per_instance
 
 
-def list_warnings(settings: BatchSettings) -> Iterator[str]:
+def list_warnings(settings: BatchSettings, inputs: Mapping[str, JobInput]) -> Iterator[str]:
     """What has another effect here than on Azure."""
     asked, cores = count_processes(settings), os.cpu_count() or 1
     if asked > cores:
@@ -186,7 +328,10 @@ def list_warnings(settings: BatchSettings) -> Iterator[str]:
             f"instance_count and max_concurrency_per_instance ask for {asked} processes; this "
             f"machine has {cores} cores, and {cores} processes score"
         )
-    yield from differences(find_environment(settings.environment_id).conda)
+    if len(inputs) > 1:
+        yield f"inputs: {len(inputs)} are scored; on Azure a model deployment takes one"
+    model = find_asset(Model, "models", settings.model.asset_id)
+    yield from differences(find_batch_environment(settings, model).conda)
 
 
 def serialize_batch_job(run: Run) -> Document:

@@ -23,6 +23,18 @@ def prepare_upload(store: Store, model: Model | None) -> Upload:
     """The upload of the scoring script for a model that is deployed without code.
 
     The script's path follows its content: the same deployment, requested again, is the same.
+    """
+    check_model(store, model)
+    content = files("mnist_deploy.local.scoring").joinpath(SCRIPT).read_bytes()
+    folder = f"LocalUpload/{hashlib.sha256(content).hexdigest()[:32]}"
+    store.touch(folder)
+    if store.artifact(f"{folder}/{SCRIPT}") is None:
+        store.write(f"{folder}/{SCRIPT}", [content])
+    return Upload(folder)
+
+
+def check_model(store: Store, model: Model | None) -> Model:
+    """Return the model, if it can be deployed without code.
 
     Raises
     ------
@@ -44,12 +56,7 @@ def prepare_upload(store: Store, model: Model | None) -> Upload:
             f"{model.id} is registered as an mlflow_model, but its path has no file MLmodel. "
             "Expected the folder that mlflow.sklearn.save_model() or log_model() wrote.",
         )
-    content = files("mnist_deploy.local.scoring").joinpath(SCRIPT).read_bytes()
-    folder = f"LocalUpload/{hashlib.sha256(content).hexdigest()[:32]}"
-    store.touch(folder)
-    if store.artifact(f"{folder}/{SCRIPT}") is None:
-        store.write(f"{folder}/{SCRIPT}", [content])
-    return Upload(folder)
+    return model
 
 
 def read_environment(store: Store, model: Model) -> Environment:

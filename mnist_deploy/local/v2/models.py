@@ -13,14 +13,15 @@ from ..bodies import Document, Labels, body, texts
 from ..core.faults import Invalid, NotFound, NotSupported
 from ..core.records import Model, now
 from ..core.runs import Runs
-from ..rest import WORKSPACE, state, store
+from ..rest import PROVIDER, WORKSPACE, state, store
 from ..validation import check_asset_name, check_version_number
 from . import assets
 from .datastores import DATASTORE, path_uri
 from .resources import resource
 
 URI = re.compile(
-    r"azureml://(?:subscriptions/[^/]+/resourcegroups/[^/]+/workspaces/[^/]+/)?"
+    r"(?:azureml://(?:subscriptions/[^/]+/resourcegroups/[^/]+/workspaces/[^/]+/)?"
+    rf"|(?:azureml:)?/subscriptions/[^/]+/resourcegroups/[^/]+/providers/{PROVIDER}/[^/]+/)"
     r"datastores/([^/]+)/paths/(.+)",
     re.IGNORECASE,
 )
@@ -84,7 +85,7 @@ def parse_model_uri(uri: str) -> str:
         return find_job_output(*job.groups(""))
     found = URI.fullmatch(uri)
     if found is None:
-        raise NotSupported(f"the model path {uri!r}, only files and folders that are uploaded")
+        raise NotSupported(f"the path {uri!r}, only files and folders that are uploaded")
     if found[1] != DATASTORE:
         raise NotSupported(f"the data store {found[1]}, only {DATASTORE}")
     return found[2].rstrip("/")

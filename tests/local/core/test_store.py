@@ -13,7 +13,8 @@ import pytest
 from mnist_deploy.local.core import store as store_module
 from mnist_deploy.local.core.blobs import Blobs
 from mnist_deploy.local.core.faults import Conflict, Invalid, NotFound
-from mnist_deploy.local.core.records import Code, Environment, Model
+from mnist_deploy.local.core.records import Code, Data, Environment, Model
+from mnist_deploy.local.core.runs import Job, JobInput, Runs
 from mnist_deploy.local.core.store import Store, UnreadableStore
 
 
@@ -74,6 +75,27 @@ def test_stored_record_is_read_unchanged(store):
         added = store.add(record)
         assert added == dataclasses.replace(record, version=type(record.version)(1))
         assert store.get(type(record), record.name) == added == store.all(type(record))[0]
+
+
+def test_files_of_data_assets_and_jobs_are_kept_when_the_store_is_opened_again(store, reopen):
+    runs = Runs(store)
+    experiment = runs.create_experiment("e")
+    for path in ("o/data/f", "o/queued/f", "o/ended/f", "batch-jobs/own/p.csv", "o/none/f"):
+        store.write(path, [b"x"])
+    store.put(Data("d", "1", "2026-01-01", "uri_folder", "o/data"))
+    for name in ("queued", "ended"):
+        job = Job(("c",), inputs={"i": JobInput((f"o/{name}",), "o")})
+        runs.create(experiment, name, kind="script", job=job)
+    runs.set_status("ended", "Completed")
+    job = Job(("c",), outputs={"score": "batch-jobs/own"})
+    runs.create(experiment, "written", kind="script", job=job)
+    runs.set_status("written", "Completed")
+    store = reopen(store)
+    assert [len(store.artifacts(path)) for path in ("o/data", "o/queued", "o/ended", "o/none")] == [
+        1, 1, 0, 0
+    ]  # fmt: skip
+    assert store.artifact("batch-jobs/own/p.csv")
+    store.close()
 
 
 def test_versions_increase_and_are_never_reused(store, reopen):

@@ -6,9 +6,9 @@ import textwrap
 import time
 import uuid
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from quick_polls import shorten_sleeps
 from weights_service import WORKSPACE
 
 pytestmark = pytest.mark.processes
@@ -37,12 +37,9 @@ with open("outputs/model.txt", "w") as file:
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_run_polls():
-    """Let the SDK ask about runs after a fifth of a second, not two."""
     from azureml.core import run
 
-    quick = SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "time", quick)
+    with shorten_sleeps(run):
         yield
 
 

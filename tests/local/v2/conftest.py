@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from quick_polls import shorten_sleeps
 from weights_service import SCRIPT
 
 from mnist_deploy import local
@@ -33,6 +34,14 @@ def client(local_ws, local_home):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AZUREML_CURRENT_CLOUD", os.environ.get("AZUREML_CURRENT_CLOUD", "AzureCloud"))
         yield local.connect_client(local_home)
+
+
+@pytest.fixture(scope="module")
+def quick_job_polls():
+    from azure.ai.ml.operations import _job_ops_helper
+
+    with shorten_sleeps(_job_ops_helper):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import time
 import uuid
 from pathlib import Path
-from types import SimpleNamespace
 
-import psutil
 import pytest
-from azure.ai.ml import Input
+from azure.ai.ml import Input, Output
 from azure.ai.ml.constants import BatchDeploymentOutputAction
 from azure.ai.ml.constants._endpoint import EndpointInvokeFields
 from azure.ai.ml.entities import (
@@ -29,8 +26,9 @@ from azure.ai.ml.entities import (
     ResourceConfiguration,
 )
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+from polling import is_running, wait_until
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("quick_job_polls")]
 
 ENDPOINT = "weigh-files"
 JSON = "application/json"
@@ -66,17 +64,6 @@ def run(mini_batch):
         return rows
     return pd.DataFrame(rows)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_job_polls():
-    """Let the SDK ask about jobs after a fifth of a second."""
-    from azure.ai.ml.operations import _job_ops_helper as helper
-
-    quick = SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(helper, "time", quick)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +106,12 @@ def deploy_batch(client, model, environment, mark, tmp_path_factory):
         client.batch_endpoints.get(ENDPOINT)
 
 
+@pytest.fixture(scope="module")
+def deployed(deploy_batch):
+    """A deployment that several tests invoke."""
+    return deploy_batch()
+
+
 @pytest.fixture
 def files(tmp_path):
     """A folder of 7 files, one of them in a folder below it."""
@@ -151,20 +144,6 @@ def read_scores(client, job, name="predictions.csv") -> list[str]:
     client.jobs.download(job.name, download_path="got", output_name="score")
     [file] = Path("got").rglob(name)
     return sorted(file.read_text().splitlines())
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.fixture(autouse=True)
@@ -234,8 +213,124 @@ def test_path_of_the_data_store_and_several_inputs_are_scored(client, deploy_bat
     job = client.batch_endpoints.invoke(
         endpoint_name=ENDPOINT, deployment_name=deploy_batch(), inputs=inputs
     )
-    finish(client, job)
+    printed = finish(client, job)
+    assert "inputs: 2 are scored; on Azure a model deployment takes one" in printed
     assert read_scores(client, job) == sorted([*ALL, "3.txt 30"])
+
+
+def test_results_of_the_child_job_are_downloaded(client, deploy_batch, files):
+    """As in Microsoft's notebook mnist-batch: the child job has the output."""
+    job = invoke(client, deploy_batch(), files)
+    finish(client, job)
+    [child] = client.jobs.list(parent_job_name=job.name)
+    assert child.creation_context.last_modified_at > child.creation_context.created_at
+    assert read_scores(client, child) == ALL
+
+
+def request_output(kind: str, path: str, store: str = "azureml://datastores/workspaceblobstore"):
+    return {"outputs": {"score": Output(type=kind, path=f"{store}/paths/{path}")}}
+
+
+def override_output(path: str, store: str = "azureml:workspaceblobstore"):
+    names = {"output_dataset.datastore_id": store, "output_dataset.path": f"/{path}/"}
+    return {"params_override": [{name: value} for name, value in names.items()]}
+
+
+@pytest.mark.parametrize("form", ["uri_file", "uri_folder", "output_dataset", "short name"])
+def test_results_are_written_to_the_requested_path_once(client, deploy_batch, files, form):
+    """how-to-access-data-batch-endpoints-jobs, "Create jobs with data outputs"; the overrides:
+    how-to-use-batch-model-deployments, "Configure the output location".
+    """
+    path, store = f"batch-jobs/{uuid.uuid4().hex}", client.datastores.get_default()
+    options = {
+        "uri_file": request_output("uri_file", f"{path}/predictions.csv", store.id),
+        "uri_folder": request_output("uri_folder", f"{path}/"),
+        "output_dataset": override_output(path, f"azureml:{store.id}"),
+        "short name": override_output(path),
+    }[form]
+    if form == "short name":  # of which the SDK itself makes the path of a file
+        options["params_override"].append({"output_file_name": "predictions.csv"})
+    name = deploy_batch()
+    job = invoke(client, name, files, **options)
+    finish(client, job)
+    assert read_scores(client, job) == ALL
+    data = client.data.create_or_update(
+        Data(name="written", type="uri_file",
+             path=f"azureml://datastores/workspaceblobstore/paths/{path}/predictions.csv")
+    )  # fmt: skip
+    assert data.path.endswith(f"{path}/predictions.csv")
+    options = request_output("uri_folder", path) if form == "uri_folder" else options
+    with pytest.raises(HttpResponseError, match="exists in the data store already"):
+        invoke(client, name, files, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (request_output("uri_folder", "x", "azureml://datastores/other"), "the data store other"),
+        (request_output("uri_folder", "x/../y"), "must stay in its folder"),
+        (request_output("uri_file", "x"), "no path of a file in a folder"),
+        (request_output("mltable", "x/y"), "Expected Output"),
+        ({"outputs": request_output("uri_folder", "a")["outputs"]
+                     | {"b": Output(type="uri_folder", path="azureml://datastores/x/paths/b")}},
+         "2 outputs were requested"),
+        ({"params_override": [{"compute.instance_type": "x"}]}, "with compute.instance_type"),
+        ({"params_override": [{"compute.target": "azureml:missing"}]}, "no compute missing"),
+        ({"params_override": [{"mini_batch_size": 0}]}, "miniBatchSize"),
+        ({"params_override": [{"output_file_name": "a/b"}]}, "the name of a file is expected"),
+        ({"params_override": [{"dataset": "x"}]}, "a data set of SDK v1"),
+    ],
+)  # fmt: skip
+def test_invocation_is_rejected_with_what_is_wrong(client, deployed, files, options, reason):
+    with pytest.raises(HttpResponseError, match=reason):
+        invoke(client, deployed, files / "3.txt", "uri_file", **options)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        ({"type": "uri_folder", "path": "https://a.blob.core.windows.net/b"}, "are uploaded"),
+        ({"type": "string", "default": "x"}, "of type Literal; only uri_file"),
+        ({"type": "uri_file", "path": "azureml:typed:1"}, "is a folder, pass uri_folder"),
+        ({"type": "uri_folder", "path": "azureml://datastores/workspaceblobstore/paths/none"},
+         "no file at"),
+    ],
+)  # fmt: skip
+def test_input_is_rejected_with_what_is_wrong(client, deployed, files, wanted, reason):
+    client.data.create_or_update(Data(name="typed", version="1", path=str(files)))
+    with pytest.raises(HttpResponseError, match=reason):
+        client.batch_endpoints.invoke(
+            endpoint_name=ENDPOINT, deployment_name=deployed, inputs={"a": Input(**wanted)}
+        )
+
+
+def test_settings_are_overridden_for_one_job(client, deployed, files):
+    """how-to-use-batch-model-deployments, "Overwrite deployment configuration for each job"."""
+    (files / "5.txt").write_text("poison")
+    overrides = {"mini_batch_size": "1", "compute.instance_count": "50",
+                 "retry_settings.max_retries": 0, "error_threshold": 1}  # fmt: skip
+    options = {"params_override": [{name: value} for name, value in overrides.items()]}
+    job = invoke(client, deployed, files, **options)
+    printed = finish(client, job)
+    assert "ask for 100 processes" in printed
+    assert "attempt 1:" in printed
+    assert "attempt 2:" not in printed
+    assert "6 files scored, 1 failed" in printed
+    assert client.batch_deployments.get(deployed, ENDPOINT).mini_batch_size == 2
+
+
+def test_invocation_over_rest_is_read_as_microsoft_writes_it(client, call, deployed, files):
+    """The body of the article's tab REST has names in Pascal case."""
+    data = client.data.create_or_update(Data(name="rest", path=str(files)))
+    url = client.batch_endpoints.get(ENDPOINT).scoring_uri
+    url = "/" + url.split("/", 3)[3]
+    body = {"InputData": {"heart_data": {"JobInputType": "UriFolder", "Uri": data.id}}}
+    headers = {"azureml-model-deployment": deployed}
+    answer = call("POST", url, json={"properties": body}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    job = client.jobs.get(answer.json()["name"])
+    finish(client, job)
+    assert read_scores(client, job) == ALL
 
 
 def test_failed_files_up_to_the_error_threshold_are_ignored(client, deploy_batch, files):
@@ -279,9 +374,9 @@ def test_canceled_job_leaves_no_process(client, deploy_batch, files, mark):
     (files / "0.txt").write_text("slow")
     retry = BatchRetrySettings(timeout=300)
     job = invoke(client, deploy_batch(retry_settings=retry), files)
-    wait_until(lambda: mark.exists() and mark.read_text())
+    wait_until(lambda: mark.exists() and mark.read_text(), WAIT)
     client.jobs.begin_cancel(job.name)
-    wait_until(lambda: client.jobs.get(job.name).status == "Canceled")
+    wait_until(lambda: client.jobs.get(job.name).status == "Canceled", WAIT)
     assert not is_running(int(mark.read_text()))
 
 
@@ -306,7 +401,7 @@ def test_deployment_and_endpoint_are_returned_as_they_were_asked_for(client, dep
         client.batch_deployments.get(name, ENDPOINT)
 
 
-def test_deployment_without_code_is_rejected_with_its_name(client, deploy_batch, model):
+def test_deployment_without_code_of_another_model_is_rejected(client, deploy_batch, model):
     deployment = ModelBatchDeployment(
         name="no-code",
         endpoint_name=ENDPOINT,
@@ -314,7 +409,7 @@ def test_deployment_without_code_is_rejected_with_its_name(client, deploy_batch,
         compute="batch-cluster",
         settings=ModelBatchDeploymentSettings(mini_batch_size=1),
     )
-    with pytest.raises(HttpResponseError, match="MLflow models without code"):
+    with pytest.raises(HttpResponseError, match="only of a model of type mlflow_model"):
         client.batch_deployments.begin_create_or_update(deployment).result()
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from polling import wait_until
 from weights_service import WORKSPACE
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("quick_job_polls")]
 
 WAIT = 60.0  # seconds that a job may take on a busy machine
 SCRIPT = """
@@ -23,17 +22,6 @@ with open(os.path.join(model, "weights.txt"), "w") as file:
 with open("outputs/report.txt", "w") as file:
     file.write("fine")
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_job_polls():
-    """Let the SDK ask about jobs after a fifth of a second."""
-    from azure.ai.ml.operations import _job_ops_helper as helper
-
-    quick = SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(helper, "time", quick)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +55,11 @@ def job_environment(client):
 
 
 def wait_for_status(client, name: str, *statuses: str) -> str:
-    deadline = time.monotonic() + WAIT
-    while (status := client.jobs.get(name).status) not in statuses:
-        assert time.monotonic() < deadline, status
-        time.sleep(0.1)
-    return status
+    def reached() -> str:
+        status = client.jobs.get(name).status
+        return status if status in statuses else ""
+
+    return wait_until(reached, WAIT)
 
 
 @pytest.fixture(scope="module")

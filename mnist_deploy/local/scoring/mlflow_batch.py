@@ -1,0 +1,159 @@
+"""The batch scoring script of an MLflow model that was deployed without code.
+
+Files and results are those that Azure documents (article "Deploy MLflow models in batch
+deployments"): tables (``.csv``, ``.parquet``, ``.pqt``) reach ``predict`` as a DataFrame of the
+signature's types, images as an array of the signature's shape, one call for each file. A line of
+the results has the number of the row (of tables only), the prediction and the name of the file,
+with commas between them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .batch_worker import InputFileError
+from .mlflow_model import load_model
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd  # type: ignore[import-untyped]
+
+PARQUET = (".parquet", ".pqt")
+TABLES = (".csv", *PARQUET)
+IMAGES = (".png", ".jpg", ".jpeg", ".tiff", ".bmp", ".gif")
+
+model: Any
+
+
+def init() -> None:
+    global model
+    model = load_model()
+
+
+def run(mini_batch: list[str]) -> list[str]:
+    """The lines of each file, as one text.
+
+    Raises
+    ------
+    InputFileError
+        If a file cannot be read, or is not what the signature asks for.
+    """
+    return [score_file(Path(path)) for path in mini_batch]
+
+
+def score_file(path: Path) -> str:
+    from mlflow.exceptions import MlflowException
+
+    suffix = path.suffix.lower()
+    try:
+        data = read_table(path) if suffix in TABLES else read_image(path, suffix)
+    except Exception as error:
+        raise InputFileError(describe(path, error)) from error
+    try:
+        predicted = model.predict(data)
+    except MlflowException as error:  # the signature is enforced
+        raise InputFileError(describe(path, error)) from error
+    return write_lines(predicted, path.name, has_row_numbers=suffix in TABLES)
+
+
+def describe(path: Path, error: Exception) -> str:
+    return f"Error processing input file: '{path}'. {type(error).__name__}: {error}"
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    if path.suffix.lower() in PARQUET:
+        return pd.read_parquet(path)
+    types, dates = list_column_types()
+    return pd.read_csv(path, dtype=types, parse_dates=dates)
+
+
+def list_column_types() -> tuple[Any, list[str] | bool]:
+    """The types of a CSV file's columns, and its columns of dates, as `pandas.read_csv` has them.
+
+    Values that have no type in a CSV file, and truth values, are left to MLflow, which rejects
+    what does not fit.
+    """
+    from mlflow.types import DataType
+
+    schema = model.metadata.get_input_schema()
+    if schema is None:
+        return None, False
+    if schema.is_tensor_spec():
+        return schema.inputs[0].type, False
+    read_as: dict[Any, Any] = {DataType.string: str}
+    numbers = (DataType.integer, DataType.long, DataType.float, DataType.double)
+    read_as |= {each: each.to_numpy() for each in numbers}
+    columns = [each for each in schema.inputs if each.name is not None]
+    types = {each.name: read_as[each.type] for each in columns if each.type in read_as}
+    return types, [each.name for each in columns if each.type == DataType.datetime]
+
+
+def read_image(path: Path, suffix: str) -> np.ndarray:
+    """The pixels of an image, in the shape and type of the signature if there is one."""
+    import numpy as np
+
+    if suffix not in IMAGES:
+        known = ", ".join([*TABLES, *IMAGES])
+        raise ValueError(
+            f"File type '{suffix.lstrip('.')}' is not supported, only {known}. Deploy the model "
+            "with a scoring script for other files."
+        )
+    from PIL import Image
+
+    with Image.open(path) as image:
+        pixels = np.asarray(image)
+    schema = model.metadata.get_input_schema()
+    if schema is None:
+        return pixels
+    if not schema.is_tensor_spec():
+        raise ValueError("the model's signature has columns; for images it must be a tensor")
+    [spec] = schema.inputs
+    return reshape(pixels, spec.shape).astype(spec.type)
+
+
+def reshape(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The pixels as one example of `shape`, whose first axis counts examples; -1 is any size."""
+    if shape.count(-1) > 1:
+        if len(shape) != pixels.ndim + 1:
+            raise ValueError(f"an image of shape {pixels.shape} does not fit into {shape}")
+        return pixels[None]
+    return pixels.reshape(tuple(shape))
+
+
+def write_lines(predicted: Any, name: str, *, has_row_numbers: bool) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator=os.linesep)
+    for number, values in enumerate(list_predictions(predicted)):
+        writer.writerow([*([number] if has_row_numbers else []), *values, name])
+    return text.getvalue().removesuffix(os.linesep)
+
+
+def list_predictions(predicted: Any) -> Iterator[list[Any]]:
+    """The values of each prediction: of a table its columns, else one, an array as JSON."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(predicted, dict):  # named tensors
+        predicted = pd.DataFrame({key: list(value) for key, value in predicted.items()})
+    if isinstance(predicted, pd.DataFrame):
+        for row in predicted.itertuples(index=False, name=None):
+            yield [serialize(value) for value in row]
+        return
+    if not isinstance(predicted, str) and hasattr(predicted, "__len__"):
+        yield from ([serialize(value)] for value in np.asarray(predicted))
+    else:
+        yield [serialize(predicted)]
+
+
+def serialize(value: Any) -> Any:
+    """A value of a CSV file: lists and arrays as JSON."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return json.dumps(value) if isinstance(value, list | tuple | dict) else value
