@@ -42,22 +42,13 @@ def deploy_batch(
 
     Parameters
     ----------
-    client : azure.ai.ml.MLClient
-    model : azure.ai.ml.entities.Model
-        A registered model: ``client.models.get("sklearn_mnist", label="latest")``.
-    environment : azure.ai.ml.entities.Environment
-        A registered environment.
-    name, deployment : str
-        Of the endpoint and of the deployment: 3 to 32 letters, digits and '-', beginning with a
-        letter.
+    client, model, environment, name, deployment, source_directory
+        As of `deploy_to_endpoint`.
     entry_script : path-like
         A script with ``init()`` and ``run(mini_batch)``, which gets a list of paths and returns a
         list or a DataFrame with one row for each of them.
     compute : str
         The name of an ``AmlCompute`` of the workspace.
-    source_directory : path-like, optional
-        A folder that is uploaded with all its files; the script's path is then relative to it. By
-        default the script is uploaded alone.
     mini_batch_size : int
         Files in one call of ``run``.
     max_concurrency_per_instance, instance_count : int

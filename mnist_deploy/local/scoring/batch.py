@@ -200,8 +200,11 @@ class Scoring:
 
     def _append(self, mini_batch: MiniBatch, message: Message) -> None:
         if self._path:
-            with open(self._path, "a", encoding="utf-8", newline="") as file:
-                file.write(message.rows)
+            try:
+                with open(self._path, "a", encoding="utf-8", newline="") as file:
+                    file.write(message.rows)
+            except OSError as error:  # the disk is full
+                raise BatchError(f"The results cannot be written: {error}") from error
         missing = max(0, len(mini_batch.files) - message.count)
         self.scored += len(mini_batch.files) - missing
         if missing:

@@ -56,6 +56,7 @@ class Properties(Struct, rename="camel"):
 class ComputeRequest(Struct):
     properties: Properties
     tags: Labels | None = None
+    identity: Document | None = None
 
 
 @compute_api.put(f"{COMPUTES}/<compute>")
@@ -75,6 +76,7 @@ def put_compute(compute: str, **_: str) -> Response:
         if wanted.compute_type == training_clusters.KIND
         else settings_to_keep
     )
+    has_identity = str((requested.identity or {}).get("type") or "None") != "None"
     record = Compute(
         compute,
         wanted.compute_type,
@@ -82,7 +84,7 @@ def put_compute(compute: str, **_: str) -> Response:
         description=wanted.description or "",
         tags=texts(requested.tags),
         resource_id=wanted.resource_id or "",
-        settings=keep(wanted.properties or {}),
+        settings=keep(wanted.properties or {}) | ({"identity": True} if has_identity else {}),
     )
     with store().transaction():
         before = store().find(Compute, compute)
@@ -153,9 +155,9 @@ def serialize_compute(compute: Compute) -> Document:
         kept = {
             name: value
             for name, value in compute.settings.items()
-            if is_aks == (name != "namespace")
+            if is_aks == (name != "namespace") and name != "identity"
         }
-    what_it_is = training_clusters.WHAT_IT_IS if is_training else WHAT_IT_IS
+    what_it_is = training_clusters.describe(compute) if is_training else WHAT_IT_IS
     return {
         "id": f"{root}/computes/{compute.name}",
         "name": compute.name,

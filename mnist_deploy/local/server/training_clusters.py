@@ -19,6 +19,7 @@ WHAT_IT_IS = (
     "A cluster of the local workspace: a name. Each run that is submitted to it is one process "
     "tree of this machine."
 )
+OWN_SETTINGS = ("withoutEffect", "identity")  # no settings of Azure's
 NODE_STATES = ("idle", "leaving", "preempted", "preparing", "running", "unusable")
 
 
@@ -34,6 +35,8 @@ class Settings(Struct, rename="camel"):
     scale_settings: ScaleSettings | None = None
     subnet: dict[str, Any] | None = None
     remote_login_port_public_access: str | None = None
+    user_account_credentials: dict[str, Any] | None = None
+    enable_node_public_ip: bool | None = None
 
 
 def settings_to_keep(sent: Document) -> Document:
@@ -58,7 +61,25 @@ def settings_to_keep(sent: Document) -> Document:
             "maxNodeCount": scale.max_node_count or 1,
             "nodeIdleTimeBeforeScaleDown": scale.node_idle_time_before_scale_down or IDLE_TIME,
         },
+        "withoutEffect": list_options_without_effect(settings),
     }
+
+
+def list_options_without_effect(settings: Settings) -> list[str]:
+    """The options, by their names in SDK v2, that need nodes; a password is not kept."""
+    options = {
+        "ssh_settings": settings.user_account_credentials,
+        "ssh_public_access_enabled": settings.remote_login_port_public_access == "Enabled",
+        "enable_node_public_ip": settings.enable_node_public_ip is False,
+    }
+    return [name for name, value in options.items() if value]
+
+
+def describe(compute: Compute) -> str:
+    """What the cluster is, and which of the requested options have no effect."""
+    ignored = [*compute.settings.get("withoutEffect", [])]
+    ignored += ["identity"] if compute.settings.get("identity") else []
+    return f"{WHAT_IT_IS} Without effect here: {', '.join(ignored)}." if ignored else WHAT_IT_IS
 
 
 def serialize_settings(compute: Compute) -> Document:
@@ -68,7 +89,7 @@ def serialize_settings(compute: Compute) -> Document:
     """
     count = compute.settings["scaleSettings"]["minNodeCount"]
     return {
-        **compute.settings,
+        **{name: value for name, value in compute.settings.items() if name not in OWN_SETTINGS},
         "subnet": None,
         "osType": "Linux",
         "currentNodeCount": count,

@@ -12,7 +12,7 @@ from typing import TypeVar
 from flask import Blueprint, Response, jsonify
 from msgspec import Struct
 
-from ..bodies import Document, body, query
+from ..bodies import Document, Labels, body, query, texts
 from ..core.faults import NotFound
 from ..core.records import Data, Environment, Model
 from ..rest import WORKSPACE, store
@@ -20,7 +20,31 @@ from ..validation import check_choice
 from .resources import read_page_token, resource, serialize_page
 
 Asset = TypeVar("Asset", Model, Environment, Data)
+Labeled = TypeVar("Labeled", Model, Data)
 VIEWS = {"ActiveOnly": (False,), "ArchivedOnly": (True,), "All": (False, True)}
+
+
+class VersionProperties(Struct, rename="camel", kw_only=True):
+    """The requested fields that models and data assets have; a missing field keeps its value."""
+
+    description: str | None = None
+    tags: Labels | None = None
+    properties: Labels | None = None
+    is_anonymous: bool = False
+    is_archived: bool = False
+
+
+def update_labels(found: Labeled, requested: VersionProperties) -> Labeled:
+    """The version with the description, tags and properties that are requested."""
+    return dataclasses.replace(
+        found,
+        description=found.description if requested.description is None else requested.description,
+        tags=found.tags if requested.tags is None else texts(requested.tags),
+        properties=found.properties
+        if requested.properties is None
+        else texts(requested.properties),
+        archived=requested.is_archived,
+    )
 
 
 class AssetListQuery(Struct, rename={"list_view_type": "listViewType", "top": "$top"}):

@@ -61,6 +61,8 @@ class RetrySettings(Struct, rename="camel", frozen=True):
 
 class InstanceResources(Struct, rename="camel", frozen=True):
     instance_count: Annotated[int, Meta(ge=1, le=MAX_NUMBER)] | None = None
+    instance_type: str | None = None
+    properties: dict[str, Any] | None = None
 
 
 class BatchSettings(Struct, rename="camel", kw_only=True):

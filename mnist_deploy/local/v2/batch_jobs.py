@@ -328,6 +328,10 @@ def list_warnings(settings: BatchSettings, inputs: Mapping[str, JobInput]) -> It
             f"instance_count and max_concurrency_per_instance ask for {asked} processes; this "
             f"machine has {cores} cores, and {cores} processes score"
         )
+    if settings.resources.instance_type:
+        yield "resources.instance_type: the workers are processes of this machine"
+    if settings.resources.properties:
+        yield "resources.properties: nothing of a cluster is set here"
     if len(inputs) > 1:
         yield f"inputs: {len(inputs)} are scored; on Azure a model deployment takes one"
     model = find_asset(Model, "models", settings.model.asset_id)

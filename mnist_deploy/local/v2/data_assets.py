@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from flask import Blueprint, Response, jsonify
 from msgspec import Struct
 
-from ..bodies import Document, Labels, body, texts
+from ..bodies import Document, body
 from ..core.faults import Invalid, NotSupported
 from ..core.records import Data, now
 from ..core.store import DATASTORE as FOLDER
@@ -25,14 +25,10 @@ DATA = f"{WORKSPACE}/data"
 data_api = Blueprint("data", __name__)
 
 
-class DataProperties(Struct, rename="camel"):
+class DataProperties(assets.VersionProperties, kw_only=True):
     data_uri: str
     data_type: Literal["uri_file", "uri_folder", "mltable"] = "uri_folder"
-    description: str | None = None
-    tags: Labels | None = None
-    properties: Labels | None = None
-    is_anonymous: bool = False
-    is_archived: bool = False
+    auto_delete_setting: Any = None
 
 
 class DataRequest(Struct):
@@ -45,6 +41,8 @@ def put_data_version(name: str, version: str, **_: str) -> Response:
     requested = body(DataRequest).properties
     if DATA_COLLECTOR.decode() in requested.data_uri:
         raise NotSupported("a deployment with data_collector")
+    if requested.auto_delete_setting:
+        raise NotSupported("a data asset with auto_delete_setting: nothing is deleted by its age")
     check_asset_name("data", name)
     path = find_data_path(requested.data_uri)
     with store().transaction():
@@ -58,13 +56,7 @@ def put_data_version(name: str, version: str, **_: str) -> Response:
             name,
             version,
             lambda found: dataclasses.replace(
-                found,
-                description=requested.description or found.description,
-                tags=found.tags if requested.tags is None else texts(requested.tags),
-                properties=found.properties
-                if requested.properties is None
-                else texts(requested.properties),
-                archived=requested.is_archived,
+                assets.update_labels(found, requested),
                 other={"v2": {"is_anonymous": requested.is_anonymous}},
             ),
         )

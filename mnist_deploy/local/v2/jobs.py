@@ -24,6 +24,7 @@ ID_PREFIX = "azureml:"
 LOCAL = "local"
 SHELL = ("/bin/sh", "-c")
 DEFAULT_EXPERIMENT = "Default"
+DEFAULT_SHM_SIZE = "2g"  # which the SDK sends beside any other of the resources
 JOB_TYPES = {  # REST name -> name in the SDK
     "Sweep": "sweep jobs",
     "Pipeline": "pipeline jobs",
@@ -43,6 +44,9 @@ class Limits(Struct):
 class JobResources(Struct, rename="camel"):
     instance_count: int | None = None
     instance_type: str | None = None
+    locations: list[str] | None = None
+    docker_args: str | None = None
+    shm_size: str | None = None
 
 
 class JobProperties(Struct, rename="camel"):
@@ -63,6 +67,8 @@ class JobProperties(Struct, rename="camel"):
     resources: JobResources | None = None
     distribution: dict[str, Any] | None = None
     queue_settings: dict[str, Any] | None = None
+    identity: dict[str, Any] | None = None
+    services: dict[str, Any] | None = None
     component_id: str | None = None
     is_archived: bool | None = field(default=None)
 
@@ -181,6 +187,15 @@ def list_warnings(requested: JobProperties) -> Iterator[str]:
             f"resources: {resources.instance_count} instances were requested; the job is one "
             "process of this machine"
         )
+    for option in ("instance_type", "locations", "docker_args"):
+        if getattr(resources, option):
+            yield f"resources.{option}: the job is a process of this machine, not of a cluster"
+    if resources.shm_size and resources.shm_size != DEFAULT_SHM_SIZE:
+        yield "resources.shm_size: the job shares the memory of this machine"
+    if requested.identity:
+        yield "identity: the job gets no token of Azure, only that of the local workspace"
+    if requested.services:
+        yield f"services: {', '.join(requested.services)} are not started"
     if requested.distribution:
         yield "distribution: one process is started"
     if requested.queue_settings:

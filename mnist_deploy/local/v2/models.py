@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify
 from msgspec import Struct, to_builtins
 
-from ..bodies import Document, Labels, body, texts
+from ..bodies import Document, body
 from ..core.faults import Invalid, NotFound, NotSupported
 from ..core.records import Model, now
 from ..core.runs import Runs
@@ -40,18 +40,11 @@ class Flavor(Struct):
     data: dict[str, Any] = {}
 
 
-class ModelProperties(Struct, rename="camel"):
-    """The requested fields of a version; a missing field keeps its value."""
-
+class ModelProperties(assets.VersionProperties, kw_only=True):
     model_uri: str | None = None
     model_type: str | None = None
-    description: str | None = None
-    tags: Labels | None = None
-    properties: Labels | None = None
     flavors: dict[str, Flavor] | None = None
     stage: str | None = None
-    is_anonymous: bool = False
-    is_archived: bool = False
     default_deployment_template: Any = None
     allowed_deployment_templates: Any = None
 
@@ -122,13 +115,7 @@ def update_model(model: Model, requested: ModelProperties) -> Model:
         each: getattr(requested, each) for each in kept if getattr(requested, each) is not None
     }
     return dataclasses.replace(
-        model,
-        description=model.description if requested.description is None else requested.description,
-        tags=model.tags if requested.tags is None else texts(requested.tags),
-        properties=model.properties
-        if requested.properties is None
-        else texts(requested.properties),
-        archived=requested.is_archived,
+        assets.update_labels(model, requested),
         other=model.other | {"v2": model.other.get("v2", {}) | to_builtins(fresh)},
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from azure.ai.ml import entities
+from azure.ai.ml import Input, command, entities
 from azure.ai.ml.entities import (
     IdentityConfiguration,
     KubernetesOnlineDeployment,
@@ -20,8 +20,10 @@ from azure.ai.ml.entities import (
     ManagedOnlineDeployment,
     ManagedOnlineEndpoint,
 )
+from azure.core.exceptions import HttpResponseError
 from azureml.core.model import InferenceConfig
-from azureml.core.webservice import AciWebservice, AksWebservice
+from azureml.core.webservice import AciWebservice, AksWebservice, LocalWebservice
+from weights_service import WORKSPACE
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ DEPLOYMENT = (
 SERVICE = (
     "cpu_cores memory_gb tags properties description auth_enabled enable_app_insights "
     "primary_key secondary_key"
+)
+BATCH_SETTINGS = (
+    "mini_batch_size max_concurrency_per_instance output_action output_file_name retry_settings "
+    "environment_variables error_threshold logging_level"
 )
 OPTIONS: dict[Callable, Options] = {
     ManagedOnlineEndpoint: Options(ENDPOINT, "identity public_network_access"),
@@ -88,6 +94,45 @@ OPTIONS: dict[Callable, Options] = {
         "autoscale_refresh_seconds autoscale_target_utilization namespace blobfuse_enabled",
         "collect_model_data gpu_cores",
     ),
+    # `scoring_uri` and `openapi_uri` are what Azure answers, and not sent.
+    entities.BatchEndpoint: Options(
+        "name tags properties description location defaults default_deployment_name scoring_uri "
+        "openapi_uri kwargs",
+        rejected="auth_mode",
+    ),
+    entities.ModelBatchDeployment: Options(
+        "name endpoint_name environment properties model description tags settings compute "
+        "code_configuration code_path scoring_script kwargs",
+        "resources",
+    ),
+    entities.ModelBatchDeploymentSettings: Options(
+        f"{BATCH_SETTINGS} instance_count kwargs",
+    ),
+    entities.BatchDeployment: Options(
+        f"name endpoint_name description tags properties model code_configuration environment "
+        f"compute code_path scoring_script instance_count {BATCH_SETTINGS} kwargs",
+        "resources",
+    ),
+    entities.BatchRetrySettings: Options("max_retries timeout"),
+    LocalWebservice.deploy_configuration: Options("port"),
+    # A cluster is a name: its sizes are kept, and nothing is as large.
+    entities.AmlCompute: Options(
+        "name description size tags min_instances max_instances idle_time_before_scale_down tier "
+        "kwargs",
+        "ssh_public_access_enabled ssh_settings identity enable_node_public_ip",
+        "network_settings",
+    ),
+    # `is_deterministic` is of components, and `parent_job_name` only kept by the SDK.
+    command: Options(
+        "name description tags properties display_name command experiment_name environment "
+        "environment_variables compute inputs outputs timeout code is_deterministic "
+        "parent_job_name kwargs",
+        "distribution instance_count instance_type locations docker_args shm_size identity "
+        "services job_tier priority",
+    ),
+    entities.Data: Options(
+        "name version description tags properties path type kwargs", rejected="auto_delete_setting"
+    ),
     # The SDK makes an environment of `runtime` and `conda_file`, and does not send `description`.
     InferenceConfig: Options(
         "entry_script runtime conda_file source_directory description environment",
@@ -99,6 +144,7 @@ OPTIONS: dict[Callable, Options] = {
 HIDDEN = {
     ManagedOnlineDeployment: {"private_network_connection", "model_mount_path"},
     KubernetesOnlineDeployment: {"data_collector"},
+    entities.Data: {"auto_delete_setting"},
 }
 
 
@@ -189,3 +235,109 @@ def test_rejected_options_of_a_model_are_named(client, folder):
     )
     with pytest.raises(Exception, match="a model with default_deployment_template"):
         client.models.create_or_update(requested)
+
+
+def warnings_of(call, run_id: str) -> list[str]:
+    run = call("GET", f"/history/v1.0{WORKSPACE}/runs/{run_id}").json()
+    return [each["message"] for each in run["warnings"]]
+
+
+@pytest.mark.processes
+def test_warned_options_of_a_command_job_are_warnings_of_its_run(client, call, environment):
+    client.compute.begin_create_or_update(entities.AmlCompute(name="warned-jobs")).result()
+    job = command(
+        command="true",
+        environment=environment,
+        compute="warned-jobs",
+        instance_count=2,
+        instance_type="Standard_D2_v2",
+        locations=["westus"],
+        docker_args="--cpus 1",
+        shm_size="4g",
+        identity=entities.UserIdentityConfiguration(),
+        services={"lab": entities.JupyterLabJobService()},
+        job_tier="spot",
+        priority="low",
+        distribution={"type": "mpi", "process_count_per_instance": 2},
+    )
+    submitted = client.jobs.create_or_update(job)
+    found = "\n".join(warnings_of(call, submitted.name))
+    for option in (
+        "resources: 2 instances", "resources.instance_type: ", "resources.locations: ",
+        "resources.docker_args: ", "resources.shm_size: ", "identity: ", "services: lab are not",
+        "queue_settings: ", "distribution: ",
+    ):  # fmt: skip
+        assert option in found
+
+
+def test_options_of_a_cluster_without_effect_are_in_its_description(client):
+    """The only text about a cluster that the SDK returns."""
+    made = client.compute.begin_create_or_update(
+        entities.AmlCompute(
+            name="warned-cluster",
+            description="mine",
+            min_instances=1,
+            max_instances=3,
+            idle_time_before_scale_down=60,
+            tier="low_priority",
+            ssh_public_access_enabled=True,
+            ssh_settings=entities.AmlComputeSshSettings(admin_username="u", admin_password="p"),
+            identity=IdentityConfiguration(type="system_assigned"),
+            enable_node_public_ip=False,
+        )
+    ).result()
+    assert made.description.startswith("mine ")
+    for option in OPTIONS[entities.AmlCompute].warned.split():
+        assert option in made.description
+    assert (made.min_instances, made.max_instances, made.tier) == (1, 3, "low_priority")
+    plain = client.compute.begin_create_or_update(entities.AmlCompute(name="plain")).result()
+    assert "Without effect" not in plain.description
+
+
+def test_rejected_options_of_clusters_data_and_batch_endpoints_are_named(client, tmp_path):
+    network = entities.NetworkSettings(vnet_name="v", subnet="/subscriptions/s/subnets/n")
+    cluster = entities.AmlCompute(name="in-vnet", network_settings=network)
+    with pytest.raises(HttpResponseError, match=r"virtual network \(vnet_name\)"):
+        client.compute.begin_create_or_update(cluster).result()
+    (tmp_path / "a.csv").write_text("1")
+    data = entities.Data(
+        name="kept",
+        path=str(tmp_path / "a.csv"),
+        type="uri_file",
+        auto_delete_setting={"condition": "created_greater_than", "value": "30d"},
+    )
+    with pytest.raises(HttpResponseError, match="a data asset with auto_delete_setting"):
+        client.data.create_or_update(data)
+    endpoint = entities.BatchEndpoint(name="keyed", auth_mode="key")
+    with pytest.raises(HttpResponseError, match="batch endpoints have aad_token only"):
+        client.batch_endpoints.begin_create_or_update(endpoint).result()
+
+
+@pytest.mark.processes
+def test_resources_of_a_batch_deployment_are_warnings_of_its_jobs(
+    client, call, folder, environment
+):
+    client.compute.begin_create_or_update(entities.AmlCompute(name="warned-batch")).result()
+    endpoint = entities.BatchEndpoint(name="warned-batch")
+    client.batch_endpoints.begin_create_or_update(endpoint).result()
+    deployment = entities.ModelBatchDeployment(
+        name="only",
+        endpoint_name="warned-batch",
+        environment=environment,
+        code_configuration=entities.CodeConfiguration(str(folder / "code"), "score.py"),
+        compute="warned-batch",
+        resources=entities.ResourceConfiguration(
+            instance_count=1, instance_type="Standard_D2_v2", properties={"a": "b"}
+        ),
+        settings=entities.ModelBatchDeploymentSettings(mini_batch_size=1),
+    )
+    client.batch_deployments.begin_create_or_update(deployment).result()
+    job = client.batch_endpoints.invoke(
+        endpoint_name="warned-batch",
+        deployment_name="only",
+        input=Input(type="uri_folder", path=str(folder / "weights")),
+    )
+    found = warnings_of(call, job.name)
+    assert any(each.startswith("resources.instance_type: ") for each in found)
+    assert any(each.startswith("resources.properties: ") for each in found)
+    client.batch_endpoints.begin_delete("warned-batch").result()
