@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import io
 import json
 import random
 import uuid
@@ -18,13 +19,15 @@ from typing import Any
 from urllib.parse import quote
 
 from flask import Flask
+from tar_archives import archive
 from werkzeug.routing import Rule
 
 from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.job_engine import JobEngine
+from mnist_deploy.local.core.local_containers import LocalContainers, LocalContainerSpec
 from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.profiles import Profiler
-from mnist_deploy.local.core.records import Model, SavedDataset, now
+from mnist_deploy.local.core.records import Compute, Model, SavedDataset, now
 from mnist_deploy.local.core.runs import LOG_FILE, Metric, Runs
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.portal.page import create_app as create_portal
@@ -32,6 +35,7 @@ from mnist_deploy.local.portal.page_state import PageState
 from mnist_deploy.local.rest import state_of
 from mnist_deploy.local.server.app import create_app
 from mnist_deploy.local.server.client_registrations import ClientRegistrations
+from mnist_deploy.local.server.docker_api import create_unversioned_app
 from mnist_deploy.local.tokens import derive
 
 ODD = [None, True, 0, -1, 5, 1.5, 10**30, "", "x", "²", "9" * 30, "\0", "a/../b", "é" * 300, [],
@@ -194,9 +198,10 @@ BODIES: dict[str, Any] = {
         "computeType": "Kubernetes", "properties": {"namespace": "n"}}, "tags": LABELS},
     "/batchEndpoints/<endpoint>": {"tags": LABELS, "properties": {"authMode": "aadToken"}},
     "/batchEndpoints/<endpoint>/deployments/<deployment>": {"tags": LABELS, "properties": {
-        "codeConfiguration": {"codeId": f"{ARM}/codes/c/versions/1", "scoringScript": "s.py"},
+        "codeConfiguration": {"codeId": f"{ARM}/codes/s/versions/1", "scoringScript": "s.py"},
         "model": {"assetId": f"{ARM}/models/m/versions/1", "referenceType": "Id"},
-        "environmentId": f"{ARM}/environments/e/versions/1", "compute": f"{ARM}/computes/c",
+        "environmentId": f"{ARM}/environments/s/versions/1",
+        "compute": f"{ARM}/computes/batch-cluster",
         "miniBatchSize": 1, "errorThreshold": 1, "outputFileName": "a.csv",
         "environmentVariables": LABELS, "loggingLevel": "Info",
         "retrySettings": {"maxRetries": 1, "timeout": "PT30S"},
@@ -204,7 +209,13 @@ BODIES: dict[str, Any] = {
     "/batchEndpoints/<endpoint>/jobs": {"properties": {
         "inputData": {"UriFile": {"jobInputType": "UriFile",
                                   "uri": "azureml://datastores/workspaceblobstore/paths/"
-                                         "LocalUpload/c/f"}}}},
+                                         "LocalUpload/c/f"}},
+        "outputData": {"score": {"jobOutputType": "UriFolder", "mode": "Upload",
+                                 "uri": "azureml://datastores/workspaceblobstore/paths/out/s"}},
+        "compute": {"isLocal": True, "instanceCount": 1}, "retrySettings": {"maxRetries": 1},
+        "miniBatchSize": 1, "outputFileName": "a.csv", "errorThreshold": 0}},
+    "/dataversion/batchGetResolvedUris": {
+        "values": ["azureml://locations/local/data/azureml_s_output_data_score/versions/1"]},
     "/onlineEndpoints/<endpoint>": {"tags": LABELS, "properties": {
         "authMode": "Key", "traffic": {}, "mirrorTraffic": {}, "properties": LABELS,
         "keys": {"primaryKey": "k"}}},
@@ -217,6 +228,11 @@ BODIES: dict[str, Any] = {
         "scaleSettings": {"scaleType": "TargetUtilization", "minInstances": 1},
         "containerResourceRequirements": {"containerResourceLimits": {"cpu": "1"}}}},
     "/getLogs": {"tail": 5, "containerType": "InferenceServer"},
+    # The Docker Engine API's
+    "/containers/create": {
+        "Image": "s", "Env": ["A=b"], "Labels": {"a": "b"}, "Tty": True,
+        "HostConfig": {"Binds": [], "PortBindings": {"5001/tcp": [{"HostPort": "0"}]},
+                       "PublishAllPorts": True}},
     # MLflow's
     "/mlflow/experiments/create": {"name": "e", "tags": [{"key": "a", "value": "b"}]},
     "/mlflow/experiments/search": {"filter": "name = 'e'", "order_by": ["name DESC"],
@@ -253,7 +269,8 @@ QUERIES = ("$filter", "$orderby", "$continuationToken", "runId", "ifExistsOk", "
            "properties", "name", "version",
            "latestVersionOnly", "framework", "computeType", "comp", "blockid", "sig", "prefix",
            "id", "start", "before", "text", "datasetId", "restype", "delimiter", "$skip", "$top",
-           "resource")  # fmt: skip
+           "resource", "all", "limit", "filters", "t", "dockerfile", "remote", "force", "follow",
+           "fromImage")  # fmt: skip
 VALUES = {"subscription": "s", "group": "g", "workspace": "w", "model_id": "m:1", "image_id": "i:1",
           "origin": "LocalUpload", "container": "c", "path": "f", "version": "1",
           "endpoint": "end-point", "deployment": "blue", "kind": "jobs",
@@ -277,6 +294,8 @@ def app_to_try(folder: Path) -> Iterator[Flask]:
     for path in ("Code/c/code/s", "Code/c/code/s/s.py"):  # of which no folder can be made
         store.write(path, [b""])
     store.add(Model("m", 0, ("LocalUpload/c/f",), now()))
+    store.put(Compute("batch-cluster", "AmlCompute", now(),
+                      settings={"scaleSettings": {"minNodeCount": 0}}))  # fmt: skip
     endpoints = Endpoints(store, ProcessRuntime(store, folder / "containers"))
     app = create_app(store, endpoints, ClientRegistrations(), "token", "127.0.0.1:1")
     state = state_of(app)
@@ -316,6 +335,18 @@ def portal_to_try(folder: Path) -> Iterator[Flask]:
             environ | {"HTTP_ORIGIN": "http://localhost"}, start
         )
         yield page
+
+
+@contextlib.contextmanager
+def engine_to_try(folder: Path) -> Iterator[Flask]:
+    """The Docker Engine API, with an image and a container that has no script to start."""
+    containers = LocalContainers(folder / "local-containers")
+    containers.build(io.BytesIO(archive({"Dockerfile": b"FROM x\n"})), "Dockerfile", "s")
+    containers.create(LocalContainerSpec("s", "s"))
+    with app_to_try(folder) as app:
+        state = dataclasses.replace(state_of(app), local_containers=containers)
+        yield create_unversioned_app(state)
+    containers.close()
 
 
 def reject_job(*_: Any) -> Any:
@@ -374,7 +405,8 @@ class Sender:
             right = right if "blob" in rule.arguments else "folder "
             query = {"sig": derive(self._token, right)} | query
         body = json.dumps(body_of(rule)).encode() if body is None else body
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json",
+                   "azureml-model-deployment": VALUES["deployment"]}  # fmt: skip
         if path.endswith("/localrun"):
             headers["Content-Type"] = f"multipart/form-data; boundary={BOUNDARY}"
             body = DEFINITION.encode() % body
@@ -382,7 +414,9 @@ class Sender:
             path, method=method, data=body, headers=headers, query_string=query
         ) as answer:
             self.answers[f"{method} {rule}"][answer.status_code] += 1
-            if answer.status_code >= 500 and answer.status_code != 501:
+            # Docker's status of a container that cannot be started is 500.
+            is_rejected_start = str(rule) == "/containers/<name>/start"
+            if answer.status_code >= 500 and answer.status_code != 501 and not is_rejected_start:
                 request = f"{method} {path} {query} {body[:300]!r}"
                 self.broken[request] = answer.get_data(as_text=True)[:300]
 

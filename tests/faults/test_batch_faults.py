@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from polling import is_running, wait_until
-from quick_polls import shorten_sleeps
+from sdk_polling import fast_polls
 
 from mnist_deploy import local
 from mnist_deploy.local.core.runs import INTERRUPTED
@@ -195,7 +195,7 @@ def client(home, monkeypatch):
     monkeypatch.setenv("MSI_ENDPOINT", "http://127.0.0.1:9/none")
     monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", os.environ.get("REQUESTS_CA_BUNDLE", ""))
-    with shorten_sleeps(_job_ops_helper):
+    with fast_polls(_job_ops_helper):
         yield lambda: local.connect_client(home)
 
 

@@ -40,17 +40,22 @@ docker_api = Blueprint("docker", __name__)
 
 def create_docker_app(state: AppState) -> WsgiApp:
     """The Docker Engine API of local containers, with and without the version before its paths."""
-    app = Flask("mnist_deploy.local.docker", static_folder=None)
-    app.extensions[STATE] = state
-    app.register_blueprint(docker_api)
-    app.register_error_handler(Fault, answer_fault)
-    app.register_error_handler(HTTPException, answer_http_error)
+    app = create_unversioned_app(state)
 
     def without_version(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         environ["PATH_INFO"] = re.sub(r"^/v\d+\.\d+(?=/)", "", environ["PATH_INFO"])
         return app(environ, start_response)
 
     return without_version
+
+
+def create_unversioned_app(state: AppState) -> Flask:
+    app = Flask("mnist_deploy.local.docker", static_folder=None)
+    app.extensions[STATE] = state
+    app.register_blueprint(docker_api)
+    app.register_error_handler(Fault, answer_fault)
+    app.register_error_handler(HTTPException, answer_http_error)
+    return app
 
 
 def local_containers() -> LocalContainers:

@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from quick_polls import shorten_sleeps
+from sdk_polling import fast_polls
 from weights_service import WORKSPACE
 
 pytestmark = pytest.mark.processes
@@ -39,7 +39,7 @@ with open("outputs/model.txt", "w") as file:
 def _quick_run_polls():
     from azureml.core import run
 
-    with shorten_sleeps(run):
+    with fast_polls(run):
         yield
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from quick_polls import shorten_sleeps
+from sdk_polling import fast_polls
 from weights_service import SCRIPT
 
 from mnist_deploy import local
@@ -40,7 +40,7 @@ def client(local_ws, local_home):
 def quick_job_polls():
     from azure.ai.ml.operations import _job_ops_helper
 
-    with shorten_sleeps(_job_ops_helper):
+    with fast_polls(_job_ops_helper):
         yield
 
 
