@@ -254,7 +254,7 @@ def test_warned_options_of_a_command_job_are_warnings_of_its_run(client, call, e
         locations=["westus"],
         docker_args="--cpus 1",
         shm_size="4g",
-        identity=entities.UserIdentityConfiguration(),
+        identity=ManagedIdentityConfiguration(),
         services={"lab": entities.JupyterLabJobService()},
         job_tier="spot",
         priority="low",
