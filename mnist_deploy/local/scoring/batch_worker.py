@@ -14,9 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-
-class InputFileError(Exception):
-    """An input file cannot be scored: the whole job fails, and the mini-batch is not retried."""
+from . import mlflow_batch
+from .mlflow_batch import InputFileError
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def work(connection: Connection, script: str, level: str, keep_rows: bool) -> No
     """
     logging.basicConfig(level=level.upper(), stream=sys.stdout)
     try:
-        module = load_script(Path(script).absolute()) if script else load_mlflow_script()
+        module = load_script(Path(script).absolute()) if script else mlflow_batch
         module.init()
     except Exception:
         connection.send(Message(error=traceback.format_exc()))
@@ -60,12 +59,6 @@ def work(connection: Connection, script: str, level: str, keep_rows: bool) -> No
         except EOFError:
             return
         connection.send(score(module.run, files, keep_rows))
-
-
-def load_mlflow_script() -> ModuleType:
-    from . import mlflow_batch
-
-    return mlflow_batch
 
 
 def load_script(path: Path) -> ModuleType:

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .batch_worker import InputFileError
 from .mlflow_model import load_model
 
 if TYPE_CHECKING:
@@ -29,6 +28,10 @@ TABLES = (".csv", *PARQUET)
 IMAGES = (".png", ".jpg", ".jpeg", ".tiff", ".bmp", ".gif")
 
 model: Any
+
+
+class InputFileError(Exception):
+    """An input file cannot be scored: the whole job fails, and the mini-batch is not retried."""
 
 
 def init() -> None:

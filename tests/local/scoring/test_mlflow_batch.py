@@ -14,7 +14,8 @@ from PIL import Image
 
 from mnist_deploy.local.scoring import mlflow_batch
 from mnist_deploy.local.scoring.batch import list_files
-from mnist_deploy.local.scoring.batch_worker import InputFileError, score
+from mnist_deploy.local.scoring.batch_worker import score
+from mnist_deploy.local.scoring.mlflow_batch import InputFileError
 
 pd = pytest.importorskip("pandas")
 pyfunc = pytest.importorskip("mlflow.pyfunc")
