@@ -1,4 +1,4 @@
-"""Accepts names, keywords and values that NumPy and scikit-learn have removed, with a warning.
+"""Accepts what older releases of NumPy, scikit-learn and MLflow accepted, with a warning.
 
 Scripts that use them run, and the log has one warning for each. On Azure such a script runs only
 with the releases that its environment pins, and fails with current releases.
@@ -158,7 +158,42 @@ def fit_one_versus_rest(
     return model
 
 
+def _bridge_mlflow(flavor: ModuleType) -> None:
+    """Save models with trees, which the format that MLflow 3.10 made the default rejects."""
+    if hasattr(flavor, "SERIALIZATION_FORMAT_SKOPS"):
+        flavor.save_model = _choose_format(flavor.save_model)  # type: ignore[attr-defined]
+        flavor.log_model = _choose_format(flavor.log_model)  # type: ignore[attr-defined]
+
+
+def _choose_format(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def save(sk_model: Any, *arguments: Any, **options: Any) -> Any:
+        is_free = not {"serialization_format", "skops_trusted_types"} & options.keys()
+        if is_free and not arguments[3:] and has_untrusted_types(sk_model):
+            warn_once(
+                f"mlflow.sklearn.{original.__name__} saves a {type(sk_model).__name__} with "
+                "cloudpickle, the default before MLflow 3.10: skops does not trust its types."
+            )
+            options["serialization_format"] = "cloudpickle"
+        return original(sk_model, *arguments, **options)
+
+    return save
+
+
+def has_untrusted_types(model: Any) -> bool:
+    """Whether skops would not load `model` without a list of trusted types."""
+    try:
+        import skops.io
+    except ImportError:
+        return False
+    try:
+        return bool(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
+    except Exception:  # skops has no format for the model, as for a lambda in it
+        return True
+
+
 CHANGES: dict[str, Change] = {
+    "mlflow.sklearn": _bridge_mlflow,
     "numpy": _bridge_numpy,
     "sklearn.base": _bridge_estimators,
     "sklearn.linear_model._logistic": _bridge_liblinear,

@@ -121,6 +121,27 @@ def test_keywords_that_were_renamed_get_their_names_of_today(run_python):
     assert "unexpected keyword argument 'no_such_keyword'" in printed
 
 
+@pytest.mark.processes
+def test_mlflow_saves_models_with_trees_as_before_mlflow_3_10(run_python, tmp_path):
+    pytest.importorskip("mlflow.sklearn")
+    pytest.importorskip("skops")
+    printed = run_python(
+        f"""
+        import mlflow
+        import mlflow.sklearn
+        from sklearn.ensemble import RandomForestClassifier
+        from sklearn.linear_model import LogisticRegression
+        rows = [[0.0], [1.0]], [0, 1]
+        for model in (RandomForestClassifier(n_estimators=2), LogisticRegression()):
+            folder = {str(tmp_path)!r} + "/" + type(model).__name__
+            mlflow.sklearn.save_model(model.fit(*rows), folder, pip_requirements=["scikit-learn"])
+            print(mlflow.models.get_model_info(folder).flavors["sklearn"]["serialization_format"])
+        """
+    )
+    assert printed.split("cloudpickle\n")[1].startswith("skops"), printed
+    assert "save_model saves a RandomForestClassifier with cloudpickle" in printed
+
+
 def test_value_stays_where_it_is_valid_today():
     import inspect
 
