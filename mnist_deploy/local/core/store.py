@@ -32,6 +32,7 @@ from .records import (
     Environment,
     Model,
     Profile,
+    RegisteredModel,
     SavedDataset,
 )
 
@@ -47,6 +48,7 @@ Record = TypeVar(
     BatchEndpoint,
     BatchDeployment,
     Profile,
+    RegisteredModel,
 )
 Version = int | str
 DATASTORE = "datastore"  # the first part of the paths in the data store

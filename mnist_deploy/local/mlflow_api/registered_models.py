@@ -165,7 +165,8 @@ def get_latest_versions(**_: str) -> Response:
 def search_registered_models(**_: str) -> Response:
     requested = query(Search)
     is_selected = parse_filter(requested.filter)
-    names = {each.name for kind in (RegisteredModel, Model) for each in store().all(kind)}
+    names = {each.name for each in store().all(RegisteredModel)}
+    names |= {each.name for each in store().all(Model)}
     documents = [serialize_registered_model(find_registered_model(name)) for name in sorted(names)]
     found = [(searchable_fields(each), each) for each in documents]
     found = [pair for pair in found if is_selected(pair[0])]
