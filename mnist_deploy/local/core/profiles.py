@@ -1,8 +1,8 @@
 """Profiles: how a script and its models answer the rows of a data set, measured.
 
 A profile starts a container, has a process of its own send it the rows (`programs.profile`), and
-derives from the measurements what a deployment should ask for. One container is measured at a
-time: two would take the CPU from each other.
+derives from the measurements which resources a deployment should request. One container is
+measured at a time, because two would share the CPU.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class BatchError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the deployment asks for.
+    """The settings of the deployment.
 
     Attributes
     ----------

@@ -45,7 +45,7 @@ def run(mini_batch: list[str]) -> list[str]:
     Raises
     ------
     InputFileError
-        If a file cannot be read, or is not what the signature asks for.
+        If a file cannot be read, or does not have the type that the signature requires.
     """
     return [score_file(Path(path)) for path in mini_batch]
 

@@ -69,7 +69,7 @@ def run(body: str) -> Any:
 
 
 def parse_input(data: Any) -> Any:
-    """The model's input, of the types that its signature asks for: a table, an array or arrays."""
+    """The model's input, of the types that its signature requires: a table, an array or arrays."""
     import pandas  # type: ignore[import-untyped]
     from mlflow.pyfunc.scoring_server import infer_and_parse_data
 

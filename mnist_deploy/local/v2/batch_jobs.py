@@ -1,4 +1,4 @@
-"""Batch jobs: what an invocation of a batch endpoint starts."""
+"""Batch jobs, which invocations of batch endpoints start."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ STEP = "batchscoring"
 OUTPUT = "score"
 FILE, FOLDER = "UriFile", "UriFolder"  # types of inputs and outputs
 MODEL = "azureml-model"  # among the inputs of the step; no name that the SDK allows for an input
-MAX_RETRIES = 3  # what Azure takes where nothing is asked for
-MINI_BATCH_TIMEOUT = 30.0  # seconds, likewise
+MAX_RETRIES = 3  # Azure's default
+MINI_BATCH_TIMEOUT = 30.0  # seconds; Azure's default
 OVERRIDES = ("errorThreshold", "miniBatchSize", "outputFileName")  # the same in a deployment
 PASCAL_CASE = ("InputData", "OutputData", "JobInputType", "JobOutputType", "Uri", "Properties")
 
@@ -114,8 +114,8 @@ class OutputLocation:
 def invoke(endpoint: str, **_: str) -> Response:
     """Start a batch job with the deployment that the header names, or the default one."""
     sent = lower_names(body(Invocation).properties)
-    asked = convert(sent, InvocationProperties)
-    if asked.dataset:
+    requested = convert(sent, InvocationProperties)
+    if requested.dataset:
         raise NotSupported("an invocation of a batch endpoint with dataset: a data set of SDK v1")
     if not state().has(JobEngine):
         raise NotSupported("batch jobs in a mocked workspace")
@@ -127,8 +127,8 @@ def invoke(endpoint: str, **_: str) -> Response:
             "endpoint.defaults.deployment_name.",
         )
     kept = find_batch_deployment(endpoint, name).settings
-    settings = parse_settings(override_settings(kept, sent, asked))
-    answer = jsonify(serialize_batch_job(start_job(endpoint, name, settings, asked)))
+    settings = parse_settings(override_settings(kept, sent, requested))
+    answer = jsonify(serialize_batch_job(start_job(endpoint, name, settings, requested)))
     answer.status_code = 201
     return answer
 
@@ -143,12 +143,12 @@ def lower_names(sent: Document, depth: int = 2) -> Document:
     return lowered
 
 
-def override_settings(kept: Document, sent: Document, asked: InvocationProperties) -> Document:
+def override_settings(kept: Document, sent: Document, requested: InvocationProperties) -> Document:
     """The settings of a deployment, with those that an invocation overrides."""
     settings = kept | {key: sent[key] for key in OVERRIDES if key in sent}
-    if asked.retry_settings:
-        settings["retrySettings"] = (kept.get("retrySettings") or {}) | asked.retry_settings
-    compute = asked.compute or ComputeOverride()
+    if requested.retry_settings:
+        settings["retrySettings"] = (kept.get("retrySettings") or {}) | requested.retry_settings
+    compute = requested.compute or ComputeOverride()
     for option in ("instance_type", "location", "properties"):
         if getattr(compute, option):
             raise NotSupported(f"an invocation of a batch endpoint with compute.{option}")
@@ -161,15 +161,15 @@ def override_settings(kept: Document, sent: Document, asked: InvocationPropertie
 
 
 def start_job(
-    endpoint: str, deployment: str, settings: BatchSettings, asked: InvocationProperties
+    endpoint: str, deployment: str, settings: BatchSettings, requested: InvocationProperties
 ) -> Run:
     """Create a batch job with its one step, and queue it."""
     step = str(uuid.uuid4())
-    inputs = find_inputs(asked.input_data or {})
+    inputs = find_inputs(requested.input_data or {})
     subscription, group, workspace = workspace_names()
-    experiment_name = asked.properties.experiment_name if asked.properties else None
+    experiment_name = requested.properties.experiment_name if requested.properties else None
     with runs().store.transaction():
-        output = find_output(asked, settings) or OutputLocation(
+        output = find_output(requested, settings) or OutputLocation(
             f"azureml/{step}/{OUTPUT}", name_output_file(settings)
         )
         files = {OUTPUT: f"{output.folder}/{output.file}"} if output.is_file else {}
@@ -183,12 +183,12 @@ def start_job(
             },
         }
         experiment = runs().create_experiment(experiment_name or endpoint)
-        tags = texts(asked.tags) | {"azureml.batchrun": "true"}
+        tags = texts(requested.tags) | {"azureml.batchrun": "true"}
         run = runs().create(
             experiment,
-            asked.name or f"batchjob-{uuid.uuid4()}",
+            requested.name or f"batchjob-{uuid.uuid4()}",
             kind="batch",
-            description=asked.description or "",
+            description=requested.description or "",
             tags=tags,
             **more,
         )
@@ -202,7 +202,7 @@ def name_output_file(settings: BatchSettings) -> str:
     return "" if settings.output_action == SUMMARY_ONLY else settings.output_file_name
 
 
-def find_output(asked: InvocationProperties, settings: BatchSettings) -> OutputLocation | None:
+def find_output(requested: InvocationProperties, settings: BatchSettings) -> OutputLocation | None:
     """Where an invocation wants the results; None where it leaves that to the workspace.
 
     Article "Create jobs and input data for batch endpoints": a model deployment has one output,
@@ -215,9 +215,12 @@ def find_output(asked: InvocationProperties, settings: BatchSettings) -> OutputL
     Conflict
         If the file exists, or is one that another job is going to write.
     """
-    uris = [(each.uri, each.job_output_type) for each in (asked.output_data or {}).values()]
-    if asked.output_dataset:
-        parent, path = asked.output_dataset.datastore_id or "", asked.output_dataset.path or ""
+    uris = [(each.uri, each.job_output_type) for each in (requested.output_data or {}).values()]
+    if requested.output_dataset:
+        parent, path = (
+            requested.output_dataset.datastore_id or "",
+            requested.output_dataset.path or "",
+        )
         uris.append((f"{parent}/paths/{path.strip('/')}", FOLDER))
     if not uris:
         return None
@@ -260,19 +263,19 @@ def find_inputs(sent: Mapping[str, JobInputRequest]) -> dict[str, JobInput]:
     if not sent:
         raise Invalid("input", "The invocation has no input: pass input=Input(type=…, path=…).")
     inputs = {}
-    for name, asked in sent.items():
-        kind = asked.job_input_type
+    for name, requested in sent.items():
+        kind = requested.job_input_type
         if kind not in (FILE, FOLDER):
             raise NotSupported(
                 f"the input {name} of a batch endpoint, of type {kind}; only uri_file and "
                 "uri_folder"
             )
         if not name or "/" in name or name.startswith(".") or name == MODEL:
-            raise Invalid("input", f"{name[:60]!r} is no name for an input.")
-        inputs[name] = find_input(name, asked)
+            raise Invalid("input", f"{name[:60]!r} is not a valid name of an input.")
+        inputs[name] = find_input(name, requested)
         if inputs[name].is_file != (kind == FILE):
             found = "file, pass uri_file" if inputs[name].is_file else "folder, pass uri_folder"
-            raise Invalid("input", f"The input {name} is of type {kind}, but {asked.uri} is a "
+            raise Invalid("input", f"The input {name} is of type {kind}, but {requested.uri} is a "
                           f"{found}.")  # fmt: skip
     return inputs
 
@@ -321,11 +324,11 @@ def count_processes(settings: BatchSettings) -> int:
 
 
 def list_warnings(settings: BatchSettings, inputs: Mapping[str, JobInput]) -> Iterator[str]:
-    """What has another effect here than on Azure."""
-    asked, cores = count_processes(settings), os.cpu_count() or 1
-    if asked > cores:
+    """Warnings for the options that have another effect here than on Azure."""
+    processes, cores = count_processes(settings), os.cpu_count() or 1
+    if processes > cores:
         yield (
-            f"instance_count and max_concurrency_per_instance ask for {asked} processes; this "
+            f"instance_count and max_concurrency_per_instance request {processes} processes; this "
             f"machine has {cores} cores, and {cores} processes score"
         )
     if settings.resources.instance_type:

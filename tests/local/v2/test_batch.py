@@ -312,7 +312,7 @@ def test_settings_are_overridden_for_one_job(client, deployed, files):
     options = {"params_override": [{name: value} for name, value in overrides.items()]}
     job = invoke(client, deployed, files, **options)
     printed = finish(client, job)
-    assert "ask for 100 processes" in printed
+    assert "request 100 processes" in printed
     assert "attempt 1:" in printed
     assert "attempt 2:" not in printed
     assert "6 files scored, 1 failed" in printed
@@ -384,7 +384,7 @@ def test_more_processes_than_cores_are_reported(client, deploy_batch, files):
     job = invoke(client, deploy_batch(instance_count=50), files)
     printed = finish(client, job)
     cores = os.cpu_count()
-    assert f"ask for 100 processes; this machine has {cores} cores" in printed
+    assert f"request 100 processes; this machine has {cores} cores" in printed
     assert printed.count("init in") <= cores
 
 
