@@ -17,6 +17,7 @@ import requests
 from weights_service import WORKSPACE, make_inference_config
 
 from mnist_deploy import local
+from mnist_deploy.local.core import profiles
 from mnist_deploy.local.core.job_engine import MAX_PROCESSES
 from mnist_deploy.local.core.runs import INTERRUPTED
 
@@ -249,7 +250,7 @@ def test_profile_fails_when_the_control_plane_is_killed_while_it_measures(home, 
     wait_for(lambda: not any(map(is_alive, [pid, *measuring])))
     profile = ModelProfile(local.connect(home), "sleeping")
     assert profile.state == "Failed"
-    assert profile.error["message"] == INTERRUPTED
+    assert profile.error["message"] == profiles.INTERRUPTED
     account.times, account.found = 1, "failed with its reason, and no process is left"
 
 

@@ -28,7 +28,6 @@ from .faults import Failed, Fault, Full
 from .job_engine import JobProcess, Launch
 from .operations import Operation
 from .records import Profile
-from .runs import INTERRUPTED
 from .store import Store
 
 MEMORY_RESERVE = 1.25  # times the peak that was measured
@@ -38,6 +37,10 @@ TIMEOUT = 1500.0  # seconds: the 25 minutes of the SDK's documentation
 LOG_LINES = 5000
 PROGRAM = ("python", "-P", "-m", "mnist_deploy.local.programs.profile")
 
+INTERRUPTED = (
+    "The local workspace ended before the model was profiled. Profile it again, and keep a process "
+    "that uses the workspace alive until the profile has ended."
+)
 FAILED, INVALID_DATA, INCOMPLETE = "ProfilingFailed", "InvalidDataset", "ProfilingIncomplete"
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from mnist_deploy.local.core.container_spec import ContainerSpec
 from mnist_deploy.local.core.profiles import (
+    INTERRUPTED,
     Profiler,
     find_end,
     find_problem,
@@ -16,7 +17,6 @@ from mnist_deploy.local.core.profiles import (
     recommend_memory,
 )
 from mnist_deploy.local.core.records import Profile, now
-from mnist_deploy.local.core.runs import INTERRUPTED
 from mnist_deploy.local.core.store import Store
 
 GOOD = {"queries": 100, "succeeded": 100, "unsent": 0, "rows": 5, "cores": 0.4, "reason": ""}

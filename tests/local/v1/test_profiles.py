@@ -142,7 +142,7 @@ def test_profile_is_found_by_its_name_and_a_name_can_be_used_again(measured, loc
 def test_profile_that_is_not_there_is_named(local_ws):
     from azureml.core.profile import ModelProfile
 
-    with pytest.raises(Exception, match="nothing not found in provided workspace"):
+    with pytest.raises(Exception, match="There is no profile nothing"):
         ModelProfile(local_ws, "nothing")
 
 
