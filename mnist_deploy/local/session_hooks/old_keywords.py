@@ -183,7 +183,7 @@ def _choose_format(original: Callable[..., Any]) -> Callable[..., Any]:
 def has_untrusted_types(model: Any) -> bool:
     """Whether skops would not load `model` without a list of trusted types."""
     try:
-        import skops.io
+        import skops.io  # type: ignore[import-untyped]
     except ImportError:
         return False
     try:
