@@ -48,36 +48,38 @@ MAP: dict[str, set[str]] = {
 # and core of none, nor of Flask; scoring processes are started, not imported.
 LOCAL_MAP: dict[str, set[str]] = {
     "platforms": set(),
-    "http": set(),
+    "http": {"host"},
     "private_files": set(),
     "tokens": set(),
     "tls": {"private_files"},
     "discovery": {"private_files", "tokens"},
     "authorization": set(),
     "process_tree": set(),
+    "host": set(),
+    "control_socket": set(),
     "client": {"control_plane", "discovery"},
-    "control_plane": {"discovery"},
+    "control_plane": {"discovery", "host"},
     "": {"client", "control_plane", "discovery", "session_hooks"},
-    "core": {"authorization", "http", "platforms", "process_tree"},
-    "scoring": {"authorization", "http", "platforms", "process_tree"},
+    "core": {"authorization", "control_socket", "host", "http", "platforms", "process_tree"},
+    "scoring": {"authorization", "control_socket", "host", "http", "platforms", "process_tree"},
     "programs": {"process_tree"},  # started, not imported
     "start_modules": {"scoring", "session_hooks"},
     "session_hooks": set(),  # copied for the processes of ``exec`` and of runs
     "bodies": {"core"},
-    "listener": {"wsgi"},
+    "listener": {"host", "wsgi"},
     "wsgi": set(),
     "rest": {"bodies", "core"},
     "validation": {"core"},
-    "v1": {"bodies", "core", "platforms", "rest", "tokens", "validation"},
+    "v1": {"bodies", "core", "host", "platforms", "rest", "tokens", "validation"},
     "v2": {"bodies", "core", "platforms", "rest", "tokens", "validation"},
     "mlflow_api": {"bodies", "core", "rest", "validation"},
-    "portal": {"bodies", "core", "listener", "rest", "wsgi"},
+    "portal": {"bodies", "core", "host", "listener", "rest", "wsgi"},
     "server": {
-        *("", "bodies", "core", "discovery", "listener", "mlflow_api", "portal", "rest"),
+        *("", "bodies", "core", "discovery", "host", "listener", "mlflow_api", "portal", "rest"),
         *("start_modules", "tls", "tokens", "v1", "v2", "validation", "wsgi"),
     },
     # cli: the last two are files that it copies
-    "cli": {"", "control_plane", "discovery", "scoring", "start_modules"},
+    "cli": {"", "control_plane", "discovery", "host", "scoring", "start_modules"},
     "__main__": {"cli"},
 }
 PACKAGES = {"mnist_deploy": MAP, "mnist_deploy.local": LOCAL_MAP}

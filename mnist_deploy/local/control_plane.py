@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -14,10 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-try:
-    import fcntl
-except ImportError:  # on Windows, where no control plane is started: the pytest kit works there
-    fcntl = None  # type: ignore[assignment]
+from .host import system
 
 # Every scoring process imports this package on the way to its own module: what is large, or slow
 # to import, is imported where it is used.
@@ -49,7 +44,8 @@ def join_or_launch(folder: Path, port: int) -> ControlPlaneAddress:
     from .discovery import ControlPlaneAddress
 
     runtime = folder / "run"
-    check_owner(runtime)
+    if (problem := system.find_access_problem(runtime)) is not None:
+        raise LocalWorkspaceError(problem)
     give_up_at = time.monotonic() + START_TIMEOUT
     with locked(runtime / "starting"):
         while (pid := lock_owner(runtime)) is not None:
@@ -62,27 +58,6 @@ def join_or_launch(folder: Path, port: int) -> ControlPlaneAddress:
         return launch(folder, port)
 
 
-def check_owner(runtime: Path) -> None:
-    """Reject a folder in which another user could read the token or replace the certificate.
-
-    Raises
-    ------
-    LocalWorkspaceError
-        If the folder belongs to another user, or others may write to it.
-    """
-    status = os.stat(runtime)
-    if status.st_uid != os.geteuid():
-        raise LocalWorkspaceError(
-            f"{runtime} belongs to another user (id {status.st_uid}), who could read all that this "
-            "workspace receives. Set MNIST_DEPLOY_HOME to a folder of your own."
-        )
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise LocalWorkspaceError(
-            f"Other users may write to {runtime}, and could take the place of the control plane. "
-            f"Correct that: chmod 700 {runtime}"
-        )
-
-
 def lock_owner(runtime: Path) -> int | None:
     """The process id of the control plane; 0 if it is not written yet, None if none runs.
 
@@ -91,7 +66,7 @@ def lock_owner(runtime: Path) -> int | None:
     try:
         with open(runtime / "alive") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                system.lock(file, shared=True, wait=False)
             except BlockingIOError:
                 text = file.read().strip()
                 return int(text) if text.isascii() and text.isdecimal() else 0
@@ -146,16 +121,15 @@ def launch(folder: Path, port: int) -> ControlPlaneAddress:
 
     runtime = folder / "run"
     log_file = runtime / "control_plane.log"
-    command = [sys.executable, "-m", PROCESS_MODULE, str(folder), str(port), str(os.getpid())]
+    arguments = ["-m", PROCESS_MODULE, str(folder), str(port), str(os.getpid())]
     with open(log_file, "wb") as log:
         try:
-            process = subprocess.Popen(
-                command,
+            process = system.start_background(
+                arguments,
                 cwd=runtime,  # not the caller's folder, whose modules would hide others
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # the terminal's Ctrl-C does not reach it
             )
         except OSError as error:
             raise LocalWorkspaceError(
@@ -192,7 +166,7 @@ def stop(folder: Path) -> bool:
     address = ControlPlaneAddress.read(runtime)
     if address is not None and request_stop(address) and has_ended(runtime, START_TIMEOUT):
         return True
-    for signals in ((signal.SIGCONT, signal.SIGTERM), (signal.SIGKILL,)):
+    for signals in system.stop_signals():
         for number in signals:
             send_signal(lock_owner(runtime), number)
         if has_ended(runtime, SIGNAL_TIMEOUT):
@@ -267,7 +241,7 @@ def locked(path: Path) -> Iterator[None]:
         give_up_at = time.monotonic() + limit
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                system.lock(file, wait=False)
                 break
             except BlockingIOError:
                 if time.monotonic() > give_up_at:

@@ -24,10 +24,11 @@ from typing import Any
 
 from aiohttp import web
 
+from .host import system
 from .wsgi import AppCall, RequestStream, WsgiApp
 
 MAX_UNTRUSTED = 200  # connections; of more, the one that was accepted first is closed
-MAX_TRUSTED = 1000  # connections, and so threads
+MAX_TRUSTED = min(1000, system.MAX_SOCKETS // 2)  # connections, and so threads
 UNTRUSTED_THREADS = 8  # a request without a secret is answered in milliseconds
 HEAD_TIMEOUT = 15.0  # seconds from the accepting of a connection to the end of its first head
 BODY_TIMEOUT = 30.0  # seconds for a body that is received as a whole
@@ -88,7 +89,7 @@ class Listener:
         self._app = app
         self._body_limit = body_limit
         self._tls = tls
-        self._loop = asyncio.new_event_loop()
+        self._loop = system.new_event_loop()
         self._loop.set_exception_handler(log_loop_error)
         self._untrusted: dict[web.RequestHandler, OpenConnection] = {}  # the oldest first
         self._trusted: dict[web.RequestHandler, OpenConnection] = {}
@@ -138,7 +139,7 @@ class Listener:
 
     async def _start(self, client: socket.socket, handler: web.RequestHandler) -> asyncio.Transport:
         """Detect TLS by the first byte, and connect the client to `handler`."""
-        if client.family != socket.AF_UNIX:
+        if client.family == socket.AF_INET:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tls = self._tls if self._tls and await peek(client) == TLS_HANDSHAKE else None
         transport, _ = await self._loop.connect_accepted_socket(

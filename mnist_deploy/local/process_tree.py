@@ -9,13 +9,12 @@ cleared its environment and whose scoring process was killed by another than its
 from __future__ import annotations
 
 import contextlib
-import os
+from mmap import PAGESIZE
 from pathlib import Path
 
 import psutil
 
 PROCESS_TAG = "MNIST_DEPLOY_PROCESS"  # environment variable: of a scoring process and its children
-PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
 def kill_process_tree(tag: str, pid: int) -> None:
@@ -66,7 +65,7 @@ def resident_memory(pid: int) -> int:
         pid = todo.pop()
         with contextlib.suppress(OSError):  # it has just ended
             pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
-            total += int(pages) * PAGE_SIZE
+            total += int(pages) * PAGESIZE
             for thread in Path(f"/proc/{pid}/task").iterdir():
                 todo += map(int, (thread / "children").read_text().split())
     return total

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from .. import LocalWorkspaceError
+from ..host import system
 from .child_process import SIGNAL_STATUS
 from .exec import execute
 from .portal import open_portal
@@ -113,7 +114,7 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in system.TERMINATION_SIGNALS:
         signal.signal(number, exit_by_signal)
     try:
         status = COMMANDS[options.verb](options)
@@ -121,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except BrokenPipeError:  # the reader of the output has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SIGNAL_STATUS + signal.SIGPIPE
+        return SIGNAL_STATUS + system.BROKEN_PIPE
     except (LocalWorkspaceError, OSError) as error:
         report(str(error))
         return 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from types import FrameType
+
+from ..host import system
 
 # Exit statuses, as shells define them.
 COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE = 127, 126
@@ -22,7 +23,10 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
         If there is no such command, or it cannot be executed.
     """
     forwarder = SignalForwarder()
-    with forwarder, subprocess.Popen(command, env=environment) as process:
+    with (
+        forwarder,
+        subprocess.Popen(system.find_command(command, environment), env=environment) as process,
+    ):
         forwarder.forward_to(process)
         status = process.wait()
     return status if status >= 0 else SIGNAL_STATUS - status
@@ -31,12 +35,12 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
 class SignalForwarder:
     """Forwards this process's signals to a child, also those that arrive before it is started."""
 
-    SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
-
     def __enter__(self) -> None:
         self._process: subprocess.Popen | None = None
         self._early: list[int] = []
-        self._before = {number: signal.signal(number, self._forward) for number in self.SIGNALS}
+        self._before = {
+            number: signal.signal(number, self._forward) for number in system.FORWARDED_SIGNALS
+        }
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
@@ -48,18 +52,9 @@ class SignalForwarder:
             process.send_signal(number)
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
-        if number in (signal.SIGINT, signal.SIGQUIT) and _is_in_foreground():
+        if number in system.TERMINAL_SIGNALS and system.is_in_foreground():
             return  # the terminal sends these to the command itself
         if self._process is None:
             self._early.append(number)
         else:
             self._process.send_signal(number)
-
-
-def _is_in_foreground() -> bool:
-    """Whether the terminal's Ctrl-C reaches this process."""
-    try:
-        with open("/dev/tty") as terminal:
-            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
-    except OSError:
-        return False

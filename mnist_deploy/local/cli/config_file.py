@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
+from ..host import system
 
 # In the SDK's own order of search, each in a folder and then in all above it.
 PLACES = tuple(
@@ -49,9 +49,8 @@ def is_temporary_config(file: Path) -> bool:
     """Whether `exec` wrote the file; a file that no `exec` has locked is removed."""
     if not has_temporary_content(file):
         return False
-    with contextlib.suppress(OSError), open(file, "rb") as left_over:
-        fcntl.flock(left_over, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.unlink()
+    with contextlib.suppress(OSError):
+        _remove_unused(file, os.open(file, os.O_RDONLY))
     return True
 
 
@@ -86,13 +85,32 @@ def write_temporary_config(folder: Path) -> Iterator[Path]:
         yield file
     finally:
         with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if has_temporary_content(file):
-                file.unlink()
-        os.close(descriptor)
+            _remove_unused(file, descriptor)
         if is_new_folder:
             with contextlib.suppress(OSError):  # the folder has other files by now
                 file.parent.rmdir()
+
+
+def _remove_unused(file: Path, descriptor: int) -> None:
+    """Close a temporary config, and remove it.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process uses it.
+    FileNotFoundError
+        If another process has removed it.
+    """
+    try:
+        system.lock(descriptor, wait=False)
+        is_temporary = has_temporary_content(file)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if is_temporary:
+        system.remove_locked(file, descriptor)
+    else:
+        os.close(descriptor)
 
 
 def _share(file: Path) -> int:
@@ -104,7 +122,7 @@ def _share(file: Path) -> int:
             descriptor = os.open(file, os.O_RDONLY)
         except FileNotFoundError:
             continue  # the last process that shared it has just removed it
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        system.lock(descriptor, shared=True)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(file)):
                 return descriptor

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 import webbrowser
 
 import psutil
 
 from .. import portal_link, start
+from ..host import system
 from .session import report
 from .tutorial import find_tutorial
 
@@ -24,15 +23,10 @@ def open_portal(options: argparse.Namespace) -> int:
     if options.port and f":{options.port}/" not in link:
         report("The page is served already, on another port.")
     print(link, flush=True)
-    if not options.no_browser and has_display():
+    if not options.no_browser and system.has_display():
         webbrowser.open(link)
     report("The link works once, within a minute; run this again for another. Ctrl-C ends this.")
     while psutil.pid_exists(address.pid):
         time.sleep(CHECK_INTERVAL)
     report("The local workspace was stopped.")
     return 1
-
-
-def has_display() -> bool:
-    """Whether a browser would open a window; a browser in this terminal would hide the link."""
-    return sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 import psutil
 
 from .. import LocalWorkspaceError, home_folder, start
+from ..host import system
 from .session import open_session, report
 
 LISTS = ("PATH", "PYTHONPATH", "JUPYTER_PATH")
@@ -42,17 +42,16 @@ def serve_in_background(options: argparse.Namespace) -> int:
     """Start this command again, out of reach of the terminal, and wait until it serves."""
     (home_folder() / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
     log_file = home_folder() / "run" / "serve.log"
-    command = [sys.executable, "-m", "mnist_deploy.local", "serve", "--port", str(options.port)]
-    command += [f"--{name}" for name in ("bare", "docker") if getattr(options, name)]
-    command += ["--data-dir", str(options.data_dir.absolute())] if options.data_dir else []
+    arguments = ["-m", "mnist_deploy.local", "serve", "--port", str(options.port)]
+    arguments += [f"--{name}" for name in ("bare", "docker") if getattr(options, name)]
+    arguments += ["--data-dir", str(options.data_dir.absolute())] if options.data_dir else []
     with open(log_file, "wb") as log:
-        process = subprocess.Popen(
-            command,
+        process = system.start_background(
+            arguments,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            start_new_session=True,
         )
     assert process.stdout is not None
     with process.stdout as output:
@@ -69,13 +68,13 @@ def serve_in_background(options: argparse.Namespace) -> int:
 
 
 def export_lines(environment: Mapping[str, str]) -> list[str]:
-    """The lines for a POSIX shell that change its environment to `environment`."""
-    lines = [f"unset {name}" for name in os.environ if name not in environment]
+    """The lines for a shell that change its environment to `environment`."""
+    lines = [system.shell_unset(name) for name in os.environ if name not in environment]
     for name, value in environment.items():
         before = os.environ.get(name)
         if name in LISTS:
             first = value.removesuffix(f"{os.pathsep}{before}")
-            lines.append(f'export {name}={shlex.quote(first)}"${{{name}:+:${name}}}"')
+            lines.append(system.shell_prepend(name, first))
         elif value != before:
-            lines.append(f"export {name}={shlex.quote(value)}")
+            lines.append(system.shell_set(name, value))
     return lines

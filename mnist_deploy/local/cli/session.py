@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +16,7 @@ import requests
 from .. import LocalWorkspaceError, home_folder, start
 from ..control_plane import call
 from ..discovery import OTHER_DOCKER, OTHER_IDENTITIES, ControlPlaneAddress
+from ..host import system
 from ..scoring import aliases
 from ..start_modules import write_start_modules
 from .config_file import find_config, read_subscription, write_temporary_config
@@ -148,19 +147,18 @@ def prepare(
     The terminal's Ctrl-C does not reach that process, so it ends without a traceback.
     """
     with open(home / "run" / "preparing", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, str(data_dir)],
+        system.lock(lock)
+        process = system.start_background(
+            ["-m", module, str(data_dir)],
             env={**environment, "MNIST_DEPLOY_UNATTENDED": "1"},
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
-            start_new_session=True,
         )
         try:
             status = process.wait()
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            system.kill_group(process)
             process.wait()
             raise
     if status != 0:

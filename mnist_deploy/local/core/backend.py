@@ -10,7 +10,8 @@ from typing import Protocol
 
 import httptools
 
-from ..http.message import Request
+from ..host import system
+from ..http.message import ROUTER_SECRET, Request
 
 CRASHED = 502  # "Exception or crash in the run() method": Troubleshoot online endpoints
 
@@ -22,7 +23,7 @@ class BackendSettings:
     Attributes
     ----------
     socket : str
-        Path of the UNIX socket on which the deployment's containers accept.
+        The private address (`listen_privately`) on which the deployment's containers accept.
     share, mirror : float
         In percent: of the requests that name no deployment, and of copies of those.
     problem : str or None
@@ -131,7 +132,7 @@ class Exchange(asyncio.Protocol):
     ) -> None:
         self._loop = loop
         self._backend = backend
-        self._head, self._body = head, body
+        self._head, self._body = add_secret(head, backend.settings.socket), body
         self._receiver = receiver
         self._is_bodiless = is_bodiless
         self._parser = httptools.HttpResponseParser(self)
@@ -172,7 +173,7 @@ class Exchange(asyncio.Protocol):
 
     async def _connect(self) -> None:
         try:
-            await self._loop.create_unix_connection(lambda: self, self._backend.settings.socket)
+            await system.connect_privately(lambda: self, self._backend.settings.socket)
         except OSError as error:
             self.fail(CRASHED, f"The container cannot be reached: {error}")
 
@@ -251,3 +252,11 @@ class Exchange(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._is_complete = True
+
+
+def add_secret(head: bytes, address: str) -> bytes:
+    """Add the header by which a container recognizes a router, where the system needs one."""
+    secret = system.secret_of(address)
+    if not secret:
+        return head
+    return head.removesuffix(b"\r\n") + f"{ROUTER_SECRET}: {secret}\r\n\r\n".encode()

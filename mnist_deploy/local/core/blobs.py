@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import uuid
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+
+from ..host import system
 
 CHUNK = 1 << 20  # bytes
 
@@ -31,7 +32,7 @@ class Blobs:
         self._durable = durable
         self._whole = folder / "blobs"
         self._staged = folder / "staged"
-        shutil.rmtree(self._staged, ignore_errors=True)
+        system.remove_folder(self._staged)
         for private in (self._whole, self._staged):
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -44,7 +45,7 @@ class Blobs:
         name = uuid.uuid4().hex
         self._write(self.file(name), chunks)
         if self._durable:
-            sync_folder(self._whole)
+            system.sync_folder(self._whole)
         return name
 
     def stage(self, upload: str, block: str, chunks: Iterable[bytes]) -> None:
@@ -68,7 +69,7 @@ class Blobs:
 
     def discard(self, upload: str) -> None:
         """Remove the staged blocks of an upload."""
-        shutil.rmtree(self._block_file(upload, "").parent, ignore_errors=True)
+        system.remove_folder(self._block_file(upload, "").parent)
 
     def remove(self, name: str) -> None:
         self.file(name).unlink(missing_ok=True)
@@ -103,12 +104,3 @@ class Blobs:
 def read_chunks(path: Path) -> Iterator[bytes]:
     with open(path, "rb") as file:
         yield from iter(lambda: file.read(CHUNK), b"")
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the directory entries of a folder, so that a renamed file survives a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

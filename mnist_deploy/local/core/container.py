@@ -7,17 +7,16 @@ import json
 import logging
 import math
 import re
-import shutil
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from ..host import system
 from ..platforms import ProbeSettings
 from .container_spec import MAX_WORKERS
 from .launch import variables
@@ -67,8 +66,10 @@ class Container:
         is never free for another program, and connections that arrive during a restart wait in
         its queue.
     inner : socket, optional
-        A listening UNIX socket in a private folder, to which a router connects. Requests on it
-        need no key.
+        A listening socket for a router, as from `listen_privately`. Requests on it need no key.
+    inner_secret : str
+        The secret that each of these requests has to carry; empty where only this user's
+        processes can connect.
     cpu_cores : float
         The number of BLAS threads, rounded up. The variable WORKER_COUNT sets the number of
         processes.
@@ -99,6 +100,7 @@ class Container:
         public: socket.socket | None,
         inner: socket.socket | None = None,
         *,
+        inner_secret: str = "",
         cpu_cores: float,
         memory_gb: float,
         environment: Mapping[str, str],
@@ -113,6 +115,7 @@ class Container:
         listeners = {"public": public, "inner": inner}
         self._listeners = {name: each for name, each in listeners.items() if each is not None}
         self._documented_limit = documented_limit
+        self._inner_secret = inner_secret
         self._liveness = liveness or ProbeSettings()
         self._memory = memory_gb * 2**30
         self._environment = {
@@ -208,13 +211,15 @@ class Container:
                 process.drain()
             give_up_at = time.monotonic() + grace
             while any(p.status() is None for p in serving) and time.monotonic() < give_up_at:
-                wait([fd for process in serving for fd in process.descriptors], 0.02)
+                system.wait_readable(
+                    [fd for process in serving for fd in process.descriptors], 0.02
+                )
                 for process in serving:
                     process.read_reports()
             self._end_processes()
             self._wake.close()
             self._waker.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        system.remove_folder(self.folder)
 
     @property
     def _processes(self) -> list[ScoringProcess]:
@@ -266,7 +271,7 @@ class Container:
             if worker.process is not None and not worker.process.reports_its_end:
                 due.append(now + POLL_INTERVAL)
         events = [fd for process in self._processes for fd in process.descriptors]
-        wait([self._wake, *events], max(0.0, min(due) - now))
+        system.wait_readable([self._wake, *events], max(0.0, min(due) - now))
 
     def _supervise_worker(self, worker: WorkerSlot) -> None:
         """Launch, probe or restart the process of a worker, as its state requires."""
@@ -315,6 +320,7 @@ class Container:
                 buckets=BUCKETS,
                 memory=int(self._memory / 4),
                 documented_limit=self._documented_limit,
+                inner_secret=self._inner_secret,
             )
         except (OSError, ValueError) as error:
             self._retry(worker, f"its process could not be started: {error}")

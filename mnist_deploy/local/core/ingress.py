@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from multiprocessing.connection import wait
 from typing import Any
 
+from ..control_socket import ControlSocket
+from ..host import system
 from ..platforms import Platform
 from .fallback_responder import FallbackResponder
 from .runtime import Backend, RoutingTable
@@ -139,7 +137,7 @@ class RouterProcess:
         """Have it answer what has reached it, and end; this does not wait for that."""
         self._ended.set()
         with self._lock:
-            self._process.send_signal(signal.SIGTERM)
+            self._control.offer(drain=True)
 
     def close(self) -> None:
         """Wait until it has ended after `stop`, and kill it if it takes long."""
@@ -149,34 +147,25 @@ class RouterProcess:
             self._supervisor.join()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "mnist_deploy.local.core.router", str(self._listener.fileno())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[self._listener.fileno()],
-            start_new_session=True,
-        )
+        own, its = socket.socketpair()
+        self._control = ControlSocket(own)
+        with its:
+            sockets = {"listener": self._listener, "control": its}
+            return system.start_child("mnist_deploy.local.core.router", [], sockets)
 
     def _send(self) -> None:
         """Send the current line and await its acknowledgement; kill a router that sends none."""
-        process, acknowledgement = self._process, f"{self._number}\n".encode()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        if process.stdin.closed:  # it has ended: the next one gets the line
+        control, acknowledgement = self._control, str(self._number).encode()
+        if not control.is_open:  # the router has ended: the next one gets the line
             return
         give_up_at = time.monotonic() + self._timeout
-        try:
-            send_before(process.stdin.fileno(), self._line, give_up_at)
-            while wait([process.stdout.fileno()], max(0.0, give_up_at - time.monotonic())):
-                if process.stdout.readline() in (acknowledgement, b""):
-                    self._timeout = APPLY_TIMEOUT
-                    return
-        except BrokenPipeError:
-            return
-        except TimeoutError:
-            pass
+        control.send(self._line, self._timeout)
+        while system.wait_readable([control], max(0.0, give_up_at - time.monotonic())):
+            if acknowledgement in control.read() or not control.is_open:
+                self._timeout = APPLY_TIMEOUT
+                return
         log.error("A router did not apply its routes within %g s; it is killed.", self._timeout)
-        process.kill()
+        self._process.kill()
 
     def _supervise(self) -> None:
         """Start the router again until `stop`; whatever goes wrong, this goes on."""
@@ -190,7 +179,7 @@ class RouterProcess:
             self._process.wait(DRAIN_TIMEOUT)
         self._process.kill()
         self._process.wait()
-        self._close_pipes()
+        self._control.close()
         self._listener.close()
 
     def _await_end(self) -> None:
@@ -203,7 +192,7 @@ class RouterProcess:
                     self._send()
             return
         with self._lock:
-            self._close_pipes()
+            self._control.close()
         if self._ended.wait(RESTART_DELAY):
             return
         log.error("A router ended with status %s; it is started again.", status)
@@ -212,24 +201,6 @@ class RouterProcess:
                 self._timeout = START_TIMEOUT
                 self._process = self._start()
                 self._send()
-
-    def _close_pipes(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-
-def send_before(fd: int, data: bytes, give_up_at: float) -> None:
-    """Write to a pipe; TimeoutError if its reader does not take the data in time."""
-    os.set_blocking(fd, False)
-    while data:
-        try:
-            data = data[os.write(fd, data) :]
-        except BlockingIOError:
-            if time.monotonic() > give_up_at:
-                raise TimeoutError from None
-            time.sleep(0.01)
 
 
 def encode_routes(number: int, routes: RoutingTable) -> bytes:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
+from ..host import system
 from .blobs import read_chunks
 from .container_folder import below, copy_below
 from .faults import Conflict, Invalid, NotFound
@@ -51,7 +52,7 @@ class JobFolder:
             yield from list_files(self.working_directory / name, name)
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        system.remove_folder(self.path)
 
 
 def build_job_folder(parent: Path, store: Store, job: Job) -> JobFolder:
@@ -85,7 +86,7 @@ def build_job_folder(parent: Path, store: Store, job: Job) -> JobFolder:
             name: fill_placeholders(value, values) for name, value in job.variables.items()
         }
     except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
+        system.remove_folder(path)
         raise
     return JobFolder(path, working_directory, command, variables, outputs)
 
@@ -122,7 +123,7 @@ def link_input(store: Store, folder: Path, job_input: JobInput) -> Path:
         for each in found:
             link = below(folder, str(PurePosixPath(each.path).relative_to(job_input.root or ".")))
             link.parent.mkdir(parents=True, exist_ok=True)
-            if job_input.is_copied or os.geteuid() == 0:
+            if job_input.is_copied or not system.is_protected_by_mode():
                 shutil.copyfile(each.file, link)
             else:
                 each.file.chmod(0o400)

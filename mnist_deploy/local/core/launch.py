@@ -10,19 +10,16 @@ import atexit
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-# A scoring process inherits only what it needs to run Python.
-INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
-             "LANG", "LC_ALL", "TMPDIR", "TZ", "HOME")  # fmt: skip
+from ..host import system
+
 # Prefixes of variables that Python reads as it starts, and libraries as they are imported.
 READ_EARLY = ("PYTHON", "LD_", "LANG", "LC_", "TMPDIR", "OMP_", "OPENBLAS_", "MKL_", "KMP_",
               "GOTO_", "BLIS_", "NPY_", "NUMPY_", "SCIPY_", "SKLEARN_", "JOBLIB_",
@@ -39,7 +36,7 @@ Variables = Mapping[str, str]
 
 def variables(threads: int) -> dict[str, str]:
     """The environment variables of every process, with so many threads for BLAS."""
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    inherited = {name: os.environ[name] for name in system.INHERITED if name in os.environ}
     blas = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **dict.fromkeys(blas, str(threads))}
 
@@ -47,7 +44,8 @@ def variables(threads: int) -> dict[str, str]:
 def launch(
     folder: Path,
     environment: Variables,
-    fds: Mapping[str, int],
+    sockets: Mapping[str, socket.socket],
+    log: IO[bytes],
     options: Mapping[str, Any],
     *,
     may_fork: bool,
@@ -60,11 +58,12 @@ def launch(
         Its working directory, at first.
     environment : mapping of str to str
         All of its environment variables.
-    fds : mapping of str to int
-        Its file descriptors: ``line`` for its standard input, ``log`` for what it prints, and
-        those that `mnist_deploy.local.scoring.process` takes.
+    sockets : mapping of str to socket
+        Those that `mnist_deploy.local.scoring.process` takes.
+    log : file
+        For what it prints.
     options : mapping
-        What else that takes.
+        What else `mnist_deploy.local.scoring.process` takes.
     may_fork : bool
         The memory that it shares with other processes counts as its own.
 
@@ -80,20 +79,18 @@ def launch(
     if may_fork and is_same and (server := fork_server()) is not None:
         message = {"folder": str(folder), "environment": environment, "options": options}
         with contextlib.suppress(OSError):
-            return server.fork(message, fds)
+            return server.fork(message, sockets, log)
         fork_server()  # starts another one, for the next time
-    passed = {name: fd for name, fd in fds.items() if name not in ("line", "log")}
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "mnist_deploy.local.scoring.process",
-         json.dumps({**options, **passed})],
+    return system.start_child(
+        "mnist_deploy.local.scoring.process",
+        [json.dumps(options)],
+        sockets,
+        flags=["-u"],
         cwd=folder,
         env=environment,
-        stdin=fds["line"],
-        stdout=fds["log"],
-        stderr=fds["log"],
-        pass_fds=tuple(passed.values()),
-        start_new_session=True,
-    )  # fmt: skip
+        stdout=log,
+        stderr=log,
+    )
 
 
 def check_variables(environment: Variables) -> None:
@@ -128,36 +125,25 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """The exit status, or None if the process runs after `timeout` seconds."""
-        if self.returncode is None and is_readable(self.handle, timeout):
+        if self.returncode is None and system.wait_readable([self.handle], timeout):
             with self._waiting:
                 if self.returncode is None:
                     self.returncode = self._read_status()
         return self.returncode
 
-    def terminate(self) -> None:
-        self._send(signal.SIGTERM)
-
     def kill(self) -> None:
-        self._send(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, signal.SIGKILL)
 
     def _read_status(self) -> int:
-        if is_readable(self._status, STATUS_TIMEOUT) and (report := os.read(self._status, 16)):
+        is_reported = system.wait_readable([self._status], STATUS_TIMEOUT)
+        if is_reported and (report := os.read(self._status, 16)):
             return int(report)
         return UNKNOWN_STATUS
-
-    def _send(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.handle, number)
 
     def __del__(self) -> None:
         os.close(self.handle)
         os.close(self._status)
-
-
-def is_readable(fd: int, timeout: float | None) -> bool:
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    return bool(poller.poll(None if timeout is None else timeout * 1000))
 
 
 class ForkServer:
@@ -171,22 +157,23 @@ class ForkServer:
         self._is_ready = False
         self._control, its = socket.socketpair()
         with its:
-            self._process = subprocess.Popen(
-                [sys.executable, "-u", "-m", "mnist_deploy.local.scoring.fork_server",
-                 str(its.fileno())],
+            self._process = system.start_child(
+                "mnist_deploy.local.scoring.fork_server",
+                [],
+                {"control": its},
+                flags=["-u"],
                 cwd="/",
                 env=variables(threads=1),
-                stdin=subprocess.DEVNULL,
-                pass_fds=[its.fileno()],
-                start_new_session=True,
-            )  # fmt: skip
+            )
         atexit.register(self.stop)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def fork(self, message: Mapping[str, Any], fds: Mapping[str, int]) -> Forked:
+    def fork(
+        self, message: Mapping[str, Any], sockets: Mapping[str, socket.socket], log: IO[bytes]
+    ) -> Forked:
         """Fork a scoring process.
 
         Raises
@@ -198,9 +185,10 @@ class ForkServer:
         try:
             with self._forking:
                 self._await_ready()
-                data = json.dumps({**message, "fds": list(fds)}).encode()
+                data = json.dumps({**message, "sockets": list(sockets)}).encode()
                 size = len(data).to_bytes(8, "big")
-                socket.send_fds(self._control, [size], [reported, *fds.values()])
+                fds = [reported, log.fileno(), *(each.fileno() for each in sockets.values())]
+                socket.send_fds(self._control, [size], fds)
                 self._control.sendall(data)
                 answer, [handle], *_ = socket.recv_fds(self._control, 8, 1)
         except (OSError, ValueError) as error:
@@ -245,7 +233,7 @@ def fork_server() -> ForkServer | None:
     global _fork_server
     with _choosing:
         ended_with = _fork_server.status() if _fork_server else None
-        if sys.platform != "linux" or ended_with == CANNOT_FORK:
+        if not system.CAN_FORK or ended_with == CANNOT_FORK:
             return None
         if _fork_server is None or ended_with is not None:
             if _fork_server is not None:

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 import psutil
 
+from ..host import system
 from .container import Container
 from .container_folder import below
 from .dockerfiles import ImageContent, apply_dockerfile
@@ -216,7 +217,7 @@ class LocalContainer:
 
     def remove(self) -> None:
         self.stop(grace=0.0)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        system.remove_folder(self._folder)
 
     def _run(self, process: Container) -> None:
         """Wait for ``init()``; if it fails, the container exits."""
@@ -285,7 +286,7 @@ class LocalContainers:
                 raise Invalid("archive", f"The context cannot be unpacked: {error}") from error
             content = apply_dockerfile(context, dockerfile, root)
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            system.remove_folder(folder)
             raise
         shutil.rmtree(context)
         image = Image(f"sha256:{secrets.token_hex(32)}", folder, content)
@@ -316,7 +317,7 @@ class LocalContainers:
             if any(each.image is image for each in self._containers):
                 raise Conflict("image", f"The image {name} is in use by a container.")
             self._images.remove(image)
-        shutil.rmtree(image.folder, ignore_errors=True)
+        system.remove_folder(image.folder)
 
     def create(self, spec: LocalContainerSpec) -> LocalContainer:
         """Create a container.
@@ -368,13 +369,13 @@ class LocalContainers:
     def close(self) -> None:
         for container in self.all():
             self.remove(container)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        system.remove_folder(self._folder)
 
 
 def listen(port: int) -> socket.socket:
     """Listen on 127.0.0.1; the error for a port in use is worded as Docker's."""
     try:
-        return socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+        return system.listen(port, BACKLOG)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise Failed("port", f"Port {port} cannot be listened on: {error}") from error

@@ -1,4 +1,4 @@
-"""One scoring process, and the pipes to it."""
+"""One scoring process, and the control channel to it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..control_socket import ControlSocket
+from ..host import system
 from ..process_tree import PROCESS_TAG, kill_process_tree, resident_memory
 from .launch import UNKNOWN_STATUS, Forked, launch
 
@@ -56,10 +57,8 @@ class ScoringProcess:
         The numbers of the last policy that it has applied and of the last probe that it answered.
     counts : dict
         ``requests``, ``failed`` and ``histogram``, as it reported them last.
-    is_open : bool
-        It may report more.
     has_malformed_reports : bool
-        Something else than this package has written to its report pipe.
+        Something else than this package has written to its control channel.
     kill_reason : str or None
         Why its container has killed it.
     """
@@ -78,52 +77,47 @@ class ScoringProcess:
         self.is_ready = False
         self.configured = self.pong = 0
         self.counts: dict[str, Any] = {}
-        self.is_open = True
         self.has_malformed_reports = False
         self.kill_reason: str | None = None
         self.began = time.monotonic()
         self._tag = secrets.token_hex(8)
-        self._unread = b""
-        reports, report = os.pipe()
-        line, self._line = os.pipe()
-        fds = {"line": line, "report": report}
-        fds |= {name: each.fileno() for name, each in listeners.items()}
+        own, its = socket.socketpair()
         try:
-            with open(log_file, "ab") as log:
+            with its, system.open_log(log_file) as log:
                 self._process = launch(
                     folder,
                     {**environment, PROCESS_TAG: self._tag},
-                    {**fds, "log": log.fileno()},
+                    {"control": its, **listeners},
+                    log,
                     {**options, "tag": self._tag},
                     may_fork=may_fork,
                 )
         except BaseException:
-            os.close(reports)
-            os.close(self._line)
+            own.close()
             raise
-        finally:
-            os.close(line)
-            os.close(report)
+        self._control = ControlSocket(own, MAX_REPORT)
         self._handle = self._open_handle()
-        self._reports = open(reports, "rb", buffering=0)  # noqa: SIM115 - see end
-        for fd in (reports, self._line):
-            os.set_blocking(fd, False)
         self.send(access)
 
     def _open_handle(self) -> int | None:
         """A descriptor that is readable when the process has ended; None without pidfd."""
         if isinstance(self._process, Forked):
             return os.dup(self._process.handle)
-        return os.pidfd_open(self.pid) if sys.platform == "linux" else None
+        return system.open_process(self.pid)
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     @property
+    def is_open(self) -> bool:
+        """Whether it may report more."""
+        return self._control.is_open
+
+    @property
     def descriptors(self) -> list[int]:
         """The file descriptors that are readable after a report or the end of the process."""
-        reports = [self._reports.fileno()] if self.is_open else []
+        reports = [self._control.fileno()] if self.is_open else []
         return reports if self._handle is None else [*reports, self._handle]
 
     @property
@@ -132,35 +126,20 @@ class ScoringProcess:
 
     def send(self, access: bytes) -> None:
         """Send an access policy to the process; a process that does not read is killed."""
-        give_up_at = time.monotonic() + CONTROL_WRITE_TIMEOUT
-        while access:
-            try:
-                access = access[os.write(self._line, access) :]
-            except BlockingIOError:
-                if time.monotonic() > give_up_at:
-                    self.kill("it does not read its control channel")
-                    return
-                time.sleep(0.01)
-            except BrokenPipeError:
-                return
+        if not self._control.send(access, CONTROL_WRITE_TIMEOUT):
+            self.kill("it does not read its control channel")
 
     def ping(self, number: int) -> None:
         """Send a liveness probe, unless the process has not read the last ones."""
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._line, json.dumps({"ping": number}).encode() + b"\n")
+        self._control.offer(ping=number)
 
     def read_reports(self) -> None:
         """Read and apply the reports of the process."""
-        while self.is_open and (data := self._reports.read(65536)) is not None:
-            self.is_open = bool(data)
-            *lines, self._unread = (self._unread + data).split(b"\n")
-            if len(self._unread) > MAX_REPORT:
-                self._unread, self.has_malformed_reports = b"", True
-            for line in lines:
-                self._take_in(line)
+        for line in self._control.read():
+            self._take_in(line)
 
     def _take_in(self, line: bytes) -> None:
-        """Apply a report; a script can write to the pipe, so that a line may be anything."""
+        """Apply a report; a script can write to the channel, so that a line may be anything."""
         try:
             message = json.loads(line)
             if "ready" in message:
@@ -188,7 +167,7 @@ class ScoringProcess:
 
     def drain(self) -> None:
         """Ask the process to answer the received requests and to end."""
-        self._process.terminate()
+        self._control.offer(drain=True)
 
     def kill(self, reason: str) -> None:
         self.kill_reason = reason
@@ -198,15 +177,13 @@ class ScoringProcess:
         """Kill the process tree."""
         if self._process.poll() is None:
             kill_process_tree(self._tag, self.pid)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        system.kill_group(self._process)
         self._process.kill()  # a fork that was made just now leads no group yet
         self._process.wait()
         kill_process_tree(self._tag, self.pid)
-        os.close(self._line)
         if self._handle is not None:
             os.close(self._handle)
-        self._reports.close()
+        self._control.close()
 
 
 def describe_exit(status: int) -> str:

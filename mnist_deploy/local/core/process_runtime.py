@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-import socket
 import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..host import system
 from ..platforms import Platform
 from .container import Container
 from .container_folder import build_folder, script_environment
@@ -50,11 +48,8 @@ class ProcessRuntime:
         self.fallback = FallbackResponder()
         self._changes: list[threading.Thread] = []
         self._lock = threading.Lock()
-        # The path of a UNIX socket is limited to about 100 bytes.
-        parent = tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
-        self.sockets = Path(
-            tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-", dir=parent)
-        )
+        prefix = f"{TEMPORARY_PREFIX}{os.getpid()}-"
+        self.sockets = Path(tempfile.mkdtemp(prefix=prefix, dir=system.socket_folder()))
 
     def open_address(self, kind: str, name: str) -> ProcessAddress:
         return ProcessAddress(self, kind, name)
@@ -76,7 +71,7 @@ class ProcessRuntime:
         for thread in self._changes:
             thread.join(JOIN_TIMEOUT)
         self.fallback.close()
-        shutil.rmtree(self.sockets, ignore_errors=True)
+        system.remove_folder(self.sockets)
 
 
 class ProcessAddress:
@@ -91,7 +86,7 @@ class ProcessAddress:
     def __init__(self, runtime: ProcessRuntime, kind: str, name: str) -> None:
         self.name = name
         self.runtime = runtime
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.listener = system.listen(backlog=1024)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self._ingress = Ingress(self.listener, runtime.fallback)
         self._switching = threading.Lock()
@@ -124,18 +119,11 @@ class ProcessAddress:
 
 
 class ProcessContainerFactory:
-    """Creates the containers of a deployment, which accept a router's requests on a UNIX socket."""
+    """Creates the containers of a deployment, which accept a router's requests on one socket."""
 
     def __init__(self, address: ProcessAddress) -> None:
         self._address, self._runtime = address, address.runtime
-        self._inner = socket.socket(socket.AF_UNIX)
-        try:
-            self._inner.bind(str(self._runtime.sockets / secrets.token_hex(4)))
-        except OSError:
-            self._inner.close()
-            raise
-        self._inner.listen(1024)
-        self.socket: str = self._inner.getsockname()
+        self._inner, self.socket = system.listen_privately(self._runtime.sockets)
 
     def create(
         self,
@@ -152,6 +140,7 @@ class ProcessContainerFactory:
             folder,
             None if platform.has_front_end else self._address.listener,
             self._inner,
+            inner_secret=system.secret_of(self.socket),
             cpu_cores=spec.cpu_cores,
             memory_gb=spec.memory_gb,
             environment=variables,
@@ -161,5 +150,4 @@ class ProcessContainerFactory:
         )
 
     def close(self) -> None:
-        self._inner.close()
-        Path(self.socket).unlink(missing_ok=True)
+        system.close_privately(self._inner, self.socket)

@@ -1,8 +1,8 @@
 """The process before the containers of an endpoint: what Azure's front end does.
 
-Run as ``python -m mnist_deploy.local.core.router FD`` with the endpoint's listening socket. The
-routing table arrives as lines of JSON on standard input (see `RoutingTable`); each line is
-acknowledged on standard output as soon as it is applied. The process ends with its standard input.
+``python -m mnist_deploy.local.core.router`` gets the endpoint's listening socket and a control
+channel. The routing table arrives there as lines of JSON (see `RoutingTable`); the number of each
+is sent back as soon as it is applied. The process ends with the control channel.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import socket
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..authorization import ENDPOINT_KEY_REQUIRED, is_authorized
+from ..host import system
 from ..http.connection import Connection, Rejection
 from ..http.message import (
     HOP_BY_HOP,
@@ -36,13 +38,13 @@ from .routing import DEPLOYMENT, choose_deployment
 MAX_BODY = 256 << 20  # bytes
 MEMORY = 1 << 30  # bytes of bodies and answers
 DRAIN_LINGER = 1.0  # seconds in which connections may still arrive at the end
-MAX_LINE = 64 << 20  # bytes of standard input
+MAX_LINE = 64 << 20  # bytes of a routing table
 MAX_MIRRORS = 64  # copies at once
 
 
 @dataclass
 class RoutingTable:
-    """A line of standard input.
+    """A line of the control channel.
 
     Attributes
     ----------
@@ -284,25 +286,28 @@ class DiscardedAnswer:
         self.done()
 
 
-async def read_routes(router: Router) -> None:
-    """Apply each line of standard input, and end with it: then the control plane has ended."""
-    loop = asyncio.get_running_loop()
-    lines = asyncio.StreamReader(limit=MAX_LINE)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+async def read_control(router: Router, control: socket.socket) -> None:
+    """Apply each line, and end with the channel: then the control plane has ended."""
+    lines, answers = await asyncio.open_connection(sock=control, limit=MAX_LINE)
     while line := await lines.readline():
+        if "drain" in json.loads(line):
+            router.drain(DRAIN_LINGER)
+            continue
         routes = RoutingTable.parse(line)
         router.apply(routes)
-        print(routes.number, flush=True)
+        answers.write(f"{routes.number}\n".encode())
     os._exit(0)
 
 
 def main() -> None:
-    """Route until standard input ends; or, after SIGTERM, until what was begun is answered."""
-    loop = asyncio.new_event_loop()
+    """Route until the control channel ends; or, if drained, until what was begun is answered."""
+    sockets = system.take_sockets()
+    loop = system.new_event_loop()
     asyncio.set_event_loop(loop)
-    router = Router(loop, socket.socket(fileno=int(sys.argv[1])))
-    loop.add_signal_handler(signal.SIGTERM, router.drain, DRAIN_LINGER)
-    reading = loop.create_task(read_routes(router))
+    router = Router(loop, sockets["listener"])
+    drain = partial(router.drain, DRAIN_LINGER)
+    signal.signal(signal.SIGTERM, lambda *_: router.call_soon(drain))
+    reading = loop.create_task(read_control(router, sockets["control"]))
     loop.run_forever()
     reading.cancel()
 

@@ -125,7 +125,7 @@ class ContainerFactory(Protocol):
     Attributes
     ----------
     socket : str
-        The path at which the containers accept what a router sends.
+        The address at which the containers accept what a router sends.
     """
 
     socket: str

@@ -18,6 +18,7 @@ HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
      "upgrade"}
 )  # fmt: skip
+ROUTER_SECRET = "x-mnist-deploy-router"  # request header: see `add_secret` of core/backend.py
 OWN_HEADERS = HOP_BY_HOP | {"date"}
 STATUSES_WITHOUT_BODY = frozenset({204, 304})
 

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import errno
 import io
-import resource
 import socket
 from collections.abc import Callable, Collection
 
+from ..host import system
 from .connection import Connection, Rejection
 from .message import Request, error_response
 
@@ -53,8 +53,7 @@ class HttpServer:
         self._may_stop = False
         self._loop = loop
         self._connections: dict[Connection, None] = {}  # the oldest first
-        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._max_connections = min(max_connections, descriptors // 2)
+        self._max_connections = min(max_connections, system.max_connections())
         self._handshakes: set[asyncio.Task[None]] = set()
         self._accepting: set[socket.socket] = set()
         self._is_exhausted = False  # no file descriptor was left for the last connection

@@ -6,7 +6,6 @@ certificate, by a separate listener that starts when the first link to the page 
 
 from __future__ import annotations
 
-import socket
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from msgspec import Meta, Struct
 from ..bodies import body
 from ..core.faults import Invalid
 from ..core.runs import Runs
+from ..host import system
 from ..listener import Listener
 from ..rest import AppState, state
 from .authentication import find_body_limit
@@ -56,7 +56,7 @@ class Portal:
         """
         with self._lock:
             if self.address is None:
-                listening = socket.create_server(("127.0.0.1", port))
+                listening = system.listen(port)
                 host = f"127.0.0.1:{listening.getsockname()[1]}"
                 page = self._state.part(PageState)
                 Listener(

@@ -1,20 +1,21 @@
-"""The pipes to the container: policies and probes come in, reports go out.
+"""The control channel to the container: policies and probes come in, reports go out.
 
-When the control plane ends, the incoming pipe does, and with it this process.
+When the control plane ends, the channel does, and with it this process.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from ..authorization import is_authorized
+from ..control_socket import ControlSocket
+from ..host import system
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,15 @@ class AccessPolicy:
 
 
 class ControlChannel:
-    """Reads standard input in a thread, and kills the process and its descendants at its end.
+    """Reads a socket in a thread, and kills the process and its descendants at its end.
 
     However busy the script may be: the thread waits, and no signal can be held back. The
     thread ``control channel`` lives as long as the process.
 
     Parameters
     ----------
-    report : int
-        File descriptor of a pipe to the container, for lines of JSON.
+    connection : socket
+        To the container.
     tag : str
         The process tag: every process that this one starts has it in its environment.
 
@@ -50,26 +51,25 @@ class ControlChannel:
         Called in the thread, with the line's number, when `access` has changed: it confirms.
     on_ping : callable
         Called in the thread with the number of a liveness probe: it answers.
+    on_drain : callable
+        Called in the thread: the process is to answer what has arrived, and to end.
     """
 
     access: AccessPolicy
 
-    def __init__(self, report: int, tag: str) -> None:
+    def __init__(self, connection: socket.socket, tag: str) -> None:
         self.on_change: Callable[[int], Any] = self.confirm
         self.on_ping: Callable[[int], Any] = lambda number: None  # init() still runs
-        self._report = report
+        self.on_drain: Callable[[], Any] = lambda: None
+        self._socket = ControlSocket(connection)
         self._tag = tag
-        os.set_blocking(report, False)
-        self._lines = open(os.dup(0), "rb")  # noqa: SIM115 - as long as the process lives
-        with open(os.devnull, "rb") as nothing:  # for the script, and for what it starts
-            os.dup2(nothing.fileno(), 0)
-        self._apply(self._lines.readline())
+        while not hasattr(self, "access"):
+            self._read()
         threading.Thread(target=self._listen, daemon=True, name="control channel").start()
 
     def send(self, **message: Any) -> None:
         """Send the container a line; dropped if the container does not read."""
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._report, json.dumps(message).encode() + b"\n")
+        self._socket.offer(**message)
 
     def confirm(self, number: int) -> None:
         """Report that the policy of that number counts from now on."""
@@ -77,20 +77,28 @@ class ControlChannel:
 
     def _listen(self) -> None:
         # Signals are for the main thread: that of the scoring time-out must interrupt the script.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        system.block_signals()
         while True:
-            self._apply(self._lines.readline())
+            self._read()
 
-    def _apply(self, line: bytes) -> None:
-        if not line:
+    def _read(self) -> None:
+        """Wait for lines and apply them; at the end of the channel end the process tree."""
+        system.wait_readable([self._socket], None)
+        for line in self._socket.read():
+            self._apply(line)
+        if not self._socket.is_open:
             from ..process_tree import kill_process_tree  # imports psutil, needed only now
 
             kill_process_tree(self._tag, os.getpid())
-            os.killpg(0, signal.SIGKILL)
+            system.kill_own_group()
+
+    def _apply(self, line: bytes) -> None:
         message = json.loads(line)
         if "ping" in message:
             self.on_ping(message["ping"])
-            return
-        number = message.pop("number")
-        self.access = AccessPolicy(**message)
-        self.on_change(number)
+        elif "drain" in message:
+            self.on_drain()
+        else:
+            number = message.pop("number")
+            self.access = AccessPolicy(**message)
+            self.on_change(number)

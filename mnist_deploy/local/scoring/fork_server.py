@@ -1,6 +1,6 @@
 """A process that has imported what scoring processes need, and forks into them.
 
-``python -m mnist_deploy.local.scoring.fork_server FD``, with a stream socket to the control plane
+``python -m mnist_deploy.local.scoring.fork_server`` gets a stream socket to the control plane
 (``core/launch.py``). It sends a byte when it is ready; each request is eight bytes of size, which
 carry file descriptors, and a message in JSON; the answer is eight bytes of process id, which
 carry a pidfd. It has imported third-party modules only, none that reads the environment of a
@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 import numpy
 
+from ..host import system
 from . import no_pandas
 from .process import Options, run
 
@@ -57,7 +58,7 @@ class Child:
 
 
 def main() -> None:
-    control = socket.socket(fileno=int(sys.argv[1]))
+    control = system.take_sockets()["control"]
     del sys.path[0]  # the working directory
     no_pandas.install()
     for name in IMPORTED:
@@ -130,18 +131,17 @@ def become(message: dict[str, Any], fds: list[int]) -> NoReturn:
     """Be the scoring process that is requested, as if started on its own."""
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_NAME, b"scoring")
-    given = dict(zip(message["fds"], fds, strict=True))
-    line, log = given.pop("line"), given.pop("log")
-    for fd, standard in ((line, 0), (log, 1), (log, 2)):
-        os.dup2(fd, standard)
-    os.close(line)
+    log, *passed = fds
+    for standard in (1, 2):
+        os.dup2(log, standard)
     os.close(log)
     os.environ.clear()
     os.environ.update(message["environment"])
     os.chdir(message["folder"])
     time.tzset()
+    sockets = dict(zip(message["sockets"], passed, strict=True))
     numpy.random.seed()  # not the same for all
-    run(Options(**message["options"], **given))
+    run(Options(**message["options"]), system.open_sockets(sockets))
     sys.exit()
 
 

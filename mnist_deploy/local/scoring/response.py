@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Generator, Iterable, Iterator
 
+from ..host import system
 from ..http.message import Request
 from ..http.wsgi import Environ, WsgiApp, call_app
 
@@ -13,7 +13,7 @@ class TimedPieces:
     """The pieces of an answer, which have `timeout_ms` milliseconds for all of them.
 
     A generator that a script returns makes its pieces here, when ``run()`` has long returned.
-    The server raises TimeoutError when SIGALRM arrives.
+    The server raises TimeoutError when the alarm goes off.
     """
 
     def __init__(self, pieces: Iterable[bytes], timeout_ms: float) -> None:
@@ -24,11 +24,11 @@ class TimedPieces:
         return self
 
     def __next__(self) -> bytes:
-        signal.setitimer(signal.ITIMER_REAL, max(0.001, self._left))
+        system.set_alarm(max(0.001, self._left))
         try:
             return next(self._pieces)
         finally:
-            self._left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+            self._left = system.set_alarm(0)
 
 
 def answer(

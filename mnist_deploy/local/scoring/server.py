@@ -10,14 +10,16 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator
+from hmac import compare_digest
 from typing import Any, NoReturn
 
 from azureml_inference_server_http.server.config import config
 from azureml_inference_server_http.server.entry import app
 
 from ..authorization import CONTAINER_KEY_REQUIRED
+from ..host import system
 from ..http.connection import Connection, Rejection
-from ..http.message import Request, error_response
+from ..http.message import ROUTER_SECRET, Request, error_response
 from ..http.server import HttpServer
 from ..http.wsgi import make_environ
 from ..platforms import RUN_FAILED
@@ -49,6 +51,8 @@ class ScoringServer(HttpServer):
         The listening socket of the endpoint; it is used while the access policy is public.
     inner : socket, optional
         The listening socket for the router, which has authorized the requests.
+    inner_secret : str
+        The secret that each of these requests has to carry; may be empty.
     buckets : list of float
         The upper bounds of the histogram's buckets, in seconds.
     memory : int
@@ -64,10 +68,11 @@ class ScoringServer(HttpServer):
         buckets: list[float],
         memory: int,
         documented_limit: int | None = None,
+        inner_secret: str = "",
     ) -> None:
-        super().__init__(asyncio.new_event_loop(), memory=memory, body_limit=min(MAX_BODY, memory))
+        super().__init__(system.new_event_loop(), memory=memory, body_limit=min(MAX_BODY, memory))
         self._control = control
-        self._public, self._inner = public, inner
+        self._public, self._inner, self._inner_secret = public, inner, inner_secret
         self._counts = Counts(buckets)
         self._documented_limit = documented_limit
         # Microsoft's logging configuration has silenced asyncio's own logger.
@@ -86,9 +91,10 @@ class ScoringServer(HttpServer):
         return self._control.access
 
     def run(self) -> None:
-        """Serve until SIGTERM, then answer all requests that have arrived."""
-        signal.signal(signal.SIGTERM, lambda *_: self.call_soon(self._begin_draining))
-        signal.signal(signal.SIGALRM, raise_timeout)
+        """Serve until SIGTERM or the message ``drain``, then answer all received requests."""
+        signal.signal(signal.SIGTERM, self._drain_soon)
+        system.on_alarm(raise_timeout)
+        self._control.on_drain = self._drain_soon
         self._control.on_change = self._access_changed
         self._control.on_ping = self._ping
         for listener in filter(None, [self._public, self._inner]):
@@ -127,9 +133,18 @@ class ScoringServer(HttpServer):
         return connection.listener is self._inner
 
     def reject_head(self, connection: Connection, request: Request) -> Rejection | None:
-        if self.is_inner(connection) or request.path == "/":
+        if self.is_inner(connection):
+            return self._reject_stranger(request) if self._inner_secret else None
+        if request.path == "/":
             return None
         if self.access.is_authorized(request.headers.get("authorization", "")):
+            return None
+        return 401, CONTAINER_KEY_REQUIRED
+
+    def _reject_stranger(self, request: Request) -> Rejection | None:
+        """Reject what no router has sent; the script does not see the secret."""
+        secret = request.headers.pop(ROUTER_SECRET, "")
+        if compare_digest(secret.encode(), self._inner_secret.encode()):
             return None
         return 401, CONTAINER_KEY_REQUIRED
 
@@ -169,6 +184,9 @@ class ScoringServer(HttpServer):
             self._watch()
         else:
             super().connected(connection)
+
+    def _drain_soon(self, *_: object) -> None:
+        self.call_soon(self._begin_draining)
 
     def _begin_draining(self) -> None:
         self.drain(DRAIN_LINGER if self._public is None else 0)

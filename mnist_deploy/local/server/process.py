@@ -6,15 +6,10 @@ first registered client; the control plane stops when the last registered client
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import resource
-import shutil
 import signal
-import socket
 import sqlite3
-import stat
 import sys
 import tempfile
 import time
@@ -33,6 +28,7 @@ from ..core.profiles import Profiler
 from ..core.runs import Runs
 from ..core.store import Store, UnreadableStore
 from ..discovery import DOCKER_SOCKET, ControlPlaneAddress
+from ..host import system
 from ..listener import Listener
 from ..rest import AppState, state_of
 from ..tls import create_server_context
@@ -46,7 +42,6 @@ from .run_environment import client_environment, run_environment
 REGISTRATION_CHECK_INTERVAL = 0.5  # seconds
 SWEEP_INTERVAL = 60.0  # seconds between two searches for uploads that no record refers to
 UPLOAD_RETENTION = 3600.0  # seconds that an upload is kept before a record refers to it
-MAX_DESCRIPTORS = 4096  # of files: a service takes eight, and macOS gives a process 256
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +59,10 @@ def run(home: Path, port: int, first_client: int) -> None:
     registrations = ClientRegistrations()
     if not registrations.add(first_client):
         return
-    raise_descriptor_limit()
+    system.raise_descriptor_limit()
     remove_leftovers(runtime)
     store = Store(home / "store")
-    listening = socket.create_server(("127.0.0.1", port))
+    listening = system.listen(port)
     host, token = f"127.0.0.1:{listening.getsockname()[1]}", create_token()
     containers = ProcessRuntime(store, runtime / "containers", ingestion=f"http://{host}")
     endpoints = Endpoints(store, containers)
@@ -81,13 +76,10 @@ def run(home: Path, port: int, first_client: int) -> None:
         tls=tls,
         name="control plane",
     )
-    docker_socket = containers.sockets / DOCKER_SOCKET
     local_containers = LocalContainers(runtime / "local-containers")
     state_of(app).local_containers = local_containers
-    serve_docker_api(state_of(app), docker_socket)
-    address = ControlPlaneAddress(
-        f"https://{host}", os.getpid(), token, runtime, str(docker_socket)
-    )
+    docker_socket = serve_docker_api(state_of(app), containers.sockets)
+    address = ControlPlaneAddress(f"https://{host}", os.getpid(), token, runtime, docker_socket)
     runs = state_of(app).part(Runs)
     runs.fail_interrupted()
     variables = client_environment(address)
@@ -108,41 +100,31 @@ def run(home: Path, port: int, first_client: int) -> None:
         store.close()
 
 
-def serve_docker_api(state: AppState, path: Path) -> None:
-    """Serve the Docker Engine API; the folder of the socket is private to this user."""
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(str(path))
+def serve_docker_api(state: AppState, folder: Path) -> str:
+    """Serve the Docker Engine API on a socket in a folder of this user; the path of the socket."""
+    listening, address = system.listen_privately(folder, DOCKER_SOCKET)
     Listener(listening, create_docker_app(state), lambda received: None, name="docker")
+    return address
 
 
 def acquire_lock(runtime: Path) -> TextIO:
     """Lock the file that shows whether a control plane runs, and write the process id into it."""
     lock = open(runtime / "alive", "a")  # noqa: SIM115 - closing it would release the lock
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    system.lock(lock)
     lock.truncate(0)
     print(os.getpid(), file=lock, flush=True)
     return lock
 
 
-def raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(MAX_DESCRIPTORS, hard)), hard))
-
-
 def remove_leftovers(runtime: Path) -> None:
     """Remove the folders of control planes, and of `exec`, that were killed."""
     for leftover in ("containers", "local-containers", "azure", "jobs", "python"):
-        shutil.rmtree(runtime / leftover, ignore_errors=True)
-    for parent in {tempfile.gettempdir(), "/tmp"}:
+        system.remove_folder(runtime / leftover)
+    for parent in {tempfile.gettempdir(), system.socket_folder()}:
         for folder in Path(parent).glob(f"{TEMPORARY_PREFIX}*"):
             pid = folder.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
-            if pid.isdecimal() and not psutil.pid_exists(int(pid)) and is_own(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def is_own(folder: Path) -> bool:
-    status = folder.lstat()
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            if pid.isdecimal() and not psutil.pid_exists(int(pid)) and system.is_own_folder(folder):
+                system.remove_folder(folder)
 
 
 def watch(store: Store, registrations: ClientRegistrations) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
 from ..core.runs import Run, Runs
 from ..discovery import ControlPlaneAddress
+from ..host import system
 from ..start_modules import write_start_modules
 from ..tokens import derive
 
-INHERITED = ("PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL",
-             "TMPDIR", "TZ", "HOME", "PYTHONPATH", "MNIST_DEPLOY_DATA")  # fmt: skip
+INHERITED = (*system.INHERITED, "MNIST_DEPLOY_DATA")
 TOKEN_LIFETIME = 7 * 24 * 3600  # seconds
 
 

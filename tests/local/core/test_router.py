@@ -7,8 +7,6 @@ import http.client
 import json
 import math
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,6 +22,7 @@ from polling import wait_until
 
 from mnist_deploy.local.authorization import hash_token
 from mnist_deploy.local.core.router import MAX_BODY
+from mnist_deploy.local.host import system
 from mnist_deploy.local.platforms import PLATFORMS
 
 RUN_FAILED = {"x-ms-run-function-failed": "True"}
@@ -106,21 +105,20 @@ class Router:
     def __init__(self) -> None:
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mnist_deploy.local.core.router", str(listener.fileno())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[listener.fileno()],
-        )
+        self.control, its = socket.socketpair()
+        with its:
+            self.process = system.start_child(
+                "mnist_deploy.local.core.router", [], {"listener": listener, "control": its}
+            )
         self.listener = listener
+        self.answers = self.control.makefile("rb")
         self.number = 0
 
     def send(self, platform: str = "aci", **routes) -> None:
         self.number += 1
         line = json.dumps({"number": self.number, "platform": platform, **routes})
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == f"{self.number}\n".encode()
+        self.control.sendall(line.encode() + b"\n")
+        assert self.answers.readline() == f"{self.number}\n".encode()
 
     def ask(self, path="/score", body=b"{}", method="POST", **headers) -> requests.Response:
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -147,9 +145,9 @@ def deployments():
 def shared():
     router = Router()
     yield router
-    router.process.stdin.close()
+    router.answers.close()
+    router.control.close()
     assert router.process.wait(5) == 0
-    router.process.stdout.close()
     router.listener.close()
 
 
@@ -383,7 +381,8 @@ def test_request_of_a_disconnected_client_leaves_the_queue(router, deployments):
     wait_until(lambda: router.ask().status_code == 200)
 
 
-def test_stopping_router_answers_the_received_requests(deployments):
+@pytest.mark.parametrize("is_signal", [False, True], ids=["message", "SIGTERM"])
+def test_stopping_router_answers_the_received_requests(deployments, is_signal):
     router = Router()
     router.send(backends=deployments.backends(blue={"share": 100}))
     deployments.gate.clear()
@@ -393,7 +392,10 @@ def test_stopping_router_answers_the_received_requests(deployments):
         wait_until(lambda: len(deployments.seen["blue"]) > begun)
         kept = http.client.HTTPConnection(*router.listener.getsockname())
         kept.connect()
-        router.process.terminate()
+        if is_signal:
+            router.process.terminate()
+        else:
+            router.control.sendall(b'{"drain": true}\n')
         time.sleep(0.1)
         kept.request("POST", "/score", b"{}")
         last = kept.getresponse()
@@ -405,5 +407,5 @@ def test_stopping_router_answers_the_received_requests(deployments):
     with socket.create_connection(router.listener.getsockname()):  # the next process accepts it
         router.listener.settimeout(5)
         router.listener.accept()[0].close()
-    for each in (router.listener, router.process.stdin, router.process.stdout):
+    for each in (router.listener, router.answers, router.control):
         each.close()

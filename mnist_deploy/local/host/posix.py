@@ -1,0 +1,357 @@
+"""Linux and macOS: sessions and signals, inherited file descriptors, flock, UNIX sockets.
+
+What is Linux's alone is behind `IS_LINUX`: pidfds, the fork server, and child subreapers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import fcntl
+import json
+import os
+import resource
+import secrets
+import select
+import shlex
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+IS_LINUX = sys.platform == "linux"
+CAN_FORK = IS_LINUX  # a fork is awaited and killed by its pidfd
+PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
+MAX_SOCKETS = 1 << 20  # of one event loop: no limit
+MAX_DESCRIPTORS = 4096  # of files: a service takes eight, and macOS gives a process 256
+
+# Variables that a Python process needs to run; it inherits no others.
+INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
+             "LANG", "LC_ALL", "TMPDIR", "TZ", "HOME")  # fmt: skip
+
+
+class HasPid(Protocol):
+    @property
+    def pid(self) -> int: ...
+
+
+# Locks and files
+
+
+def lock(file: IO[Any] | int, *, shared: bool = False, wait: bool = True) -> None:
+    """Lock an open file until it is closed, or change the kind of its lock.
+
+    Raises
+    ------
+    BlockingIOError
+        Without `wait`, if another process holds a lock that excludes this one.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+
+
+def remove_locked(file: Path, descriptor: int) -> None:
+    """Remove a file on which this process holds an exclusive lock, and close it."""
+    try:
+        file.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def open_log(file: Path) -> IO[bytes]:
+    """Open a file to which several processes append."""
+    return open(file, "ab")
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the directory entries of a folder, so that a renamed file survives a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove as much of a folder as is possible."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_own_folder(folder: Path) -> bool:
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def find_access_problem(folder: Path) -> str | None:
+    """Why another user could read the files of a folder or replace them; None if none could."""
+    status = os.stat(folder)
+    if status.st_uid != os.geteuid():
+        return (
+            f"{folder} belongs to another user (id {status.st_uid}), who could read all that this "
+            "workspace receives. Set MNIST_DEPLOY_HOME to a folder of your own."
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return (
+            f"Other users may write to {folder}, and could take the place of the control plane. "
+            f"Correct that: chmod 700 {folder}"
+        )
+    return None
+
+
+def is_protected_by_mode() -> bool:
+    """Whether a read-only file cannot be written by this user; the superuser may write it."""
+    return os.geteuid() != 0
+
+
+def with_slashes(path: str) -> str:
+    """A relative path of this system as it is written in URLs."""
+    return path
+
+
+# Processes
+
+
+def start_background(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    """Start this Python in a session of its own, which the terminal's Ctrl-C does not reach.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Of the interpreter: ``-m``, a module, and so on.
+    **options
+        As for `subprocess.Popen`.
+    """
+    return subprocess.Popen([sys.executable, *arguments], start_new_session=True, **options)
+
+
+def start_child(
+    module: str,
+    arguments: Sequence[str],
+    sockets: Mapping[str, socket.socket],
+    *,
+    flags: Sequence[str] = (),
+    **options: Any,
+) -> subprocess.Popen[bytes]:
+    """Start a module in a session of its own, and pass it sockets.
+
+    Parameters
+    ----------
+    module : str
+        It calls `take_sockets` first.
+    arguments : sequence of str
+        Of the module.
+    sockets : mapping of str to socket
+        Stay open here too.
+    flags : sequence of str
+        Of the interpreter.
+    **options
+        As for `subprocess.Popen`.
+    """
+    passed = {name: each.fileno() for name, each in sockets.items()}
+    return subprocess.Popen(
+        [sys.executable, *flags, "-m", module, json.dumps(passed), *arguments],
+        stdin=subprocess.DEVNULL,
+        pass_fds=tuple(passed.values()),
+        start_new_session=True,
+        **options,
+    )
+
+
+def take_sockets() -> dict[str, socket.socket]:
+    """The sockets that `start_child` has passed to this process; it has them from the first call.
+
+    What this process starts does not inherit them.
+    """
+    return open_sockets(json.loads(sys.argv.pop(1)))
+
+
+def open_sockets(descriptors: Mapping[str, int]) -> dict[str, socket.socket]:
+    for descriptor in descriptors.values():
+        os.set_inheritable(descriptor, False)
+    return {name: socket.socket(fileno=fd) for name, fd in descriptors.items()}
+
+
+def start_command(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a command of a user; ``python`` is the running interpreter."""
+    if command[0] == "python":
+        command = [sys.executable, *command[1:]]
+    return subprocess.Popen(command, start_new_session=True, **options)
+
+
+def find_command(command: Sequence[str], variables: Mapping[str, str]) -> Sequence[str]:
+    """A command as `subprocess.Popen` finds it on the PATH of `variables`."""
+    return command
+
+
+def open_process(pid: int) -> int | None:
+    """A file descriptor that is readable when a child has ended; None without pidfds."""
+    return os.pidfd_open(pid) if IS_LINUX else None
+
+
+def kill_group(process: HasPid) -> None:
+    """Kill a process that this one has started, and its process group."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def kill_own_group() -> None:
+    """Kill this process and its process group."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Keep orphaned descendants as children of this process, so that they are found and killed."""
+    if IS_LINUX:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def has_children() -> bool:
+    """Whether this process has children, or might have some."""
+    try:
+        threads = list(Path("/proc/self/task").iterdir())
+        return any((thread / "children").read_text() for thread in threads)
+    except OSError:
+        return True
+
+
+def stop_signals() -> tuple[tuple[int, ...], ...]:
+    """The signals that stop a process: those of the first attempt, of the next, and so on."""
+    return (signal.SIGCONT, signal.SIGTERM), (signal.SIGKILL,)
+
+
+def signal_of(status: int) -> int | None:
+    """The signal that a shell's exit status stands for."""
+    number = status - 128
+    return number if 0 < number <= signal.SIGRTMAX else None
+
+
+# Sockets and event loops
+
+
+def listen(port: int = 0, backlog: int | None = None) -> socket.socket:
+    """Listen at a port of 127.0.0.1; 0 lets the system choose."""
+    return socket.create_server(("127.0.0.1", port), backlog=backlog)
+
+
+def socket_folder() -> str:
+    """A temporary folder whose path leaves room for that of a UNIX socket, of about 100 bytes."""
+    return tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
+
+
+def listen_privately(folder: Path, name: str = "") -> tuple[socket.socket, str]:
+    """Listen where only processes of this user can connect; the socket and its address.
+
+    Parameters
+    ----------
+    folder : Path
+        Only this user may enter it, and its path is short: a UNIX socket's has about 100 bytes.
+    name : str
+        Of the file; by default one is made up.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(folder / (name or secrets.token_hex(4))))
+    except OSError:
+        listener.close()
+        raise
+    listener.listen(1024)
+    return listener, listener.getsockname()
+
+
+def close_privately(listener: socket.socket, address: str) -> None:
+    listener.close()
+    Path(address).unlink(missing_ok=True)
+
+
+async def connect_privately(factory: Callable[[], asyncio.Protocol], address: str) -> None:
+    """Connect to an address of `listen_privately`."""
+    await asyncio.get_running_loop().create_unix_connection(factory, address)
+
+
+def secret_of(address: str) -> str:
+    """What each request to an address of `listen_privately` carries; empty: nothing."""
+    return ""
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()
+
+
+def wait_readable(sources: Iterable[socket.socket | int | Any], seconds: float | None) -> bool:
+    """Wait for the first of some sockets and file descriptors; False if the time is over."""
+    poller = select.poll()
+    for source in sources:
+        poller.register(source, select.POLLIN)
+    return bool(poller.poll(None if seconds is None else 1000 * seconds))
+
+
+def max_connections() -> int:
+    """Connections that a server of this process may keep: half of its file descriptors."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+
+
+def raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(MAX_DESCRIPTORS, hard)), hard))
+
+
+# Time limits
+
+
+def on_alarm(handler: Callable[..., Any]) -> None:
+    """Have `handler` called in the main thread when the time of `set_alarm` is over."""
+    signal.signal(signal.SIGALRM, handler)
+
+
+def set_alarm(seconds: float) -> float:
+    """Set the alarm, or with 0 cancel it; the seconds that the last one had left."""
+    return signal.setitimer(signal.ITIMER_REAL, seconds)[0]
+
+
+def block_signals() -> None:
+    """Leave all signals to the other threads of this process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+# Terminals
+
+TERMINATION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT)  # from the keyboard, to the whole foreground
+BROKEN_PIPE = signal.SIGPIPE
+
+
+def is_in_foreground() -> bool:
+    """Whether the terminal's Ctrl-C reaches this process."""
+    try:
+        with open("/dev/tty") as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def has_display() -> bool:
+    """Whether a browser would open a window; one in this terminal would hide its output."""
+    return sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+
+
+def shell_unset(name: str) -> str:
+    """The line for a shell that removes an environment variable."""
+    return f"unset {name}"
+
+
+def shell_set(name: str, value: str) -> str:
+    """The line for a shell that sets an environment variable."""
+    return f"export {name}={shlex.quote(value)}"
+
+
+def shell_prepend(name: str, value: str) -> str:
+    """The line for a shell that puts a path before the others of an environment variable."""
+    return f'export {name}={shlex.quote(value)}"${{{name}:+:${name}}}"'
