@@ -142,9 +142,8 @@ def connect_locally(function: str, why: str) -> Any:
     """Call a function of `mnist_deploy.local`, and print where the local workspace is kept."""
     if sys.platform == "win32":
         raise WorkspaceError(
-            "The local workspace needs Linux or macOS: its processes pass listening sockets to "
-            "each other and are stopped by signals. Use WSL, or a config.json of a workspace on "
-            "Azure."
+            "The local workspace needs Linux or macOS: on Windows only parts of it were tried, "
+            "under wine. Use WSL, or a config.json of a workspace on Azure."
         )
     from . import local
 

@@ -498,5 +498,5 @@ def test_local_workspace_that_does_not_start_names_its_folder(tmp_path, monkeypa
 
 def test_windows_is_rejected_with_advice(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(WorkspaceError, match="needs Linux or macOS: its processes pass listening"):
+    with pytest.raises(WorkspaceError, match="needs Linux or macOS: on Windows only parts"):
         mnist_deploy.connect_workspace()
