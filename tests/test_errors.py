@@ -31,6 +31,7 @@ def test_exceptions_share_a_root_and_have_attributes():
 
 def test_exceptions_are_all_used():
     here = Path(errors.__file__)
-    text = "\n".join(file.read_text() for file in here.parent.rglob("*.py") if file != here)
+    files = [file for file in here.parent.rglob("*.py") if file != here]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     unused = {each.__name__ for each in CLASSES} - set(re.findall(r"\b[A-Z]\w+\b", text))
     assert unused <= {"MnistDeployError"}

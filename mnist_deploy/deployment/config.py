@@ -56,8 +56,9 @@ def build_inference_config(
     script, _ = find_script(entry_script, source_directory)
     folder = None if source_directory is None else os.fspath(source_directory)
     try:
-        return InferenceConfig(str(script), source_directory=folder, environment=environment)
-    except (AzureMLException, UnicodeError) as error:  # the SDK reads UTF-8 only
+        # With slashes: the path is one in a Linux container.
+        return InferenceConfig(script.as_posix(), source_directory=folder, environment=environment)
+    except (AzureMLException, UnicodeError) as error:  # the SDK reads the locale's encoding only
         raise DeploymentError(f"{script} cannot be deployed: {reason(error)}") from error
 
 
