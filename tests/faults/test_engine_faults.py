@@ -72,23 +72,23 @@ def score(url: str):
     return answer.json() if answer.ok else None
 
 
-def scoring_processes(home: Path) -> list[psutil.Process]:
-    """The processes of local containers, which run in the folder of their container."""
-    folder = str(home / "run" / "local-containers")
+def scoring_processes(tmp_path: Path) -> list[psutil.Process]:
+    """The processes of local containers, whose working directory is the mounted code."""
+    folder = str(tmp_path / "code")
     return [
         process
         for process in psutil.process_iter(["cwd", "pid"])
-        if folder in str(process.info["cwd"]) and is_running(process.info["pid"])
+        if str(process.info["cwd"]) == folder and is_running(process.info["pid"])
     ]
 
 
 def test_container_answers_again_after_its_scoring_process_is_killed(
-    home, start_container, account
+    start_container, tmp_path, account
 ):
     """Scoring process of a local container killed."""
     _, container, url = start_container()
     for _ in range(3):
-        victims = scoring_processes(home)
+        victims = scoring_processes(tmp_path)
         assert victims
         for victim in victims:
             victim.kill()
@@ -100,11 +100,14 @@ def test_container_answers_again_after_its_scoring_process_is_killed(
     account.found = "the same port answers again"
 
 
-def test_containers_end_with_a_control_plane_that_is_killed(home, start_container, account):
+def test_containers_end_with_a_control_plane_that_is_killed(
+    home, start_container, tmp_path, account
+):
     """Control plane killed with a local container in it."""
     for _ in range(2):
         engine, _, url = start_container()
-        before = scoring_processes(home)
+        before = scoring_processes(tmp_path)
+        assert before
         os.kill(local.start(home).pid, signal.SIGKILL)
         _, alive = psutil.wait_procs(before, WAIT)
         if alive or score(url) is not None:

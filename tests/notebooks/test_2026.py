@@ -43,6 +43,7 @@ def test_deployments_with_and_without_a_script_give_the_labels_of_the_local_mode
     printed = printed_by(executed)
     assert printed.count("Labels that differ from the local ones: 0\n") == 2
     assert "Labels that differ from green's: 0\n" in printed
+    assert "Labels that differ from the online endpoint's: 0\n" in printed
     assert "deployments: ['green']" in printed
 
 
@@ -60,4 +61,8 @@ def test_model_is_verified_before_it_is_loaded(executed):
 def test_outputs_have_no_standard_error_and_no_empty_text(executed):
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert [output.text for output in outputs if output.get("name") == "stderr"] == []
-    assert [o for o in outputs if "text" in o and not strip_ansi(o.text).strip()] == []
+    texts = [
+        "".join(output.text for output in cell.get("outputs", []) if "text" in output)
+        for cell in executed.cells
+    ]
+    assert [text for text in texts if text and not strip_ansi(text).strip()] == []
