@@ -119,17 +119,25 @@ class ControlPlaneAddress:
 
         The SDKs read the variables once. The process must not have those of `OTHER_IDENTITIES`.
         """
-        return self.https_environment() | {
-            "ARM_CLOUD_METADATA_URL": self.metadata_url,
-            "AZUREML_CURRENT_CLOUD": CLOUD,
+        own = {
             # Otherwise the SDK stores this cloud, with its temporary port, in the user's ~/.azure.
             "AZURE_CONFIG_DIR": str(self.folder / "azure"),
-            "MSI_ENDPOINT": f"{self.url}/msi/{derive(self.token, 'msi')}",
-            # Otherwise DefaultAzureCredential tries several credentials in order.
-            "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
-            "REGISTRY_DISCOVERY_ENDPOINT_URL": self.url,
             # An https URI: MLflow needs no plug-in for it.
             "MLFLOW_TRACKING_URI": f"{self.url}/mlflow",
             "MLFLOW_TRACKING_TOKEN": self.token,
-            **NO_TELEMETRY,
         }
+        cloud = cloud_variables(self.url, self.metadata_url, self.token)
+        return self.https_environment() | cloud | own
+
+
+def cloud_variables(url: str, metadata_url: str, token: str) -> dict[str, str]:
+    """The environment variables by which SDK v2 and azure-identity find a cloud and log in."""
+    return {
+        "ARM_CLOUD_METADATA_URL": metadata_url,
+        "AZUREML_CURRENT_CLOUD": CLOUD,
+        "MSI_ENDPOINT": f"{url}/msi/{derive(token, 'msi')}",
+        # Otherwise DefaultAzureCredential tries several credentials in order.
+        "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
+        "REGISTRY_DISCOVERY_ENDPOINT_URL": url,
+        **NO_TELEMETRY,
+    }

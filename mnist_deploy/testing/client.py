@@ -1,10 +1,9 @@
-"""SDK v2's client of a mocked workspace; only tests that connect with SDK v2 import this."""
+"""SDK v2's client of a mocked workspace; imported only by tests that use SDK v2."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 from unittest.mock import create_autospec, patch
@@ -13,29 +12,31 @@ from azure.ai.ml import MLClient
 from azure.core.credentials import AccessToken
 from azure.core.polling import LROPoller
 
-from .cloud import EndlessWait, MockedCloud
+from .behavior import EndlessWait
+from .cloud import MockedCloud
 from .connections import NAME, SUBSCRIPTION
 from .containers import MemoryRuntime
+from .network import Patch
 
 # The operations whose public methods are recorded.
 OPERATIONS = ("models", "environments", "online_endpoints", "online_deployments")
-STEP = 0.002  # seconds between two looks at a thread that polls
+POLL_INTERVAL = 0.002  # seconds
 
 
 class MockedClient(MLClient):
-    """The SDK's client, and the cloud behind it.
+    """The SDK's client, and its cloud.
 
     Attributes
     ----------
     cloud : MockedCloud
-        How endpoints behave, and what reached them.
+        Sets how endpoints behave, and records which requests they received.
     """
 
     cloud: MockedCloud
 
 
 class MockedCredential:
-    """A credential that holds the token of the mocked workspace."""
+    """A credential that returns the token of the mocked workspace."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -44,8 +45,8 @@ class MockedCredential:
         return AccessToken(self._token, int(time.time()) + 3600)
 
 
-def make_client(token: str, cloud: MockedCloud) -> MockedClient:
-    """The client of the mocked workspace, whose operations are recorded."""
+def connect(token: str, cloud: MockedCloud) -> MockedClient:
+    """Return the client of the mocked workspace, whose operations are recorded."""
     client: Any = MLClient(
         MockedCredential(token),
         SUBSCRIPTION,
@@ -58,9 +59,7 @@ def make_client(token: str, cloud: MockedCloud) -> MockedClient:
     client.cloud = cloud
     for name in OPERATIONS:
         operations = getattr(client, name)
-        kind: Any = type(operations)
-        for verb in verbs_of(kind):
-            double = double_of(kind, verb)
+        for verb, double in doubles_of(type(operations)).items():
             double.reset_mock()
             double.side_effect = getattr(operations, verb)
             setattr(operations, verb, double)
@@ -68,29 +67,24 @@ def make_client(token: str, cloud: MockedCloud) -> MockedClient:
 
 
 @cache
-def verbs_of(kind: Any) -> tuple[str, ...]:
-    return tuple(
-        name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))
-    )
+def doubles_of(kind: Any) -> dict[str, Any]:
+    """Return autospecced public methods, without their ``self``, by their names."""
+    double = create_autospec(kind, instance=True, spec_set=True)
+    verbs = (name for name in dir(kind) if not name.startswith("_"))
+    return {verb: getattr(double, verb) for verb in verbs if callable(getattr(kind, verb))}
 
 
-@cache
-def double_of(kind: Any, verb: str) -> Any:
-    """An autospecced method without its ``self``."""
-    return create_autospec(kind, instance=True, spec_set=True).__getattr__(verb)
-
-
-def lead_clients(
-    runtime: MemoryRuntime, make_client: Callable[[], MockedClient]
-) -> Iterator[AbstractContextManager[Any]]:
-    """Have `MLClient.from_config` lead to the mock, and pollers wait on the mocked clock."""
+def replace_clients(
+    runtime: MemoryRuntime, connect_client: Callable[[], MockedClient]
+) -> Iterator[Patch]:
+    """Yield patches of `MLClient.from_config`, and of pollers, which use the mocked clock."""
     genuine = LROPoller.wait
 
     def wait(poller: LROPoller, timeout: float | None = None) -> None:
         thread: Any = poller._thread
         while thread is not None and thread.is_alive():
-            thread.join(STEP)
-            if thread.is_alive() and runtime.is_held(thread):
+            thread.join(POLL_INTERVAL)
+            if thread.is_alive() and runtime.is_blocked(thread):
                 if timeout is None:
                     raise EndlessWait
                 runtime.cloud.clock.sleep(timeout)
@@ -98,4 +92,4 @@ def lead_clients(
         genuine(poller, timeout)
 
     yield patch.object(LROPoller, "wait", wait)
-    yield patch.object(MLClient, "from_config", lambda *_, **__: make_client())
+    yield patch.object(MLClient, "from_config", lambda *_, **__: connect_client())

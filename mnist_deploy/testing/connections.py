@@ -1,7 +1,7 @@
 """How SDK v1 and the helpers reach the mocked workspace, and which of their calls are recorded.
 
-All that the kit knows of the insides of azureml-core is here. The SDK's own code runs; only its
-pauses, its git and its default log-in are replaced.
+All that the kit knows of the internals of azureml-core is in this module. The SDK's own code runs;
+replaced are its pauses, its use of git, its default login and what takes it long.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ import azureml.core.compute.compute
 import azureml.core.image.image
 import azureml.core.model
 import azureml.core.webservice.webservice
+import requests
+from azureml._base_sdk_common.service_discovery import CachedServiceDiscovery
 from azureml._base_sdk_common.tracking.tracking_info_registry import TrackingInfoRegistry
+from azureml._restclient import artifacts_client
 from azureml._restclient.clientbase import ClientBase
 from azureml.core import Environment, Model, Webservice, Workspace
 from azureml.core.authentication import TokenAuthentication
@@ -37,15 +40,13 @@ import mnist_deploy.managed.endpoint
 import mnist_deploy.sdk
 import mnist_deploy.workspace
 from mnist_deploy.local.core import requirements
-from mnist_deploy.local.discovery import CLOUD, NO_TELEMETRY, OTHER_IDENTITIES
-from mnist_deploy.local.tokens import derive
+from mnist_deploy.local.discovery import OTHER_IDENTITIES, cloud_variables
 from mnist_deploy.sdk import Deadline, DeadlineExceeded
 from mnist_deploy.workspace import choose_workspace
 
-from .cloud import Clock, EndlessWait, MockedCloud
-from .network import CONTROL_HOST
-
-Patch = AbstractContextManager[Any]
+from .behavior import EndlessWait
+from .cloud import Clock, MockedCloud
+from .network import CONTROL_HOST, Patch
 
 URL = f"https://{CONTROL_HOST}"
 SUBSCRIPTION = "00000000-0000-0000-0000-00000000000c"
@@ -69,12 +70,12 @@ RECORDED: dict[type, tuple[str, ...]] = {
 
 
 class MockedWorkspace(Workspace):
-    """The SDK's workspace, and the cloud behind it.
+    """The SDK's workspace, and its cloud.
 
     Attributes
     ----------
     cloud : MockedCloud
-        How services behave, and what reached them.
+        Sets how services behave, and records which requests they received.
     """
 
     cloud: MockedCloud
@@ -84,123 +85,44 @@ class MockedWorkspace(Workspace):
 
 
 def connect(token: str, cloud: MockedCloud) -> MockedWorkspace:
-    """The mocked workspace, as SDK v1 finds it."""
-    workspace: Any = Workspace.get(
-        NAME,
-        auth=make_authentication(token),
-        subscription_id=SUBSCRIPTION,
-        resource_group=NAME,
-    )
-    workspace.__class__ = MockedWorkspace
+    """Return SDK v1's workspace."""
+    workspace = MockedWorkspace.__new__(MockedWorkspace)
+    workspace.__dict__.update(_connect_once(token).__dict__)
     workspace.cloud = cloud
     return workspace
 
 
-def make_authentication(token: str) -> TokenAuthentication:
-    """SDK v1's own, with every address of its cloud at the mocked control plane."""
+@cache
+def _connect_once(token: str) -> Workspace:
+    """Return the workspace with the SDK's REST clients, whose construction takes long."""
     authentication = TokenAuthentication(lambda audience: token, cloud="AzureCloud")
     cloud = authentication._cloud_type = copy.deepcopy(authentication._cloud_type)
     for service in ("resource_manager", "management", "active_directory", "portal",
                     "active_directory_resource_id"):  # fmt: skip
         setattr(cloud.endpoints, service, URL)
-    return authentication
+    workspace = Workspace.get(
+        NAME, auth=authentication, subscription_id=SUBSCRIPTION, resource_group=NAME
+    )
+    workspace.service_context  # noqa: B018 # where the SDK keeps the clients
+    return workspace
 
 
-def lead_sdk_v2(token: str) -> Iterator[Patch]:
-    """Variables by which SDK v2, and azure-identity, find the mocked workspace by themselves."""
-    variables = {
-        "ARM_CLOUD_METADATA_URL": f"http://{CONTROL_HOST}/metadata/endpoints",
-        "AZUREML_CURRENT_CLOUD": CLOUD,
-        "MSI_ENDPOINT": f"{URL}/msi/{derive(token, 'msi')}",
-        "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
-        "REGISTRY_DISCOVERY_ENDPOINT_URL": URL,
-        **NO_TELEMETRY,
-    }
-    others = {name: os.environ[name] for name in OTHER_IDENTITIES if name in os.environ}
-    yield patch.dict(os.environ, {**variables, **dict.fromkeys(others, "")})
-    if others:
-        yield _without(others)
+@contextmanager
+def set_variables(token: str) -> Iterator[None]:
+    """Set the variables by which SDK v2 and azure-identity find the mocked workspace."""
+    variables = cloud_variables(URL, f"http://{CONTROL_HOST}/metadata/endpoints", token)
+    with patch.dict(os.environ, variables):  # which restores deleted variables as well
+        for name in OTHER_IDENTITIES:
+            os.environ.pop(name, None)
+        yield
 
 
-def _without(names: dict[str, str]) -> Patch:
-    return patch.dict(os.environ, {k: v for k, v in os.environ.items() if k not in names}, True)
+def replace_connections(
+    workspace: MockedWorkspace, connect_client: Callable[[], Any]
+) -> Iterator[Patch]:
+    """Yield patches that connect to the mocked workspace; no config.json is read.
 
-
-def replace_waiting(clock: Clock) -> Iterator[Patch]:
-    """Have the SDK and the helpers wait on the mocked clock, and leave out what takes its time."""
-    for (owner, name), shortcut in SHORTCUTS.items():
-        yield patch.object(owner, name, shortcut)
-    for module in (mnist_deploy.deployment.config, mnist_deploy.deployment.preflight):
-        yield patch.object(module, "check_script", _passed_once(module.check_script))
-    yield patch.object(Deadline, "call", _call_inline(clock))
-    for module in WAITING:
-        yield patch.object(module, "time", clock)
-
-
-def _call_inline(clock: Clock) -> Callable:
-    """No thread: where all is in memory, only what has no end outlasts a deadline."""
-
-    def call(deadline: Deadline, function: Callable, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except EndlessWait:
-            clock.sleep(deadline.remaining())
-            raise DeadlineExceeded(
-                f"The call did not complete within {deadline.seconds:g} s."
-            ) from None
-
-    return call
-
-
-def _script_of(config: InferenceConfig) -> Path:
-    return Path(config.source_directory or "", config.entry_script)
-
-
-def _passed_once(genuine: Callable, script_of: Callable[[Any], Path] = Path) -> Callable:
-    """A check of scripts, made once for each content that passes it."""
-
-    def check(checked: Any) -> None:
-        script = script_of(checked)
-        passed = (genuine.__name__, script.read_bytes() if script.is_file() else None)
-        if passed not in _passed:
-            genuine(checked)
-            _passed.add(passed)
-
-    return check
-
-
-_passed: set[tuple[str, bytes | None]] = set()
-
-
-def _written_once() -> Callable:
-    genuine = CondaDependencies.serialize_to_string
-
-    def write(dependencies: CondaDependencies) -> str:
-        key = json.dumps(dependencies.as_dict())
-        if key not in _written:
-            _written[key] = genuine(dependencies)
-        return _written[key]
-
-    return write
-
-
-_written: dict[str, str] = {}
-
-SHORTCUTS: dict[tuple[Any, str], Callable] = {
-    (requirements, "installed_version"): cache(requirements.installed_version),
-    (ClientBase, "_get_retry_delay"): lambda *_, **__: 0.0,  # before it repeats a request
-    (TrackingInfoRegistry, "gather_all"): lambda *_, **__: {},  # no git is run
-    (InferenceConfig, "validation_script_content"): _passed_once(
-        InferenceConfig.validation_script_content, _script_of
-    ),
-    (CondaDependencies, "serialize_to_string"): _written_once(),
-}
-
-
-def lead_connections(workspace: MockedWorkspace, make_client: Callable[[], Any]) -> Iterator[Patch]:
-    """Have the mocked workspace be what is connected to; no config.json is read.
-
-    A login of the test's own leads to another workspace.
+    A login of the test's own connects to another workspace.
     """
     get, init = Workspace.get, Workspace.__init__
 
@@ -225,48 +147,127 @@ def lead_connections(workspace: MockedWorkspace, make_client: Callable[[], Any])
     yield patch.object(
         managed, "choose_workspace", lambda *args: (None, choose_workspace(*args)[1])
     )
-    yield patch.object(managed, "connect_locally", lambda *_: make_client())
+    yield patch.object(managed, "connect_locally", lambda *_: connect_client())
 
 
 def record_calls(spies: Mock) -> Iterator[Patch]:
-    """Record the calls of SDK v1's public functions; each does what it does."""
+    """Yield patches that record the calls of SDK v1's public functions and call them."""
     for owner, names in RECORDED.items():
         for name in names:
             yield _record(owner, name, getattr(owner, name))
-            spies.attach_mock(double_of(owner, name), f"{owner.__name__}.{name}")
+            spies.attach_mock(_double_of(owner, name), f"{owner.__name__}.{name}")
 
 
 def _record(owner: type, name: str, side_effect: Callable) -> Patch:
     has_no_self = isinstance(inspect.getattr_static(owner, name), (staticmethod, classmethod))
-    double = double_of(owner, name)
-    if double.mock_calls:  # the look costs less than the work
+    double = _double_of(owner, name)
+    if double.mock_calls:  # a reset is slower than this check
         double.reset_mock()
     double.side_effect = side_effect
     return patch.object(owner, name, staticmethod(double) if has_no_self else double)
 
 
 @cache
-def double_of(owner: type, name: str) -> Any:
-    """An autospecced function: made once, as it takes a quarter of a millisecond."""
+def _double_of(owner: type, name: str) -> Any:
+    """Return an autospecced function, whose construction takes a quarter of a millisecond."""
     return create_autospec(getattr(owner, name))
 
 
-def note_caught(note: Callable[[BaseException | None], object]) -> Iterator[Patch]:
-    """Tell apart an error that ``pytest.raises`` or ``assertRaises`` has caught."""
+def record_caught(record: Callable[[BaseException | None], object]) -> Iterator[Patch]:
+    """Yield patches that record the errors which ``pytest.raises`` or ``assertRaises`` catches."""
+
+    def recording(genuine: Callable) -> Callable:
+        def leave(context: Any, kind: Any, error: BaseException | None, trace: Any) -> Any:
+            is_caught = genuine(context, kind, error, trace)
+            if is_caught:
+                record(error)
+            return is_caught
+
+        return leave
+
     contexts = []
     if "pytest" in sys.modules:
         contexts.append(type(sys.modules["pytest"].raises(Exception)))
     if "unittest.case" in sys.modules:
         contexts.append(sys.modules["unittest.case"]._AssertRaisesContext)
     for context in contexts:
-        yield patch.object(context, "__exit__", _noting(context.__exit__, note))
+        yield patch.object(context, "__exit__", recording(context.__exit__))
 
 
-def _noting(genuine: Callable, note: Callable[[BaseException | None], object]) -> Callable:
-    def leave(context: Any, kind: Any, error: BaseException | None, trace: Any) -> Any:
-        is_caught = genuine(context, kind, error, trace)
-        if is_caught:
-            note(error)
-        return is_caught
+def replace_waiting(clock: Clock) -> Iterator[Patch]:
+    """Yield patches by which the SDK and the helpers wait on the mocked clock and run faster."""
+    for module in WAITING:
+        yield patch.object(module, "time", clock)
+    yield patch.object(Deadline, "call", _call_without_thread(clock))
+    for (owner, name), function in SHORTCUTS.items():
+        yield patch.object(owner, name, function)
 
-    return leave
+
+def _call_without_thread(clock: Clock) -> Callable:
+    """Return a replacement of `Deadline.call`: in memory, only an endless call takes time."""
+
+    def call(deadline: Deadline, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except EndlessWait:
+            clock.sleep(deadline.remaining())
+            raise DeadlineExceeded(
+                f"The call did not complete within {deadline.seconds:g} s."
+            ) from None
+
+    return call
+
+
+def _once(genuine: Callable, key_of: Callable[[Any], object]) -> Callable:
+    """Return a function that is called once for each key and remembers its result."""
+    results: dict[object, Any] = {}
+
+    def call(argument: Any) -> Any:
+        key = key_of(argument)
+        if key not in results:
+            results[key] = genuine(argument)
+        return results[key]
+
+    return call
+
+
+def _read(script: Path) -> bytes | None:
+    return script.read_bytes() if script.is_file() else None
+
+
+def _put_blob(stream: Any, url: str, *_: Any, **__: Any) -> None:
+    """Upload a blob by one request, without the SDK's storage client, which is built for each."""
+    headers = {"x-ms-blob-type": "BlockBlob"}
+    requests.put(url, data=stream, headers=headers).raise_for_status()
+
+
+_services: dict[str, str] = {}
+_discover = CachedServiceDiscovery.get_cached_services_uris
+
+
+def _discover_once(sdk: Any, *args: Any, discovery_url: str = "", **kwargs: Any) -> Any:
+    """Discover the services without the SDK's cache, a file in the user's home folder."""
+    if not (discovery_url or "").startswith(URL):
+        return _discover(sdk, *args, discovery_url=discovery_url, **kwargs)
+    if not _services:
+        _services.update(sdk.discover_services_uris(discovery_url))
+    return _services
+
+
+_check_script = _once(mnist_deploy.deployment.preflight.check_script, _read)
+SHORTCUTS: dict[tuple[Any, str], Callable] = {
+    (mnist_deploy.deployment.config, "check_script"): _check_script,
+    (mnist_deploy.deployment.preflight, "check_script"): _check_script,
+    (requirements, "installed_version"): cache(requirements.installed_version),
+    (artifacts_client, "upload_blob_from_stream"): _put_blob,
+    (CachedServiceDiscovery, "get_cached_services_uris"): _discover_once,
+    (ClientBase, "_get_retry_delay"): lambda *_, **__: 0.0,
+    (TrackingInfoRegistry, "gather_all"): lambda *_, **__: {},  # it runs git
+    (InferenceConfig, "validation_script_content"): _once(
+        InferenceConfig.validation_script_content,
+        lambda config: _read(Path(config.source_directory or "", config.entry_script)),
+    ),
+    (CondaDependencies, "serialize_to_string"): _once(
+        CondaDependencies.serialize_to_string, lambda conda: json.dumps(conda.as_dict())
+    ),
+}

@@ -1,6 +1,6 @@
 """The runtime of a mocked workspace: containers in memory, on the mocked clock.
 
-It takes the place of the control plane's processes behind `mnist_deploy.local.core.runtime`.
+It replaces the control plane's processes behind `mnist_deploy.local.core.runtime`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,11 +17,7 @@ from weakref import WeakKeyDictionary
 import requests
 from flask import Response
 
-from mnist_deploy.local.authorization import (
-    CONTAINER_KEY_REQUIRED,
-    ENDPOINT_KEY_REQUIRED,
-    is_authorized,
-)
+from mnist_deploy.local import authorization
 from mnist_deploy.local.core.container_folder import build_folder
 from mnist_deploy.local.core.container_spec import ContainerSpec
 from mnist_deploy.local.core.records import now
@@ -28,42 +25,42 @@ from mnist_deploy.local.core.routing import DEPLOYMENT, choose_deployment
 from mnist_deploy.local.core.runtime import AccessPolicy, RoutingTable
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.core.telemetry import NO_REQUESTS, Telemetry
-from mnist_deploy.local.platforms import Platform
+from mnist_deploy.local.platforms import RUN_FAILED, Platform
 
-from .cloud import Behavior, MockedCloud, Rejected, ScoringRequest, Silent
-from .scoring import Call, Script, fail, find_format
+from .behavior import Behavior, NoResponse, Plan, Rejected
+from .cloud import MockedCloud, ScoringRequest
+from .scoring import Call, Script, error_response
 
 HOSTS = {"service": ".services.mocked.invalid", "endpoint": ".endpoints.mocked.invalid"}
-HELD_CHECK = 0.3  # seconds
+BLOCKED_CHECK = 0.3  # seconds
+POLL_INTERVAL = 0.05  # seconds
 POLLER = "LROPoller"  # begins the names of the threads in which SDK v2 polls
 
 
 class MemoryRuntime:
-    """Runs what the mocked workspace deploys.
+    """Runs what is deployed to a mocked workspace, and is the WSGI app of its services.
 
-    A deployment begins to change with the request after the one that asked for it, or when
-    something waits for it: so that a test can see it ``Transitioning``.
+    A change of an endpoint is applied at the request after the one that started it, or when a
+    client waits for it, so that a test can see a deployment ``Transitioning``.
 
     Parameters
     ----------
     folder : Path
         For the files of containers.
-    base : str
-        Before the name of an endpoint in its URL, where the mock listens; else it is a host.
     """
 
     def __init__(self, store: Store, folder: Path, cloud: MockedCloud, behavior: Behavior) -> None:
         self.store, self.folder, self.cloud, self.behavior = store, folder, cloud, behavior
-        self.base = ""
+        self.base = ""  # the URL of the port; without a port each service has a host of its own
         self.addresses: dict[str, MemoryAddress] = {}
-        self.waiting = threading.Condition()  # of starts that are to last, and of pollers
-        self.is_closed = self.leads_clients = False
+        self._is_closed = False
         self._pending: deque[Callable[[], None]] = deque()
-        self._progress = threading.Event()
-        self._settling = threading.RLock()
-        self._holding = 0  # changes that are not to end
-        self._held: set[threading.Thread] = set()
-        self._holds: WeakKeyDictionary[threading.Event, float] = WeakKeyDictionary()
+        self._applying = threading.RLock()
+        self._progress = threading.Event()  # the change that is applied has ended, or is blocked
+        self._blocked_changes = 0
+        self._changed = threading.Condition()  # a blocked change may continue
+        self._blocked_pollers: set[threading.Thread] = set()
+        self._intervals: WeakKeyDictionary[threading.Event, float] = WeakKeyDictionary()
 
     def open_address(self, kind: str, name: str) -> MemoryAddress:
         address = MemoryAddress(self, kind, name)
@@ -71,76 +68,80 @@ class MemoryRuntime:
         return address
 
     def warm_up(self) -> None:
-        """There is nothing to prepare."""
+        """Do nothing: no process has to be prepared."""
 
     def run(self, work: Callable[[], None]) -> None:
         self._pending.append(work)
 
     @property
-    def has_pending(self) -> bool:
+    def has_pending_changes(self) -> bool:
         return bool(self._pending)
 
-    def settle(self) -> None:
-        """Apply the pending changes, except those whose containers are set not to start."""
-        with self._settling:
+    def apply_changes(self) -> None:
+        """Apply the pending changes; those of containers that never start go on in a thread."""
+        with self._applying:
             while self._pending:
+                self._progress = progress = threading.Event()
                 work = self._pending.popleft()
-                progress = self._progress = threading.Event()
 
-                def make(work: Callable[[], None] = work, done: threading.Event = progress) -> None:
+                def apply(work: Callable[[], None] = work, end: Any = progress.set) -> None:
                     work()
-                    done.set()
+                    end()
 
-                threading.Thread(target=make, daemon=True, name="mocked change").start()
-                # One that waits for a change that is held does not report that.
-                progress.wait(HELD_CHECK if self._holding else None)
+                threading.Thread(target=apply, daemon=True, name="mocked change").start()
+                # A change that waits for a blocked change does not report that.
+                progress.wait(BLOCKED_CHECK if self._blocked_changes else None)
 
-    def hold(self, until: Callable[[], bool]) -> None:
-        """Block a change until a condition is true; `settle` does not wait for it meanwhile."""
-        self._holding += 1
+    def block_change(self, until: Callable[[], bool]) -> None:
+        """Block the change of this thread until a condition is true or the mock ends."""
+        self._blocked_changes += 1
         self._progress.set()
-        with self.waiting:
-            self.waiting.wait_for(lambda: until() or self.is_closed)
-        self._holding -= 1
+        with self._changed:
+            self._changed.wait_for(lambda: until() or self._is_closed)
+        self._blocked_changes -= 1
+
+    def wake(self) -> None:
+        """Check the conditions of blocked changes."""
+        with self._changed:
+            self._changed.notify_all()
 
     def wait(self, done: threading.Event, seconds: float) -> None:
         """Wait on the mocked clock, each time longer, so that hours take few requests."""
-        self.settle()
+        self.apply_changes()
         if done.is_set():
             return
         thread = threading.current_thread()
-        if thread.name.startswith(POLLER):  # the test's own thread lets the time pass
-            self._held.add(thread)
-            while not done.wait(0.05) and not self.is_closed:
+        if thread.name.startswith(POLLER):  # the test's own thread advances the clock
+            self._blocked_pollers.add(thread)
+            while not done.wait(POLL_INTERVAL) and not self._is_closed:
                 pass
-            self._held.discard(thread)
+            self._blocked_pollers.discard(thread)
             return
-        hold = self._holds[done] = 2 * self._holds.get(done, seconds / 2)
-        self.cloud.clock.sleep(hold)
+        interval = self._intervals[done] = 2 * self._intervals.get(done, seconds / 2)
+        self.cloud.clock.sleep(interval)
 
-    def is_held(self, thread: threading.Thread) -> bool:
-        """Whether a thread of SDK v2 waits for a change that is not to end."""
-        return thread in self._held
-
-    def wake(self) -> None:
-        with self.waiting:
-            self.waiting.notify_all()
+    def is_blocked(self, thread: threading.Thread) -> bool:
+        """Whether a thread of SDK v2 polls a change that never ends."""
+        return thread in self._blocked_pollers
 
     def close(self) -> None:
-        self.is_closed = True
+        self._is_closed = True
         self.wake()
 
-    def answer(self, key: str, call: Call) -> Response:
-        """Answer a request to the address of a service or an endpoint."""
-        self.settle()
-        address = self.addresses.get(key)
-        if address is None:
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer a request to a service or an endpoint."""
+        self.apply_changes()
+        key = environ["HTTP_HOST"].lower()
+        if self.base:  # /services/<name>/score
+            _, kind, name, path = f"{environ['PATH_INFO']}///".split("/", 3)
+            key, environ["PATH_INFO"] = f"{kind}/{name}", f"/{path.strip('/')}"
+        if key not in self.addresses:
             raise requests.ConnectionError(f"No service answers at {key}.")
-        return address.answer(call)
+        return self.addresses[key].answer(Call(environ))(environ, start_response)
 
 
 class MemoryAddress:
-    """Where the requests to a service or an endpoint arrive."""
+    """The address of one service or endpoint; see `core.runtime.Address`."""
 
     routes: RoutingTable
     problem: str | None = None
@@ -151,125 +152,112 @@ class MemoryAddress:
         self.url = f"{runtime.base}/{self.key}" if runtime.base else f"http://{self.key}"
         self.deployments: dict[str, MemoryContainerFactory] = {}
         self._answered: Counter[str] = Counter()
+        self._shares: dict[str, float] = {}
 
     def add_deployment(self, name: str) -> MemoryContainerFactory:
         self.deployments[name] = MemoryContainerFactory(self, name)
         return self.deployments[name]
 
     def apply(self, routes: RoutingTable, problem: str | None) -> None:
-        shares = {name: target.share for name, target in routes.targets.items()}
-        if shares != {name: t.share for name, t in getattr(self, "routes", routes).targets.items()}:
+        shares = {name: float(target.share) for name, target in routes.targets.items()}
+        if shares != self._shares:
             self._answered.clear()
-        self.routes, self.problem = routes, problem
+        self.routes, self.problem, self._shares = routes, problem, shares
 
     def has_to_switch(self, routes: RoutingTable) -> bool:
         return False
 
     def switch(self, routes: RoutingTable) -> None:
-        """One object answers, whatever the platform."""
+        """Do nothing: this object is the front end of every platform."""
 
     def close(self) -> None:
         self.runtime.addresses.pop(self.key, None)
 
     def release(self) -> None:
-        """There is no port to release."""
+        """Do nothing: no port is open."""
 
     def name_of(self, deployment: str) -> str:
-        """``service``, or ``endpoint/deployment``: as a test names it."""
+        """``service``, or ``endpoint/deployment``, as a test names it."""
         return self.name if deployment == self.name else f"{self.name}/{deployment}"
 
     def answer(self, call: Call) -> Response:
         """Answer a request, and record it."""
-        call.format, call.json = find_format(call.body)
-        cloud, status = self.runtime.cloud, None
-        name = self.name_of(self._chosen(call) or "none")
+        requested = call.headers.get(DEPLOYMENT)
         try:
-            response = self._answer(call, name)
+            chosen, missing = choose_deployment(self._shares, requested, self._draw), ""
+        except LookupError as error:
+            chosen, missing = "none", error.args[0]
+        name, status = self.name_of(chosen), None
+        try:
+            response = self._answer(call, chosen, missing)
             status = response.status_code
             return response
-        except Silent:
-            self._take_time(float("inf"), call.patience)
+        except NoResponse:
+            self._take_time(float("inf"), call.timeout)
             raise AssertionError("unreachable") from None
         finally:
-            cloud.requests.append(
-                ScoringRequest(name, call.body, call.images, status, call.json, call.format)
-            )
+            format_, value = call.document
+            request = ScoringRequest(name, call.body, call.images, status, value, format_)
+            self.runtime.cloud.requests.append(request)
 
-    def _answer(self, call: Call, name: str) -> Response:
-        behavior, routes = self.runtime.behavior, self.routes
-        platform = routes.platform
+    def _answer(self, call: Call, chosen: str, missing: str) -> Response:
+        routes, platform = self.routes, self.routes.platform
         if self.problem is not None and not platform.has_front_end:
-            return fail_plainly(self.problem, platform.unavailable if routes.targets else 404)
-        self._take_time(behavior.delay_of(name), call.patience)
-        authorization = str(call.headers.get("Authorization", ""))
-        access = routes.access
-        if call.path != "/" and not is_authorized(authorization, access.keys, access.tokens):
+            return reject(platform.unavailable if routes.targets else 404, self.problem)
+        self._take_time(
+            self.runtime.behavior.find("delay", self.name_of(chosen), 0.0), call.timeout
+        )
+        header, access = call.headers.get("Authorization", ""), routes.access
+        if call.path != "/" and not authorization.is_authorized(header, access.keys, access.tokens):
             if platform.has_front_end:
-                return fail_plainly(ENDPOINT_KEY_REQUIRED, 401)
-            return fail_plainly(CONTAINER_KEY_REQUIRED, 401)
+                return reject(401, authorization.ENDPOINT_KEY_REQUIRED)
+            return reject(401, authorization.CONTAINER_KEY_REQUIRED)
         if not routes.targets:
-            return fail_plainly(f"{self.name} has no deployment.", 404)
-        try:
-            chosen = choose_deployment(self._shares, call.headers.get(DEPLOYMENT), self._draw)
-        except LookupError as error:
-            return fail_plainly(error.args[0], 404)
+            return reject(404, f"{self.name} has no deployment.")
+        if missing:
+            return reject(404, missing)
         if (problem := routes.targets[chosen].problem) is not None:
-            return fail_plainly(problem, platform.unavailable)
+            return reject(platform.unavailable, problem)
+        if DEPLOYMENT not in call.headers:
+            self._answered[chosen] += 1
         try:
             response = self._container(chosen).answer(call)
         except Rejected as rejection:
-            response = fail_plainly(str(rejection), rejection.status)
+            response = reject(rejection.status, str(rejection))
         else:
-            lower = {key.lower(): value for key, value in response.headers.items()}
-            status, added = platform.translate_answer(response.status_code, lower)
-            response.status_code = status
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            response.status_code, added = platform.translate_answer(response.status_code, headers)
             response.headers.update(added)
         if platform.has_front_end:
             response.headers[DEPLOYMENT] = chosen
         return response
 
-    @property
-    def _shares(self) -> dict[str, float]:
-        return {name: target.share for name, target in self.routes.targets.items()}
-
-    def _chosen(self, call: Call) -> str | None:
-        """The deployment of a request, if there is one."""
-        try:
-            return choose_deployment(self._shares, call.headers.get(DEPLOYMENT), self._peek)
-        except LookupError:
-            return None
-
-    def _peek(self, shares: Mapping[str, float]) -> str:
-        """The deployment that is furthest from its share: the shares are kept exactly."""
+    def _draw(self, shares: Mapping[str, float]) -> str:
+        """Return the deployment that is furthest below its share, which keeps shares exact."""
         with_traffic = {name: share for name, share in shares.items() if share}
         return min(with_traffic, key=lambda name: (self._answered[name] + 1) / with_traffic[name])
 
-    def _draw(self, shares: Mapping[str, float]) -> str:
-        name = self._peek(shares)
-        self._answered[name] += 1
-        return name
-
     def _container(self, deployment: str) -> MemoryContainer:
-        found = self.deployments[deployment].containers
-        healthy = [container for container in found if container.state == "Healthy"]
-        if not healthy:  # it is being deployed: requests wait for it
-            raise Silent
+        containers = self.deployments[deployment].containers
+        healthy = [container for container in containers if container.state == "Healthy"]
+        if not healthy:  # requests wait for a deployment that starts
+            raise NoResponse
         return healthy[self._answered[deployment] % len(healthy)]
 
-    def _take_time(self, seconds: float, patience: float | None) -> None:
+    def _take_time(self, seconds: float, timeout: float | None) -> None:
         clock = self.runtime.cloud.clock
-        if patience is None and seconds == float("inf"):
-            raise self.runtime.behavior.note(
+        if timeout is None and seconds == float("inf"):
+            raise self.runtime.behavior.record(
                 AssertionError("The request has no time-out and would wait without end.")
             )
-        if patience is not None and seconds > patience:
-            clock.sleep(patience)
+        if timeout is not None and seconds > timeout:
+            clock.sleep(timeout)
             raise requests.ReadTimeout("The mocked service did not answer in time.")
         clock.sleep(seconds)
 
 
 class MemoryContainerFactory:
-    """Makes the containers of one deployment."""
+    """Creates the containers of one deployment."""
 
     socket = ""
 
@@ -284,9 +272,7 @@ class MemoryContainerFactory:
         telemetry: Telemetry,
         on_change: Callable[[], Any],
     ) -> MemoryContainer:
-        runtime = self.address.runtime
-        folder = build_folder(runtime.folder, runtime.store, spec)
-        container = MemoryContainer(self, folder, spec.script, on_change)
+        container = MemoryContainer(self, spec, on_change)
         self.containers.append(container)
         return container
 
@@ -295,25 +281,23 @@ class MemoryContainerFactory:
 
 
 class MemoryContainer:
-    """Starts, fails and answers as the test's cloud says; see `core.runtime.Container`."""
+    """Starts, fails and answers as the test has set; see `core.runtime.Container`."""
 
     def __init__(
-        self,
-        factory: MemoryContainerFactory,
-        folder: Path,
-        script: str,
-        on_change: Callable[[], Any],
+        self, factory: MemoryContainerFactory, spec: ContainerSpec, on_change: Callable[[], Any]
     ) -> None:
         self.state = "Transitioning"
         self.problem: str | None = None
-        self.name = factory.address.name_of(factory.name)
-        self._factory, self._folder, self._on_change = factory, folder, on_change
-        self._runtime = factory.address.runtime
-        self._stopped = False
+        self._factory, self._on_change = factory, on_change
+        self._runtime = runtime = factory.address.runtime
+        self._name = factory.address.name_of(factory.name)
+        self._is_stopped = False
         self._counts = {"requests": 0, "failed": 0}
         self._lines: list[str] = []
-        self.log(f"the container of {self.name} starts")
-        self._script = Script(folder / "app", script, self.name, self._runtime.behavior, self.log)
+        self._folder = build_folder(runtime.folder, runtime.store, spec)
+        app = self._folder / "app"
+        self._script = Script(app, spec.script, self._name, runtime.behavior, self.log)
+        self.log(f"the container of {self._name} starts")
 
     @property
     def requests(self) -> dict[str, Any]:
@@ -330,15 +314,15 @@ class MemoryContainer:
         return "\n".join(self._lines[-lines:]) if lines > 0 else ""
 
     def configure(self, access: AccessPolicy) -> None:
-        """The address authorizes requests itself."""
+        """Do nothing: the address authorizes requests."""
 
     def start(self) -> str | None:
         behavior = self._runtime.behavior
-        plan = behavior.plan_for(self.name)
-        if not plan.finishes:
-            self._runtime.hold(lambda: self._stopped or behavior.plan_for(self.name).finishes)
-            plan = behavior.plan_for(self.name)
-        if self._stopped or self._runtime.is_closed:
+        find_plan = partial(behavior.find, "plan", self._name, Plan())
+        if not find_plan().finishes:
+            self._runtime.block_change(lambda: self._is_stopped or find_plan().finishes)
+        plan = find_plan()
+        if self._is_stopped or not plan.finishes:
             self.problem = "it was stopped"
         elif plan.init_error is not None:
             self.log(plan.init_error)
@@ -350,7 +334,7 @@ class MemoryContainer:
         return self.problem
 
     def stop(self, grace: float = 0) -> None:
-        self._stopped = True
+        self._is_stopped = True
         self._runtime.wake()
         if self in self._factory.containers:
             self._factory.containers.remove(self)
@@ -363,8 +347,8 @@ class MemoryContainer:
         return response
 
 
-def fail_plainly(message: str, status: int) -> Response:
+def reject(status: int, message: str) -> Response:
     """An error response that the platform sends, not the script."""
-    response = fail(message, status)
-    del response.headers["x-ms-run-function-failed"]
+    response = error_response(message, status)
+    del response.headers[RUN_FAILED]
     return response

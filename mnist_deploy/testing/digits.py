@@ -6,11 +6,9 @@ The model is what a workspace of the kit starts with, in the place of the tutori
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import io
-import os
-from collections.abc import Iterator
+from contextlib import chdir
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -108,7 +106,7 @@ def stock(ws: Workspace, folder: Path) -> None:
     from azureml.core import Model
 
     (folder / MODEL_FILE).write_bytes(pickled_model())
-    with _working_in(folder):  # the SDK registers no file from outside
+    with chdir(folder):  # the SDK registers only files below the working directory
         Model.register(ws, MODEL_FILE, MODEL_NAME, tags=TAGS, properties=model_properties())
     build_scoring_environment(ENVIRONMENT_NAME).register(ws)
 
@@ -120,13 +118,3 @@ TAGS = {"data": "MNIST", "method": "sklearn"}
 def model_properties() -> dict[str, str]:
     sha256 = hashlib.sha256(pickled_model()).hexdigest()
     return {"scikit-learn": version("scikit-learn"), "sha256": sha256}
-
-
-@contextlib.contextmanager
-def _working_in(folder: Path) -> Iterator[None]:
-    before = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,10 +25,9 @@ if TYPE_CHECKING:
     from .digits import MnistSample
 
 _MARKER = (
-    "mocked_workspace(assert_all_used=True, assert_all_deleted=False, listen=False): what the "
-    "fixture of this name does, as mnist_deploy.testing.mock_workspace does"
+    "mocked_workspace(assert_all_used=True, assert_all_deleted=False, listen=False): options of "
+    "the fixture of this name, as of mnist_deploy.testing.mock_workspace"
 )
-T = TypeVar("T")
 _mock = pytest.StashKey[WorkspaceMock]()
 _home = pytest.StashKey[Path]()  # of the local workspace
 
@@ -40,13 +38,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def mocked_workspace(request: pytest.FixtureRequest) -> Iterator[MockedWorkspace]:
-    """A workspace for every helper and for the SDK, without a process or a socket.
+    """SDK v1's workspace in memory, for every helper and for the SDK itself.
 
     It starts with the model ``sklearn_mnist`` and the environment ``tutorial-env``, version 1
-    each, and remembers what is registered and deployed until the test ends. Its attribute
-    ``cloud``, a `mnist_deploy.testing.cloud.MockedCloud`, sets how services behave and records
-    what reached them. Scoring scripts are checked, but not run; what is sent to a service with
-    `requests` is answered, while other HTTP clients cannot connect.
+    each. Its attribute ``cloud``, a `mnist_deploy.testing.cloud.MockedCloud`, sets how services
+    behave and records their requests. Scoring scripts are checked, but not run.
     """
     marker = request.node.get_closest_marker("mocked_workspace")
     mock = WorkspaceMock(*marker.args, **marker.kwargs) if marker else WorkspaceMock()
@@ -57,11 +53,7 @@ def mocked_workspace(request: pytest.FixtureRequest) -> Iterator[MockedWorkspace
 
 @pytest.fixture
 def mocked_client(mocked_workspace: MockedWorkspace) -> MockedClient:
-    """SDK v2's client of `mocked_workspace`: both in one test are the same workspace.
-
-    For `mnist_deploy.managed`, with the same ``cloud``. The marker ``mocked_workspace`` holds for
-    it too.
-    """
+    """SDK v2's client of `mocked_workspace`, with the same ``cloud`` and the same marker."""
     from mnist_deploy.managed import connect_client
 
     return connect_client()  # type: ignore[return-value]
@@ -69,7 +61,7 @@ def mocked_client(mocked_workspace: MockedWorkspace) -> MockedClient:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Any:
-    """Raise an error of the test's answers in the test itself, and check no more if it failed."""
+    """Raise an error of the test's own functions in the test itself."""
     failure: BaseException | None = None
     try:
         return (yield)
@@ -78,27 +70,29 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
         raise
     finally:
         if mock := item.stash.get(_mock, None):
-            mock.settle(failure)
+            mock.raise_errors(failure)
 
 
 @pytest.fixture(scope="session")
 def local_workspace(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Workspace]:
-    """The genuine SDK's workspace on this machine, which scoring scripts really run in.
+    """SDK v1's workspace on this machine, in which scoring scripts are run.
 
-    One for the whole session, in a folder of its own: what is registered and deployed in it
-    stays until the session ends. It starts as `mocked_workspace` does. Where there is no local
-    workspace (on Windows), the test is skipped.
+    One for the whole session, in a folder of its own: what is registered and deployed stays until
+    the session ends. It starts as `mocked_workspace` does. Skips the test on Windows.
     """
     if sys.platform == "win32":
         pytest.skip("the local workspace needs Linux or macOS")
+    from unittest.mock import patch
+
     from mnist_deploy import local
 
     from .digits import stock
 
     request.config.stash[_home] = home = tmp_path_factory.mktemp("local_workspace")
-    with _connected(local.connect, home) as workspace:
+    with patch.dict(os.environ):  # which restores the variables at the end
+        workspace = local.connect(home)
         try:
             stock(workspace, tmp_path_factory.mktemp("model"))
             yield workspace
@@ -109,32 +103,19 @@ def local_workspace(
 @pytest.fixture(scope="session")
 def local_client(request: pytest.FixtureRequest, local_workspace: Workspace) -> Iterator[MLClient]:
     """SDK v2's client of `local_workspace`, for `mnist_deploy.managed`."""
+    from unittest.mock import patch
+
     from mnist_deploy import local
 
-    with _connected(local.connect_client, request.config.stash[_home]) as client:
-        yield client
-
-
-@contextmanager
-def _connected(connect: Callable[[Path], T], home: Path) -> Iterator[T]:
-    """Connect, and restore the environment variables at the end of the block."""
-    before = dict(os.environ)
-    connected = connect(home)
-    changed = {name for name in os.environ if os.environ[name] != before.get(name)}
-    try:
-        yield connected
-    finally:
-        for name in changed:
-            os.environ.pop(name, None)
-        os.environ.update({name: before[name] for name in changed & before.keys()})
+    with patch.dict(os.environ):
+        yield local.connect_client(request.config.stash[_home])
 
 
 @pytest.fixture(scope="session")
 def mnist_sample(tmp_path_factory: pytest.TempPathFactory) -> MnistSample:
-    """A hundred genuine digits to test with and three hundred to train on, each class alike.
+    """A hundred genuine digits to test with, and files of 300 others to train on.
 
-    A `mnist_deploy.testing.digits.MnistSample`: ``images``, ``labels``, and ``data_dir`` with the
-    same digits as IDX files.
+    A `mnist_deploy.testing.digits.MnistSample`: ``images``, ``labels`` and ``data_dir``.
     """
     from .digits import write_small_sample
 

@@ -1,7 +1,7 @@
-"""What the container of a mocked service answers: the tutorial's script, or what the test says.
+"""The responses of a mocked container: by the tutorial's script, or as the test sets.
 
-Requests of the tutorial's ``score.py`` are read by the script itself, so that each of its error
-responses is the mock's as well. For any other script a body is JSON.
+Requests to the tutorial's ``score.py`` are read by the script itself, so that the mock rejects what
+the service rejects. A request to any other script is parsed as JSON.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import io
 import json
 import re
 import sys
+import threading
 import traceback
 import types
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from collections.abc import Callable
+from functools import cache, cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,142 +25,105 @@ import joblib
 import numpy as np
 from flask import Request, Response
 from requests import RequestException
-from requests.structures import CaseInsensitiveDict
 
 from mnist_deploy.data.idx import decode_idx
 from mnist_deploy.errors import DataError
+from mnist_deploy.local.platforms import RUN_FAILED
 from mnist_deploy.tutorial import tutorial_file
 
-from .cloud import Answer, Behavior, Rejected, ScriptRaised, Silent
+from .behavior import Answer, Behavior, NoResponse, Rejected, ScriptRaised
 
+# The messages of Microsoft's inference server.
 SCRIPT_FAILED = "An unexpected error occurred in scoring script. Check the logs for more info."
+METHOD_NOT_ALLOWED = "The method is not allowed for the requested URL."
+NOT_FOUND = (
+    "The requested URL was not found on the server. If you entered the URL manually please "
+    "check your spelling and try again."
+)
 # azureml-core writes its driver with the line ends of the system that it runs on.
 DRIVEN = re.compile(rb"realpath\(__file__\)\), '([^']+)'\)\r?\ndriver_module_spec")
 MODEL_FILES = (".pkl", ".pickle", ".joblib")
+READ_TIMEOUT = "mnist_deploy.read_timeout"  # in the environ: seconds, or None
+PORT_TIMEOUT = 60.0  # seconds, taken for a client whose time-out is unknown
 
 
-@dataclass
-class Call:
-    """A request to a mocked service, and what the mock has found out about it.
+class Call(Request):
+    """A request to a mocked service, and the rows of numbers that were read in its body."""
 
-    Attributes
-    ----------
-    patience : float or None
-        Seconds that the sender waits for the answer; None for ever.
-    format : str
-        ``json``, ``idx`` or, for anything else, ``other``.
-    json : object
-        The parsed body, where it is JSON.
-    images : ndarray of float64, shape (n, features), or None
-        The rows of numbers in the body.
-    """
-
-    method: str
-    path: str
-    query: str
-    headers: CaseInsensitiveDict
-    body: bytes
-    patience: float | None
-    format: str = "other"
-    json: Any = None
     images: np.ndarray | None = None
 
-    def request(self) -> Request:
-        """The request as Microsoft's inference server hands it to a script."""
-        environ = {
-            "REQUEST_METHOD": self.method,
-            "PATH_INFO": self.path,
-            "QUERY_STRING": self.query,
-            "SERVER_NAME": "127.0.0.1",
-            "SERVER_PORT": "80",
-            "wsgi.url_scheme": "http",
-            "wsgi.input": io.BytesIO(self.body),
-            "CONTENT_LENGTH": str(len(self.body)),
-            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-        }
-        return Request(environ)
+    @cached_property
+    def body(self) -> bytes:
+        return self.get_data()
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that the client waits for the response; None without end."""
+        return self.environ.get(READ_TIMEOUT, PORT_TIMEOUT)
+
+    @cached_property
+    def plain(self) -> bytes:
+        """The unpacked body."""
+        try:
+            return gzip.decompress(self.body) if self.body.startswith(b"\x1f\x8b") else self.body
+        except (OSError, EOFError, zlib.error):
+            return self.body
+
+    @cached_property
+    def document(self) -> tuple[str, Any]:
+        """(``json``, its value), (``idx``, None) or (``other``, None)."""
+        if self.plain.startswith(b"\0\0"):
+            return "idx", None
+        try:
+            return "json", json.loads(self.plain)
+        except (ValueError, RecursionError):
+            return "other", None
 
 
-def find_format(body: bytes) -> tuple[str, Any]:
-    """(``json``, its value), (``idx``, None) or (``other``, None)."""
-    try:
-        plain = gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body
-    except (OSError, EOFError, zlib.error):
-        return "other", None
-    if plain.startswith(b"\0\0"):
-        return "idx", None
-    try:
-        return "json", json.loads(plain)
-    except (ValueError, RecursionError):
-        return "other", None
-
-
-def make_response(
-    value: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, failed: bool = False
-) -> Response:
-    """What Microsoft's inference server makes of the value that ``run()`` returned."""
+def make_response(value: Any, status: int = 200, *, failed: bool = False) -> Response:
+    """Serialize what ``run()`` returned, as Microsoft's inference server does."""
     text = json.dumps({} if value is None else value, default=to_json)
-    response = Response(text, status, headers, mimetype="application/json")
-    response.headers["x-ms-run-function-failed"] = str(failed)
-    return response
+    return Response(text, status, {RUN_FAILED: str(failed)}, mimetype="application/json")
 
 
 def to_json(value: Any) -> Any:
-    """NumPy's values as lists and numbers, a table of pandas as a list of records."""
+    """Convert NumPy's values to lists and numbers, and a table to a list of records."""
     if hasattr(value, "to_dict") and hasattr(value, "columns"):
         return value.to_dict(orient="records")
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"run() returned a {type(value).__name__}, which JSON cannot hold.")
+    raise TypeError(f"run() returned a {type(value).__name__}, which JSON cannot represent.")
 
 
-def fail(message: str, status: int = 500) -> Response:
+def error_response(message: str, status: int) -> Response:
     return make_response({"message": message}, status, failed=status == 500)
 
 
 class Script:
-    """What answers in a mocked container.
-
-    Parameters
-    ----------
-    app : Path
-        The container's ``app`` folder, with the script and the models.
-    name : str
-        The script, below `app`.
-    deployment : str
-        Whose answers the test may have set: a service, or ``endpoint/deployment``.
-    log : callable
-        Appends lines to the container's log.
-    """
+    """The script `name` of a mocked container, whose ``app`` folder also has the models."""
 
     def __init__(
-        self,
-        app: Path,
-        name: str,
-        deployment: str,
-        behavior: Behavior,
-        log: Callable[[str], object],
+        self, app: Path, name: str, deployment: str, behavior: Behavior, log: Callable[[str], Any]
     ) -> None:
         self._deployment, self._behavior, self._log = deployment, behavior, log
-        self._models = sorted(
-            file for file in (app / "azureml-models").rglob("*") if file.suffix in MODEL_FILES
-        )
-        self.text = read_script(app, name)
+        self._app, self._reading = app, threading.Lock()
+        text = read_script(app, name)
+        self._is_raw = b"rawhttp" in text
         self._tutorial: Any = None
-        if self.text == tutorial_script():
-            self._tutorial = load_tutorial()
-            model = self._model
-            self._tutorial.features = getattr(model, "n_features_in_", 784)
-            if model is not None:
-                self._tutorial.predict = self._tutorial.choose_predict(model)
+        tutorial, code = tutorial_script()
+        if text == tutorial:
+            self._tutorial = types.ModuleType("score")  # one for each container
+            exec(code, self._tutorial.__dict__)
+            self._tutorial.features = getattr(self._model, "n_features_in_", 784)
 
-    @property
+    @cached_property
     def _model(self) -> Any:
-        """The first model that can be loaded, or None."""
-        for file in self._models:
+        """The first registered model that can be loaded, or None."""
+        for file in sorted((self._app / "azureml-models").rglob("*")):
             try:
-                return load_model(file.read_bytes())
-            except Exception:  # an error of any class: the file is no pickle
+                if file.suffix in MODEL_FILES:
+                    return load_model(file.read_bytes())
+            except Exception:  # of any class: the file is no pickle
                 continue
         return None
 
@@ -168,125 +132,105 @@ class Script:
 
         Raises
         ------
-        Rejected, Silent, requests.RequestException
+        Rejected, NoResponse, requests.RequestException
             As the test has set.
         AssertionError
-            A check within the test's own answer failed.
+            A check in the test's own function failed.
         """
         if call.path != "/score":
-            return self._answer_elsewhere(call)
+            if call.path == "/" and call.method in ("GET", "HEAD"):
+                return Response("Healthy", mimetype="text/html")
+            return error_response(NOT_FOUND, 404)
         try:
-            if getattr(self._behavior.answer_of(self._deployment), "ignores_body", False):
-                return self._wrap(self._ask(None))
-            return self._answer_tutorial(call) if self._tutorial else self._answer_json(call)
+            if getattr(
+                self._behavior.find("answer", self._deployment, None), "ignores_body", False
+            ):
+                return self._respond(None)
+            if call.method not in ("GET", "POST", "OPTIONS"):
+                return error_response(METHOD_NOT_ALLOWED, 405)
+            return self._run_tutorial(call) if self._tutorial else self._run_other(call)
         except ScriptRaised as raised:
             self._log("".join(traceback.format_exception(raised.__cause__)))
-            return fail(SCRIPT_FAILED)
+            return error_response(SCRIPT_FAILED, 500)
 
-    def _answer_elsewhere(self, call: Call) -> Response:
-        if call.path == "/" and call.method in ("GET", "HEAD"):
-            return Response("Healthy", mimetype="text/html")
-        return fail(
-            "The requested URL was not found on the server. If you entered the URL manually please "
-            "check your spelling and try again.",
-            404,
-        )
+    def _run_tutorial(self, call: Call) -> Response:
+        """Have the script read the images, and answer with labels unless it rejects them."""
+        script, blocks = self._tutorial, []
 
-    def _answer_tutorial(self, call: Call) -> Response:
-        script, request = self._tutorial, call.request()
-        if call.method not in ("GET", "POST", "OPTIONS"):
-            return fail("The method is not allowed for the requested URL.", 405)
-        if call.method != "POST":
-            return self._wrap(script.run(request))
+        def keep(images: np.ndarray) -> np.ndarray:
+            blocks.append(script.intensities(images))
+            return np.zeros(len(images))
+
         try:
-            blocks = [
-                script.intensities(block) for block in script.read_images(script.read_body(request))
-            ]
-            call.images = np.concatenate([np.empty((0, script.features)), *blocks])
-        except script.Rejected as rejection:
-            return make_response({"message": str(rejection)}, rejection.status)
+            with self._reading:
+                script.predict = keep
+                value = script.run(Request(call.environ | {"wsgi.input": io.BytesIO(call.body)}))
         except ValueError as error:
             raise ScriptRaised from error
-        return self._wrap(self._ask(call.images))
+        if isinstance(value, Response):
+            return value
+        call.images = np.concatenate([np.empty((0, script.features)), *blocks])
+        return self._respond(call.images)
 
-    def _answer_json(self, call: Call) -> Response:
+    def _run_other(self, call: Call) -> Response:
         if call.method == "OPTIONS":
             return make_response("")
-        if call.method not in ("GET", "POST"):
-            return fail("The method is not allowed for the requested URL.", 405)
-        if b"rawhttp" in self.text:
-            return self._wrap(self._ask(self._read_raw(call)))
-        try:
-            text = call.body.decode()
-        except UnicodeDecodeError as error:
-            return fail(f"Input cannot be decoded as UTF-8: {error}", 400)
-        if call.format != "json":  # run() gets a text that is no JSON
+        format_, value = call.document
+        if self._is_raw and format_ == "idx":
+            return self._respond(self._read_idx(call))
+        if self._is_raw and format_ == "other":
+            return self._respond(call.body)
+        if not self._is_raw:
             try:
-                json.loads(text)
-            except ValueError as error:
+                text = call.body.decode()
+                if format_ != "json":
+                    json.loads(text)
+            except UnicodeDecodeError as error:
+                return error_response(f"Input cannot be decoded as UTF-8: {error}", 400)
+            except (ValueError, RecursionError) as error:  # run() would parse the text
                 raise ScriptRaised from error
-        return self._wrap(self._ask(self._read_json(call)))
+        rows = value["data"] if isinstance(value, dict) and set(value) == {"data"} else value
+        array = as_array(rows)
+        call.images = array if array is not None and array.ndim == 2 else None
+        return self._respond(value if array is None else array)
 
-    def _read_json(self, call: Call) -> Any:
-        """The JSON: an array where it is one, or where ``data`` is one."""
-        value = call.json
-        if isinstance(value, dict) and set(value) == {"data"}:
-            value = value["data"]
-        found = as_array(value)
-        if found is None:
-            return call.json
-        call.images = found if found.ndim == 2 else None
-        return found
-
-    def _read_raw(self, call: Call) -> Any:
-        if call.format == "idx":
-            try:
-                images = decode_idx(
-                    gzip.decompress(call.body) if call.body.startswith(b"\x1f\x8b") else call.body
-                )
-            except DataError as error:
-                raise ScriptRaised from error
-            scale = 255.0 if images.dtype == np.uint8 else 1.0
-            call.images = images.reshape(len(images), -1) / scale
-            return call.images
-        return self._read_json(call) if call.format == "json" else call.body
-
-    def _ask(self, data: Any) -> Any:
-        """What the test, or else the model's ``predict``, answers to a call of ``run()``."""
-        answer = self._behavior.answer_of(self._deployment)
+    def _read_idx(self, call: Call) -> np.ndarray:
         try:
-            return (answer or self._predict)(data)
-        except (Rejected, ScriptRaised, Silent, RequestException):
+            images = decode_idx(call.plain)
+        except DataError as error:
+            raise ScriptRaised from error
+        scale = 255.0 if images.dtype == np.uint8 else 1.0
+        call.images = images.reshape(len(images), -1) / scale
+        return call.images
+
+    def _respond(self, data: Any) -> Response:
+        """Serialize what the test's function, or else the model, returns for the data."""
+        answer = self._behavior.find("answer", self._deployment, None)
+        try:
+            value = (answer or self._predict)(data)
+            return value if isinstance(value, Response) else make_response(value)
+        except (Rejected, ScriptRaised, NoResponse, RequestException):
             raise
-        except AssertionError as error:  # a check of the test's, within the answer
-            self._behavior.note(error)
+        except AssertionError as error:  # a check of the test's
+            self._behavior.record(error)
             raise
         except Exception as error:
-            raise ScriptRaised from (self._behavior.note(error) if answer else error)
+            raise ScriptRaised from (self._behavior.record(error) if answer else error)
 
-    def _wrap(self, value: Any) -> Response:
-        if isinstance(value, Response):  # an AMLResponse is one
-            return value
-        try:
-            return make_response(value)
-        except TypeError as error:
-            raise ScriptRaised from self._behavior.note(error)
-
-    @property
+    @cached_property
     def _predict(self) -> Answer:
-        if self._tutorial and self._models and hasattr(self._tutorial, "predict"):
-            return self._tutorial.predict
-        model = self._model
-        if model is None:
+        if self._model is None:
             raise AssertionError(
                 f"The service {self._deployment} has no pickled model to answer from: set its "
                 "answers with mocked_workspace.cloud.answer_with(...)."
             )
-        return model.predict
+        if self._tutorial:
+            return self._tutorial.choose_predict(self._model)
+        return self._model.predict
 
 
 def read_script(app: Path, name: str) -> bytes:
-    """The script of a container; of the driver that SDK v1 uploads, the script that it imports."""
+    """Return the script of a container; for SDK v1's driver, the script that the driver imports."""
     file = app / name
     text = file.read_bytes() if file.is_file() else b""
     driven = DRIVEN.search(text)
@@ -294,7 +238,7 @@ def read_script(app: Path, name: str) -> bytes:
 
 
 def as_array(value: Any) -> np.ndarray | None:
-    """A list of numbers, or of such lists of one length, in float64; else None."""
+    """Convert a list of numbers, or of such lists of one length, to float64; else None."""
     if not isinstance(value, list):
         return None
     try:
@@ -310,29 +254,26 @@ def load_model(content: bytes) -> Any:
 
 
 @cache
-def tutorial_script() -> bytes:
-    return tutorial_file("score.py").read_bytes()
+def tutorial_script() -> tuple[bytes, types.CodeType]:
+    """Return the text of the tutorial's script, and its code."""
+    text = tutorial_file("score.py").read_bytes()
+    if find_spec("azureml_inference_server_http") is None:  # on Windows
+        replace_inference_server()
+    return text, compile(text, "score.py", "exec", dont_inherit=True)
 
 
-def load_tutorial() -> Any:
-    """The tutorial's script as a module of its own, before ``init()``."""
-    module = types.ModuleType("score")
-    exec(compiled_tutorial(), module.__dict__)
-    return module
+def replace_inference_server() -> None:
+    """Provide what the tutorial's script imports of Microsoft's inference server."""
+    package = "azureml_inference_server_http"
+    for name in ("", ".api", ".api.aml_request", ".api.aml_response"):
+        sys.modules[package + name] = types.ModuleType(package + name)
+    request: Any = sys.modules[f"{package}.api.aml_request"]
+    request.AMLRequest, request.rawhttp = Request, lambda function: function
+    response: Any = sys.modules[f"{package}.api.aml_response"]
 
+    def respond(value: Any, status: int, headers: Any = None, json_str: bool = True) -> Response:
+        made = make_response(value, status)
+        made.headers.update(headers or {})
+        return made
 
-@cache
-def compiled_tutorial() -> types.CodeType:
-    try:
-        import azureml_inference_server_http  # noqa: F401
-    except ImportError:  # where there is none, on Windows: what the script takes of it
-        package = "azureml_inference_server_http"
-        for name in ("", ".api", ".api.aml_request", ".api.aml_response"):
-            sys.modules[package + name] = types.ModuleType(package + name)
-        request: Any = sys.modules[f"{package}.api.aml_request"]
-        request.AMLRequest, request.rawhttp = Request, lambda function: function
-        response: Any = sys.modules[f"{package}.api.aml_response"]
-        response.AMLResponse = lambda value, status, headers=None, json_str=True: make_response(
-            value, status, headers
-        )
-    return compile(tutorial_script(), "score.py", "exec", dont_inherit=True)
+    response.AMLResponse = respond

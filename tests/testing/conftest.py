@@ -1,17 +1,34 @@
-"""What the tests of the kit share."""
+"""Fixtures of the kit's tests."""
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
-from azureml.core import Model
+import tutorial_deployments
 
 import mnist_deploy as md
 
-# What a session that pytester runs in this process imports, it would forget at its end.
+# pytester removes the modules that a session in this process imports.
 for _name in md.__all__:
     getattr(md, _name)
 
 pytest_plugins = ["mnist_deploy.testing"]
+_numbers = count()
+
+
+@pytest.fixture
+def name():
+    """A name that is not used yet in the session."""
+    return f"contract-{next(_numbers)}"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working directory with a model file: the SDK registers no file of another folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.pkl").write_bytes(b"the first content")
+    return tmp_path
 
 
 @pytest.fixture
@@ -26,23 +43,9 @@ def service(mocked_workspace, deploy):
 
 @pytest.fixture(scope="session")
 def deploy():
-    """Deploy the tutorial's model through our helpers, and return the service."""
-
-    def deploy(ws, name="svc", *, script="score.py", model=None, **aci):
-        inference_config = md.build_inference_config(md.fetch_environment(ws), script)
-        config = md.build_aci_config(**aci)
-        return md.deploy_to_aci(ws, model or md.fetch_model(ws), inference_config, config, name)
-
-    return deploy
+    return tutorial_deployments.deploy
 
 
 @pytest.fixture(scope="session")
 def begin():
-    """Begin to deploy it as the SDK does, and return the service, which is not there yet."""
-
-    def begin(ws, name="svc", config=None, **options):
-        inference_config = md.build_inference_config(md.fetch_environment(ws))
-        config = config or md.build_aci_config()
-        return Model.deploy(ws, name, [md.fetch_model(ws)], inference_config, config, **options)
-
-    return begin
+    return tutorial_deployments.begin

@@ -1,4 +1,4 @@
-"""What a test says of services comes to pass, and what reached them is on record."""
+"""Settings of services take effect, and the requests to services are recorded."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def two(mocked_workspace, deploy):
 
 
 @pytest.mark.parametrize("verb", [name for name in VERBS if not name.startswith("_")])
-def test_each_verb_is_documented_and_exercised(verb):
+def test_each_method_is_documented_and_tested(verb):
     function = getattr(MockedCloud, verb)
     documented = inspect.getdoc(function) or ""
     for parameter in inspect.signature(function).parameters.keys() - {"self", "service"}:
@@ -71,11 +71,11 @@ class TestAnswers:
             ([0.5, 1.5, 2.5], [0.5, 1.5, 2.5]),
         ],
     )
-    def test_of_a_model_or_a_list(self, service, cloud, source, labels):
+    def test_labels_come_from_a_model_or_a_list(self, service, cloud, source, labels):
         cloud.answer_with(source)
         assert score(service) == labels
 
-    def test_of_a_list_in_its_order_over_several_requests(self, service, cloud):
+    def test_labels_of_a_list_are_used_in_order_over_several_requests(self, service, cloud):
         cloud.answer_with([7, 2, 1])
         assert score(service, batch_size=2) == [7, 2, 1]
         cloud.expect_error(AssertionError)
@@ -83,22 +83,22 @@ class TestAnswers:
             score(service)
 
     @pytest.mark.parametrize("scale", [1, 1 / 3, 100])
-    def test_of_a_function_that_gets_numbers_as_they_were_sent(self, other_service, cloud, scale):
+    def test_function_receives_the_numbers_that_were_sent(self, other_service, cloud, scale):
         numbers = np.random.default_rng(0).random((3, 13)) * scale
         cloud.answer_with(lambda images: images.sum(axis=1))
         np.testing.assert_allclose(score(other_service, numbers), numbers.sum(axis=1))
 
-    def test_differ_between_services(self, two, cloud):
+    def test_answers_differ_between_services(self, two, cloud):
         first, second = two
         cloud.answer_with(lambda images: [1] * len(images))
         cloud.refuse(503, service="second")
         assert score(first) == [1, 1, 1]
         with pytest.raises(ServiceUnavailable):
             score(second)
-        cloud.answer_with([5, 5, 5])  # the last word, for all
+        cloud.answer_with([5, 5, 5])  # a later setting, for all
         assert score(second) == [5, 5, 5]
 
-    def test_of_the_wrong_number(self, service, cloud):
+    def test_wrong_number_of_labels_is_an_error(self, service, cloud):
         cloud.answer_with(lambda images: [1])
         with pytest.raises(ScoringError, match="1 items for 3 rows"):
             score(service)
@@ -133,6 +133,18 @@ class TestOtherScripts:
         cloud.answer_with(value)
         assert requests.post(other_service.scoring_uri, json=[]).json() == value
 
+    @pytest.mark.parametrize(
+        ("method", "body", "status", "message"),
+        [
+            ("POST", b"\xff", 400, "cannot be decoded as UTF-8"),
+            ("POST", b"{", 500, "scoring script"),
+            ("PUT", b"{}", 405, "not allowed"),
+        ],
+    )
+    def test_unreadable_request_is_rejected(self, other_service, method, body, status, message):
+        response = requests.request(method, other_service.scoring_uri, data=body)
+        assert (response.status_code, message in response.json()["message"]) == (status, True)
+
     def test_idx_that_a_json_script_rejects_uses_no_turn(self, other_service, cloud):
         cloud.answer_in_turn([7, 2, 1])
         assert score(other_service, format="auto") == [7, 2, 1]
@@ -140,12 +152,12 @@ class TestOtherScripts:
 
 
 class TestAnswersInTurn:
-    def test_one_for_each_request(self, service, cloud):
+    def test_each_request_uses_one_answer(self, service, cloud):
         cloud.answer_in_turn(
             503,
             requests.ReadTimeout,
             KeyError("no such column"),
-            KeyError("no such column"),  # the client asks once more, in JSON
+            KeyError("no such column"),  # the client repeats the request in JSON
             lambda images: images[:, 0],
             [7, 2, 1],
             np.array([4, 4, 4]),
@@ -155,11 +167,11 @@ class TestAnswersInTurn:
                 score(service)
         assert [score(service) for _ in range(3)] == [[0, 0, 0], [7, 2, 1], [4, 4, 4]]
         assert "no such column" in service.get_logs()
-        assert not cloud.errors  # that one was meant
+        assert not cloud.errors  # an exception that was set is no error of the test
         statuses = [503, None, 500, 500, 200, 200, 200]
         cloud.assert_requests(*[("svc", status) for status in statuses])
 
-    def test_no_more_than_there_are_and_nobody_listens_at_first(self, service, cloud):
+    def test_surplus_request_is_an_error_and_refused_connections_are_retried(self, service, cloud):
         cloud.answer_in_turn(requests.ConnectionError, requests.ConnectionError, [7, 2, 1])
         assert score(service) == [7, 2, 1]
         assert cloud.clock.slept == pytest.approx(0.1 + 0.2)
@@ -167,7 +179,7 @@ class TestAnswersInTurn:
         with pytest.raises(AssertionError, match=r"answer_in_turn.* is enough for 3 requests"):
             score(service)
 
-    def test_each_service_has_its_own(self, two, cloud):
+    def test_each_service_has_answers_of_its_own(self, two, cloud):
         first, second = two
         cloud.answer_in_turn([1, 1, 1], [3, 3, 3], service="first")
         cloud.answer_in_turn([2, 2, 2], service="second")
@@ -175,13 +187,13 @@ class TestAnswersInTurn:
         cloud.assert_requests(("first", 200), ("second", 200), ("first", 200))
 
     @pytest.mark.parametrize("wrong", [42, 2000])
-    def test_a_status_that_is_none_is_refused_at_once(self, cloud, wrong):
+    def test_unknown_status_is_rejected_at_once(self, cloud, wrong):
         with pytest.raises(ValueError, match=str(wrong)):
             cloud.answer_in_turn(wrong)
 
 
 class TestTime:
-    def test_of_a_delay_passes_on_the_mocked_clock(self, service, cloud):
+    def test_delay_passes_on_the_mocked_clock(self, service, cloud):
         cloud.delay(30)
         start, ticks, began = cloud.clock.monotonic(), cloud.clock.perf_counter(), time.monotonic()
         score(service, batch_size=1)
@@ -193,7 +205,7 @@ class TestTime:
         assert cloud.clock.strftime("%Y")  # the rest is the module's own
 
     @pytest.mark.parametrize(("verb", "patience"), [("delay", 20), ("time_out", 3600)])
-    def test_the_caller_waits_no_longer_than_it_would(self, service, cloud, verb, patience):
+    def test_caller_waits_until_its_time_out(self, service, cloud, verb, patience):
         cloud.delay(30) if verb == "delay" else cloud.time_out()
         with pytest.raises(ScoringTimeout, match=f"{patience} seconds"):
             score(service, timeout=patience)
@@ -202,16 +214,18 @@ class TestTime:
         cloud.recover()
         assert len(score(service, timeout=patience)) == 3
 
-    def test_a_caller_without_a_time_out_would_wait_for_ever(self, service, cloud):
+    def test_request_without_a_time_out_is_an_error(self, service, cloud):
         cloud.time_out()
         cloud.expect_error(AssertionError)
         with pytest.raises(AssertionError, match="without end"):
             requests.post(service.scoring_uri, json.dumps({"data": IMAGES.tolist()}))
 
-    def test_of_a_deployment_that_never_finishes(self, mocked_workspace, deploy, begin, cloud):
+    def test_unfinished_deployment_times_out_on_the_mocked_clock(
+        self, mocked_workspace, deploy, begin, cloud
+    ):
         cloud.never_finish()
         with pytest.raises(DeploymentError) as caught:
-            deploy(mocked_workspace)  # with ten minutes of patience, which pass at once
+            deploy(mocked_workspace)  # whose time-out of ten minutes passes at once
         assert caught.value.state == "Transitioning"
         assert Webservice(mocked_workspace, "svc").state == "Transitioning"
         service = begin(mocked_workspace, "other")
@@ -234,7 +248,9 @@ class TestFailures:
             (503, ServiceUnavailable),
         ],
     )
-    def test_refusals(self, service, cloud, status, error, monkeypatch):
+    def test_error_response_raises_the_matching_exception(
+        self, service, cloud, status, error, monkeypatch
+    ):
         slept = []
         monkeypatch.setattr(time, "sleep", slept.append)
         cloud.refuse(status, "not today")
@@ -243,22 +259,22 @@ class TestFailures:
         assert caught.value.status == status
         with pytest.raises(WebserviceException, match=str(status)):
             service.run(json.dumps({"data": [[0.0]]}))
-        assert not any(slept)  # though the SDK asks some of them four times
+        assert not any(slept)  # although the SDK repeats some requests three times
 
-    def test_cut_off(self, service, cloud):
+    def test_refused_connection_is_retried_until_the_time_limit(self, service, cloud):
         cloud.cut_off()
         with pytest.raises(ServiceUnavailable, match="refused"):
             score(service)
         assert 8 < cloud.clock.slept <= 10  # of the client's patience
         assert {request.status for request in cloud.requests} == {None}
 
-    def test_of_init_without_a_word(self, mocked_workspace, deploy, cloud):
+    def test_init_error_may_be_empty(self, mocked_workspace, deploy, cloud):
         cloud.fail_init("")
         with pytest.raises(DeploymentError) as caught:
             deploy(mocked_workspace)
         assert caught.value.state == "Failed"
 
-    def test_recovery(self, two, cloud):
+    def test_recovered_service_answers_again(self, two, cloud):
         first, second = two
         expected = score(first)
         cloud.refuse(500, service="first")
@@ -269,13 +285,13 @@ class TestFailures:
         cloud.recover(service="first")
         assert score(first) == expected
         with pytest.raises(ServiceUnavailable):
-            score(second)  # which was not meant
+            score(second)  # its setting remains
         cloud.recover()
         assert score(second) == expected
 
 
 class TestRecord:
-    def test_of_requests(self, service, cloud, mnist_sample):
+    def test_requests_are_recorded(self, service, cloud, mnist_sample):
         score(service, mnist_sample.images[:5], batch_size=3)
         cloud.refuse(413)
         with pytest.raises(PayloadTooLarge):
@@ -287,17 +303,17 @@ class TestRecord:
             with pytest.raises(AssertionError, match=r"there were .*413"):
                 cloud.assert_requests(*wrong)
 
-    def test_of_a_body_that_holds_no_images(self, service, cloud):
+    def test_body_without_images_is_recorded(self, service, cloud):
         assert requests.post(service.scoring_uri, b'{"dat": []}').status_code == 400
         assert (cloud.requests[0].images, cloud.requests[0].body) == (None, b'{"dat": []}')
 
-    def test_of_a_file_that_is_sent_as_it_is_read(self, service, cloud, tmp_path):
+    def test_body_from_a_file_is_recorded(self, service, cloud, tmp_path):
         (tmp_path / "body").write_bytes(json.dumps({"data": IMAGES.tolist()}).encode())
         with open(tmp_path / "body", "rb") as body:
             assert len(requests.post(service.scoring_uri, body).json()) == 3
         np.testing.assert_array_equal(cloud.requests[0].images, IMAGES)
 
-    def test_of_the_sdk_which_holds_no_key(self, mocked_workspace, deploy, cloud):
+    def test_calls_of_the_sdk_are_recorded_without_keys(self, mocked_workspace, deploy, cloud):
         with md.closing_service(deploy(mocked_workspace, auth_enabled=True)) as service:
             score(service)
             keys = service.get_keys()

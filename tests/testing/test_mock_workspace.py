@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import socket
@@ -28,38 +29,38 @@ def broken(images):
 
 
 class TestThreeWays:
-    def test_a_block(self, deploy):
+    def test_context_manager_gives_a_workspace(self, deploy):
         with mock_workspace() as ws:
             assert len(md.call_service(deploy(ws), IMAGES)) == 3
 
     @mock_workspace()
-    def test_a_decorated_test_gets_it_beside_its_fixtures(self, deploy, ws, tmp_path):
+    def test_decorated_test_receives_workspace_and_fixtures(self, deploy, ws, tmp_path):
         assert list(ws.models) == ["sklearn_mnist"]
         assert tmp_path.is_dir()
         deploy(ws)
 
     @mock_workspace
-    def test_that_has_no_use_for_it_may_connect(self):
+    def test_decorated_test_without_argument_connects_to_the_mock(self):
         assert list(md.connect_workspace().models) == ["sklearn_mnist"]
 
-    def test_a_decorated_function_keeps_its_name_and_loses_its_parameter(self):
+    def test_decorated_function_keeps_its_name_and_loses_its_parameter(self):
         @mock_workspace()
         def count(ws, kind, *, more=0):
-            """How many there are."""
+            """Count them."""
             return len(getattr(ws, kind)) + more
 
-        assert (count.__name__, count.__doc__) == ("count", "How many there are.")
+        assert (count.__name__, count.__doc__) == ("count", "Count them.")
         assert [*inspect.signature(count).parameters] == ["kind", "more"]
         assert count("models") == count("environments", more=0) == 1
 
-    def test_a_generator(self):
+    def test_generator_is_decorated(self):
         @mock_workspace()
         def opened(ws):
             yield ws.name
 
         assert list(opened()) == ["mocked"]
 
-    def test_an_asynchronous_generator(self):
+    def test_asynchronous_generator_is_decorated(self):
         @mock_workspace()
         async def opened(ws):
             yield md.connect_workspace()
@@ -69,20 +70,20 @@ class TestThreeWays:
 
         assert asyncio.run(names()) == ["mocked"]
 
-    def test_a_unittest(self, begin):
+    def test_unittest_class_is_decorated(self, begin):
         @mock_workspace(assert_all_deleted=True)
         class Case(unittest.TestCase):
-            def test_starts_anew(self, ws):
+            def test_starts_without_changes(self, ws):
                 assert list(ws.models) == ["sklearn_mnist"]
                 md.fetch_model(ws).delete()
 
-            test_again = test_starts_anew
+            test_again = test_starts_without_changes
 
             def test_leaves_a_service(self, ws):
                 begin(ws)
 
             def helper(self):
-                raise AssertionError("is no test")
+                raise AssertionError("not a test")
 
         result = unittest.TestResult()
         unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
@@ -94,22 +95,22 @@ class TestThreeWays:
     @mock_workspace()
     class TestOfAClass:
         @pytest.mark.parametrize("turn", [1, 2])
-        def test_each_has_its_own(self, ws, turn):
+        def test_each_method_has_a_workspace_of_its_own(self, ws, turn):
             md.fetch_model(ws).delete()
 
-    def test_two_at_a_time_are_refused(self, mocked_workspace):
+    def test_second_mock_is_rejected(self, mocked_workspace):
         with pytest.raises(RuntimeError, match="mocked already"), mock_workspace():
             pass
-        assert mocked_workspace.models  # which is what it was
+        assert mocked_workspace.models
 
     @mock_workspace()
-    def test_two_are_refused_where_the_second_is_a_fixture(self, request):
+    def test_fixture_in_a_decorated_test_is_rejected(self, request):
         with pytest.raises(RuntimeError, match="mocked already"):
             request.getfixturevalue("mocked_workspace")
 
 
 @pytest.mark.parametrize("config", ["config.json", ".azureml/config.json"])
-def test_a_stray_config_is_never_read(mocked_workspace, tmp_path, monkeypatch, config):
+def test_config_file_is_not_read(mocked_workspace, tmp_path, monkeypatch, config):
     (tmp_path / config).parent.mkdir(exist_ok=True)
     (tmp_path / config).write_text("this is no JSON")
     monkeypatch.chdir(tmp_path)
@@ -124,7 +125,9 @@ def test_a_stray_config_is_never_read(mocked_workspace, tmp_path, monkeypatch, c
         assert connect() is mocked_workspace
 
 
-def test_opens_no_socket_and_starts_no_process(mocked_workspace, deploy, tmp_path, monkeypatch):
+def test_mock_opens_no_socket_and_starts_no_process(
+    mocked_workspace, deploy, tmp_path, monkeypatch
+):
     tried = []
 
     def forbidden(*arguments, **_):
@@ -145,16 +148,16 @@ def test_opens_no_socket_and_starts_no_process(mocked_workspace, deploy, tmp_pat
         assert requests.post(service.scoring_uri, body, headers=headers).ok
         assert service.get_logs()
         service.regen_key("Primary")
-    assert not tried  # whoever may have caught the error
+    assert not tried  # even if the error was caught
 
 
 class TestChecks:
-    """What `mock_workspace` asks at its end."""
+    """The checks of `mock_workspace` at its end."""
 
     @pytest.mark.parametrize(
-        ("say", "complaint"),
+        ("set_behavior", "message"),
         [
-            (lambda cloud: cloud.answer_with(lambda images: []), "answer_with.*never asked for"),
+            (lambda cloud: cloud.answer_with(lambda images: []), "answer_with.*never used"),
             (lambda cloud: cloud.answer_with([7, 2]), r"answer_with\(\[7, 2\]\): never"),
             (lambda cloud: cloud.refuse(503, service="other"), r"refuse\(503\) of other: never"),
             (lambda cloud: cloud.delay(3), r"delay\(3\): never"),
@@ -163,17 +166,17 @@ class TestChecks:
             (lambda cloud: cloud.expect_error(KeyError), r"expect_error\(KeyError\): none was"),
         ],
     )
-    def test_what_was_prepared_must_be_asked_for(self, say, complaint):
-        with pytest.raises(AssertionError, match=complaint):
-            mock_workspace()(lambda ws: say(ws.cloud))()
+    def test_unused_setting_fails_the_test(self, set_behavior, message):
+        with pytest.raises(AssertionError, match=message):
+            mock_workspace()(lambda ws: set_behavior(ws.cloud))()
         with mock_workspace(assert_all_used=False) as ws:
-            say(ws.cloud)
+            set_behavior(ws.cloud)
 
-    @pytest.mark.parametrize("say", ["answer_with", "answer_in_turn"])
-    def test_to_the_last(self, deploy, say):
+    @pytest.mark.parametrize("method", ["answer_with", "answer_in_turn"])
+    def test_setting_used_in_part_fails_the_test(self, deploy, method):
         @mock_workspace()
         def use_three_of_four(ws):
-            if say == "answer_with":
+            if method == "answer_with":
                 ws.cloud.answer_with([7, 2, 1, 0])
             else:
                 ws.cloud.answer_in_turn([7], [2], [1], [0])
@@ -182,7 +185,7 @@ class TestChecks:
         with pytest.raises(AssertionError, match="1 of 4 not"):
             use_three_of_four()
 
-    def test_services_must_be_deleted(self, deploy):
+    def test_remaining_service_fails_the_test(self, deploy):
         @mock_workspace(assert_all_deleted=True)
         def leave_two(ws):
             deploy(ws, "left")
@@ -193,7 +196,7 @@ class TestChecks:
             leave_two()
 
     @pytest.mark.parametrize("swallowed", [True, False])
-    def test_what_a_function_raised_is_raised(self, deploy, swallowed):
+    def test_error_of_a_function_is_raised_at_the_end(self, deploy, swallowed):
         @mock_workspace()
         def call_it(ws):
             ws.cloud.answer_with(broken)
@@ -208,7 +211,21 @@ class TestChecks:
         assert swallowed or isinstance(caught.value.__context__, ScriptFailed)
         assert caught.traceback[-1].name == "broken"
 
-    def test_and_not_if_it_was_expected(self, deploy):
+    def test_swallowed_assertion_of_a_function_is_raised_at_the_end(self, deploy):
+        def check(images):
+            assert images.any()
+
+        @mock_workspace()
+        def swallow_it(ws):
+            ws.cloud.answer_with(check)
+            with contextlib.suppress(AssertionError):
+                md.call_service(deploy(ws), IMAGES)
+
+        with pytest.raises(AssertionError) as caught:
+            swallow_it()
+        assert caught.traceback[-1].name == "check"
+
+    def test_expected_error_is_not_raised(self, deploy):
         with mock_workspace() as ws:
             ws.cloud.answer_with(broken)
             ws.cloud.expect_error(KeyError)
@@ -216,7 +233,7 @@ class TestChecks:
                 md.call_service(deploy(ws), IMAGES)
             assert isinstance(ws.cloud.errors[0], KeyError)
 
-    def test_and_not_after_a_failure_that_tells_of_it(self, deploy):
+    def test_error_is_not_raised_after_a_failure_that_it_caused(self, deploy):
         def check(images):
             assert images.any()
 
@@ -234,7 +251,7 @@ class TestChecks:
 
 class TestIsolation:
     @pytest.mark.parametrize("turn", [1, 2])
-    def test_nothing_is_left_for_the_next_test(self, mocked_workspace, cloud, turn):
+    def test_next_test_starts_with_the_initial_workspace(self, mocked_workspace, cloud, turn):
         assert not cloud.calls
         assert not cloud.requests
         assert not mocked_workspace.webservices
@@ -243,7 +260,7 @@ class TestIsolation:
         md.fetch_model(mocked_workspace).delete()
 
     @pytest.mark.parametrize("failure", [None, ZeroDivisionError])
-    def test_all_is_whole_again_afterwards(self, deploy, failure):
+    def test_patches_are_removed_at_the_end(self, deploy, failure):
         def parts():
             return (
                 *(Model.deploy, Environment.get, Workspace.get, Workspace.from_config),
@@ -260,12 +277,12 @@ class TestIsolation:
                 raise failure
 
         genuine = parts()
-        with pytest.raises(failure or AssertionError):  # a test that failed hears no more
+        with pytest.raises(failure or AssertionError):  # a test that failed is not checked
             fail()
         assert parts() == genuine
         assert "connect" not in vars(socket.socket)
 
-    def test_a_local_workspace_beside_it_stays_itself(self, mocked_workspace, local_workspace):
+    def test_local_workspace_is_not_mocked(self, mocked_workspace, local_workspace):
         here = len(list(Model.list(local_workspace)))
         md.fetch_model(mocked_workspace).delete()
         assert mocked_workspace.models == {}
@@ -282,7 +299,7 @@ class TestIsolation:
 
 
 class TestWrongCalls:
-    """What would fail on Azure fails here, and what is not simulated says so."""
+    """Calls that fail on Azure fail in a mock."""
 
     @pytest.mark.parametrize(
         ("call", "error"),
@@ -293,6 +310,8 @@ class TestWrongCalls:
             (lambda ws: md.deploy_to_aci(None, md.fetch_model(ws), None, None), TypeError),
         ],
     )
-    def test_what_the_sdk_would_not_take(self, mocked_workspace, call, error):
+    def test_unknown_name_or_argument_raises_the_error_of_the_sdk(
+        self, mocked_workspace, call, error
+    ):
         with pytest.raises(error):
             call(mocked_workspace)

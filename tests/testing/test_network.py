@@ -1,4 +1,4 @@
-"""While a workspace is mocked nothing leaves this machine, and what stays here goes on working."""
+"""Connections to other machines are blocked while a workspace is mocked; local ones work."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ import requests
 
 import mnist_deploy as md
 from mnist_deploy.testing import mock_workspace
-from mnist_deploy.testing.network import ConnectionBlocked, is_here
+from mnist_deploy.testing.network import ConnectionBlocked, is_this_machine
 
-STRANGER = "198.51.100.7"  # set aside for documentation: nobody is there
+OTHER_MACHINE = "198.51.100.7"  # reserved for documentation: no machine has it
 
 
 async def open_stream():
-    await asyncio.open_connection("stranger.example", 443)
+    await asyncio.open_connection("other.example", 443)
 
 
 TRIES = {
-    "requests": lambda: requests.get("https://stranger.example/"),
-    "urllib": lambda: urllib.request.urlopen("http://stranger.example/"),
+    "requests": lambda: requests.get("https://other.example/"),
+    "urllib": lambda: urllib.request.urlopen("http://other.example/"),
     "asyncio": lambda: asyncio.run(open_stream()),
-    "a name": lambda: socket.create_connection(("stranger.example", 80)),
-    "a name, looked up by the socket": lambda: tcp(lambda s: s.connect(("stranger.example", 80))),
-    "a look-up": lambda: socket.getaddrinfo(host="stranger.example", port=443),
-    "an old look-up": lambda: socket.gethostbyname("stranger.example"),
-    "an address": lambda: tcp(lambda s: s.connect((STRANGER, 80))),
-    "an address, without an exception": lambda: tcp(lambda s: s.connect_ex((STRANGER, 80))),
-    "a datagram": lambda: udp(lambda s: s.sendto(b"", (STRANGER, 53))),
-    "a datagram with flags": lambda: udp(lambda s: s.sendto(b"", 0, (STRANGER, 53))),
+    "a name": lambda: socket.create_connection(("other.example", 80)),
+    "a name, looked up by the socket": lambda: tcp(lambda s: s.connect(("other.example", 80))),
+    "a look-up": lambda: socket.getaddrinfo(host="other.example", port=443),
+    "an old look-up": lambda: socket.gethostbyname("other.example"),
+    "an address": lambda: tcp(lambda s: s.connect((OTHER_MACHINE, 80))),
+    "an address, without an exception": lambda: tcp(lambda s: s.connect_ex((OTHER_MACHINE, 80))),
+    "a datagram": lambda: udp(lambda s: s.sendto(b"", (OTHER_MACHINE, 53))),
+    "a datagram with flags": lambda: udp(lambda s: s.sendto(b"", 0, (OTHER_MACHINE, 53))),
 }
 if hasattr(socket.socket, "sendmsg"):  # not on Windows
-    TRIES["a message"] = lambda: udp(lambda s: s.sendmsg([b""], [], 0, (STRANGER, 53)))
+    TRIES["a message"] = lambda: udp(lambda s: s.sendmsg([b""], [], 0, (OTHER_MACHINE, 53)))
 
 
 def tcp(use, kind=socket.SOCK_STREAM):
@@ -50,20 +50,20 @@ def udp(use):
 
 
 @pytest.mark.parametrize("way", TRIES)
-def test_who_would_leave_is_named(mocked_workspace, cloud, way):
-    host = STRANGER if "address" in way or "datagram" in way or "message" in way else "stranger"
+def test_blocked_connection_names_its_host(mocked_workspace, cloud, way):
+    host = OTHER_MACHINE if "address" in way or "datagram" in way or "message" in way else "other"
     cloud.expect_error(ConnectionBlocked)
     with pytest.raises(ConnectionBlocked, match=host):
         TRIES[way]()
 
 
-def test_a_try_that_is_swallowed_is_raised_at_the_end():
+def test_swallowed_error_of_a_blocked_connection_is_raised_at_the_end():
     @mock_workspace()
     def swallow_it():
         with contextlib.suppress(Exception):
-            requests.get("https://stranger.example/")
+            requests.get("https://other.example/")
 
-    with pytest.raises(ConnectionBlocked, match="stranger"):
+    with pytest.raises(ConnectionBlocked, match="other"):
         swallow_it()
 
 
@@ -79,7 +79,7 @@ def server():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_servers_of_the_test_s_own_go_on_working(mocked_workspace, server, host):
+def test_local_server_is_reachable(mocked_workspace, server, host):
     assert requests.get(f"http://{host}:{server}").ok
     with urllib.request.urlopen(f"http://{host}:{server}") as answer:
         assert answer.status == 200
@@ -97,7 +97,7 @@ def test_servers_of_the_test_s_own_go_on_working(mocked_workspace, server, host)
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Python has none on Windows")
-def test_a_unix_socket_is_here(mocked_workspace, tmp_path):
+def test_unix_socket_is_allowed(mocked_workspace, tmp_path):
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
         server.bind(path)
@@ -105,7 +105,7 @@ def test_a_unix_socket_is_here(mocked_workspace, tmp_path):
         client.connect(path)
 
 
-def test_another_client_than_requests_is_told_so(mocked_workspace, deploy, cloud):
+def test_other_client_than_requests_is_blocked_with_the_reason(mocked_workspace, deploy, cloud):
     service = deploy(mocked_workspace)
     cloud.expect_error(ConnectionBlocked)
     with pytest.raises(ConnectionBlocked, match=r"svc\.services\.mocked\.invalid.*`requests`"):
@@ -131,5 +131,5 @@ def test_another_client_than_requests_is_told_so(mocked_workspace, deploy, cloud
         (socket.gethostname(), True),
     ],
 )
-def test_what_is_here(host, here):
-    assert is_here(host) == here
+def test_hosts_of_this_machine_are_recognized(host, here):
+    assert is_this_machine(host) == here

@@ -1,4 +1,4 @@
-"""The kit in the repository of somebody who has installed the package."""
+"""The pytest plugin in a repository of its users."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_example_of_the_readme_is_the_file_that_the_suite_runs():
     assert read_code("Example") == [(examples / name).read_text() for name in files]
 
 
-def test_the_fixtures_are_there_and_documented(run):
+def test_fixtures_and_marker_are_documented(run):
     output = run("def test(mocked_workspace): ...", "--fixtures", "-v").stdout.str()
     for name in ("mocked_workspace", "mocked_client", "local_workspace [session scope]", "mnist_"):
         assert name in output
@@ -64,11 +64,11 @@ def test_the_fixtures_are_there_and_documented(run):
 
 @pytest.mark.parametrize("line", ["", 'pytest_plugins = ["mnist_deploy.testing"]'])
 @pytest.mark.parametrize("options", [(), ("-p", "mnist_deploy.testing")])
-def test_it_is_registered_once_however_often_it_is_named(run, line, options):
+def test_plugin_is_registered_once(run, line, options):
     run(f"{line}\ndef test(mocked_workspace): ...", *options).assert_outcomes(passed=1)
 
 
-def test_where_no_plugin_loads_by_itself_the_line_is_enough(run, monkeypatch):
+def test_plugin_is_loaded_by_its_name_without_autoload(run, monkeypatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     line = 'pytest_plugins = ["mnist_deploy.testing"]'
     run(f"{line}\ndef test(mocked_workspace): ...").assert_outcomes(passed=1)
@@ -76,7 +76,7 @@ def test_where_no_plugin_loads_by_itself_the_line_is_enough(run, monkeypatch):
 
 
 class TestMarker:
-    def test_holds_for_a_module_and_a_test_may_differ(self, run):
+    def test_marker_of_a_test_overrides_that_of_its_module(self, run):
         result = run(
             """
             import pytest
@@ -91,10 +91,10 @@ class TestMarker:
             """
         )
         result.assert_outcomes(passed=2, errors=1)
-        result.stdout.fnmatch_lines("*AssertionError: cloud.refuse(503): never asked for")
+        result.stdout.fnmatch_lines("*AssertionError: cloud.refuse(503): never used")
 
     @pytest.mark.parametrize("arguments", ["assert_all_gone=True", "True"])
-    def test_with_wrong_arguments_is_an_error(self, run, arguments):
+    def test_wrong_argument_is_an_error(self, run, arguments):
         run(
             f"""
             import pytest
@@ -119,14 +119,14 @@ class TestOutcome:
                 yield service
     """
 
-    def test_a_fixture_s_clean_up_comes_before_the_checks(self, run):
+    def test_fixture_is_torn_down_before_the_checks(self, run):
         source = """
         @pytest.mark.mocked_workspace(assert_all_deleted=True)
         def test(service): ...
         """
         run(self.SERVICE + source).assert_outcomes(passed=1)
 
-    def test_what_a_function_raised_fails_the_test_itself(self, run):
+    def test_error_of_a_function_fails_the_test_itself(self, run):
         source = """
         def test(service, mocked_workspace):
             mocked_workspace.cloud.answer_with(lambda images: images[:, 10_000])
@@ -138,7 +138,7 @@ class TestOutcome:
         result.stdout.fnmatch_lines("*IndexError*out of bounds*")
 
     @pytest.mark.parametrize("end", ["assert False", "pytest.skip('later')"])
-    def test_of_a_failure_says_no_more(self, run, end):
+    def test_failed_or_skipped_test_is_not_checked(self, run, end):
         source = f"""
         @pytest.mark.mocked_workspace(assert_all_deleted=True)
         def test(mocked_workspace):
@@ -149,7 +149,7 @@ class TestOutcome:
         run(self.SERVICE + source).assert_outcomes(**outcome)
 
 
-def test_a_decorated_test_keeps_its_fixtures(run):
+def test_decorated_test_keeps_its_fixtures(run):
     run(
         """
         import pytest
@@ -188,7 +188,7 @@ def repository(pytester):
     return pytester
 
 
-def test_the_example_passes_and_sees_a_mistake(repository):
+def test_example_passes_and_detects_a_mistake(repository):
     arguments = (*BARE, "-k", "not real")
     repository.runpytest_inprocess(*arguments).assert_outcomes(passed=4, deselected=1)
     code = repository.path / "digit_report.py"
@@ -203,7 +203,7 @@ def test_example_and_recipe_pass_on_a_real_server(repository):
     result.assert_outcomes(passed=2, deselected=18)
 
 
-def test_a_session_that_does_not_use_it_loads_nothing():
+def test_unused_plugin_imports_no_large_module():
     program = "import sys, pytest; before = set(sys.modules); import mnist_deploy.testing.plugin; "
     program += "print(*set(sys.modules) - before)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The services of a mocked workspace, where the contract suite does not look."""
+"""The services of a mocked workspace, beyond `test_contract.py`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mnist_deploy.testing import mock_workspace
 IMAGES = np.zeros((3, 784))
 
 
-def test_a_deployment_can_be_watched_instead_of_waited_for(mocked_workspace, begin):
+def test_deployment_becomes_healthy_without_a_wait(mocked_workspace, begin):
     service = begin(mocked_workspace)
     assert service.state == "Transitioning"
     service.update_deployment_state()
     assert service.state == "Healthy"
 
 
-def test_keys_can_be_chosen(mocked_workspace, deploy):
+def test_key_may_be_chosen(mocked_workspace, deploy):
     service = deploy(mocked_workspace, auth_enabled=True)
     primary, _ = service.get_keys()
     service.regen_key("Secondary", set_key="a-key-of-my-own")
@@ -30,14 +30,14 @@ def test_keys_can_be_chosen(mocked_workspace, deploy):
     assert len(md.post_images(service.scoring_uri, IMAGES, api_key="a-key-of-my-own")) == 3
 
 
-def test_a_short_log_comes_whole(service):
+def test_short_log_is_returned_whole(service):
     lines = service.get_logs().splitlines()
-    said = [line.partition(" mocked - ")[2] for line in lines]
-    assert said == ["the container of svc starts", "init() returned"]
+    messages = [line.partition(" mocked - ")[2] for line in lines]
+    assert messages == ["the container of svc starts", "init() returned"]
     assert service.get_logs(num_lines=50).splitlines() == lines
 
 
-def test_a_model_without_a_pickle_needs_to_be_told_what_to_answer(
+def test_model_without_a_pickle_needs_an_answer(
     mocked_workspace, deploy, tmp_path, monkeypatch, cloud
 ):
     monkeypatch.chdir(tmp_path)
@@ -64,7 +64,7 @@ class TestOnACluster:
 
         return on_cluster
 
-    def test_a_service_scales_itself_unless_a_number_is_given(self, mocked_workspace, on_cluster):
+    def test_service_scales_itself_unless_a_number_is_given(self, mocked_workspace, on_cluster):
         service = on_cluster(autoscale_enabled=True, autoscale_min_replicas=2)
         assert (service.autoscaler.autoscale_enabled, service.num_replicas) == (True, 2)
         for change, expected in (
@@ -76,20 +76,22 @@ class TestOnACluster:
             assert (again.autoscaler.autoscale_enabled, again.num_replicas) == expected
             assert again.autoscaler.max_replicas == 10
 
-    def test_it_needs_the_cluster(self, mocked_workspace, cluster, on_cluster):
+    def test_deployment_to_a_deleted_cluster_is_rejected(
+        self, mocked_workspace, cluster, on_cluster
+    ):
         cluster.delete()
         with pytest.raises(WebserviceException, match="There is no compute cluster"):
             on_cluster()
         assert not mocked_workspace.webservices
 
-    def test_keys_or_tokens_but_not_both(self, mocked_workspace, on_cluster):
+    def test_service_uses_keys_or_tokens_but_not_both(self, mocked_workspace, on_cluster):
         service = on_cluster(token_auth_enabled=True)
         assert (service.auth_enabled, service.token_auth_enabled) == (False, True)
         service.update(token_auth_enabled=False)
         again = Webservice(mocked_workspace, "svc")
         assert (again.auth_enabled, again.token_auth_enabled) == (True, False)
 
-    def test_one_that_is_left_is_named(self):
+    def test_remaining_cluster_fails_the_test(self):
         @mock_workspace(assert_all_deleted=True)
         def leave(ws):
             ComputeTarget.create(ws, "ours", AksCompute.provisioning_configuration())

@@ -1,15 +1,13 @@
 """The REST API behind the mocked workspace, by the public functions of both SDKs.
 
-The local workspace serves the same API by the same code; `tests/test_contract.py` compares what
-differs, the containers.
+The local workspace serves the same API by the same code; `test_contract.py` compares the
+containers.
 """
 
 from __future__ import annotations
 
-from itertools import count
 from pathlib import Path
 
-import numpy as np
 import pytest
 from azure.ai.ml import MLClient, command, entities
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
@@ -17,16 +15,11 @@ from azureml.core import Environment, Experiment, Model, ScriptRunConfig, Webser
 from azureml.core.compute import AksCompute, ComputeTarget
 from azureml.core.webservice import AciWebservice
 from azureml.exceptions import ComputeTargetException, WebserviceException
+from tutorial_deployments import deploy, prepare
 
 import mnist_deploy as md
-from mnist_deploy.errors import (
-    DeploymentError,
-    EnvironmentNotFound,
-    ModelError,
-)
-
-_numbers = count()
-DARK = np.zeros((2, 784))
+from mnist_deploy import managed
+from mnist_deploy.errors import DeploymentError, EnvironmentNotFound, ModelError
 
 
 @pytest.fixture
@@ -37,29 +30,6 @@ def workspace(mocked_workspace):
 @pytest.fixture
 def service(mocked_workspace):
     return deploy(mocked_workspace, "shared", auth_enabled=True)
-
-
-@pytest.fixture
-def name():
-    """A name that nothing in the session bears yet."""
-    return f"contract-{next(_numbers)}"
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The working directory: the SDK registers files from nowhere else."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.pkl").write_bytes(b"the first content")
-    return tmp_path
-
-
-def deployment(ws, script="score.py", **aci):
-    inference_config = md.build_inference_config(md.fetch_environment(ws), script)
-    return [md.fetch_model(ws)], inference_config, md.build_aci_config(**aci)
-
-
-def deploy(ws, name, script="score.py", *, overwrite=False, **aci):
-    return md.deploy_to_aci(ws, *deployment(ws, script, **aci), name, overwrite=overwrite)
 
 
 class TestModels:
@@ -92,6 +62,13 @@ class TestModels:
         assert again.tags == {"b": "2", "c": "3"}
         assert again.properties == {"accuracy": "0.9"}
         assert again.description == "better"
+
+    def test_change_of_a_property_is_rejected(self, workspace, folder, name):
+        model = Model.register(workspace, "model.pkl", name)
+        Model(workspace, name).add_properties({"accuracy": "0.8"})  # unknown to the first object
+        with pytest.raises(WebserviceException, match="add"):
+            model.add_properties({"accuracy": "0.9"})
+        assert Model(workspace, name).properties == {"accuracy": "0.8"}
 
     def test_tags_changed_without_update_are_not_stored(self, workspace, folder, name):
         registered = Model.register(workspace, "model.pkl", name, tags={"a": "1"})
@@ -200,19 +177,26 @@ class TestServices:
         with pytest.raises(DeploymentError, match="overwrite=True"):
             deploy(workspace, service.name)
         with pytest.raises(WebserviceException, match="already"):
-            Model.deploy(workspace, service.name, *deployment(workspace))
+            Model.deploy(workspace, service.name, *prepare(workspace))
+
+    def test_second_deployment_is_rejected_without_the_check_of_the_sdk(
+        self, workspace, service, monkeypatch
+    ):
+        monkeypatch.setattr(Webservice, "check_for_existing_webservice", lambda *_, **__: None)
+        with pytest.raises(WebserviceException, match="already"):
+            Model.deploy(workspace, service.name, *prepare(workspace))
 
     def test_deployment_of_a_deleted_model_is_rejected(self, workspace, folder, name):
         model = Model.register(workspace, "model.pkl", name)
         model.delete()
         with pytest.raises(WebserviceException, match="ModelNotFound"):
-            Model.deploy(workspace, name, [model], *deployment(workspace)[1:])
+            Model.deploy(workspace, name, [model], *prepare(workspace)[1:])
         assert name not in workspace.webservices
 
     @pytest.mark.parametrize("wrong", ["Upper", "a_b", "ab", "a" * 33, "9lives"])
     def test_invalid_service_name_is_rejected(self, workspace, wrong):
         with pytest.raises(WebserviceException, match="service name is invalid"):
-            Model.deploy(workspace, wrong, *deployment(workspace))
+            Model.deploy(workspace, wrong, *prepare(workspace))
 
 
 class TestClusters:
@@ -244,7 +228,7 @@ class TestClusters:
         assert name not in workspace.compute_targets
 
     def deploy(self, workspace, name, cluster):
-        model, inference_config, _ = deployment(workspace)
+        model, inference_config, _ = prepare(workspace)
         config = md.build_aks_config(replicas=1)
         return md.deploy_to_aks(workspace, model, inference_config, config, cluster, name)
 
@@ -290,10 +274,43 @@ class TestEndpoints:
 
     def test_traffic_to_an_unknown_deployment_is_rejected(self, client, name):
         asked = entities.ManagedOnlineEndpoint(name=name, traffic={"blue": 100})
-        with pytest.raises(HttpResponseError, match="no deployment blue"):
+        with pytest.raises(HttpResponseError, match="deployment blue"):
             client.online_endpoints.begin_create_or_update(asked)
         with pytest.raises(ResourceNotFoundError, match=f"no endpoint {name}"):
             client.online_endpoints.get(name)
+
+    @pytest.mark.parametrize(
+        ("traffic", "mirror", "message"),
+        [
+            ({"blue": 60}, {}, "adds up to 60 %"),
+            ({"blue": 100}, {"blue": 10}, "gets no mirrored traffic"),
+            ({}, {"blue": 60}, "At most 50 %"),
+        ],
+    )
+    def test_invalid_traffic_is_rejected(self, client, name, traffic, mirror, message):
+        model = client.models.get("sklearn_mnist", label="latest")
+        environment = client.environments.get("tutorial-env", label="latest")
+        managed.deploy_to_endpoint(client, model, environment, name=name)
+        endpoint = client.online_endpoints.get(name)
+        endpoint.traffic, endpoint.mirror_traffic = traffic, mirror
+        with pytest.raises(HttpResponseError, match=message):
+            client.online_endpoints.begin_create_or_update(endpoint)
+        assert client.online_endpoints.get(name).traffic == {"blue": 100}
+
+    def test_kubernetes_deployment_to_a_managed_endpoint_is_rejected(self, client, folder, name):
+        (folder / "score.py").write_text("def init(): ...\ndef run(data): return []\n")
+        client.online_endpoints.begin_create_or_update(
+            entities.ManagedOnlineEndpoint(name=name)
+        ).result()
+        deployment = entities.KubernetesOnlineDeployment(
+            name="blue",
+            endpoint_name=name,
+            model=client.models.get("sklearn_mnist", label="latest").id,
+            environment=client.environments.get("tutorial-env", label="latest").id,
+            code_configuration=entities.CodeConfiguration(str(folder), "score.py"),
+        )
+        with pytest.raises(HttpResponseError, match="Managed endpoint"):
+            client.online_deployments.begin_create_or_update(deployment)
 
 
 class TestRuns:

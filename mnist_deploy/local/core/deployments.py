@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ..platforms import RequestSettings
 from .container_spec import ContainerSpec
@@ -14,6 +14,8 @@ from .faults import Failed, Fault
 from .records import now
 from .runtime import GRACE, AccessPolicy, Container
 from .telemetry import NO_REQUESTS, sum_counts
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Deployment:
     containers, in a thread of the caller. Each accepted change of the containers has a generation
     number: `reconcile` returns at once if a call for a later change has done the work.
 
-    Lock: `_changing` is held while containers start and stop. `accept` needs no lock, so that a
-    new desired state can interrupt a reconciliation.
+    Locks: `_changing` is held while containers start and stop. `accept` needs no lock, so that a
+    new desired state can interrupt a reconciliation. `_counting`, taken last, is held while
+    containers are exchanged, so that no request is counted twice or not at all.
 
     Parameters
     ----------
@@ -72,6 +75,8 @@ class Deployment:
         self._starting_spec: ContainerSpec | None = None
         self._accepted = self._reconciled = 0  # generation numbers
         self._past_counts = NO_REQUESTS  # of stopped containers
+        self._stopping: list[Container] = []
+        self._counting = threading.Lock()
         self._ended = self._interrupted = False
         self._changing = threading.Lock()
 
@@ -106,10 +111,10 @@ class Deployment:
 
     @property
     def requests(self) -> dict[str, Any]:
-        """The counts of requests of all containers, including those that were stopped."""
-        return sum_counts(
-            self._past_counts, *(container.requests for container in list(self.containers))
-        )
+        """The counts of requests of all containers, including those that stop or were stopped."""
+        with self._counting:
+            past, counted = self._past_counts, [*self.containers, *self._stopping]
+        return sum_counts(past, *(container.requests for container in counted))
 
     def log_tail(self, lines: int) -> str:
         """The last lines of the log; of several containers, a share of the lines for each."""
@@ -242,14 +247,13 @@ class Deployment:
             new = [each for each in new if each.state == "Failed"]  # kept for their logs
         finally:
             self._starting = []
-        self.containers, self._running = new, spec.container_spec
-        self._stop(before)
+        self._running = spec.container_spec
+        self._replace(before, new)
 
     def _scale(self, spec: DeploymentSpec) -> None:
         """Start the containers that are missing, or stop surplus ones, the newest first."""
         present, desired = self.containers, spec.replicas
-        self.containers = present[:desired]
-        self._stop(present[desired:])
+        self._replace(present[desired:], present[:desired])
         more: list[Container] = []
         try:
             for _ in range(desired - len(self.containers)):
@@ -293,20 +297,22 @@ class Deployment:
         """Let a starting container accept nothing: others may serve, and it may be stopped."""
         container.configure(AccessPolicy(public=False))
 
-    def _stop(self, containers: list[Container]) -> None:
-        """Stop containers gracefully, and keep their counts."""
-        run_concurrently(lambda each: each.stop(), containers)
-        self._past_counts = sum_counts(
-            self._past_counts, *(container.requests for container in containers)
-        )
+    def _replace(self, old: list[Container], new: list[Container]) -> None:
+        """Set the present containers, stop the old ones gracefully, and keep their counts."""
+        with self._counting:
+            self.containers, self._stopping = new, old
+        run_concurrently(lambda each: each.stop(), old)
+        with self._counting:
+            self._past_counts = sum_counts(self._past_counts, *(each.requests for each in old))
+            self._stopping = []
 
 
-def run_concurrently(work: Callable[[Container], Any], containers: list[Container]) -> list[Any]:
-    """Call `work` for all containers at the same time, and return the results."""
-    if len(containers) < 2:
-        return [work(container) for container in containers]
-    with ThreadPoolExecutor(len(containers), "containers") as pool:
-        return list(pool.map(work, containers))
+def run_concurrently(work: Callable[[T], Any], items: list[T]) -> list[Any]:
+    """Call `work` for all items at the same time, and return the results."""
+    if len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(len(items), "containers") as pool:
+        return list(pool.map(work, items))
 
 
 def extract_failure_log(log: str) -> str:

@@ -12,7 +12,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from typing import Any, Literal
 from ..authorization import hash_token
 from ..platforms import Platform, platform_of
 from .container_spec import ContainerSpec
-from .deployments import Deployment, DeploymentSpec
+from .deployments import Deployment, DeploymentSpec, run_concurrently
 from .faults import Failed, Fault, NotFound
 from .operations import Operation, Operations
 from .records import now
@@ -218,10 +217,7 @@ class Endpoint:
 
     def end(self) -> None:
         self.address.close()
-        deployments = list(self.deployments.values())
-        if deployments:
-            with ThreadPoolExecutor(len(deployments)) as pool:
-                list(pool.map(lambda each: each.end(LAST_GRACE), deployments))
+        run_concurrently(lambda each: each.end(LAST_GRACE), list(self.deployments.values()))
         self.address.release()
 
 

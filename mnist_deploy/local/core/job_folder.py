@@ -12,12 +12,13 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from ..host import system
+from .artifacts import upload_of
 from .blobs import read_chunks
 from .container_folder import below, copy_below
 from .faults import Conflict, Invalid, NotFound
 from .records import Code
 from .runs import Job, JobInput, OutputRules
-from .store import Store, upload_of
+from .store import Store
 
 PLACEHOLDER = re.compile(r"\$\{\{\s*(inputs|outputs)\.([^}\s]+)\s*\}\}")
 COLLECTED = ("outputs", "logs")  # folders of the working directory that become artifacts of a run

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
+from .artifacts import check_path
 from .faults import Conflict, Invalid, NotFound
 from .records import now
-from .store import Store, check_path
+from .store import Store
 
 ORIGIN = "ExperimentRun"  # the first part of the paths of a run's artifacts
 LOG_FILE = "user_logs/std_log.txt"  # what the run's process prints, among its artifacts

@@ -1,26 +1,20 @@
-"""The store of the local workspace on disk: records and artifacts.
-
-Records (models, environments, code, …) are rows of one SQLite file; the bytes of artifacts are
-files beside it, see `blobs`.
-"""
+"""The store of the local workspace: records (models, environments, …) and their artifacts."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
-import json
 import sqlite3
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from .artifacts import DATASTORE, ArtifactStore
 from .blobs import Blobs
-from .faults import Conflict, Full, Invalid, NotFound
+from .database import Database
+from .faults import Conflict, Full, NotFound
 from .migration import migrate
 from .records import (
     BatchDeployment,
@@ -51,7 +45,6 @@ Record = TypeVar(
     RegisteredModel,
 )
 Version = int | str
-DATASTORE = "datastore"  # the first part of the paths in the data store
 CHUNK = 500  # rows that a scan reads at once
 MAX_POSITION = 2**63 - 1
 MAX_DIGITS = 18  # of a version that the counter of its name takes into account
@@ -69,30 +62,10 @@ class UnreadableStore(Exception):
     """The files of the workspace are damaged, or were written by a later version."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Artifact:
-    """Bytes that were uploaded.
-
-    Attributes
-    ----------
-    path : str
-        The path that the client chose: ``origin/container/name``.
-    file : Path
-        The file with the bytes.
-    metadata : dict
-        The metadata that the client sent.
-    """
-
-    path: str
-    file: Path
-    metadata: dict[str, str]
-
-
-class Store:
+class Store(ArtifactStore):
     """Records and artifacts under one folder.
 
-    Lock: `_lock` is held during each query and transaction. It may be taken with any other lock
-    held; a GC root is called with `_lock` held and therefore takes no other lock.
+    A GC root is called with the lock of the database held and therefore takes no other lock.
 
     Parameters
     ----------
@@ -119,24 +92,15 @@ class Store:
         self.folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.gc_roots: list[Callable[[], Iterable[str]]] = []
-        self._blobs = Blobs(folder, durable=not in_memory)
-        self._lock = threading.RLock()
-        self._touched: dict[str, float] = {}  # by upload, monotonic: the clock stops in standby
-        self._staging: set[str] = set()
-        self._database = sqlite3.connect(
-            ":memory:" if in_memory else folder / "workspace.sqlite",
-            check_same_thread=False,
-            isolation_level=None,
-        )
+        database = Database(None if in_memory else folder / "workspace.sqlite")
+        super().__init__(database, Blobs(folder, durable=not in_memory))
         try:
-            for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
-                # EXCLUSIVE avoids the shared-memory file, which network drives do not support.
-                self._database.execute(f"PRAGMA {setting}")
+            database.configure()
             self._reject_lost_database()
-            with self.transaction() as database:
-                migrate(database)
+            with self.transaction() as connection:
+                migrate(connection)
             self.sweep()
-            self._blobs.keep_only({blob for (blob,) in self._rows("SELECT blob FROM artifact")})
+            self._blobs.keep_only({blob for (blob,) in database.rows("SELECT blob FROM artifact")})
         except (OSError, sqlite3.OperationalError, Full):  # of the disk, not of the content
             self.close()
             raise
@@ -159,7 +123,7 @@ class Store:
             If the database has no table, but there are blobs.
         """
         count = self._blobs.count()
-        if count and not self._rows("SELECT name FROM sqlite_master"):
+        if count and not self.database.rows("SELECT name FROM sqlite_master"):
             raise UnreadableStore(
                 f"{self.folder / 'workspace.sqlite'} is missing or empty, but there are {count} "
                 "uploaded files beside it. No file was deleted. Restore the database from a "
@@ -167,34 +131,16 @@ class Store:
             )
 
     def close(self) -> None:
-        self._database.close()
+        self.database.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """Hold the write lock; a nested transaction is part of the outer one."""
-        with self._lock:
-            if self._database.in_transaction:
-                yield self._database
-                return
-            with raising_full():
-                self._database.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._database
-                    self._database.execute("COMMIT")
-                except BaseException:
-                    if self._database.in_transaction:  # a full disk may have ended it already
-                        self._database.execute("ROLLBACK")
-                    raise
+        return self.database.transaction()
 
-    def _rows(self, query: str, *values: object) -> list[tuple]:
-        with self._lock:
-            return self._database.execute(query, values).fetchall()
-
-    def _named_rows(self, query: str, values: Mapping[str, object]) -> list[tuple]:
-        with self._lock:
-            return self._database.execute(query, values).fetchall()
-
-    # Records.
+    @property
+    def id(self) -> str:
+        """The random id of this store; the store after a wipe has another id."""
+        return self.database.rows("SELECT id FROM identity")[0][0]
 
     def add(self, record: Record) -> Record:
         """Register `record` as the next version of its name; numbers are never reused.
@@ -206,7 +152,7 @@ class Store:
         """
         kind = kind_of(type(record))
         with self.transaction():
-            rows = self._rows(
+            rows = self.database.rows(
                 "SELECT last FROM counter WHERE kind = ? AND name = ?", kind, record.name
             )
             number = rows[0][0] + 1 if rows else 1
@@ -243,7 +189,7 @@ class Store:
     def find(self, kind: type[Record], name: str, version: Version | None = None) -> Record | None:
         """One version, by default the one that was registered last; None if it does not exist."""
         requested = None if version is None else str(version)
-        rows = self._rows(
+        rows = self.database.rows(
             "SELECT document FROM record WHERE kind = ? AND name = ?"
             " AND version = coalesce(?, version) ORDER BY position DESC LIMIT 1",
             kind_of(kind),
@@ -267,14 +213,14 @@ class Store:
 
     def all(self, kind: type[Record]) -> list[Record]:
         """Every version of every name, the newest first."""
-        rows = self._rows(
+        rows = self.database.rows(
             "SELECT document FROM record WHERE kind = ? ORDER BY position DESC", kind_of(kind)
         )
         return [decode(kind, document) for (document,) in rows]
 
     def versions(self, kind: type[Record], name: str) -> list[Record]:
         """Every version of a name, the newest first."""
-        rows = self._rows(
+        rows = self.database.rows(
             "SELECT document FROM record WHERE kind = ? AND name = ? ORDER BY position DESC",
             kind_of(kind),
             name,
@@ -311,7 +257,7 @@ class Store:
         )
         values = {"kind": kind_of(kind), "name": name, "latest": latest, "chunk": CHUNK}
         position = MAX_POSITION if before is None else before
-        while rows := self._named_rows(query, values | {"before": position}):
+        while rows := self.database.rows(query, **values, before=position):
             for position, document in rows:
                 yield position, decode(kind, document)
 
@@ -323,7 +269,7 @@ class Store:
         )
         values = {"kind": kind_of(kind), "chunk": CHUNK}
         position = MAX_POSITION if before is None else before
-        while rows := self._named_rows(query, values | {"before": position}):
+        while rows := self.database.rows(query, **values, before=position):
             for position, name in rows:
                 yield position, name
 
@@ -366,184 +312,17 @@ class Store:
         paths = [each.path for prefix in artifacts_of(record) for each in self.artifacts(prefix)]
         self._delete_unreferenced(paths)
 
-    # Artifacts.
-
-    def write(
-        self, path: str, chunks: Iterable[bytes], metadata: Mapping[str, str] | None = None
-    ) -> Artifact:
-        """Write bytes to the artifact `path` atomically, replacing earlier content.
-
-        Raises
-        ------
-        Invalid
-            If `path` is absolute or contains ``..``: a download would leave its folder.
-        """
-        self.touch(check_path(path))
-        with raising_full():
-            blob = self._blobs.write(chunks)
-        return self._place(path, blob, metadata)
-
-    @property
-    def id(self) -> str:
-        """The random id of this store; the store after a wipe has another id."""
-        return self._rows("SELECT id FROM identity")[0][0]
-
-    def append(self, path: str, chunks: Iterable[bytes]) -> int:
-        """Append bytes to the artifact `path`, created if it is missing; return its old size.
-
-        Raises
-        ------
-        Invalid
-            As :meth:`write`.
-        """
-        artifact = self.artifact(path) or self.write(path, [])
-        self.touch(path)
-        with self._lock, raising_full(), open(artifact.file, "ab") as file:
-            size = file.tell()
-            file.writelines(chunks)
-        return size
-
-    def stage(self, path: str, block: str, chunks: Iterable[bytes]) -> None:
-        """Store one block of a large upload to `path` until :meth:`commit` names the block."""
-        self.touch(check_path(path))
-        self._staging.add(path)
-        with raising_full():
-            self._blobs.stage(path, block, chunks)
-
-    def commit(
-        self, path: str, blocks: Iterable[str], metadata: Mapping[str, str] | None = None
-    ) -> Artifact:
-        """Join staged blocks, in the order given, under `path`.
-
-        Raises
-        ------
-        Invalid
-            If a block was never staged.
-        """
-        try:
-            with raising_full():
-                blob = self._blobs.commit(check_path(path), blocks)
-        except FileNotFoundError as error:
-            raise Invalid("block list", f"Not all blocks of {path} were uploaded.") from error
-        self._staging.discard(path)
-        return self._place(path, blob, metadata)
-
-    def _place(self, path: str, blob: str, metadata: Mapping[str, str] | None) -> Artifact:
-        self.touch(path)
-        stored = dict(metadata or {})
-        with self.transaction() as database:
-            before = self._rows("SELECT blob FROM artifact WHERE path = ?", path)
-            database.execute(
-                "REPLACE INTO artifact VALUES (?, ?, ?)", (path, blob, json.dumps(stored))
-            )
-        for (old,) in before:
-            self._blobs.remove(old)
-        return Artifact(path, self._blobs.file(blob), stored)
-
-    def touch(self, path: str) -> None:
-        """Record the current time as the last activity of the upload that contains `path`."""
-        self._touched[upload_of(path)] = time.monotonic()
-
-    def annotate(self, path: str, metadata: Mapping[str, str]) -> Artifact:
-        """Replace the metadata of an artifact.
-
-        Raises
-        ------
-        NotFound
-            If nothing was uploaded there.
-        """
-        with self.transaction() as database:
-            found = self.artifact(path)
-            if found is None:
-                raise NotFound("artifact", path)
-            database.execute(
-                "UPDATE artifact SET metadata = ? WHERE path = ?",
-                (json.dumps(dict(metadata)), path),
-            )
-        return dataclasses.replace(found, metadata=dict(metadata))
-
-    def artifact(self, path: str) -> Artifact | None:
-        """The artifact `path`, or None."""
-        rows = self._rows("SELECT path, blob, metadata FROM artifact WHERE path = ?", path)
-        return self._artifact(*rows[0]) if rows else None
-
-    def artifacts(self, prefix: str) -> list[Artifact]:
-        """The artifacts at `prefix` and below it."""
-        folder = prefix.rstrip("/")
-        rows = self._rows(
-            "SELECT path, blob, metadata FROM artifact"
-            " WHERE path = ? OR path > ? AND path < ? ORDER BY path",
-            prefix,
-            f"{folder}/",
-            f"{folder}0",  # '0' follows '/': a range query, which uses the index
-        )
-        return [self._artifact(*row) for row in rows]
-
-    def _artifact(self, path: str, blob: str, metadata: str) -> Artifact:
-        return Artifact(path, self._blobs.file(blob), json.loads(metadata))
-
-    def files(self, prefix: str) -> list[tuple[str, Path]]:
-        """(path, file) of the artifact `prefix`, and of all artifacts below it."""
-        return [(each.path, each.file) for each in self.artifacts(prefix)]
-
-    def check_uploaded(self, prefix: str) -> None:
-        """Raise `Invalid` if nothing was uploaded to `prefix` or below it."""
-        if not self.artifacts(prefix):
-            raise Invalid("artifact", f"{prefix} was not uploaded to this workspace.")
-
-    def sweep(self, idle: float = 0.0) -> None:
-        """Delete unreferenced uploads without activity in the last `idle` seconds."""
-        staged = list(self._staging)
-        with self.transaction():
-            since = time.monotonic() - idle
-            touched = list(self._touched.items())
-            active = {upload for upload, when in touched if when > since}
-            paths = [path for (path,) in self._rows("SELECT path FROM artifact")]
-            self._delete_unreferenced([path for path in paths if upload_of(path) not in active])
-            for upload, _ in touched:
-                if upload not in active:
-                    del self._touched[upload]
-        for path in [path for path in staged if upload_of(path) not in active]:
-            self._staging.discard(path)
-            self._blobs.discard(path)
-
-    def _delete_unreferenced(self, paths: list[str]) -> None:
-        """Delete the artifacts at `paths` that neither a record nor a GC root refers to."""
-        with self.transaction() as database:
-            referenced = self._referenced_paths()
-            deleted = [
-                (path, blob)
-                for path in paths
-                if not any(folder in referenced for folder in folders_of(path))
-                for (blob,) in self._rows("SELECT blob FROM artifact WHERE path = ?", path)
-            ]
-            database.executemany("DELETE FROM artifact WHERE path = ?", [(p,) for p, _ in deleted])
-        for _, blob in deleted:
-            self._blobs.remove(blob)
-
-    def _referenced_paths(self) -> set[str]:
+    def referenced_paths(self) -> set[str]:
         """Return the paths and prefixes that a record or a GC root refers to."""
         prefixes = [prefix for model in self.all(Model) for prefix in model.artifacts]
         prefixes += [prefix for code in self.all(Code) for prefix in code.artifacts]
         prefixes += [prefix for profile in self.all(Profile) for prefix in profile.artifacts]
         prefixes += [data.path for data in self.all(Data)]
-        for (run,) in self._rows("SELECT id FROM run"):
+        for (run,) in self.database.rows("SELECT id FROM run"):
             prefixes += [f"ExperimentRun/dcid.{run}", f"azureml/{run}"]
-        prefixes += [path for (path,) in self._rows(JOB_ARTIFACTS)]
+        prefixes += [path for (path,) in self.database.rows(JOB_ARTIFACTS)]
         prefixes += [DATASTORE, *(prefix for root in self.gc_roots for prefix in root())]
         return {prefix.rstrip("/") for prefix in prefixes}
-
-
-@contextmanager
-def raising_full() -> Iterator[None]:
-    """Raise `Full` instead of the errors by which the system reports a full disk."""
-    try:
-        yield
-    except (OSError, sqlite3.OperationalError) as error:
-        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if is_full or "full" in str(error):
-            raise Full from error
-        raise
 
 
 def kind_of(kind: type) -> str:
@@ -561,27 +340,3 @@ def encode(record: Any) -> str:
 
 def decode(kind: type[Record], document: str) -> Record:
     return msgspec.json.decode(document, type=kind)
-
-
-def check_path(path: str) -> str:
-    """Return `path`; raise `Invalid` if a download of it would leave its folder."""
-    parts = path.split("/")
-    if {"", ".", ".."} & set(parts) or "\\" in path or "\0" in path:
-        raise Invalid(
-            "path",
-            f"{path!r} is not the path of an artifact, which must stay in its folder: expected "
-            "names separated by '/', without '..' and '\\'.",
-        )
-    return path
-
-
-def upload_of(path: str) -> str:
-    """The upload of an artifact: the first two parts of its path."""
-    return "/".join(path.split("/")[:2])
-
-
-def folders_of(path: str) -> Iterator[str]:
-    """Yield `path` and each of its parent folders."""
-    while path:
-        yield path
-        path = path.rpartition("/")[0]

@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from ..core.artifacts import DATASTORE
 from ..core.container_spec import ContainerSpec
 from ..core.endpoints import Endpoint
 from ..core.records import BatchDeployment, Data, Dataset, Model
 from ..core.runs import ORIGIN, Run
-from ..core.store import DATASTORE, Store
+from ..core.store import Store
 
 OUTPUTS = "azureml"  # the first part of the paths of the outputs of batch jobs
 REFERENCE = "reference-"  # begins the names of inputs that are data references of SDK v1

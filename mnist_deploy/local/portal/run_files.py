@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from ..core.artifacts import Artifact
 from ..core.faults import NotFound
 from ..core.runs import LOG_FILE, Run, Runs
-from ..core.store import Artifact
 
 MAX_LOG_PIECE = 1 << 17  # bytes of a log in one response
 

@@ -16,9 +16,9 @@ from urllib.parse import parse_qsl, unquote
 
 from flask import Blueprint, Response, request, send_file
 
+from ..core.artifacts import Artifact, upload_of
 from ..core.faults import Denied, Fault, Full, Invalid, NotFound, NotSupported
 from ..core.runs import is_growing_log
-from ..core.store import Artifact, upload_of
 from ..rest import STATUSES, endpoints, state, store
 from ..tokens import derive
 

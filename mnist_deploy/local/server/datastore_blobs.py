@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl
 
 from flask import Blueprint, Response, request
 
+from ..core.artifacts import DATASTORE as FOLDER
+from ..core.artifacts import Artifact
 from ..core.faults import Fault
-from ..core.store import DATASTORE as FOLDER
-from ..core.store import Artifact
 from ..rest import store
 from ..v1.datastores import CONTAINER, CONTAINER_RIGHT
 from .blobs import (

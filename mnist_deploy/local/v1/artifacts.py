@@ -8,8 +8,8 @@ from flask import Blueprint, Response, jsonify
 from msgspec import Struct
 
 from ..bodies import body
+from ..core.artifacts import check_path
 from ..core.faults import NotFound, NotSupported
-from ..core.store import check_path
 from ..host import system
 from ..rest import WORKSPACE, state, store
 from ..tokens import derive

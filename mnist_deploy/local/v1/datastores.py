@@ -9,8 +9,8 @@ from __future__ import annotations
 from flask import Blueprint, Response, jsonify
 
 from ..bodies import Document
+from ..core.artifacts import DATASTORE as FOLDER
 from ..core.faults import NotFound, NotSupported
-from ..core.store import DATASTORE as FOLDER
 from ..rest import WORKSPACE, state
 from ..tokens import derive
 

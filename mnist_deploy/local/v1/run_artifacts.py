@@ -6,8 +6,8 @@ from flask import Blueprint, Response, jsonify, request
 from msgspec import Struct
 
 from ..bodies import Document, query
+from ..core.artifacts import Artifact
 from ..core.faults import NotFound
-from ..core.store import Artifact
 from ..rest import store
 from .artifacts import ARTIFACTS, content_uri, create_artifacts, serialize_location
 from .runs import RUN, find_run

@@ -14,9 +14,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from ..core.artifacts import check_path
 from ..core.faults import Invalid, NotSupported
 from ..core.runs import OutputRules
-from ..core.store import check_path
 from .datastores import DATASTORE, artifact_of, check_datastore
 from .run_inputs import DataPath
 

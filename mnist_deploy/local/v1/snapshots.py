@@ -12,9 +12,9 @@ from flask import Blueprint, Response, jsonify
 from msgspec import Struct
 
 from ..bodies import body
+from ..core.artifacts import check_path, upload_of
 from ..core.faults import Conflict, Invalid, NotFound, NotSupported
 from ..core.records import Code, now
-from ..core.store import check_path, upload_of
 from ..rest import WORKSPACE, store
 from .artifacts import content_uri
 

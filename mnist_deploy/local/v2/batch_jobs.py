@@ -14,12 +14,12 @@ from flask import Blueprint, Response, jsonify, request
 from msgspec import Struct, json
 
 from ..bodies import Document, Labels, body, convert, texts
+from ..core.artifacts import check_path
 from ..core.faults import Conflict, Invalid, NotSupported
 from ..core.job_engine import JobEngine
 from ..core.records import Model
 from ..core.requirements import differences
 from ..core.runs import Job, JobInput, OutputRules, Run
-from ..core.store import check_path
 from ..rest import state, store
 from .batch_endpoints import (
     DEPLOYMENTS,

@@ -9,9 +9,9 @@ from flask import Blueprint, Response, jsonify
 from msgspec import Struct
 
 from ..bodies import Document, body
+from ..core.artifacts import DATASTORE as FOLDER
 from ..core.faults import Invalid, NotSupported
 from ..core.records import Data, now
-from ..core.store import DATASTORE as FOLDER
 from ..rest import WORKSPACE, store
 from ..validation import check_asset_name
 from . import assets

@@ -21,6 +21,7 @@ class Container:
         self.script, self.gate = container_spec.script, gate
         self.state = "Transitioning"
         self.stopped = threading.Event()
+        self.on_stop = lambda: None
 
     def start(self) -> str | None:
         wait_until(lambda: self.gate is None or self.gate.is_set() or self.stopped.is_set())
@@ -32,6 +33,7 @@ class Container:
 
     def stop(self, grace: float = 0) -> None:
         self.stopped.set()
+        self.on_stop()
 
     def configure(self, access: AccessPolicy) -> None:
         self.access = access
@@ -102,6 +104,18 @@ def test_new_containers_take_the_place_of_old_ones(deployment, made):
     reconcile(deployment, ContainerSpec("two", ()))
     assert (deployment.state, running(made)) == ("Healthy", ["two"])
     assert (deployment.requests["requests"], deployment.requests["failed"]) == (6, 3)
+
+
+def test_requests_of_a_container_are_counted_while_it_stops(deployment, made):
+    counts = []
+    reconcile(deployment, ContainerSpec("one", ()))
+    made[0].on_stop = lambda: counts.append(deployment.requests["requests"])
+    reconcile(deployment, ContainerSpec("two", ()))
+    assert counts == [4]  # two of each container
+    assert deployment.requests["requests"] == 4
+    made[1].on_stop = made[0].on_stop
+    reconcile(deployment, ContainerSpec("two", ()), replicas=0)
+    assert [*counts, deployment.requests["requests"]] == [4, 4, 4]
 
 
 def test_old_containers_serve_until_the_new_ones_are_ready(deployment, made):

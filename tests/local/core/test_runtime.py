@@ -38,8 +38,23 @@ def test_module_is_imported_where_posix_modules_are_missing(module):
     assert finished.returncode == 0, finished.stderr
 
 
-STATE = ("blobs", "container_spec", "deployments", "endpoints", "faults", "migration",
-         "operations", "records", "requirements", "runtime", "store", "telemetry")  # fmt: skip
+def test_kit_runs_where_posix_modules_are_missing_and_imports_no_code_of_the_host():
+    program = (
+        BLOCK.format(blocked=POSIX_ONLY)
+        + """
+from mnist_deploy.testing import mock_client
+with mock_client() as client:
+    print(*[model.name for model in client.models.list()])
+print(*[name for name in sys.modules if name.startswith("mnist_deploy.local.host")])
+"""
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (finished.returncode, finished.stdout) == (0, "sklearn_mnist\n\n"), finished.stderr
+
+
+STATE = ("archives", "artifacts", "blobs", "container_folder", "container_spec", "database",
+         "deployments", "endpoints", "faults", "migration", "operations", "records",
+         "requirements", "routing", "runtime", "store", "telemetry")  # fmt: skip
 
 
 @pytest.mark.parametrize("module", STATE)

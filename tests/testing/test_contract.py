@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-from itertools import count
 
 import azureml.core.webservice.webservice
 import numpy as np
@@ -18,6 +17,7 @@ from azureml.core import Model, Webservice, Workspace
 from azureml.core.compute import AksCompute, ComputeTarget
 from azureml.core.webservice import AciWebservice, AksWebservice
 from azureml.exceptions import ComputeTargetException, WebserviceException
+from tutorial_deployments import deploy, prepare
 
 import mnist_deploy as md
 from mnist_deploy import managed
@@ -31,9 +31,6 @@ from mnist_deploy.errors import (
 )
 from mnist_deploy.testing.cloud import Clock
 
-pytest_plugins = ["mnist_deploy.testing"]
-
-_numbers = count()
 DARK = np.zeros((2, 784))
 BROKEN = {
     "init": "def init(): raise RuntimeError('the weights are missing')\ndef run(data): return []\n",
@@ -64,29 +61,6 @@ def without_pauses(kind, monkeypatch):
     """The SDK sleeps five seconds between two polls, and after a key is regenerated."""
     if kind == "local":  # which holds its answer until there is one
         monkeypatch.setattr(azureml.core.webservice.webservice, "time", Clock())
-
-
-@pytest.fixture
-def name():
-    """A name that nothing in the session bears yet."""
-    return f"contract-{next(_numbers)}"
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The working directory: the SDK registers files from nowhere else."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.pkl").write_bytes(b"the first content")
-    return tmp_path
-
-
-def deployment(ws, script="score.py", **aci):
-    inference_config = md.build_inference_config(md.fetch_environment(ws), script)
-    return [md.fetch_model(ws)], inference_config, md.build_aci_config(**aci)
-
-
-def deploy(ws, name, script="score.py", *, overwrite=False, **aci):
-    return md.deploy_to_aci(ws, *deployment(ws, script, **aci), name, overwrite=overwrite)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +153,7 @@ class TestServices:
             md.post_images(service.scoring_uri, DARK)
 
     def test_live_from_deployment_to_deletion(self, workspace, name, mnist_sample):
-        wanted = deployment(workspace, cpu_cores=0.5, memory_gb=1.5, tags={"who": name})
+        wanted = prepare(workspace, cpu_cores=0.5, memory_gb=1.5, tags={"who": name})
         first = Model.deploy(workspace, name, *wanted)
         assert isinstance(first, AciWebservice)
         assert first.state in ("Transitioning", "Healthy")  # a container here may be that quick
@@ -238,7 +212,7 @@ class TestClusters:
         cluster.delete()
 
     def deploy(self, workspace, name, cluster):
-        model, inference_config, _ = deployment(workspace)
+        model, inference_config, _ = prepare(workspace)
         config = md.build_aks_config(replicas=1)
         return md.deploy_to_aks(workspace, model, inference_config, config, cluster, name)
 

@@ -1,0 +1,73 @@
+"""The SQLite file of the store: queries and transactions."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .faults import Full
+
+
+class Database:
+    """A connection that threads share; only one process may have the file open.
+
+    Lock: `_lock` is held during each query and transaction. It may be taken with any other lock
+    held.
+
+    Parameters
+    ----------
+    file : Path or None
+        None: the tables are kept in memory.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(
+            file or ":memory:", check_same_thread=False, isolation_level=None
+        )
+
+    def configure(self) -> None:
+        """Lock the file and choose its journal; raises an error if the file is no database."""
+        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+            # EXCLUSIVE avoids the shared-memory file, which network drives do not support.
+            self._connection.execute(f"PRAGMA {setting}")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the write lock; a nested transaction is part of the outer one."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield self._connection
+                return
+            with raising_full():
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:  # a full disk may have ended it already
+                        self._connection.execute("ROLLBACK")
+                    raise
+
+    def rows(self, query: str, *values: object, **named: object) -> list[tuple]:
+        with self._lock:
+            return self._connection.execute(query, named or values).fetchall()
+
+
+@contextmanager
+def raising_full() -> Iterator[None]:
+    """Raise `Full` instead of the errors by which the system reports a full disk."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        is_full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if is_full or "full" in str(error):
+            raise Full from error
+        raise
