@@ -48,7 +48,7 @@ def serve(script: Path, model_dir: Path, folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def digits_model(sample_data):
-    """A classifier of digits and the images it is asked about: (n, 784) in [0, 1]."""
+    """A classifier of digits and the images of the requests: (n, 784) in [0, 1]."""
     from sklearn.linear_model import LogisticRegression
 
     X_train, y_train, X_test, _ = sample_data

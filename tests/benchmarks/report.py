@@ -43,8 +43,8 @@ class Target:
             verdict = f"must met; goal missed by {abs(value / self.goal - 1):.0%}"
         else:
             verdict = f"missed by {abs(value / self.must - 1):.0%}"
-        asked = {"must": self.must, "goal": self.goal, "unit": self.unit}
-        return {"title": self.title, "value": value, **asked, "verdict": verdict}
+        limits = {"must": self.must, "goal": self.goal, "unit": self.unit}
+        return {"title": self.title, "value": value, **limits, "verdict": verdict}
 
 
 def seconds(figures: Figures, way: str) -> float:
@@ -221,9 +221,9 @@ def others(figures: Figures) -> str:
 def verdicts(figures: Figures) -> str:
     rows = []
     for target in figures["targets"]:
-        asked = [number(target.get("must"), 2), number(target.get("goal"), 2)]
+        limits = [number(target.get("must"), 2), number(target.get("goal"), 2)]
         measured = number(target["value"], 2) + " " + target.get("unit", "")
-        rows.append([target["title"], *asked, measured.strip(), target["verdict"]])
+        rows.append([target["title"], *limits, measured.strip(), target["verdict"]])
     return table(["target", "must", "goal", "measured", "verdict"], rows)
 
 

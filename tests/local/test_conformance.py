@@ -72,7 +72,7 @@ NOT_DESCRIBED = {
     r"/msi/[0-9a-f]{64}": "the managed identity's endpoint, which is another service",
     r"/subscriptions": "in Azure's description of subscriptions, which is not in the folder",
     r"/clients": "the local workspace's own",
-    rf"{WORKSPACE}/computes/[^/]+/operations/last": "asked about as an operation of Azure's",
+    rf"{WORKSPACE}/computes/[^/]+/operations/last": "requested as an operation of Azure's",
 }
 
 # Fields that no description has, and what the SDK reads them for.
@@ -135,7 +135,7 @@ class Recorder:
 
 @contextlib.contextmanager
 def recorded(home: Path) -> Iterator[list[Exchange]]:
-    """A local workspace in this process, which others join as they would any; what it was asked."""
+    """A local workspace in this process that clients join as any other; the exchanges with it."""
     runtime = home / "run"
     runtime.mkdir(parents=True)
     exchanges: list[Exchange] = []

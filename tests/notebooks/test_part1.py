@@ -12,7 +12,7 @@ from mnist_deploy import fetch_environment, fetch_model, local, prepare_workspac
 pytestmark = pytest.mark.processes
 
 NAME = "img-classification-part1-training"
-ASKED = {
+PROBES = {
     "accuracy": "metrics['accuracy']",
     "statuses": "[each.get_status() for each in experiment.get_runs()]",
     "differing": "int(np.sum(y_hat != np.load('predicted_labels.npy')))",
@@ -27,7 +27,7 @@ def run(tmp_path_factory, home, sample_dir):
     folder = tmp_path_factory.mktemp("part1")
     ws = local.connect(home)
     try:
-        yield run_probed(NAME, ASKED, folder, home, "--data-dir", str(sample_dir)), ws
+        yield run_probed(NAME, PROBES, folder, home, "--data-dir", str(sample_dir)), ws
     finally:
         local.stop(home)
 

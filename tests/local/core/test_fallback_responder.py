@@ -62,7 +62,7 @@ def test_removed_response_is_not_sent(fallback, listener):
     remove = fallback.install(listener, 503, "first")
     remove()
     with pytest.raises(requests.Timeout):
-        requests.get(url(listener), timeout=0.3)  # waits, for whoever serves next
+        requests.get(url(listener), timeout=0.3)  # waits for the next responder
     fallback.install(listener, 503, "second")
     assert requests.get(url(listener), timeout=5).json() == {"message": "second"}
 

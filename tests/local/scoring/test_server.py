@@ -76,7 +76,7 @@ SAME = {
     "no body": POST + "\r\n",
     "chunks": POST + "Transfer-Encoding: chunked\r\n\r\n"
     "5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nX-T: y\r\n\r\n",
-    "asked to continue": POST + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+    "100-continue expected": POST + "Expect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
     "HTTP/1.0": "POST /score HTTP/1.0\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi",
     "HTTP/1.0 that stays": "GET /score HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
     "arguments": "GET /score?a=1&a=%C3%A9&b=%zz HTTP/1.1\r\nHost: a\r\n\r\n",

@@ -21,7 +21,7 @@ SCRIPT = """
 import json
 def init(): print("the script has started")
 def run(raw):
-    print("asked for " + raw)
+    print("scored " + raw)
     if raw == "wrong": raise ValueError("a wrong question")
     return 1
 """
@@ -59,9 +59,9 @@ def test_service_sends_telemetry_while_app_insights_is_enabled(local_ws, call, t
     messages = wait_until(
         lambda: len(t := [text for _, text in listed(call, "watched")["traces"]]) > 2 and t
     )
-    assert any("asked for two" in text for text in messages)
+    assert any("scored two" in text for text in messages)
     log = service.get_logs()
-    assert "asked for two" in log
+    assert "scored two" in log
     assert "a wrong question" in log
 
     service.update(enable_app_insights=False)

@@ -25,7 +25,7 @@ def green(tmp_path_factory):
     """A script whose answers are twice those of the shared script, and that prints each request."""
     folder = tmp_path_factory.mktemp("green")
     script = SCRIPT.replace("float(", "2 * float(")
-    script = script.replace("    return", "    print('asked')\n    return")
+    script = script.replace("    return", "    print('scored')\n    return")
     (folder / "score.py").write_text(script)
     return CodeConfiguration(code=str(folder), scoring_script="score.py")
 
@@ -83,7 +83,7 @@ def test_mirrored_requests_are_answered_by_the_live_deployment(client, endpoint,
 
     def requested() -> int:
         log = client.online_deployments.get_logs("green", endpoint.name, lines=100_000)
-        return log.count("asked")
+        return log.count("scored")
 
     before = requested()
     assert answers(send, 1000) == [BLUE] * 1000
