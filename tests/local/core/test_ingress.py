@@ -88,11 +88,12 @@ def test_router_supervisor_is_joined_by_close(address, monkeypatch):
     monkeypatch.setattr(ingress_module, "CLOSE_TIMEOUT", 0.3)
     ingress, _ = address
     ingress.start_router(FAILED)
-    process, threads = router_process(), threading.active_count()
+    process = router_process()
+    [supervisor] = [each for each in threading.enumerate() if each.name == "router supervisor"]
     process.suspend()
     ingress.end()
     ingress.close()
-    assert threading.active_count() < threads
+    assert not supervisor.is_alive()
     assert not process.is_running()
 
 
