@@ -50,19 +50,6 @@ def test_ci_runs_the_readmes_test_command_in_an_environment_of_its_own():
     assert [step for step in steps if step not in lines] == []
 
 
-def test_files_of_the_slow_suites_are_run_by_ci_or_listed_for_a_run_by_hand():
-    by_hand = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
-    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    patterns = re.findall(r"(?<=[ ])tests/[\w/*.]+", f"{ci}\n{by_hand}")
-    listed = {path for pattern in patterns for path in ROOT.glob(pattern)}
-    marked = {
-        file
-        for file in (ROOT / "tests").rglob("test_*.py")
-        if re.search(r"mark\.(processes|slow)\b", file.read_text(encoding="utf-8"))
-    }
-    assert [file for file in sorted(marked) if not listed & {file, *file.parents}] == []
-
-
 def test_readme_command_runs_the_notebook():
     assert "pip install -e . && .venv/bin/python -m mnist_deploy\n" in README
 
