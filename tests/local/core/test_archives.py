@@ -22,7 +22,7 @@ def unpacked(tmp_path: Path, content: bytes) -> dict[str, bytes]:
     unpack(tmp_path / "a.tar.gz", folder)
     found = [file for file in folder.rglob("*") if file.is_file()]
     assert not any(file.is_symlink() for file in folder.rglob("*"))
-    return {str(file.relative_to(folder)): file.read_bytes() for file in found}
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in found}
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,8 @@ def test_path_that_leads_out_of_the_folder_is_rejected(tmp_path, name):
     inside = tmp_path / "inside"
     inside.mkdir()
     (inside / "out").symlink_to(tmp_path)
+    if name == "out/x" and not (inside / "out").is_symlink():
+        pytest.skip("wine makes no symbolic links")
     with pytest.raises(Invalid):
         below(inside, name)
 
