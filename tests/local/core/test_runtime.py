@@ -23,7 +23,8 @@ from unittest.mock import MagicMock
 
 import psutil  # which imports `resource` on Linux only
 
-sys.modules["mnist_deploy.local.host"] = MagicMock()
+host = sys.modules["mnist_deploy.local.host"] = MagicMock()
+host.system.MAX_SOCKETS = 1024
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
