@@ -59,7 +59,8 @@ def connect(token: str, cloud: MockedCloud) -> MockedClient:
     client.cloud = cloud
     for name in OPERATIONS:
         operations = getattr(client, name)
-        for verb, double in doubles_of(type(operations)).items():
+        kind: Any = type(operations)
+        for verb, double in doubles_of(kind).items():
             double.reset_mock()
             double.side_effect = getattr(operations, verb)
             setattr(operations, verb, double)
