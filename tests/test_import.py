@@ -49,7 +49,7 @@ MAP: dict[str, set[str]] = {
 LOCAL_MAP: dict[str, set[str]] = {
     "platforms": set(),
     "http": {"host"},
-    "private_files": set(),
+    "private_files": {"host"},
     "tokens": set(),
     "tls": {"private_files"},
     "discovery": {"private_files", "tokens"},

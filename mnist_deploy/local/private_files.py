@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+from .host import system
+
 
 def write_private(path: Path, content: bytes) -> Path:
     """Write a file that only its user can read, whole or not at all."""
@@ -13,7 +15,7 @@ def write_private(path: Path, content: bytes) -> Path:
     try:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
-        os.replace(part, path)
+        system.replace_file(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError):

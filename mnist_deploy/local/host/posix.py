@@ -70,6 +70,11 @@ def open_log(file: Path) -> IO[bytes]:
     return open(file, "ab")
 
 
+def replace_file(part: Path, file: Path) -> None:
+    """Rename `part` to `file`, which may exist and be read by other processes."""
+    os.replace(part, file)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the directory entries of a folder, so that a renamed file survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -130,6 +130,18 @@ def open_log(file: Path) -> IO[bytes]:
     return open(msvcrt.open_osfhandle(handle, os.O_APPEND), "wb", buffering=0)
 
 
+def replace_file(part: Path, file: Path) -> None:
+    """Rename `part`, as soon as no other process has `file` open."""
+    give_up_at = time.monotonic() + REMOVE_TIMEOUT
+    while True:
+        try:
+            return os.replace(part, file)
+        except PermissionError:
+            if time.monotonic() > give_up_at:
+                raise
+        time.sleep(RETRY_INTERVAL)
+
+
 def sync_folder(folder: Path) -> None:
     """Nothing: Windows has no call that flushes directory entries."""
 
