@@ -37,7 +37,7 @@ def test_messages_arrive_in_both_directions(pair):
 def test_offered_messages_are_dropped_whole_when_the_other_process_does_not_read(pair):
     sender, receiver = pair
     for number in range(20_000):
-        sender.offer(number=number, text="x" * 100)
+        sender.offer(number=number, text="x" * 1000)
     sender.send(b"last\n", 0)
     *lines, last = read_lines_until(receiver, sender, b"last")
     numbers = [json.loads(line)["number"] for line in lines]
