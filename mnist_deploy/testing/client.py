@@ -59,8 +59,7 @@ def connect(token: str, cloud: MockedCloud) -> MockedClient:
     client.cloud = cloud
     for name in OPERATIONS:
         operations = getattr(client, name)
-        kind: Any = type(operations)
-        for verb, double in doubles_of(kind).items():
+        for verb, double in doubles_of(operations.__class__).items():
             double.reset_mock()
             double.side_effect = getattr(operations, verb)
             setattr(operations, verb, double)
