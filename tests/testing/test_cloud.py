@@ -58,7 +58,9 @@ def test_each_method_is_documented_and_tested(verb):
         assert re.search(rf"^\*?{parameter}\b", documented, re.M)
     readme = Path(mnist_deploy.testing.__file__).with_name("README.md")
     assert f"`{verb}`" in readme.read_text(encoding="utf-8")
-    tests = "".join(file.read_text() for file in Path(__file__).parents[1].rglob("test_*.py"))
+    tests = "".join(
+        file.read_text(encoding="utf-8") for file in Path(__file__).parents[1].rglob("test_*.py")
+    )
     assert f"cloud.{verb}(" in tests
 
 
