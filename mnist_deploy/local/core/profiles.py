@@ -1,6 +1,6 @@
-"""Profiles: how a script and its models answer the rows of a data set, measured.
+"""Profiles: latency, CPU and memory of a script and its models, measured with a data set.
 
-A profile starts a container, has a process of its own send it the rows (`programs.profile`), and
+A profile starts a container and a client process that sends it the rows (`programs.profile`), and
 derives from the measurements which resources a deployment should request. One container is
 measured at a time, because two would share the CPU.
 """
@@ -30,9 +30,9 @@ from .operations import Operation
 from .records import Profile
 from .store import Store
 
-MEMORY_RESERVE = 1.25  # times the peak that was measured
-STEP = 0.1  # cores and GB that recommendations are multiples of, and the least that Azure takes
-WAIT_INTERVAL = 0.2  # seconds between two looks at the measuring process
+MEMORY_RESERVE = 1.25  # factor applied to the measured peak
+STEP = 0.1  # cores and GB: step of recommendations, and Azure's minimum
+WAIT_INTERVAL = 0.2  # seconds between two polls of the measuring process
 TIMEOUT = 1500.0  # seconds: the 25 minutes of the SDK's documentation
 LOG_LINES = 5000
 PROGRAM = ("python", "-P", "-m", "mnist_deploy.local.programs.profile")
@@ -45,14 +45,14 @@ FAILED, INVALID_DATA, INCOMPLETE = "ProfilingFailed", "InvalidDataset", "Profili
 
 
 class ProfileError(Exception):
-    """The profile fails, or is incomplete.
+    """A profile failed or is incomplete.
 
     Attributes
     ----------
     code : str
-        Of the error that clients get.
+        The error code in responses.
     log : str
-        Of the container, if it has one.
+        The log of the container; empty if no container was started.
     """
 
     def __init__(self, code: str, message: str, log: str = "") -> None:
@@ -61,19 +61,19 @@ class ProfileError(Exception):
 
 
 class Profiler:
-    """Measures containers, one after the other.
+    """Measures one container at a time.
 
     Parameters
     ----------
     store : Store
     endpoints : Endpoints
-        Their runtime runs the containers.
+        The endpoints whose runtime runs the containers.
     folder : Path
-        Below it each measurement gets a folder, which is removed afterwards.
+        The parent of the temporary folder of each measurement.
     launch : callable
         Starts a process, as for a `JobEngine`.
     environment : mapping of str to str
-        The environment variables of that process, which lead to this workspace.
+        The environment variables by which that process connects to this workspace.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class Profiler:
         self._launch, self._environment = launch, environment
         self._measuring = threading.Lock()  # held while a container is measured
         self._stopping = threading.Event()
-        self._specs: dict[str, ContainerSpec] = {}  # of profiles that have not ended, by their ids
-        self._endpoint: Endpoint | None = None  # that is measured
+        self._specs: dict[str, ContainerSpec] = {}  # of unfinished profiles, by profile id
+        self._endpoint: Endpoint | None = None  # the measured one
         store.gc_roots.append(self._uploads)
 
     def fail_interrupted(self) -> None:
@@ -101,12 +101,12 @@ class Profiler:
     def submit(
         self, profile: Profile, spec: ContainerSpec, variables: Mapping[str, str]
     ) -> Operation:
-        """Register a profile and measure it as soon as no other container is measured.
+        """Register a profile and queue its measurement.
 
         Parameters
         ----------
         variables : mapping of str to str
-            More environment variables of the measuring process.
+            Additional environment variables of the measuring process.
         """
         profile = self._store.add(profile)
         operation = self._endpoints.operations.begin("Profile")
@@ -116,7 +116,7 @@ class Profiler:
         return operation
 
     def stop(self) -> None:
-        """Stop measuring; the profiles that have not ended fail."""
+        """Stop measuring; unfinished profiles fail."""
         self._stopping.set()
         endpoint = self._endpoint
         if endpoint is not None:
@@ -124,7 +124,7 @@ class Profiler:
                 deployment.end(0)
 
     def _uploads(self) -> Iterator[str]:
-        """The artifacts that containers are still to be made of."""
+        """The artifacts that unfinished profiles need for their containers."""
         for spec in list(self._specs.values()):
             yield from (upload.artifact for upload in spec.uploads)
             yield from (path for model in spec.models for path in model.artifacts)
@@ -136,7 +136,7 @@ class Profiler:
         operation: Operation,
         variables: Mapping[str, str],
     ) -> None:
-        """Measure and record how that ended, whatever happens."""
+        """Measure a container, and record the result or the error."""
         error: ProfileError | None = None
         measured: dict[str, Any] = {}
         log = ""
@@ -149,9 +149,9 @@ class Profiler:
             error, log = failed, failed.log
         except Fault as fault:
             error = ProfileError(FAILED, str(fault))
-        except Exception as mishap:
+        except Exception as cause:
             logging.getLogger(__name__).exception("profile %s could not be measured", profile.name)
-            error = ProfileError("ServiceError", f"{type(mishap).__name__}: {mishap}")
+            error = ProfileError("ServiceError", f"{type(cause).__name__}: {cause}")
         if self._stopping.is_set():
             error = ProfileError("WorkspaceEnded", INTERRUPTED)
         try:
@@ -171,7 +171,7 @@ class Profiler:
         measured: Mapping[str, Any] = {},
         log: str = "",
     ) -> Profile:
-        """Record the end of a profile, and the log of its container."""
+        """Record the final state of a profile, and the log of its container."""
         artifacts: tuple[str, ...] = ()
         if log:
             path = f"Profile/{id_of(profile)}/log.txt"
@@ -193,24 +193,24 @@ class Profiler:
     def _measure(
         self, profile: Profile, spec: ContainerSpec, variables: Mapping[str, str]
     ) -> tuple[dict[str, Any], str]:
-        """What was measured, and the log of the container.
+        """Return the measurements and the log of the container.
 
         Raises
         ------
         ProfileError
-            If the container does not start, or ends; if the data set cannot be read, or no request
-            succeeds.
+            If the container does not start or ends early, the data set cannot be read, or no
+            request succeeds.
         """
         name = f"profile-{profile.name}"
         address = self._endpoints.runtime.open_address("service", name)
         endpoint = Endpoint("service", name, address)
         try:
-            wanted = DeploymentSpec(spec)
-            endpoint.spec = EndpointSpec({name: wanted}, {name: 100})
+            target = DeploymentSpec(spec)
+            endpoint.spec = EndpointSpec({name: target}, {name: 100})
             deployment = endpoint.new_deployment(name)
             endpoint.deployments[name] = deployment
             self._endpoint = endpoint
-            change = deployment.accept(wanted)
+            change = deployment.accept(target)
             assert change is not None
             endpoint.apply_access_policy()
             if self._stopping.is_set():
@@ -246,7 +246,7 @@ class Profiler:
     def _run_process(
         self, settings: Mapping[str, Any], variables: Mapping[str, str]
     ) -> dict[str, Any]:
-        """Run the measuring process: what it has measured."""
+        """Run the measuring process and return its measurements."""
         folder = self._folder / secrets.token_hex(8)
         folder.mkdir(parents=True)
         try:
@@ -271,7 +271,7 @@ class Profiler:
             if self._stopping.is_set() or remaining < 0:
                 process.kill()
                 raise ProfileError(FAILED, f"The profile has taken longer than {TIMEOUT:g} s.")
-        process.kill()  # child processes that are left
+        process.kill()  # remaining child processes
         return status
 
 
@@ -280,14 +280,14 @@ def id_of(profile: Profile) -> str:
 
 
 def find_end(log: str) -> str:
-    """The first line of a container's log that reports the end of a process."""
+    """Return the first line of a container's log that reports the end of a process."""
     reports = [line.partition(" container - ")[2] for line in log.splitlines()]
     ends = [report for report in reports if report.startswith("the scoring process ")]
     return ends[0] if ends else "its log has no reason"
 
 
 def find_problem(measured: Mapping[str, Any], spec: ContainerSpec) -> ProfileError | None:
-    """What of a profile that has succeeded is incomplete, or other than it was requested."""
+    """Return an error if a successful profile is incomplete or used other resources."""
     problems = []
     failed = measured["queries"] - measured["succeeded"]
     if failed:
@@ -309,12 +309,12 @@ def find_problem(measured: Mapping[str, Any], spec: ContainerSpec) -> ProfileErr
 
 
 def recommend_cpu(measured: Mapping[str, Any]) -> float:
-    """The cores of the busiest second, rounded up to a multiple of `STEP`."""
+    """Return the cores of the busiest second, rounded up to a multiple of `STEP`."""
     return round_up(measured["cores"])
 
 
 def recommend_memory(measured: Mapping[str, Any]) -> float:
-    """The peak of the resident memory in GB times `MEMORY_RESERVE`, rounded up likewise."""
+    """Return the peak resident memory in GB times `MEMORY_RESERVE`, rounded up to `STEP`."""
     return round_up(MEMORY_RESERVE * measured["peak_memory"] / 2**30)
 
 

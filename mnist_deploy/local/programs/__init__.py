@@ -1,1 +1,1 @@
-"""Programs that the control plane starts as clients of the workspace; nothing imports them."""
+"""Programs that the control plane starts as client processes; no module imports them."""

@@ -1,8 +1,8 @@
-"""The process that measures a container for `Model.profile`: it sends the rows of a data set.
+"""The measuring process of `Model.profile`: sends the rows of a data set to a container.
 
 ``python -m mnist_deploy.local.programs.profile SETTINGS RESULT``: the settings as JSON, and the
-file that the measurements are written to. The process is a client of the workspace as every
-other: azureml-core and its data engine read the data set.
+file that the measurements are written to. The process is an ordinary client of the workspace:
+azureml-core and its data engine read the data set.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from urllib.parse import urlsplit
 
 from ..process_tree import cpu_seconds, peak_memory
 
-MIN_QUERIES = 100  # rows are sent again until there are so many requests,
-MIN_SECONDS = 2.0  # which have taken so long together,
-MAX_REPEAT_SECONDS = 10.0  # but not for longer than this, once each row was sent
+MIN_QUERIES = 100  # the rows are repeated until this number of requests
+MIN_SECONDS = 2.0  # and this total duration are reached,
+MAX_REPEAT_SECONDS = 10.0  # or this limit, once every row was sent
 MAX_SECONDS = 1200.0  # for all rows; the SDK's documentation names 25 minutes
 REQUEST_TIMEOUT = 60.0  # seconds
 CPU_WINDOW = 1.0  # seconds over which the use of the CPU is averaged
-MAX_REASON = 2000  # characters of the answer to a request that failed
+MAX_REASON = 2000  # characters of the response to a failed request
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
 class InvalidDataset(Exception):
-    """The data set cannot be read, or its rows are no requests."""
+    """The data set cannot be read, or a row is not a request body."""
 
 
 @dataclass
 class Measurements:
-    """What was measured.
+    """The measurements of one container.
 
     Attributes
     ----------
     rows, unsent : int
-        Rows of the data set, and those for which there was no time.
+        Rows of the data set, and rows not sent before the time limit.
     queries, succeeded : int
-        Requests, and those that were answered with 200.
+        Requests, and requests with the response status 200.
     seconds : float
-        The time of all requests together.
+        The total duration of all requests.
     latencies : dict of str to float
-        Of the successful requests in milliseconds: ``mean``, and those of `PERCENTILES`.
+        Latencies of the successful requests in milliseconds: ``mean`` and the `PERCENTILES`.
     cores : float
-        The highest use of the CPU, averaged over `CPU_WINDOW`.
+        The highest CPU usage, averaged over `CPU_WINDOW`.
     peak_memory : int
-        Bytes.
+        The peak resident memory in bytes.
     reason : str
-        The answer to the first request that failed.
+        The error or response of the first failed request.
     """
 
     rows: int
@@ -70,12 +70,12 @@ class Measurements:
 
 
 class CpuGauge:
-    """The highest use of the CPU by processes, in cores.
+    """Measures the highest CPU usage of processes, in cores.
 
     Parameters
     ----------
     read : callable
-        The CPU time that the processes have used so far, in seconds.
+        Returns the CPU time of the processes so far, in seconds.
     """
 
     def __init__(self, read: Callable[[], float]) -> None:
@@ -84,7 +84,7 @@ class CpuGauge:
         self._highest = 0.0
 
     def sample(self) -> None:
-        """Called between requests: ends a window that has lasted long enough."""
+        """Close the current window if `CPU_WINDOW` has passed; called between requests."""
         now = time.monotonic()
         if now - self._last[0] >= CPU_WINDOW:
             used = self._read()
@@ -92,18 +92,19 @@ class CpuGauge:
             self._last = now, used
 
     def highest(self) -> float:
-        """That of the busiest window; of the whole time, if no window has ended."""
+        """Return the usage of the busiest window, or of the whole time if no window is closed."""
         average = (self._read() - self._start[1]) / max(time.monotonic() - self._start[0], 1e-9)
         return max(self._highest, average)
 
 
 def read_rows(dataset: str) -> list[str]:
-    """The rows of a tabular data set, each a request body.
+    """Return the rows of a tabular data set; each row is a request body.
 
     Raises
     ------
     InvalidDataset
-        If it cannot be read, has no row or more columns than one, or holds anything but text.
+        If the data set cannot be read, has no row, has more than one column, or has a value
+        that is not text.
     """
     from azureml.core import Dataset, Workspace
     from azureml.core.authentication import MsiAuthentication
@@ -119,7 +120,7 @@ def read_rows(dataset: str) -> list[str]:
     workspace = Workspace.get(**names, auth=MsiAuthentication())
     try:
         frame = Dataset.get_by_id(workspace, dataset).to_pandas_dataframe()
-    except Exception as error:  # of the data engine, which has many kinds of them
+    except Exception as error:  # the data engine raises exceptions of many classes
         raise InvalidDataset(
             f"The data set cannot be read. {type(error).__name__}: {error}"
         ) from error
@@ -138,14 +139,14 @@ def read_rows(dataset: str) -> list[str]:
 
 
 def send_rows(url: str, rows: Sequence[str], processes: Sequence[int]) -> Measurements:
-    """Send the rows one after the other, and measure.
+    """Send the rows one after the other, and return the measurements.
 
     Parameters
     ----------
     url : str
         The scoring URI.
     processes : sequence of int
-        The ids of the processes that answer.
+        The ids of the scoring processes.
     """
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=REQUEST_TIMEOUT)
@@ -184,14 +185,14 @@ def is_enough(queries: int, rows: int, seconds: float) -> bool:
 
 
 def send(connection: http.client.HTTPConnection, path: str, row: str) -> str | None:
-    """Send a row; None if it was answered with 200, else what happened."""
+    """Send a row; return None for a response with status 200, otherwise the error."""
     try:
         connection.request("POST", path, row.encode(), {"Content-Type": "application/json"})
         answer = connection.getresponse()
         content = answer.read()
     except TimeoutError:
         connection.close()
-        return f"no answer within {REQUEST_TIMEOUT:g} s"
+        return f"no response within {REQUEST_TIMEOUT:g} s"
     except (OSError, http.client.HTTPException) as error:
         connection.close()
         return f"the container did not answer: {type(error).__name__}: {error}"
@@ -201,7 +202,7 @@ def send(connection: http.client.HTTPConnection, path: str, row: str) -> str | N
 
 
 def summarize(latencies: Sequence[float]) -> dict[str, float]:
-    """Mean and percentiles; a percentile is a latency that was measured (nearest rank)."""
+    """Return mean and percentiles; percentiles are measured latencies (nearest rank)."""
     if not latencies:
         return {}
     ordered = sorted(latencies)

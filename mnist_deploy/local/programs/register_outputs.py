@@ -1,4 +1,4 @@
-"""The last step of a run with output data sets: azureml-core saves and registers them.
+"""Registers the output data sets of a run with azureml-core, as the last step of the run.
 
 ``python -m mnist_deploy.local.programs.register_outputs OUTPUTS``, with the environment of the run:
 a JSON list of objects with ``name``, ``path`` (of the default data store) and ``config`` (as the
@@ -18,7 +18,7 @@ def register(outputs: list[dict[str, Any]]) -> None:
     from azureml.core import Datastore
     from azureml.data.context_managers import DatasetContextManager
 
-    with contextlib.redirect_stdout(io.StringIO()):  # its progress is not of the run's script
+    with contextlib.redirect_stdout(io.StringIO()):  # keeps the SDK's progress out of the run's log
         manager = DatasetContextManager({each["name"]: each["config"] for each in outputs})
         datastore = Datastore.get_default(manager._workspace)
         for each in outputs:

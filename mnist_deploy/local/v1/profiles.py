@@ -22,7 +22,7 @@ from .models import MMS, NAME
 from .operations import make_accepted_response
 from .run_history import workspace_scope
 
-MIN_CPU, MAX_CPU = 0.1, 3.5  # as azureml.core.profile has them
+MIN_CPU, MAX_CPU = 0.1, 3.5  # the limits in azureml.core.profile
 MIN_MEMORY, MAX_MEMORY = 0.1, 15.0
 FAILURE_STATUS = 400
 MAX_PAGE = 200
@@ -60,7 +60,7 @@ def create_profile(**_: str) -> Response:
     if not state().has(Profiler):
         raise NotSupported("Model.profile in a mocked workspace")
     if not NAME.fullmatch(requested.name):
-        raise Invalid("profile name", f"{requested.name!r} is no name for a profile.")
+        raise Invalid("profile name", f"{requested.name!r} is not a valid profile name.")
     dataset = get_saved_dataset(requested.input_dataset_id)
     if dataset.kind != "tabular":
         raise Invalid(
@@ -95,12 +95,12 @@ def create_profile(**_: str) -> Response:
 def resolve_size(
     name: str, requested: float | None, least: float, most: float, machine: float
 ) -> float:
-    """The requested size; by default the largest that Azure takes and this machine has.
+    """Return the requested size; default: the largest that Azure allows and this machine has.
 
     Raises
     ------
     Invalid
-        If it is out of range.
+        If the requested size is out of range.
     """
     size = min(most, machine) if requested is None else requested
     if not least <= size <= most:
@@ -112,7 +112,7 @@ def resolve_size(
 def list_profiles(**_: str) -> Response:
     requested = query(ProfileQuery)
     if requested.count < 1 or requested.skip < 0:
-        raise Invalid("query", "count is at least 1, and $skipToken at least 0.")
+        raise Invalid("query", "Expected count of at least 1 and $skipToken of at least 0.")
     found = [
         profile
         for profile in store().all(Profile)
@@ -139,7 +139,7 @@ def serialize_profile(profile: Profile) -> Document:
         "state": profile.state,
         "inputDatasetId": profile.dataset,
         "containerResourceRequirements": {"cpu": profile.cpu, "memoryInGB": profile.memory_gb},
-        "requestedQueriesPerSecond": None,  # a request is sent when the one before is answered
+        "requestedQueriesPerSecond": None,  # requests are sent one after the other
         "modelIds": list(profile.models),
         "environment": profile.other.get("v1", {}).get("environment"),
     }

@@ -1,7 +1,7 @@
 """Output data sets of submitted runs: `OutputFileDatasetConfig` as folders of a job.
 
-The folder is uploaded to the data store when the process of the run has ended, for `as_mount` as
-for `as_upload`; then azureml-core registers it, see `programs.register_outputs`.
+With `as_mount` as with `as_upload`, the folder is uploaded to the data store after the process of
+the run has ended. Then azureml-core registers the data set, see `programs.register_outputs`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class OutputOptions(Struct, rename="camel"):
 
 
 class DataOutput(Struct, rename="camel"):
-    """A folder that a run writes, and the data set that is made of it."""
+    """A folder that a run writes, and the data set that is registered from the folder."""
 
     mechanism: str = MOUNT
     output_location: OutputLocation | None = None
@@ -77,14 +77,14 @@ class DataOutput(Struct, rename="camel"):
 class RunOutputs:
     """The outputs of a job, and their placeholders in its command and environment."""
 
-    paths: dict[str, str] = field(default_factory=dict)  # artifacts, by the name of an output
+    paths: dict[str, str] = field(default_factory=dict)  # artifact path by output name
     rules: dict[str, OutputRules] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
     last_step: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
 
     def fill(self, text: str) -> str:
-        """`text` with placeholders of the job in the place of the SDK's."""
+        """Replace the SDK's placeholders in `text` by placeholders of the job."""
         return ARGUMENT.sub(
             lambda found: placeholder(found[1]) if found[1] in self.paths else found[0], text
         )
@@ -95,7 +95,7 @@ def placeholder(name: str) -> str:
 
 
 def resolve_outputs(run_id: str, outputs: Mapping[str, DataOutput]) -> RunOutputs:
-    """The outputs of a run.
+    """Return the outputs of a run.
 
     Raises
     ------
@@ -104,13 +104,13 @@ def resolve_outputs(run_id: str, outputs: Mapping[str, DataOutput]) -> RunOutput
     NotFound
         If a data store is missing.
     NotSupported
-        For outputs that are no folder of this machine.
+        If an output is not a folder of this machine.
     """
     found = RunOutputs()
     steps = []
     for name, each in outputs.items():
         if not NAME.fullmatch(name):
-            raise Invalid("output", f"{name[:60]!r} is no name for an output.")
+            raise Invalid("output", f"{name[:60]!r} is not a valid name of an output.")
         mechanism = each.mechanism.lower()
         if mechanism not in (MOUNT, UPLOAD):
             raise NotSupported(OTHER_MECHANISMS.get(mechanism, f"the output mode {mechanism}"))
@@ -128,7 +128,7 @@ def resolve_outputs(run_id: str, outputs: Mapping[str, DataOutput]) -> RunOutput
 
 
 def find_path(run_id: str, name: str, output: DataOutput) -> str:
-    """The folder of the data store, with the values of the path's placeholders."""
+    """Return the path in the data store, with its placeholders replaced."""
     location = output.output_location
     data_path = (location.data_path if location else None) or DataPath()
     check_datastore(data_path.datastore_name or DATASTORE)
@@ -161,7 +161,7 @@ def list_warnings(name: str, options: OutputOptions) -> Iterator[str]:
 
 
 def make_config(mechanism: str, options: OutputOptions) -> dict[str, Any]:
-    """The configuration of an output as Azure's execution service sends it to a run."""
+    """Return the configuration that Azure's execution service sends to a run for an output."""
     registration = options.registration_options or Registration()
     transformation = registration.dataset_registration_options or Transformation()
     return {

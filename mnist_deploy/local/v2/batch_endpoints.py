@@ -1,4 +1,4 @@
-"""Batch endpoints and their deployments, which define the batch jobs of an invocation."""
+"""Batch endpoints, and the deployments that define the batch jobs of an invocation."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class BatchDeploymentRequest(Struct):
 
 
 def parse_settings(sent: Document) -> BatchSettings:
-    """The settings of a deployment, with Azure's defaults for missing fields.
+    """Parse the settings of a deployment, with Azure's defaults for missing fields.
 
     Raises
     ------
@@ -104,18 +104,17 @@ def parse_settings(sent: Document) -> BatchSettings:
     if not FILE_NAME.fullmatch(settings.output_file_name):
         raise Invalid(
             "deployment",
-            f"output_file_name is {settings.output_file_name[:60]!r}, but the name of a file is "
-            "expected, such as predictions.csv.",
+            f"output_file_name is {settings.output_file_name[:60]!r}: expected a file name, "
+            "such as predictions.csv.",
         )
     if settings.logging_level.lower() not in ("debug", "info", "warning"):
         raise Invalid(
             "deployment",
-            f"logging_level is {settings.logging_level[:60]!r}, but debug, info or warning is "
-            "expected.",
+            f"logging_level is {settings.logging_level[:60]!r}: expected debug, info or warning.",
         )
     timeout = settings.retry_settings.timeout
     if timeout is not None and timeout <= timedelta(0):
-        raise Invalid("deployment", "retry_settings.timeout: more than 0 seconds are expected.")
+        raise Invalid("deployment", "retry_settings.timeout: expected more than 0 seconds.")
     check_variables(settings.environment_variables)
     return settings
 
@@ -154,15 +153,15 @@ def get_batch_endpoint(endpoint: str, **_: str) -> Response:
 def put_batch_endpoint(endpoint: str, **_: str) -> Response:
     """Create or change an endpoint."""
     requested = body(BatchEndpointRequest)
-    wanted = requested.properties
+    properties = requested.properties
     check_name("batch endpoint", endpoint)
-    if wanted.auth_mode.lower() != "aadtoken":
+    if properties.auth_mode.lower() != "aadtoken":
         raise Invalid(
             "auth_mode",
-            f"auth_mode is {wanted.auth_mode!r}: expected aad_token, the only one of batch "
+            f"auth_mode is {properties.auth_mode!r}: expected aad_token, the only mode of batch "
             "endpoints.",
         )
-    default = wanted.defaults.deployment_name if wanted.defaults else None
+    default = properties.defaults.deployment_name if properties.defaults else None
     with store().transaction():
         before = store().find(BatchEndpoint, endpoint)
         if default:
@@ -176,9 +175,9 @@ def put_batch_endpoint(endpoint: str, **_: str) -> Response:
             lambda found: dataclasses.replace(
                 found,
                 default=found.default if default is None else default,
-                description=wanted.description or "",
+                description=properties.description or "",
                 tags=texts(requested.tags),
-                properties=texts(wanted.properties),
+                properties=texts(properties.properties),
             ),
         )
     answer = jsonify(serialize_batch_endpoint(changed))
@@ -227,7 +226,7 @@ def get_batch_deployment(endpoint: str, deployment: str, **_: str) -> Response:
 
 @batch_endpoint_api.put(f"{DEPLOYMENTS}/<deployment>")
 def put_batch_deployment(endpoint: str, deployment: str, **_: str) -> Response:
-    """Create or change a deployment; nothing is started before the endpoint is invoked."""
+    """Create or change a deployment; processes start only with an invocation."""
     requested = body(BatchDeploymentRequest)
     check_name("batch deployment", deployment)
     check_settings(parse_settings(requested.properties))
@@ -250,12 +249,12 @@ def put_batch_deployment(endpoint: str, deployment: str, **_: str) -> Response:
 
 
 def check_settings(settings: BatchSettings) -> None:
-    """Reject a deployment whose jobs could not be started.
+    """Reject a deployment whose jobs cannot be started.
 
     Raises
     ------
     Invalid
-        If there is no environment or no cluster.
+        If the deployment has no environment or no cluster.
     NotFound
         If a model, environment, code or cluster is not registered.
     NotSupported
@@ -273,12 +272,12 @@ def check_settings(settings: BatchSettings) -> None:
 
 
 def find_batch_environment(settings: BatchSettings, model: Model | None) -> Environment:
-    """The environment of a deployment; of one without code the model's own, if none is given.
+    """Return the environment of a deployment; default without code: the model's environment.
 
     Raises
     ------
     Invalid
-        If a deployment with code has none.
+        If a deployment with code has no environment.
     """
     if settings.environment_id:
         return find_environment(settings.environment_id)
@@ -288,7 +287,7 @@ def find_batch_environment(settings: BatchSettings, model: Model | None) -> Envi
 
 
 def find_cluster(compute: str) -> Compute:
-    """The AmlCompute that a deployment names, by its name or its id."""
+    """Return the AmlCompute of a deployment, by its name or id."""
     name = compute.removeprefix("azureml:").rpartition("/")[2]
     if not name:
         raise Invalid("compute", "The deployment has no compute: pass the name of an AmlCompute.")

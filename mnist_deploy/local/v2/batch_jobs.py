@@ -1,4 +1,4 @@
-"""Batch jobs, which invocations of batch endpoints start."""
+"""Batch jobs: jobs started by invocations of batch endpoints."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ DRIVER = ("python", "-P", "-m", "mnist_deploy.local.scoring.batch")
 STEP = "batchscoring"
 OUTPUT = "score"
 FILE, FOLDER = "UriFile", "UriFolder"  # types of inputs and outputs
-MODEL = "azureml-model"  # among the inputs of the step; no name that the SDK allows for an input
+MODEL = "azureml-model"  # input of the step; the SDK rejects this name for a user's input
 MAX_RETRIES = 3  # Azure's default
 MINI_BATCH_TIMEOUT = 30.0  # seconds; Azure's default
-OVERRIDES = ("errorThreshold", "miniBatchSize", "outputFileName")  # the same in a deployment
+OVERRIDES = ("errorThreshold", "miniBatchSize", "outputFileName")  # also fields of a deployment
 PASCAL_CASE = ("InputData", "OutputData", "JobInputType", "JobOutputType", "Uri", "Properties")
 
 batch_job_api = Blueprint("batch_jobs", __name__)
@@ -95,14 +95,14 @@ class Invocation(Struct):
 
 @dataclass(frozen=True)
 class OutputLocation:
-    """Where the results of a job go: the path of a folder of artifacts, and a file in it.
+    """The location of a job's results: the path of a folder of artifacts, and a file in it.
 
     Attributes
     ----------
     file : str
-        Empty if only the script writes files.
+        The name of the file; empty if only the script writes files.
     is_file : bool
-        The file was requested, not the folder.
+        Whether the invocation requested the file, not the folder.
     """
 
     folder: str
@@ -112,7 +112,7 @@ class OutputLocation:
 
 @batch_job_api.post(f"{ENDPOINT}/jobs")
 def invoke(endpoint: str, **_: str) -> Response:
-    """Start a batch job with the deployment that the header names, or the default one."""
+    """Start a batch job with the deployment named in the header, or the default deployment."""
     sent = lower_names(body(Invocation).properties)
     requested = convert(sent, InvocationProperties)
     if requested.dataset:
@@ -134,7 +134,7 @@ def invoke(endpoint: str, **_: str) -> Response:
 
 
 def lower_names(sent: Document, depth: int = 2) -> Document:
-    """`sent` with names in camel case: Microsoft's examples of this call have ``InputData``."""
+    """Convert names to camel case: Microsoft's examples of this call contain ``InputData``."""
     lowered = {}
     for name, value in sent.items():
         is_nested = depth > 0 and isinstance(value, dict)
@@ -144,7 +144,7 @@ def lower_names(sent: Document, depth: int = 2) -> Document:
 
 
 def override_settings(kept: Document, sent: Document, requested: InvocationProperties) -> Document:
-    """The settings of a deployment, with those that an invocation overrides."""
+    """Return the settings of a deployment with the overrides of an invocation."""
     settings = kept | {key: sent[key] for key in OVERRIDES if key in sent}
     if requested.retry_settings:
         settings["retrySettings"] = (kept.get("retrySettings") or {}) | requested.retry_settings
@@ -203,17 +203,17 @@ def name_output_file(settings: BatchSettings) -> str:
 
 
 def find_output(requested: InvocationProperties, settings: BatchSettings) -> OutputLocation | None:
-    """Where an invocation wants the results; None where it leaves that to the workspace.
+    """Return the requested location of the results; None if the invocation has no output.
 
     Article "Create jobs and input data for batch endpoints": a model deployment has one output,
-    whose name does not matter; a job fails if the file of its output exists.
+    with any name; a job fails if its output file exists.
 
     Raises
     ------
     Invalid
-        If there is more than one output, or its path is none of the data store.
+        If the invocation has several outputs, or a path outside the data store.
     Conflict
-        If the file exists, or is one that another job is going to write.
+        If the file exists, or is the output file of an unfinished job.
     """
     uris = [(each.uri, each.job_output_type) for each in (requested.output_data or {}).values()]
     if requested.output_dataset:
@@ -240,7 +240,9 @@ def find_output(requested: InvocationProperties, settings: BatchSettings) -> Out
             raise Invalid("outputs", "output_action summary_only writes no file: pass uri_folder.")
         folder, file = posixpath.split(folder)
     if not folder or (file and not FILE_NAME.fullmatch(file)):
-        raise Invalid("outputs", f"{uri!r} is no path of a file in a folder of the data store.")
+        raise Invalid(
+            "outputs", f"{uri!r} is not the path of a file in a folder of the data store."
+        )
     path = check_path(posixpath.join(folder, file).rstrip("/"))
     if file and store().artifact(path):
         raise Conflict(
@@ -251,14 +253,14 @@ def find_output(requested: InvocationProperties, settings: BatchSettings) -> Out
 
 
 def find_inputs(sent: Mapping[str, JobInputRequest]) -> dict[str, JobInput]:
-    """The inputs of a job: files and folders of the data store.
+    """Return the inputs of a job: files and folders of the data store.
 
     Raises
     ------
     Invalid
-        If there is none, or one is not of the type that it is passed as.
+        If the invocation has no input, or the type of an input does not match its data.
     NotSupported
-        For literal values and tables, which model deployments do not take on Azure either.
+        For literal values and tables, which Azure's model deployments reject as well.
     """
     if not sent:
         raise Invalid("input", "The invocation has no input: pass input=Input(type=…, path=…).")
@@ -281,7 +283,7 @@ def find_inputs(sent: Mapping[str, JobInputRequest]) -> dict[str, JobInput]:
 
 
 def make_job(settings: BatchSettings, inputs: dict[str, JobInput], output: OutputLocation) -> Job:
-    """The process that scores the inputs."""
+    """Return the job that scores the inputs."""
     code, retry = settings.code_configuration, settings.retry_settings
     model = find_asset(Model, "models", settings.model.asset_id)
     timeout = retry.timeout.total_seconds() if retry.timeout else MINI_BATCH_TIMEOUT
@@ -314,7 +316,7 @@ def make_job(settings: BatchSettings, inputs: dict[str, JobInput], output: Outpu
 
 
 def make_model_input(model: Model) -> JobInput:
-    """The folder of a model, with its file or folder in it, as in an online deployment."""
+    """Return the folder with a model's file or folder, laid out as in an online deployment."""
     parents = [posixpath.dirname(path.rstrip("/")) for path in model.artifacts]
     return JobInput(model.artifacts, posixpath.commonpath(parents))
 
@@ -324,7 +326,7 @@ def count_processes(settings: BatchSettings) -> int:
 
 
 def list_warnings(settings: BatchSettings, inputs: Mapping[str, JobInput]) -> Iterator[str]:
-    """Warnings for the options that have another effect here than on Azure."""
+    """Yield a warning for each option whose effect differs from Azure's."""
     processes, cores = count_processes(settings), os.cpu_count() or 1
     if processes > cores:
         yield (
@@ -334,7 +336,7 @@ def list_warnings(settings: BatchSettings, inputs: Mapping[str, JobInput]) -> It
     if settings.resources.instance_type:
         yield "resources.instance_type: the workers are processes of this machine"
     if settings.resources.properties:
-        yield "resources.properties: nothing of a cluster is set here"
+        yield "resources.properties: the job runs on this machine, not on a cluster"
     if len(inputs) > 1:
         yield f"inputs: {len(inputs)} are scored; on Azure a model deployment takes one"
     model = find_asset(Model, "models", settings.model.asset_id)
@@ -353,16 +355,16 @@ def list_endpoint_jobs(endpoint: str, **_: str) -> Response:
 
 @batch_job_api.get(f"{DATA_PLANE}{DEPLOYMENTS}/<deployment>/jobs")
 def list_deployment_jobs(endpoint: str, deployment: str, **_: str) -> Response:
-    """The jobs of a deployment; of all, if the SDK was given no name and sends ``None``."""
+    """List the jobs of a deployment, or of all deployments if the SDK sends ``None``."""
     find_batch_endpoint(endpoint)
-    wanted = {"endpoint": endpoint}
-    return list_batch_jobs(wanted if deployment == "None" else wanted | {"deployment": deployment})
+    names = {"endpoint": endpoint}
+    return list_batch_jobs(names if deployment == "None" else names | {"deployment": deployment})
 
 
-def list_batch_jobs(wanted: Mapping[str, str]) -> Response:
+def list_batch_jobs(names: Mapping[str, str]) -> Response:
     found = [
         run
         for run in runs().select_runs()
-        if run.kind == "batch" and wanted.items() <= run.properties.items()
+        if run.kind == "batch" and names.items() <= run.properties.items()
     ]
     return jsonify(serialize_list(found, serialize_batch_job))

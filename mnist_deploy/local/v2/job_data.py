@@ -1,4 +1,4 @@
-"""The inputs and outputs of command jobs, as the job engine takes them."""
+"""Converts the inputs and outputs of command jobs for the job engine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class JobOutputRequest(Struct, rename="camel"):
 
 @dataclass(frozen=True)
 class ResolvedInputs:
-    """Inputs with files, and the values of the others."""
+    """Inputs that are files or folders, and the values of literal inputs."""
 
     files: dict[str, JobInput]
     literals: dict[str, str]
@@ -47,14 +47,14 @@ class ResolvedInputs:
 
 
 def resolve_inputs(inputs: Mapping[str, JobInputRequest]) -> ResolvedInputs:
-    """The inputs of a job.
+    """Return the inputs of a job.
 
     Raises
     ------
     NotFound
         If a data asset or a model is missing.
     NotSupported
-        For data that are not in this workspace.
+        For data outside this workspace.
     """
     files, literals = {}, {}
     for name, requested in inputs.items():
@@ -84,7 +84,7 @@ def find_input(name: str, requested: JobInputRequest) -> JobInput:
 
 
 def resolve_outputs(job: str, outputs: Mapping[str, JobOutputRequest]) -> dict[str, str]:
-    """The artifacts that each named output is uploaded to."""
+    """Return the artifact path to which each named output is uploaded."""
     paths = {}
     for name, requested in outputs.items():
         if requested.asset_name:

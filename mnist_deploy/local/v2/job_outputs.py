@@ -1,4 +1,4 @@
-"""The outputs of jobs, as azure-ai-ml looks for them before a download."""
+"""The locations of job outputs, which azure-ai-ml requests before a download."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OutputRequest(Struct):
 
 @job_output_api.post(f"/data/v1.0{WORKSPACE}/dataversion/batchGetResolvedUris")
 def resolve_output_uris(**_: str) -> Response:
-    """The URIs of outputs, whose ids are in the answer to ``rundata``."""
+    """Return the URIs of outputs, whose ids are in the response to ``rundata``."""
     return jsonify(
         values={
             asset_id: {"uri": path_uri(find_output_path(asset_id)), "type": "uri_folder"}
@@ -31,7 +31,7 @@ def resolve_output_uris(**_: str) -> Response:
 
 
 def find_output_path(asset_id: str) -> str:
-    """The folder of artifacts of an output, or its one file."""
+    """Return the path of an output's artifacts: a folder, or one file."""
     found = OUTPUT_ASSET_ID.fullmatch(asset_id)
     run = runs().find(found[1]) if found else None
     if found is None or run is None or run.job is None or found[2] not in run.job.outputs:

@@ -24,7 +24,7 @@ ID_PREFIX = "azureml:"
 LOCAL = "local"
 SHELL = ("/bin/sh", "-c")
 DEFAULT_EXPERIMENT = "Default"
-DEFAULT_SHM_SIZE = "2g"  # which the SDK sends beside any other of the resources
+DEFAULT_SHM_SIZE = "2g"  # the SDK sends it whenever another resource is set
 JOB_TYPES = {  # REST name -> name in the SDK
     "Sweep": "sweep jobs",
     "Pipeline": "pipeline jobs",
@@ -101,7 +101,7 @@ def put_job(name: str, **_: str) -> Response:
 
 
 def create_run(name: str, requested: JobProperties, sent: Document) -> Run:
-    """Create the run of a job, not yet queued.
+    """Create the run of a job without queueing it.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def find_code(code_id: str | None) -> str:
 
 
 def find_job_environment(environment_id: str | None) -> Environment | None:
-    """The environment with an id; None for an image, or an environment of a registry."""
+    """Return the environment with an id; None for an image or a registry's environment."""
     parts = (environment_id or "").removeprefix(ID_PREFIX).rsplit("/", 3)
     if len(parts) != 4 or "registries" in parts[0]:
         return None
@@ -165,7 +165,7 @@ def find_job_environment(environment_id: str | None) -> Environment | None:
 
 
 def check_compute(requested: JobProperties) -> str:
-    """The name of the job's compute; ``serverless`` if the job has none."""
+    """Return the name of the job's compute; ``serverless`` if the job has none."""
     name = (requested.compute_id or "").removeprefix(ID_PREFIX).rpartition("/")[2]
     if not name:
         return "serverless"
@@ -180,7 +180,7 @@ def check_compute(requested: JobProperties) -> str:
 
 
 def list_warnings(requested: JobProperties) -> Iterator[str]:
-    """Warnings for the options that have another effect here than on Azure."""
+    """Yield a warning for each option whose effect differs from Azure's."""
     resources = requested.resources or JobResources()
     if (resources.instance_count or 1) > 1:
         yield (
@@ -193,7 +193,7 @@ def list_warnings(requested: JobProperties) -> Iterator[str]:
     if resources.shm_size and resources.shm_size != DEFAULT_SHM_SIZE:
         yield "resources.shm_size: the job shares the memory of this machine"
     if requested.identity:
-        yield "identity: the job gets no token of Azure, only that of the local workspace"
+        yield "identity: the job has the token of the local workspace, and no token of Azure"
     if requested.services:
         yield f"services: {', '.join(requested.services)} are not started"
     if requested.distribution:
@@ -205,14 +205,14 @@ def list_warnings(requested: JobProperties) -> Iterator[str]:
 
 
 def serialize_job(run: Run) -> Document:
-    """The job as the client sent it, with its status and outputs."""
+    """Return the job as sent by the client, with its status and outputs."""
     sent = run.other.get("v2", {}).get("properties", {})
     outputs = {
         name: {"jobOutputType": "uri_folder", **output, "uri": path_uri(run.job.outputs[name])}
         for name, output in (sent.get("outputs") or {}).items()
         if run.job is not None
     }
-    if run.is_terminal:  # before, the SDK would search this output for logs that are incomplete
+    if run.is_terminal:  # earlier, the SDK would search this output for incomplete logs
         outputs["default"] = {
             "jobOutputType": "uri_folder",
             "mode": "ReadWriteMount",
@@ -258,7 +258,7 @@ def get_job(name: str, **_: str) -> Response:
 
 @job_api.get(JOBS)
 def list_jobs(**_: str) -> Response:
-    """All runs, the newest first: those of SDK v1 as well."""
+    """List all runs, including runs of SDK v1, the newest first."""
     return jsonify(serialize_list(runs().select_runs(), serialize_job))
 
 

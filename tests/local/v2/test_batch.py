@@ -277,7 +277,7 @@ def test_results_are_written_to_the_requested_path_once(client, deploy_batch, fi
         ({"params_override": [{"compute.instance_type": "x"}]}, "with compute.instance_type"),
         ({"params_override": [{"compute.target": "azureml:missing"}]}, "no compute missing"),
         ({"params_override": [{"mini_batch_size": 0}]}, "miniBatchSize"),
-        ({"params_override": [{"output_file_name": "a/b"}]}, "the name of a file is expected"),
+        ({"params_override": [{"output_file_name": "a/b"}]}, "expected a file name"),
         ({"params_override": [{"dataset": "x"}]}, "a data set of SDK v1"),
     ],
 )  # fmt: skip
