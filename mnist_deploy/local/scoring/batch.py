@@ -1,4 +1,4 @@
-"""The process of a batch job: it has worker processes score the files of its inputs.
+"""The process of a batch job: distributes the files of the inputs to worker processes.
 
 ``python -m mnist_deploy.local.scoring.batch SETTINGS OUTPUT INPUT…``, in the folder of the code:
 the settings as JSON, the folder of the output, and the files or folders to score.
@@ -26,7 +26,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 class BatchError(Exception):
-    """The batch job cannot go on."""
+    """An error that ends the batch job."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Settings:
     Attributes
     ----------
     script : str
-        Its path in the folder of the code; empty for an MLflow model without code.
+        The path of the script in the code folder; empty for an MLflow model without code.
     workers : int
-        Processes at once.
+        The number of concurrent worker processes.
     error_threshold : int
-        Failed files that are ignored; -1 ignores all of them.
+        The number of failed files that the job tolerates; -1 for any number.
     max_retries : int
-        Of a mini-batch that raised an exception, took too long, or whose worker ended.
+        The retries of a mini-batch after an exception, a time-out or the end of its worker.
     timeout : float
-        Seconds that one mini-batch may take.
+        The time limit of one mini-batch in seconds.
     output_file : str
-        Its name; empty for the output action summary_only.
+        The name of the output file; empty for the output action summary_only.
     """
 
     script: str
@@ -67,7 +67,7 @@ class MiniBatch:
 
 
 class Worker:
-    """A worker process, seen from the process that distributes the mini-batches."""
+    """The parent's handle of a worker process."""
 
     def __init__(self, settings: Settings, mini_batch: MiniBatch) -> None:
         self.connection, other = SPAWN.Pipe()
@@ -77,8 +77,8 @@ class Worker:
             args=(other, settings.script, settings.logging_level, bool(settings.output_file)),
         )
         self._process.start()
-        other.close()  # so that the end of the worker ends what `connection` receives
-        self.is_ready = False  # it is, as soon as init() has returned
+        other.close()  # then `connection` is at its end as soon as the worker ends
+        self.is_ready = False  # True as soon as init() has returned
         self.mini_batch: MiniBatch | None = mini_batch
         self.deadline = float("inf")
 
@@ -89,14 +89,14 @@ class Worker:
             self.connection.send(list(mini_batch.files))
 
     def receive(self) -> Message | None:
-        """What the worker has sent; None if it has ended."""
+        """Return a message of the worker; None if the worker has ended."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
             return None
 
     def kill(self) -> int | None:
-        """End the worker; its exit status, negative for a signal."""
+        """Kill the worker; return its exit status, negative for a signal."""
         self._process.join(0.5 if self.deadline > time.monotonic() else 0)
         self._process.kill()
         self._process.join()
@@ -139,7 +139,7 @@ class Scoring:
         self._report()
 
     def _start_workers(self) -> bool:
-        """Give each idle worker a mini-batch; whether any worker is busy."""
+        """Send a mini-batch to each idle worker; return whether any worker is busy."""
         for worker in self._workers:
             if worker.mini_batch is None and (mini_batch := self._next()):
                 worker.start(mini_batch)
@@ -183,7 +183,7 @@ class Scoring:
                 self._append(mini_batch, message)
 
     def _replace(self, worker: Worker, reason: str) -> None:
-        """Kill a worker: another one takes its place when there is a mini-batch for it."""
+        """Kill a worker; a new worker starts with the next mini-batch."""
         status = worker.kill()
         self._workers.remove(worker)
         if not worker.is_ready or worker.mini_batch is None:
@@ -234,9 +234,9 @@ def list_mini_batches(files: Iterator[str], size: int) -> Iterator[MiniBatch]:
 
 
 def list_files(inputs: Sequence[str], *, is_nested: bool) -> Iterator[str]:
-    """The files of all inputs, those of a folder in the order of their names.
+    """Yield the files of all inputs; files of a folder are sorted by name.
 
-    As Azure documents it, an MLflow model without code does not score files in folders below.
+    As documented for Azure, an MLflow model without code does not score files in subfolders.
     """
     for path in inputs:
         yield from walk(path, is_nested=is_nested)

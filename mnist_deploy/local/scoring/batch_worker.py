@@ -1,4 +1,4 @@
-"""A worker process of a batch job: it runs ``init()`` once, and ``run(mini_batch)`` many times."""
+"""A worker process of a batch job: calls ``init()`` once and ``run(mini_batch)`` repeatedly."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from .mlflow_batch import InputFileError
 
 @dataclass(frozen=True)
 class Message:
-    """What a worker sends: that it is ready, the results of a mini-batch, or an error.
+    """A message of a worker: its readiness, the results of a mini-batch, or an error.
 
     Attributes
     ----------
     count : int
-        Results: Azure takes each of them for one file that was scored.
+        The number of results; Azure counts each result as one scored file.
     rows : str
         The results as lines of the output file; empty for the output action summary_only.
     error : str
-        A traceback; empty if nothing was raised.
+        The traceback of an exception; empty without one.
     fails_job : bool
-        The error ends the job, whatever the error threshold is.
+        Whether the error ends the job independently of the error threshold.
     """
 
     count: int = 0
@@ -41,9 +41,9 @@ class Message:
 
 
 def work(connection: Connection, script: str, level: str, keep_rows: bool) -> None:
-    """Score each mini-batch that `connection` receives, until it is closed.
+    """Score each mini-batch received from `connection` until the connection is closed.
 
-    Without a script, the MLflow model of the job scores.
+    Without a script, the MLflow model of the job scores the files.
     """
     logging.basicConfig(level=level.upper(), stream=sys.stdout)
     try:
@@ -62,7 +62,7 @@ def work(connection: Connection, script: str, level: str, keep_rows: bool) -> No
 
 
 def load_script(path: Path) -> ModuleType:
-    """Import a scoring script; modules of its folder and of the code's folder can be imported."""
+    """Import a scoring script, with its folder and the code folder on ``sys.path``."""
     sys.path[:0] = [str(path.parent), os.getcwd()]
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -88,7 +88,7 @@ def score(run: Callable[[list[str]], Any], files: list[str], keep_rows: bool) ->
 
 
 def serialize_rows(results: Any) -> str:
-    """Results as lines: of a DataFrame its columns with spaces between them, without a header."""
+    """Convert results to lines; the columns of a DataFrame are separated by spaces, no header."""
     if hasattr(results, "to_csv"):
         return results.to_csv(sep=" ", header=False, index=False)
     return "".join(f"{each}\n" for each in results)

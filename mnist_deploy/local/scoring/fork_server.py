@@ -1,12 +1,12 @@
-"""A process that has imported what scoring processes need, and forks into them.
+"""A process with the imported modules of scoring processes, which are its forks.
 
 ``python -m mnist_deploy.local.scoring.fork_server`` gets a stream socket to the control plane
-(``core/launch.py``). It sends a byte when it is ready; each request is eight bytes of size, which
-carry file descriptors, and a message in JSON; the answer is eight bytes of process id, which
-carry a pidfd. It has imported third-party modules only, none that reads the environment of a
-service, and has a single thread: a fork is in the state of a process that has just started.
+(``core/launch.py``). The fork server sends a byte when it is ready. A request is eight bytes of
+size, which carry file descriptors, and a message in JSON; the response is eight bytes of process
+id, which carry a pidfd. The fork server has a single thread and imports only third-party modules
+that do not read the environment of a service, so a fork starts in the state of a new process.
 
-Its forks do not depend on it: one that is killed is replaced, and its forks go on.
+Forks do not depend on the fork server: they keep running when a killed fork server is replaced.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ IMPORTED = (
     "sklearn.linear_model",
 )
 CANNOT_FORK = 3  # exit status
-STOP_TIMEOUT = 3.0  # seconds for scoring processes to end by themselves after the control plane
+STOP_TIMEOUT = 3.0  # seconds: grace period of the forks after the control plane has ended
 PR_SET_NAME = 15  # of Linux's prctl
 
 
 @dataclass
 class Child:
     pid: int
-    report: int  # a pipe to the control plane, for its exit status
+    report: int  # a pipe to the control plane, for the exit status
 
 
 def main() -> None:
@@ -62,19 +62,19 @@ def main() -> None:
     del sys.path[0]  # the working directory
     no_pandas.install()
     for name in IMPORTED:
-        with contextlib.suppress(ImportError):  # a script that needs it fails with a message
+        with contextlib.suppress(ImportError):  # a script that imports it fails with a message
             importlib.import_module(name)
     if len(os.listdir("/proc/self/task")) > 1:
         print("The fork server cannot fork: a module has started a thread.", file=sys.stderr)
-        os._exit(CANNOT_FORK)  # at once: a caller that awaits a fork would kill it
+        os._exit(CANNOT_FORK)  # immediately: a caller that awaits a fork would kill the fork server
     gc.collect()
-    gc.freeze()  # a collection would write to, and so copy, much of what is shared
+    gc.freeze()  # a collection would write to shared memory, and so copy it
     control.sendall(b"+")
     serve(control)
 
 
 def serve(control: socket.socket) -> None:
-    """Fork on request, report the status of each fork that has ended, and end with `control`."""
+    """Fork on request and report the exit status of forks, until `control` is closed."""
     children: dict[int, Child] = {}  # by pidfd
     poller = select.poll()
     poller.register(control, select.POLLIN)
@@ -101,12 +101,12 @@ def serve(control: socket.socket) -> None:
             poller.register(handle, select.POLLIN)
             for passed in fds:
                 os.close(passed)
-            with contextlib.suppress(OSError):  # the next turn sees that the control plane ended
+            with contextlib.suppress(OSError):  # the next iteration detects the end
                 socket.send_fds(control, [pid.to_bytes(8, "big")], [handle])
 
 
 def receive(control: socket.socket) -> tuple[dict[str, Any], int, list[int]] | None:
-    """A request: its message, the pipe for its status, its descriptors. None: there is no more."""
+    """Receive a request: message, status pipe and descriptors; None at the end of `control`."""
     size, fds, *_ = socket.recv_fds(control, 8, 8)
     data = b""
     while size and len(data) < int.from_bytes(size, "big"):
@@ -128,7 +128,7 @@ def report_status(handle: int, child: Child) -> None:
 
 
 def become(message: dict[str, Any], fds: list[int]) -> NoReturn:
-    """Be the scoring process that is requested, as if started on its own."""
+    """Turn a fork into the requested scoring process."""
     os.setsid()
     ctypes.CDLL(None).prctl(PR_SET_NAME, b"scoring")
     log, *passed = fds
@@ -140,13 +140,13 @@ def become(message: dict[str, Any], fds: list[int]) -> NoReturn:
     os.chdir(message["folder"])
     time.tzset()
     sockets = dict(zip(message["sockets"], passed, strict=True))
-    numpy.random.seed()  # not the same for all
+    numpy.random.seed()  # another seed in each fork
     run(Options(**message["options"]), system.open_sockets(sockets))
     sys.exit()
 
 
 def stop(children: dict[int, Child]) -> None:
-    """Let the children end by themselves, as their control channels have; kill the others."""
+    """Wait until the children end with their control channels; kill the remaining ones."""
     give_up_at = time.monotonic() + STOP_TIMEOUT
     while children and time.monotonic() < give_up_at:
         ended = [fd for fd in children if select.select([fd], [], [], 0.02)[0]]

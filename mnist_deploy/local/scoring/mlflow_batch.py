@@ -1,10 +1,10 @@
 """The batch scoring script of an MLflow model that was deployed without code.
 
-Files and results are those that Azure documents (article "Deploy MLflow models in batch
-deployments"): tables (``.csv``, ``.parquet``, ``.pqt``) reach ``predict`` as a DataFrame of the
-signature's types, images as an array of the signature's shape, one call for each file. A line of
-the results has the number of the row (of tables only), the prediction and the name of the file,
-with commas between them.
+Formats of files and results follow the article "Deploy MLflow models in batch deployments".
+``predict`` is called once for each file: with a DataFrame of the signature's types for a table
+(``.csv``, ``.parquet``, ``.pqt``), with an array of the signature's shape for an image. Each line
+of the results has three fields separated by commas: row number (tables only), prediction and file
+name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ model: Any
 
 
 class InputFileError(Exception):
-    """An input file cannot be scored: the whole job fails, and the mini-batch is not retried."""
+    """An invalid input file: the whole job fails, and the mini-batch is not retried."""
 
 
 def init() -> None:
@@ -40,12 +40,12 @@ def init() -> None:
 
 
 def run(mini_batch: list[str]) -> list[str]:
-    """The lines of each file, as one text.
+    """Return one text with the result lines of a file, for each file.
 
     Raises
     ------
     InputFileError
-        If a file cannot be read, or does not have the type that the signature requires.
+        If a file cannot be read, or its type does not match the signature.
     """
     return [score_file(Path(path)) for path in mini_batch]
 
@@ -79,10 +79,10 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def list_column_types() -> tuple[Any, list[str] | bool]:
-    """The types of a CSV file's columns, and its columns of dates, as `pandas.read_csv` has them.
+    """Return the arguments ``dtype`` and ``parse_dates`` of `pandas.read_csv`.
 
-    Values that have no type in a CSV file, and truth values, are left to MLflow, which rejects
-    what does not fit.
+    Columns without a type in CSV files, and boolean columns, are validated by MLflow, which
+    rejects values of other types.
     """
     from mlflow.types import DataType
 
@@ -100,7 +100,7 @@ def list_column_types() -> tuple[Any, list[str] | bool]:
 
 
 def read_image(path: Path, suffix: str) -> np.ndarray:
-    """The pixels of an image, in the shape and type of the signature if there is one."""
+    """Return the pixels of an image, with the shape and type of the signature, if any."""
     import numpy as np
 
     if suffix not in IMAGES:
@@ -123,7 +123,7 @@ def read_image(path: Path, suffix: str) -> np.ndarray:
 
 
 def reshape(pixels: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The pixels as one example of `shape`, whose first axis counts examples; -1 is any size."""
+    """Reshape pixels to one example of `shape`; axis 0 counts examples, -1 is any size."""
     if shape.count(-1) > 1:
         if len(shape) != pixels.ndim + 1:
             raise ValueError(f"an image of shape {pixels.shape} does not fit into {shape}")
@@ -140,7 +140,7 @@ def write_lines(predicted: Any, name: str, *, has_row_numbers: bool) -> str:
 
 
 def list_predictions(predicted: Any) -> Iterator[list[Any]]:
-    """The values of each prediction: of a table its columns, else one, an array as JSON."""
+    """Yield the values of each prediction: the columns of a table, otherwise one value."""
     import numpy as np
     import pandas as pd
 
@@ -157,6 +157,6 @@ def list_predictions(predicted: Any) -> Iterator[list[Any]]:
 
 
 def serialize(value: Any) -> Any:
-    """A value of a CSV file: lists and arrays as JSON."""
+    """Convert a value for a CSV file; lists and arrays become JSON."""
     value = value.tolist() if hasattr(value, "tolist") else value
     return json.dumps(value) if isinstance(value, list | tuple | dict) else value

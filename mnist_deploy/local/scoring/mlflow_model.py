@@ -1,10 +1,10 @@
 """The scoring script of an MLflow model that was deployed without code.
 
-Requests are those that Azure documents for MLflow models (article "Guidelines for deploying MLflow
-models"): ``{"input_data": …}`` with a table in pandas' split orientation (``columns``, ``index``,
-``data``), a list of records, a list of rows or a named tensor for each input of the signature; and
-beside it, if the signature has any, ``{"params": {…}}``. The response is the prediction as plain
-JSON: a list, or a record for each row where the model returns a table.
+The request format follows the article "Guidelines for deploying MLflow models". The key
+``input_data`` holds a table in pandas' split orientation (``columns``, ``index``, ``data``), a
+list of records, a list of rows, or a named tensor for each input of the signature. The optional
+key ``params`` holds the parameters of the signature. The response is the prediction as plain JSON:
+a list, or a list of records if the model returns a table.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def load_model() -> Any:
 
 
 def run(body: str) -> Any:
-    """Predict, and return what becomes the JSON of the response."""
+    """Predict, and return the prediction as values that JSON can represent."""
     from azureml_inference_server_http.api.aml_response import AMLResponse
     from mlflow.exceptions import MlflowException
 
@@ -69,7 +69,7 @@ def run(body: str) -> Any:
 
 
 def parse_input(data: Any) -> Any:
-    """The model's input, of the types that its signature requires: a table, an array or arrays."""
+    """Convert a request to the types of the model's signature: a table, an array or arrays."""
     import pandas  # type: ignore[import-untyped]
     from mlflow.pyfunc.scoring_server import infer_and_parse_data
 
@@ -81,7 +81,7 @@ def parse_input(data: Any) -> Any:
         return infer_and_parse_data({"dataframe_records": data}, schema)
     if schema is None or schema.is_tensor_spec():
         return infer_and_parse_data({"inputs": data}, schema)
-    if is_list:  # rows, or the values of the one column, without the names of columns
+    if is_list:  # rows, or the values of one column, without column names
         names = schema.input_names() if schema.has_input_names() else None
         table = pandas.DataFrame(data, columns=names)
         return infer_and_parse_data({"dataframe_split": table.to_dict("split")}, schema)
@@ -96,7 +96,7 @@ def predict(data: Any, params: dict[str, Any] | None) -> Any:
 
 
 def to_json(predicted: Any) -> Any:
-    """Plain lists, numbers and records; null for what is not a finite number."""
+    """Convert a prediction to lists, numbers and records; NaN and infinity become null."""
     from mlflow.pyfunc.scoring_server import unwrapped_predictions_to_json
 
     text = io.StringIO()

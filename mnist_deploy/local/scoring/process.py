@@ -1,7 +1,7 @@
 """A scoring process: ``python -m mnist_deploy.local.scoring.process OPTIONS``.
 
-Started by its container with the sockets it listens on, and a control channel, which ends with the
-control plane.
+A container starts the process with its listening sockets and a control channel, which ends with
+the control plane.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from .control_channel import ControlChannel
 
 @dataclass(frozen=True)
 class Options:
-    """What the container passes at the start, as JSON.
+    """The start options, which the container passes as JSON.
 
     Attributes
     ----------
     tag : str
-        The process tag: every process that this one starts has it in its environment.
+        The process tag, which all child processes have in their environment.
     buckets : list of float
-        Upper bounds of the durations that are counted together, in seconds.
+        The upper bounds of the histogram's buckets, in seconds.
     memory : int
-        Bytes that bodies may take, and answers that are not taken.
+        The maximum of request bodies in memory, and of unsent responses, in bytes.
     documented_limit : int or None
-        Bytes of a body beyond which Azure's documentation names 413.
+        The body size in bytes beyond which Azure's documentation names status 413.
     inner_secret : str
-        What the requests of a router have to carry; may be empty.
+        The secret that requests of a router must carry; may be empty.
     """
 
     tag: str
@@ -45,14 +45,14 @@ class Options:
 
 
 def run(options: Options, sockets: Mapping[str, socket.socket]) -> None:
-    """Serve the script until the process is to end.
+    """Serve the script until SIGTERM or the message ``drain``.
 
     Parameters
     ----------
     options : Options
     sockets : mapping of str to socket
-        ``control``, the control channel; and one or both of ``public`` and ``inner``, where it
-        listens: for clients, and for a router, of which no key is required.
+        ``control``, the control channel, and at least one listening socket: ``public`` for
+        clients, ``inner`` for a router, whose requests need no key.
     """
     system.adopt_orphans()
     control = ControlChannel(sockets["control"], options.tag)
@@ -65,7 +65,7 @@ def run(options: Options, sockets: Mapping[str, socket.socket]) -> None:
 
     from azureml_inference_server_http.server import appinsights_client
 
-    # Where init() fails it would wait 30 s; the exporter sends the rest at the end anyway.
+    # After a failed init() it would wait 30 s; the exporter sends the rest at exit anyway.
     appinsights_client.WAIT_EXCEPTION_UPLOAD_IN_SECONDS = 0
 
     from .server import ScoringServer  # imports Microsoft's app, which imports the script

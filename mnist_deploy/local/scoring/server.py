@@ -1,4 +1,4 @@
-"""Serves Microsoft's WSGI app: the script gets one request at a time, from many connections."""
+"""Serves Microsoft's WSGI app: many connections, one call of the script at a time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_SCORING_TIMEOUT = 300  # seconds: the limit of Microsoft's server for a work
 WATCHDOG_DELAY = 5  # seconds after the scoring time-out, which interrupts only Python code
 MAX_BODY = 256 << 20  # bytes, or less with a small memory_gb
 ROUTER_MARGIN = 500  # milliseconds by which the router's time-out is shorter
-DRAIN_LINGER = 0.25  # seconds in which a router's connections still arrive at the end
+DRAIN_LINGER = 0.25  # seconds in which connections of a router are still accepted while draining
 FAST = 0.005  # seconds in which the script may be called again before the loop runs
 
 
@@ -39,24 +39,24 @@ log = logging.getLogger("azmlinfsrv")
 
 
 class ScoringServer(HttpServer):
-    """Calls Microsoft's WSGI app in the main thread, where its scoring time-out works by a signal.
+    """Calls Microsoft's WSGI app in the main thread, where a signal implements its time-out.
 
-    While the script runs, nothing is read: the event loop runs between two requests, and between
-    two pieces of an answer.
+    While the script runs, no connection is read: the event loop runs between two requests, and
+    between two pieces of a response.
 
     Parameters
     ----------
     control : ControlChannel
     public : socket, optional
-        The listening socket of the endpoint; it is used while the access policy is public.
+        The listening socket of the endpoint, used while the access policy is public.
     inner : socket, optional
         The listening socket for the router, which has authorized the requests.
     inner_secret : str
-        The secret that each of these requests has to carry; may be empty.
+        The secret that requests of the router must carry; may be empty.
     buckets : list of float
         The upper bounds of the histogram's buckets, in seconds.
     memory : int
-        The maximum of request bodies in memory, and of unsent answers, in bytes.
+        The maximum of request bodies in memory, and of unsent responses, in bytes.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class ScoringServer(HttpServer):
         self._loop.set_exception_handler(log_loop_error)
         self._queue: deque[Connection] = deque()
         self._current: tuple[Connection, Request, Generator[bytes, None, bytes]] | None = None
-        self._has_begun = False  # the answer that is being made
+        self._has_begun = False  # whether a piece of the current response was sent
         self._is_scheduled = False  # a call of `_turn`
-        self._is_fast = False  # the last answers took less than FAST seconds
+        self._is_fast = False  # the last calls took less than FAST seconds
         config.scoring_timeout = min(config.scoring_timeout, MAX_SCORING_TIMEOUT * 1000)
-        if public is None:  # the router's time-out, of the same length, has to come first
+        if public is None:  # the router's time-out, of the same length, must expire first
             config.scoring_timeout += ROUTER_MARGIN
 
     @property
@@ -91,7 +91,7 @@ class ScoringServer(HttpServer):
         return self._control.access
 
     def run(self) -> None:
-        """Serve until SIGTERM or the message ``drain``, then answer all received requests."""
+        """Serve until SIGTERM or the message ``drain``; complete all received requests."""
         signal.signal(signal.SIGTERM, self._drain_soon)
         system.on_alarm(raise_timeout)
         self._control.on_drain = self._drain_soon
@@ -108,12 +108,12 @@ class ScoringServer(HttpServer):
     # The control channel, in its thread
 
     def _access_changed(self, number: int) -> None:
-        """Confirm a new policy, which is in force because each request reads it."""
+        """Acknowledge a new policy; it is in force already, since each request reads it."""
         self._control.confirm(number)
         self.call_soon(self.update_listeners)
 
     def _ping(self, number: int) -> None:
-        """Answer a liveness probe: at once while the script runs, otherwise from the loop."""
+        """Acknowledge a liveness probe: at once while the script runs, otherwise from the loop."""
         if self._current is not None:
             self._control.send(pong=number)
         else:
@@ -134,28 +134,28 @@ class ScoringServer(HttpServer):
 
     def reject_head(self, connection: Connection, request: Request) -> Rejection | None:
         if self.is_inner(connection):
-            return self._reject_stranger(request) if self._inner_secret else None
+            return self._check_secret(request) if self._inner_secret else None
         if request.path == "/":
             return None
         if self.access.is_authorized(request.headers.get("authorization", "")):
             return None
         return 401, CONTAINER_KEY_REQUIRED
 
-    def _reject_stranger(self, request: Request) -> Rejection | None:
-        """Reject what no router has sent; the script does not see the secret."""
+    def _check_secret(self, request: Request) -> Rejection | None:
+        """Reject a request without the router's secret; remove the secret before the script."""
         secret = request.headers.pop(ROUTER_SECRET, "")
         if compare_digest(secret.encode(), self._inner_secret.encode()):
             return None
         return 401, CONTAINER_KEY_REQUIRED
 
     def reject_request(self, connection: Connection, request: Request) -> Rejection | None:
-        """Reject no request, but warn once of a body that Azure might reject."""
+        """Accept every request; warn once about a body that Azure might reject."""
         limit = self._documented_limit
         if limit is not None and request.size > limit:
             self._documented_limit = None
             log.warning(
-                f"A body has {request.size} bytes. Azure has documented 413 above {limit} bytes "
-                "for this kind of endpoint: send smaller batches there."
+                f"A body has {request.size} bytes. Azure documents status 413 above {limit} bytes "
+                "for this kind of endpoint: send smaller batches to Azure."
             )
         return None
 
@@ -216,7 +216,7 @@ class ScoringServer(HttpServer):
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Answer requests for a few milliseconds, but at least one."""
+        """Process at least one request, and further ones for a few milliseconds."""
         self._is_scheduled = self._is_fast = False
         began = time.perf_counter()
         try:
@@ -228,12 +228,12 @@ class ScoringServer(HttpServer):
                 self._schedule_turn()
 
     def _may_continue(self, began: float) -> bool:
-        """Whether further requests can be answered before the loop runs again."""
+        """Whether further requests can be processed before the loop runs again."""
         self._is_fast = self._current is None and time.perf_counter() - began < FAST
         return self._is_fast
 
     def _advance(self) -> None:
-        """Begin the next answer, or send the next piece of the current one."""
+        """Begin the next response, or send the next piece of the current one."""
         while self._current is None and self._queue:
             connection = self._queue.popleft()
             if connection.waiting:  # otherwise the client has closed the connection
@@ -263,13 +263,13 @@ class ScoringServer(HttpServer):
     def _next_piece(
         self, request: Request, pieces: Generator[bytes, None, bytes]
     ) -> tuple[bytes | None, bool]:
-        """(data, whether it is the last); the data is None if the answer must be aborted."""
+        """Return (data, is_last); data is None if the response must be aborted."""
         try:
             return self._outside_the_loop(pieces.__next__), False
         except StopIteration as end:
             return end.value, True
         except BaseException as error:  # a script may raise SystemExit or CancelledError
-            log.exception("The answer could not be made")
+            log.exception("The response could not be created")
             if self._has_begun:
                 return None, True
             message = "An unexpected internal error occurred. Check the logs for more info."
@@ -278,7 +278,7 @@ class ScoringServer(HttpServer):
             return error_response(request, 500, message, [(RUN_FAILED, "True")]), True
 
     def _outside_the_loop(self, work: Callable[[], Any]) -> Any:
-        """Call code of the script, which may run an event loop of its own."""
+        """Call code of the script outside the event loop: the script may run its own loop."""
         asyncio._set_running_loop(None)
         try:
             return work()

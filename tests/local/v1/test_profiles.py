@@ -199,7 +199,7 @@ def test_data_set_with_two_columns_fails_the_profile(local_ws, tmp_path_factory,
     ("change", "status", "message"),
     [
         ({"inputDatasetId": "unknown"}, 404, "no data set unknown"),
-        ({"name": "a b"}, 400, "no name for a profile"),
+        ({"name": "a b"}, 400, "not a valid profile name"),
         ({"containerResourceRequirements": {"cpu": 4}}, 400, "cpu is 4: expected 0.1 to 3.5"),
         ({"containerResourceRequirements": {"memoryInGB": 16}}, 400, "expected 0.1 to 15"),
     ],

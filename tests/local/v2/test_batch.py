@@ -269,7 +269,7 @@ def test_results_are_written_to_the_requested_path_once(client, deploy_batch, fi
     [
         (request_output("uri_folder", "x", "azureml://datastores/other"), "the data store other"),
         (request_output("uri_folder", "x/../y"), "must stay in its folder"),
-        (request_output("uri_file", "x"), "no path of a file in a folder"),
+        (request_output("uri_file", "x"), "not the path of a file in a folder"),
         (request_output("mltable", "x/y"), "Expected Output"),
         ({"outputs": request_output("uri_folder", "a")["outputs"]
                      | {"b": Output(type="uri_folder", path="azureml://datastores/x/paths/b")}},

@@ -309,7 +309,7 @@ def test_rejected_options_of_clusters_data_and_batch_endpoints_are_named(client,
     with pytest.raises(HttpResponseError, match="a data asset with auto_delete_setting"):
         client.data.create_or_update(data)
     endpoint = entities.BatchEndpoint(name="keyed", auth_mode="key")
-    with pytest.raises(HttpResponseError, match="expected aad_token, the only one"):
+    with pytest.raises(HttpResponseError, match="expected aad_token, the only mode"):
         client.batch_endpoints.begin_create_or_update(endpoint).result()
 
 
