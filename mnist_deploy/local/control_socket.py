@@ -1,4 +1,4 @@
-"""Lines of JSON in both directions over a socket between two processes."""
+"""A control channel: lines of JSON in both directions over a socket between two processes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ RETRY_INTERVAL = 0.01  # seconds until the next attempt to send to a process tha
 
 
 class ControlSocket:
-    """One end of a control channel; no call waits for the other process, but `send` as long as set.
+    """One end of a control channel; only `send` waits for the other process, up to a time-out.
 
     Parameters
     ----------
     connection : socket
-        One of a pair of stream sockets. Each process has one end, so that it notices the end of
-        the other.
+        One socket of a pair of stream sockets. Each process has one, and detects the end of the
+        other process by the end of the connection.
     max_line : int, optional
-        Bytes of a line that are kept. The beginning of a longer one is taken for a line.
+        The maximum of bytes in a line; a longer line is split.
 
     Attributes
     ----------
     is_open : bool
-        More lines may come.
+        Whether further lines may arrive.
     """
 
     def __init__(self, connection: socket.socket, max_line: int | None = None) -> None:
@@ -45,7 +45,7 @@ class ControlSocket:
         self._connection.close()
 
     def read(self) -> list[bytes]:
-        """The lines that have arrived."""
+        """Return the received lines."""
         lines: list[bytes] = []
         while self.is_open:
             try:
@@ -64,11 +64,11 @@ class ControlSocket:
 
     def send(self, line: bytes, seconds: float) -> bool:
         """Send a line; False if the other process does not read all of it within `seconds`."""
-        give_up_at = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         with self._sending:
             self._unsent += line
         while not self._flush():
-            if time.monotonic() > give_up_at:
+            if time.monotonic() > deadline:
                 return False
             time.sleep(RETRY_INTERVAL)
         return True
@@ -84,13 +84,13 @@ class ControlSocket:
                 self._unsent = before
 
     def _flush(self) -> bool:
-        """Send what is left of earlier lines; whether that is all."""
+        """Send the unsent rest of earlier lines; return whether all of it was sent."""
         with self._sending:
             self._unsent = self._write(self._unsent)
             return not self._unsent
 
     def _write(self, data: bytes) -> bytes:
-        """Write to the socket; the rest. There is none where the other process has ended."""
+        """Write to the socket and return the unsent rest; empty if the other process has ended."""
         try:
             while data:
                 data = data[self._connection.send(data) :]

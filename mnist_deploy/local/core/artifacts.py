@@ -1,7 +1,7 @@
-"""The artifacts of the store: uploaded bytes by their paths, and which of them are deleted.
+"""The artifacts of the store: uploaded bytes by path, and their garbage collection.
 
-A row of the database has the path and the metadata of an artifact; a file beside the database has
-its bytes, see `blobs`.
+A database row contains the path and the metadata of an artifact; a separate file contains its
+bytes, see `blobs`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DATASTORE = "datastore"  # the first part of the paths in the data store
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """Bytes that were uploaded.
+    """Uploaded bytes.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class ArtifactStore(ABC):
     def __init__(self, database: Database, blobs: Blobs) -> None:
         self.database, self._blobs = database, blobs
         self._appending = threading.Lock()
-        self._touched: dict[str, float] = {}  # by upload, monotonic: the clock stops in standby
+        self._touched: dict[str, float] = {}  # monotonic time by upload; the clock stops in standby
         self._staging: set[str] = set()
 
     @abstractmethod
@@ -61,7 +61,7 @@ class ArtifactStore(ABC):
         Raises
         ------
         Invalid
-            If `path` is absolute or contains ``..``: a download would leave its folder.
+            If `path` is absolute or contains ``..`` (path traversal).
         """
         self.touch(check_path(path))
         with raising_full():
@@ -130,7 +130,7 @@ class ArtifactStore(ABC):
         Raises
         ------
         NotFound
-            If nothing was uploaded there.
+            If the artifact does not exist.
         """
         with self.database.transaction() as database:
             found = self.artifact(path)
@@ -143,12 +143,12 @@ class ArtifactStore(ABC):
         return dataclasses.replace(found, metadata=dict(metadata))
 
     def artifact(self, path: str) -> Artifact | None:
-        """The artifact `path`, or None."""
+        """Return the artifact `path`, or None."""
         rows = self.database.rows("SELECT path, blob, metadata FROM artifact WHERE path = ?", path)
         return self._artifact(*rows[0]) if rows else None
 
     def artifacts(self, prefix: str) -> list[Artifact]:
-        """The artifacts at `prefix` and below it."""
+        """Return the artifacts at `prefix` and below it."""
         folder = prefix.rstrip("/")
         rows = self.database.rows(
             "SELECT path, blob, metadata FROM artifact"
@@ -163,7 +163,7 @@ class ArtifactStore(ABC):
         return Artifact(path, self._blobs.file(blob), json.loads(metadata))
 
     def files(self, prefix: str) -> list[tuple[str, Path]]:
-        """(path, file) of the artifact `prefix`, and of all artifacts below it."""
+        """Return (path, file) of the artifact `prefix`, and of all artifacts below it."""
         return [(each.path, each.file) for each in self.artifacts(prefix)]
 
     def check_uploaded(self, prefix: str) -> None:
@@ -203,7 +203,7 @@ class ArtifactStore(ABC):
 
 
 def check_path(path: str) -> str:
-    """Return `path`; raise `Invalid` if a download of it would leave its folder."""
+    """Return `path`; raise `Invalid` for a path traversal."""
     parts = path.split("/")
     if {"", ".", ".."} & set(parts) or "\\" in path or "\0" in path:
         raise Invalid(
@@ -215,7 +215,7 @@ def check_path(path: str) -> str:
 
 
 def upload_of(path: str) -> str:
-    """The upload of an artifact: the first two parts of its path."""
+    """Return the upload of an artifact: the first two parts of its path."""
     return "/".join(path.split("/")[:2])
 
 

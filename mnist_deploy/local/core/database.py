@@ -21,7 +21,7 @@ class Database:
     Parameters
     ----------
     file : Path or None
-        None: the tables are kept in memory.
+        The database file; None for tables in memory.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -31,7 +31,7 @@ class Database:
         )
 
     def configure(self) -> None:
-        """Lock the file and choose its journal; raises an error if the file is no database."""
+        """Lock the file and set its journal mode; raises an error if the file is no database."""
         for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
             # EXCLUSIVE avoids the shared-memory file, which network drives do not support.
             self._connection.execute(f"PRAGMA {setting}")
@@ -52,7 +52,7 @@ class Database:
                     yield self._connection
                     self._connection.execute("COMMIT")
                 except BaseException:
-                    if self._connection.in_transaction:  # a full disk may have ended it already
+                    if self._connection.in_transaction:  # a full disk may roll back
                         self._connection.execute("ROLLBACK")
                     raise
 
@@ -63,7 +63,7 @@ class Database:
 
 @contextmanager
 def raising_full() -> Iterator[None]:
-    """Raise `Full` instead of the errors by which the system reports a full disk."""
+    """Raise `Full` instead of the system's errors for a full disk."""
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:

@@ -1,4 +1,4 @@
-"""Decides what accepts at an endpoint's address: containers, a router, the fallback responder."""
+"""Selects what listens at an endpoint's address: containers, a router, the fallback responder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..platforms import Platform
 from .fallback_responder import FallbackResponder
 from .runtime import Backend, RoutingTable
 
-START_TIMEOUT = 20.0  # seconds until a router that was just started applies its first routes
-APPLY_TIMEOUT = 5.0  # seconds until it applies any others
-PROBE_PERIOD = 10.0  # seconds between two checks that it still does
-RESTART_DELAY = 1.0  # seconds before a router that has ended is started again
-DRAIN_TIMEOUT = 60.0  # seconds in which a router answers at its end what has reached it
-CLOSE_TIMEOUT = 2.0  # seconds of those that are left to it when the control plane ends
+START_TIMEOUT = 20.0  # seconds for a new router to apply its first routes
+APPLY_TIMEOUT = 5.0  # seconds for a router to apply later routes
+PROBE_PERIOD = 10.0  # seconds between two health probes of a router
+RESTART_DELAY = 1.0  # seconds before a router is restarted
+DRAIN_TIMEOUT = 60.0  # seconds for a router to complete received requests
+CLOSE_TIMEOUT = 2.0  # the same when the control plane ends
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class Ingress:
     """Passes the listening socket of an endpoint to a router, or to the fallback responder.
 
-    Containers of an endpoint without a router hold the socket themselves.
+    Without a router, the containers of the endpoint listen at the socket.
 
     Lock order: `_lock`, then the lock of a `RouterProcess`.
     """
@@ -42,7 +42,7 @@ class Ingress:
         self._lock = threading.Lock()
         self._router: RouterProcess | None = None
         self._draining: list[RouterProcess] = []
-        self._answer: tuple[int, str] | None = None  # of the fallback responder
+        self._answer: tuple[int, str] | None = None  # response of the fallback responder
         self._remove_answer: Callable[[], None] = lambda: None
         self._ended = False
 
@@ -51,7 +51,7 @@ class Ingress:
         return self._router is not None
 
     def apply(self, routes: RoutingTable, problem: str | None) -> None:
-        """Apply a routing table, or answer with `problem` where there is no router."""
+        """Apply a routing table; without a router, install a fallback responder for `problem`."""
         with self._lock:
             if self._router is not None:
                 self._router.send(routes)
@@ -71,14 +71,14 @@ class Ingress:
             self._drain_router()
 
     def end(self) -> None:
-        """Stop accepting; the router answers the requests that have arrived."""
+        """Stop accepting connections; the router completes received requests."""
         with self._lock:
             self._ended = True
             self._install(None)
             self._drain_router()
 
     def close(self) -> None:
-        """Wait for the routers that were stopped; called after `end`."""
+        """Wait for the stopped routers; called after `end`."""
         for router in self._draining:
             router.close()
 
@@ -99,14 +99,14 @@ class Ingress:
 
 
 class RouterProcess:
-    """The process of ``router.py``, started again whenever it ends or does not react.
+    """The process of ``router.py``, restarted when it ends or does not respond to a probe.
 
-    The thread ``router supervisor`` is started here. It ends with the process after `stop`, which
-    does not wait for it, and is joined by `close`.
+    The constructor starts the thread ``router supervisor``. After `stop`, which does not block, the
+    thread ends together with the process. `close` joins the thread.
     """
 
     def __init__(self, listener: socket.socket) -> None:
-        self._listener = listener.dup()  # the endpoint's own may be closed while this one drains
+        self._listener = listener.dup()  # the endpoint may close its own socket earlier
         self._lock = threading.Lock()
         self._number = 0
         self._line = b""
@@ -127,20 +127,20 @@ class RouterProcess:
         return self._process.pid
 
     def send(self, routes: RoutingTable) -> None:
-        """Give it routes, which it has applied when this returns."""
+        """Send routes to the router and wait until they are applied."""
         with self._lock:
             self._number += 1
             self._line = encode_routes(self._number, routes)
             self._send()
 
     def stop(self) -> None:
-        """Have it answer what has reached it, and end; this does not wait for that."""
+        """Start a graceful shutdown of the router, without waiting for its end."""
         self._ended.set()
         with self._lock:
             self._control.offer(drain=True)
 
     def close(self) -> None:
-        """Wait until it has ended after `stop`, and kill it if it takes long."""
+        """Wait for the end of the router after `stop`; kill the router after a time-out."""
         self._supervisor.join(CLOSE_TIMEOUT)
         if self._supervisor.is_alive():
             self._process.kill()
@@ -154,7 +154,7 @@ class RouterProcess:
             return system.start_child("mnist_deploy.local.core.router", [], sockets)
 
     def _send(self) -> None:
-        """Send the current line and await its acknowledgement; kill a router that sends none."""
+        """Send the current line and await its acknowledgement; kill the router without one."""
         control, acknowledgement = self._control, str(self._number).encode()
         if not control.is_open:  # the router has ended: the next one gets the line
             return
@@ -168,12 +168,12 @@ class RouterProcess:
         self._process.kill()
 
     def _supervise(self) -> None:
-        """Start the router again until `stop`; whatever goes wrong, this goes on."""
+        """Restart the router until `stop`; exceptions are logged and do not end the thread."""
         while not self._ended.is_set():
             try:
                 self._await_end()
             except Exception:
-                log.exception("The supervision of a router failed and goes on.")
+                log.exception("The supervision of a router failed; it continues.")
                 self._ended.wait(RESTART_DELAY)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(DRAIN_TIMEOUT)
@@ -183,7 +183,7 @@ class RouterProcess:
         self._listener.close()
 
     def _await_end(self) -> None:
-        """Probe the router until it ends, and start another."""
+        """Probe the router until it ends, and start the next router process."""
         try:
             status = self._process.wait(PROBE_PERIOD)
         except subprocess.TimeoutExpired:
@@ -204,7 +204,7 @@ class RouterProcess:
 
 
 def encode_routes(number: int, routes: RoutingTable) -> bytes:
-    """The routing table as the line that ``router.py`` reads."""
+    """Serialize the routing table to the line that ``router.py`` reads."""
     message = {
         "number": number,
         "platform": routes.platform.name,

@@ -1,9 +1,9 @@
 """The process of a job: a supervisor that ends with the control plane, and its command.
 
 ``python -m mnist_deploy.local.core.job_process TAG COMMAND…`` is the supervisor. It starts the
-command in a process group of its own and waits for it. It has a socket to the control plane: at
-the end of that connection the supervisor kills the command and all that the command has started,
-so a run cannot outlive the control plane, however that ends.
+command in a new process group and waits for its end. When the supervisor's connection to the
+control plane ends, the supervisor kills the process tree of the command. Therefore a run never
+outlives the control plane, not even a killed one.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..host import system
 from ..process_tree import PROCESS_TAG, kill_process_tree
 
 NOT_STARTED = 127  # exit status, as shells have it
-BY_SIGNAL = 128  # and the signal's number
+BY_SIGNAL = 128  # plus the signal's number
 KILLED = BY_SIGNAL + 9
 POLL_INTERVAL = 0.05  # seconds
 KILL_TIMEOUT = 5.0  # seconds
 
 
 class SupervisedProcess:
-    """A job's process tree, seen from the control plane.
+    """The control plane's handle of a job's process tree.
 
     Raises
     ------
@@ -68,7 +68,7 @@ class SupervisedProcess:
 def launch_job(
     command: Sequence[str], working_directory: Path, variables: Mapping[str, str], log: Path
 ) -> SupervisedProcess:
-    """Start the process of a job; what it prints is appended to `log`."""
+    """Start the process of a job, with its output appended to `log`."""
     tag = secrets.token_hex(8)
     control, its = socket.socketpair()
     try:
@@ -91,7 +91,7 @@ def launch_job(
 
 
 def supervise(control: socket.socket, tag: str, command: Sequence[str]) -> int:
-    """Run `command` and return its exit status; kill it when the connection `control` ends."""
+    """Run `command` and return its exit status; kill the command at the end of `control`."""
     try:
         child = system.start_command(command, stdin=subprocess.DEVNULL)
     except OSError as error:

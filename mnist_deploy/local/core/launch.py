@@ -1,7 +1,7 @@
-"""Starts scoring processes: forked from the fork server, or with an interpreter of their own.
+"""Starts scoring processes: forks of the fork server, or new interpreters.
 
-A fork serves after 0.1 s instead of one, and shares the memory that it does not change. Only
-Linux has it, and only for variables that change nothing of what the fork server has imported.
+A fork serves after 0.1 s instead of 1 s, and shares unmodified memory. Forks require Linux, and
+environment variables that do not affect the imported modules of the fork server.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from typing import IO, Any
 
 from ..host import system
 
-# Prefixes of variables that Python reads as it starts, and libraries as they are imported.
+# Prefixes of variables that Python reads at its start, and libraries at their import.
 READ_EARLY = ("PYTHON", "LD_", "LANG", "LC_", "TMPDIR", "OMP_", "OPENBLAS_", "MKL_", "KMP_",
               "GOTO_", "BLIS_", "NPY_", "NUMPY_", "SCIPY_", "SKLEARN_", "JOBLIB_",
               "OTEL_")  # fmt: skip
 CANNOT_FORK = 3  # exit status of a fork server in which a module has started a thread
 START_TIMEOUT = 60.0  # seconds for the fork server's imports, on a busy machine
-FORK_TIMEOUT = 5.0  # seconds for a fork after that
+FORK_TIMEOUT = 5.0  # seconds for a fork of a started fork server
 STATUS_TIMEOUT = 1.0  # seconds for the fork server to report the status of a fork that has ended
-STOP_TIMEOUT = 5.0  # seconds for the fork server to end, and its forks before it
-UNKNOWN_STATUS = 256  # where the fork server has ended before its fork
+STOP_TIMEOUT = 5.0  # seconds for the forks and then the fork server to end
+UNKNOWN_STATUS = 256  # the fork server has ended before its fork
 
 Variables = Mapping[str, str]
 
 
 def variables(threads: int) -> dict[str, str]:
-    """The environment variables of every process, with so many threads for BLAS."""
+    """Return the environment variables of every process, with `threads` threads for BLAS."""
     inherited = {name: os.environ[name] for name in system.INHERITED if name in os.environ}
     blas = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **dict.fromkeys(blas, str(threads))}
@@ -55,17 +55,17 @@ def launch(
     Parameters
     ----------
     folder : Path
-        Its working directory, at first.
+        The initial working directory.
     environment : mapping of str to str
-        All of its environment variables.
+        All environment variables of the process.
     sockets : mapping of str to socket
-        Those that `mnist_deploy.local.scoring.process` takes.
+        The sockets of `mnist_deploy.local.scoring.process`.
     log : file
-        For what it prints.
+        The file for standard output and standard error.
     options : mapping
-        What else `mnist_deploy.local.scoring.process` takes.
+        The other options of `mnist_deploy.local.scoring.process`.
     may_fork : bool
-        The memory that it shares with other processes counts as its own.
+        Whether a fork is allowed; shared memory then counts as memory of the process.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def launch(
         message = {"folder": str(folder), "environment": environment, "options": options}
         with contextlib.suppress(OSError):
             return server.fork(message, sockets, log)
-        fork_server()  # starts another one, for the next time
+        fork_server()  # starts another one, for the next call
     return system.start_child(
         "mnist_deploy.local.scoring.process",
         [json.dumps(options)],
@@ -96,20 +96,20 @@ def launch(
 def check_variables(environment: Variables) -> None:
     for name, value in environment.items():
         if not name or "=" in name or "\0" in name:
-            raise ValueError(f"environment variable {name!r}: a name has neither '=' nor NUL")
+            raise ValueError(f"environment variable {name!r}: a name must not contain '=' or NUL")
         if "\0" in value:
-            raise ValueError(f"environment variable {name}: a value has no NUL")
+            raise ValueError(f"environment variable {name}: a value must not contain NUL")
 
 
 class Forked:
-    """A fork of the fork server: as much of `subprocess.Popen` as is needed.
+    """A fork of the fork server, with the required part of `subprocess.Popen`'s interface.
 
     Parameters
     ----------
     pid : int
     handle : int
-        A pidfd: readable when the process has ended, whatever became of the fork server; a
-        signal by it reaches this process and no other.
+        A pidfd, which is readable when the process has ended, also if the fork server has ended.
+        Unlike a process id, a pidfd is never reused for another process.
     status : int
         A pipe on which the fork server reports the exit status.
     """
@@ -124,7 +124,7 @@ class Forked:
         return self.wait(0)
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """The exit status, or None if the process runs after `timeout` seconds."""
+        """Return the exit status, or None if the process runs after `timeout` seconds."""
         if self.returncode is None and system.wait_readable([self.handle], timeout):
             with self._waiting:
                 if self.returncode is None:
@@ -149,7 +149,7 @@ class Forked:
 class ForkServer:
     """The process of ``scoring/fork_server.py``.
 
-    One that does not answer is killed and replaced; its forks go on without it.
+    A fork server that does not respond is killed and replaced; its forks keep running.
     """
 
     def __init__(self) -> None:
@@ -179,7 +179,7 @@ class ForkServer:
         Raises
         ------
         ConnectionError
-            The fork server does not answer, and is killed.
+            The fork server does not respond, and was killed.
         """
         status, reported = os.pipe()
         try:
@@ -193,9 +193,9 @@ class ForkServer:
                 answer, [handle], *_ = socket.recv_fds(self._control, 8, 1)
         except (OSError, ValueError) as error:
             os.close(status)
-            self._process.kill()  # else its late answer would be taken for that to another request
+            self._process.kill()  # its late response would be read as the next one
             self._process.wait()
-            raise ConnectionError("the fork server does not answer") from error
+            raise ConnectionError("the fork server does not respond") from error
         finally:
             os.close(reported)
         return Forked(int.from_bytes(answer, "big"), handle, status)
@@ -226,9 +226,9 @@ _fork_server: ForkServer | None = None
 
 
 def fork_server() -> ForkServer | None:
-    """The fork server, which is started if necessary; None if the platform cannot fork.
+    """Return the fork server, started if necessary; None if the platform cannot fork.
 
-    It takes a second before it can fork, which this does not wait for.
+    The call does not wait until the fork server is ready, which takes a second.
     """
     global _fork_server
     with _choosing:

@@ -18,7 +18,7 @@ from ..host import system
 from ..process_tree import PROCESS_TAG, kill_process_tree, resident_memory
 from .launch import UNKNOWN_STATUS, Forked, launch
 
-CONTROL_WRITE_TIMEOUT = 10.0  # seconds; then the process is killed
+CONTROL_WRITE_TIMEOUT = 10.0  # seconds before the process is killed
 MAX_REPORT = 1 << 20  # bytes of one reported line
 
 
@@ -28,19 +28,19 @@ class ScoringProcess:
     Parameters
     ----------
     folder : Path
-        The container's.
+        The folder of the container.
     log_file : Path
-        What it prints is appended there.
+        The file to which the output of the process is appended.
     listeners : mapping of str to socket
-        ``public`` or ``inner``, or both.
+        The listening sockets ``public`` or ``inner``, or both.
     environment : mapping of str to str
-        All its environment variables.
+        All environment variables of the process.
     access : bytes
-        The first line of its control channel.
+        The access policy, sent as the first line of the control channel.
     may_fork : bool
         As for `launch`.
     **options
-        What else `mnist_deploy.local.scoring.process` takes.
+        The other options of `mnist_deploy.local.scoring.process`.
 
     Raises
     ------
@@ -52,15 +52,15 @@ class ScoringProcess:
     Attributes
     ----------
     is_ready : bool
-        ``init()`` has returned, and it serves.
+        Whether ``init()`` has returned and the process serves requests.
     configured, pong : int
-        The numbers of the last policy that it has applied and of the last probe that it answered.
+        The numbers of the last applied policy and of the last acknowledged liveness probe.
     counts : dict
-        ``requests``, ``failed`` and ``histogram``, as it reported them last.
+        ``requests``, ``failed`` and ``histogram`` of the last report.
     has_malformed_reports : bool
-        Something else than this package has written to its control channel.
+        Whether the control channel had lines that are not reports of this package.
     kill_reason : str or None
-        Why its container has killed it.
+        Why the container killed the process.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ScoringProcess:
         self.send(access)
 
     def _open_handle(self) -> int | None:
-        """A descriptor that is readable when the process has ended; None without pidfd."""
+        """Return a descriptor that is readable after the process has ended; None without pidfd."""
         if isinstance(self._process, Forked):
             return os.dup(self._process.handle)
         return system.open_process(self.pid)
@@ -111,12 +111,12 @@ class ScoringProcess:
 
     @property
     def is_open(self) -> bool:
-        """Whether it may report more."""
+        """Whether the process may send further reports."""
         return self._control.is_open
 
     @property
     def descriptors(self) -> list[int]:
-        """The file descriptors that are readable after a report or the end of the process."""
+        """Return the file descriptors that a report or the end of the process makes readable."""
         reports = [self._control.fileno()] if self.is_open else []
         return reports if self._handle is None else [*reports, self._handle]
 
@@ -130,16 +130,16 @@ class ScoringProcess:
             self.kill("it does not read its control channel")
 
     def ping(self, number: int) -> None:
-        """Send a liveness probe, unless the process has not read the last ones."""
+        """Send a liveness probe, unless earlier probes are still unread."""
         self._control.offer(ping=number)
 
     def read_reports(self) -> None:
         """Read and apply the reports of the process."""
         for line in self._control.read():
-            self._take_in(line)
+            self._apply_report(line)
 
-    def _take_in(self, line: bytes) -> None:
-        """Apply a report; a script can write to the channel, so that a line may be anything."""
+    def _apply_report(self, line: bytes) -> None:
+        """Apply a report; the line is untrusted, since a script can write to the channel."""
         try:
             message = json.loads(line)
             if "ready" in message:
@@ -158,15 +158,15 @@ class ScoringProcess:
             self.has_malformed_reports = True
 
     def status(self) -> int | None:
-        """The exit status, or minus the signal; None while the process runs."""
+        """Return the exit status, negative for a signal; None while the process runs."""
         return self._process.poll()
 
     def memory_used(self) -> int:
-        """Resident memory of the process tree in bytes."""
+        """Return the resident memory of the process tree in bytes."""
         return resident_memory(self.pid)
 
     def drain(self) -> None:
-        """Ask the process to answer the received requests and to end."""
+        """Start a graceful shutdown: the process completes the received requests and ends."""
         self._control.offer(drain=True)
 
     def kill(self, reason: str) -> None:
@@ -178,7 +178,7 @@ class ScoringProcess:
         if self._process.poll() is None:
             kill_process_tree(self._tag, self.pid)
         system.kill_group(self._process)
-        self._process.kill()  # a fork that was made just now leads no group yet
+        self._process.kill()  # a new fork may not lead its process group yet
         self._process.wait()
         kill_process_tree(self._tag, self.pid)
         if self._handle is not None:
@@ -187,7 +187,7 @@ class ScoringProcess:
 
 
 def describe_exit(status: int) -> str:
-    """How a process has ended: ``it ended with exit status 7``."""
+    """Describe the end of a process, for instance ``it ended with exit status 7``."""
     if status == UNKNOWN_STATUS:
         return "it ended with an unknown exit status"
     if status < 0:

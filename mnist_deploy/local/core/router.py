@@ -1,8 +1,8 @@
-"""The process before the containers of an endpoint: what Azure's front end does.
+"""The reverse proxy before the containers of an endpoint, with the rules of Azure's front end.
 
-``python -m mnist_deploy.local.core.router`` gets the endpoint's listening socket and a control
-channel. The routing table arrives there as lines of JSON (see `RoutingTable`); the number of each
-is sent back as soon as it is applied. The process ends with the control channel.
+``python -m mnist_deploy.local.core.router`` inherits the endpoint's listening socket and a control
+channel. Each line of the control channel is a routing table in JSON (see `RoutingTable`), whose
+number the router sends back after applying it. The process ends with the control channel.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from .backend import Backend, BackendSettings, Exchange
 from .routing import DEPLOYMENT, choose_deployment
 
 MAX_BODY = 256 << 20  # bytes
-MEMORY = 1 << 30  # bytes of bodies and answers
-DRAIN_LINGER = 1.0  # seconds in which connections may still arrive at the end
+MEMORY = 1 << 30  # bytes of bodies and responses
+DRAIN_LINGER = 1.0  # seconds in which connections are still accepted while draining
 MAX_LINE = 64 << 20  # bytes of a routing table
-MAX_MIRRORS = 64  # copies at once
+MAX_MIRRORS = 64  # concurrent copies of requests
 
 
 @dataclass
@@ -53,9 +53,9 @@ class RoutingTable:
     backends : dict of str to BackendSettings
         The deployments.
     keys : list of str or None
-        A request needs one of them, or a token; None: it needs neither.
+        Each request needs a key or a token; None disables authorization.
     tokens : dict of str to float
-        When each expires, in seconds since the epoch.
+        The expiry of each token, in seconds since the epoch.
     """
 
     number: int = 0
@@ -72,7 +72,7 @@ class RoutingTable:
 
 
 class Router(HttpServer):
-    """Authorizes requests, limits how many run, and forwards them to deployments."""
+    """Authorizes requests, limits their concurrency, and forwards them to deployments."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
         super().__init__(loop, memory=MEMORY, body_limit=MAX_BODY)
@@ -84,7 +84,7 @@ class Router(HttpServer):
         self._mirrors: set[Exchange] = set()
 
     def apply(self, routes: RoutingTable) -> None:
-        """Use new routes; requests that wait for a deployment without containers are answered."""
+        """Use new routes; pending requests to an unavailable deployment get an error response."""
         self.routes = routes
         unavailable = routes.platform.unavailable
         for name in self._backends.keys() - routes.backends.keys():
@@ -169,11 +169,11 @@ class Router(HttpServer):
         super().lost(connection)
 
     def pause_container(self, connection: Connection) -> None:
-        """Read no further in an answer that the client does not take."""
+        """Pause reading a response while the client does not read it."""
         self._exchanges[connection].pause_reading()
 
     def finish(self, connection: Connection) -> None:
-        """The answer to the first request that waits was sent."""
+        """Process the next request after a complete response."""
         del self._exchanges[connection]
         connection.answered()
 
@@ -194,7 +194,7 @@ class Router(HttpServer):
 
 
 class ForwardedAnswer:
-    """Writes a container's answer to the client, with the status that the platform gives it."""
+    """Writes a container's response to the client, with the status that the platform assigns."""
 
     def __init__(
         self, router: Router, connection: Connection, request: Request, deployment: str
@@ -217,7 +217,7 @@ class ForwardedAnswer:
         if status in STATUSES_WITHOUT_BODY and status != request.status:
             own.append(("Content-Length", "0"))
         elif "transfer-encoding" in lower and request.version == "1.0":
-            request.keeps_alive = False  # the end of the connection is that of the answer
+            request.keeps_alive = False  # the end of the connection ends the response
         else:
             self._is_chunked = "transfer-encoding" in lower and request.method != "HEAD"
         head = response_head(request, line, [*headers, *own], is_chunked=self._is_chunked)
@@ -241,7 +241,7 @@ class ForwardedAnswer:
         self._router.finish(self._connection)
 
     def failed(self, status: int, message: str) -> None:
-        if self._has_begun:  # half an answer must not be taken for a whole one
+        if self._has_begun:  # an incomplete response must not appear complete
             self._connection.transport.abort()
             return
         if not self._router.keeps(self._connection):
@@ -257,7 +257,7 @@ class ForwardedAnswer:
 
 
 class DiscardedAnswer:
-    """Takes the answer to a copy of a request, of which only the container's log remains."""
+    """Discards the response to a mirrored request; only the container's log records it."""
 
     exchange: Exchange
 
@@ -287,7 +287,7 @@ class DiscardedAnswer:
 
 
 async def read_control(router: Router, control: socket.socket) -> None:
-    """Apply each line, and end with the channel: then the control plane has ended."""
+    """Apply each line until the control channel ends with the control plane."""
     lines, answers = await asyncio.open_connection(sock=control, limit=MAX_LINE)
     while line := await lines.readline():
         if "drain" in json.loads(line):
@@ -300,7 +300,7 @@ async def read_control(router: Router, control: socket.socket) -> None:
 
 
 def main() -> None:
-    """Route until the control channel ends; or, if drained, until what was begun is answered."""
+    """Route until the control channel ends or, after ``drain``, all requests are complete."""
     sockets = system.take_sockets()
     loop = system.new_event_loop()
     asyncio.set_event_loop(loop)

@@ -1,7 +1,7 @@
-"""What the operating systems do differently: one module for each, with the same names.
+"""Platform-specific functions: one module for each kind of operating system, same names in each.
 
-``posix`` is Linux and macOS. The rest of the local workspace imports from here only, and checks
-for no operating system itself.
+``posix`` implements Linux and macOS, ``windows`` Windows. Other modules of the local workspace
+import this package and do not check the operating system.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Linux and macOS: sessions and signals, inherited file descriptors, flock, UNIX sockets.
 
-What is Linux's alone is behind `IS_LINUX`: pidfds, the fork server, and child subreapers.
+`IS_LINUX` guards features of Linux: pidfds, the fork server, and child subreapers.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 IS_LINUX = sys.platform == "linux"
-CAN_FORK = IS_LINUX  # a fork is awaited and killed by its pidfd
+CAN_FORK = IS_LINUX  # waiting for a fork and killing it require its pidfd
 PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 MAX_SOCKETS = 1 << 20  # of one event loop: no limit
 MAX_DESCRIPTORS = 4096  # of files: a service takes eight, and macOS gives a process 256
 
-# Variables that a Python process needs to run; it inherits no others.
+# Variables that a Python process requires; it inherits no others.
 INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
              "LANG", "LC_ALL", "TMPDIR", "TZ", "HOME")  # fmt: skip
 
@@ -46,7 +46,7 @@ class HasPid(Protocol):
 
 
 def lock(file: IO[Any] | int, *, shared: bool = False, wait: bool = True) -> None:
-    """Lock an open file until it is closed, or change the kind of its lock.
+    """Lock an open file until the file is closed, or change the kind of its lock.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def remove_locked(file: Path, descriptor: int) -> None:
 
 
 def open_log(file: Path) -> IO[bytes]:
-    """Open a file to which several processes append."""
+    """Open a log file to which several processes may append."""
     return open(file, "ab")
 
 
@@ -85,7 +85,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove as much of a folder as is possible."""
+    """Remove a folder; files that cannot be removed are left."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -95,28 +95,28 @@ def is_own_folder(folder: Path) -> bool:
 
 
 def find_access_problem(folder: Path) -> str | None:
-    """Why another user could read the files of a folder or replace them; None if none could."""
+    """Return why other users could read or replace files of a folder; None if they cannot."""
     status = os.stat(folder)
     if status.st_uid != os.geteuid():
         return (
-            f"{folder} belongs to another user (id {status.st_uid}), who could read all that this "
-            "workspace receives. Set MNIST_DEPLOY_HOME to a folder of your own."
+            f"{folder} belongs to another user (id {status.st_uid}), so that user could read all "
+            "data of this workspace. Set MNIST_DEPLOY_HOME to a folder of your own."
         )
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return (
-            f"Other users may write to {folder}, and could take the place of the control plane. "
-            f"Correct that: chmod 700 {folder}"
+            f"Other users may write to {folder}, and could impersonate the control plane. "
+            f"Correct its permissions: chmod 700 {folder}"
         )
     return None
 
 
 def is_protected_by_mode() -> bool:
-    """Whether a read-only file cannot be written by this user; the superuser may write it."""
+    """Whether file modes apply to this user; the superuser may write read-only files."""
     return os.geteuid() != 0
 
 
 def with_slashes(path: str) -> str:
-    """A relative path of this system as it is written in URLs."""
+    """Convert a relative path of this system to the slashes of URLs."""
     return path
 
 
@@ -124,12 +124,12 @@ def with_slashes(path: str) -> str:
 
 
 def start_background(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-    """Start this Python in a session of its own, which the terminal's Ctrl-C does not reach.
+    """Start this Python in a new session, which the terminal's Ctrl-C does not interrupt.
 
     Parameters
     ----------
     arguments : sequence of str
-        Of the interpreter: ``-m``, a module, and so on.
+        The arguments of the interpreter: ``-m``, a module, and so on.
     **options
         As for `subprocess.Popen`.
     """
@@ -144,18 +144,18 @@ def start_child(
     flags: Sequence[str] = (),
     **options: Any,
 ) -> subprocess.Popen[bytes]:
-    """Start a module in a session of its own, and pass it sockets.
+    """Start a module in a new session, with inherited sockets.
 
     Parameters
     ----------
     module : str
-        It calls `take_sockets` first.
+        The module, which must call `take_sockets` first.
     arguments : sequence of str
-        Of the module.
+        The arguments of the module.
     sockets : mapping of str to socket
-        Stay open here too.
+        The sockets to inherit; they stay open in this process too.
     flags : sequence of str
-        Of the interpreter.
+        The options of the interpreter.
     **options
         As for `subprocess.Popen`.
     """
@@ -170,9 +170,9 @@ def start_child(
 
 
 def take_sockets() -> dict[str, socket.socket]:
-    """The sockets that `start_child` has passed to this process; it has them from the first call.
+    """Return the sockets passed by `start_child`, and exclude them from inheritance by children.
 
-    What this process starts does not inherit them.
+    The first call must precede the start of any child process.
     """
     return open_sockets(json.loads(sys.argv.pop(1)))
 
@@ -184,24 +184,24 @@ def open_sockets(descriptors: Mapping[str, int]) -> dict[str, socket.socket]:
 
 
 def start_command(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a command of a user; ``python`` is the running interpreter."""
+    """Start a user's command; ``python`` is the running interpreter."""
     if command[0] == "python":
         command = [sys.executable, *command[1:]]
     return subprocess.Popen(command, start_new_session=True, **options)
 
 
 def find_command(command: Sequence[str], variables: Mapping[str, str]) -> Sequence[str]:
-    """A command as `subprocess.Popen` finds it on the PATH of `variables`."""
+    """Resolve a command for `subprocess.Popen`, which searches the PATH of `variables`."""
     return command
 
 
 def open_process(pid: int) -> int | None:
-    """A file descriptor that is readable when a child has ended; None without pidfds."""
+    """Return a file descriptor that is readable after a child's end; None without pidfds."""
     return os.pidfd_open(pid) if IS_LINUX else None
 
 
 def kill_group(process: HasPid) -> None:
-    """Kill a process that this one has started, and its process group."""
+    """Kill a child of this process, and the process group of the child."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -212,13 +212,13 @@ def kill_own_group() -> None:
 
 
 def adopt_orphans() -> None:
-    """Keep orphaned descendants as children of this process, so that they are found and killed."""
+    """Make this process the parent of its orphaned descendants, so that they can be killed."""
     if IS_LINUX:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def has_children() -> bool:
-    """Whether this process has children, or might have some."""
+    """Whether this process has, or may have, children."""
     try:
         threads = list(Path("/proc/self/task").iterdir())
         return any((thread / "children").read_text() for thread in threads)
@@ -227,12 +227,12 @@ def has_children() -> bool:
 
 
 def stop_signals() -> tuple[tuple[int, ...], ...]:
-    """The signals that stop a process: those of the first attempt, of the next, and so on."""
+    """Return the signals that stop a process, one tuple for each attempt."""
     return (signal.SIGCONT, signal.SIGTERM), (signal.SIGKILL,)
 
 
 def signal_of(status: int) -> int | None:
-    """The signal that a shell's exit status stands for."""
+    """Return the signal encoded in a shell's exit status; None without one."""
     number = status - 128
     return number if 0 < number <= signal.SIGRTMAX else None
 
@@ -241,24 +241,25 @@ def signal_of(status: int) -> int | None:
 
 
 def listen(port: int = 0, backlog: int | None = None) -> socket.socket:
-    """Listen at a port of 127.0.0.1; 0 lets the system choose."""
+    """Listen at a port of 127.0.0.1; with 0 the system chooses the port."""
     return socket.create_server(("127.0.0.1", port), backlog=backlog)
 
 
 def socket_folder() -> str:
-    """A temporary folder whose path leaves room for that of a UNIX socket, of about 100 bytes."""
+    """Create a temporary folder with a short path: UNIX socket paths have at most 100 bytes."""
     return tempfile.gettempdir() if len(tempfile.gettempdir()) < 60 else "/tmp"
 
 
 def listen_privately(folder: Path, name: str = "") -> tuple[socket.socket, str]:
-    """Listen where only processes of this user can connect; the socket and its address.
+    """Listen for connections of this user's processes only; return the socket and its address.
 
     Parameters
     ----------
     folder : Path
-        Only this user may enter it, and its path is short: a UNIX socket's has about 100 bytes.
+        A folder that only this user can access. Its path must be short: the path of a UNIX
+        socket has at most about 100 bytes.
     name : str
-        Of the file; by default one is made up.
+        The name of the socket file; random by default.
     """
     listener = socket.socket(socket.AF_UNIX)
     try:
@@ -281,7 +282,7 @@ async def connect_privately(factory: Callable[[], asyncio.Protocol], address: st
 
 
 def secret_of(address: str) -> str:
-    """What each request to an address of `listen_privately` carries; empty: nothing."""
+    """Return the secret required in requests to an address of `listen_privately`; may be empty."""
     return ""
 
 
@@ -290,7 +291,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def wait_readable(sources: Iterable[socket.socket | int | Any], seconds: float | None) -> bool:
-    """Wait for the first of some sockets and file descriptors; False if the time is over."""
+    """Wait until a source is readable; return False after a time-out."""
     poller = select.poll()
     for source in sources:
         poller.register(source, select.POLLIN)
@@ -298,7 +299,7 @@ def wait_readable(sources: Iterable[socket.socket | int | Any], seconds: float |
 
 
 def max_connections() -> int:
-    """Connections that a server of this process may keep: half of its file descriptors."""
+    """Return the connection limit of a server: half of the process's file descriptors."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 
 
@@ -311,17 +312,17 @@ def raise_descriptor_limit() -> None:
 
 
 def on_alarm(handler: Callable[..., Any]) -> None:
-    """Have `handler` called in the main thread when the time of `set_alarm` is over."""
+    """Call `handler` in the main thread when the time of `set_alarm` has passed."""
     signal.signal(signal.SIGALRM, handler)
 
 
 def set_alarm(seconds: float) -> float:
-    """Set the alarm, or with 0 cancel it; the seconds that the last one had left."""
+    """Set the alarm, or cancel it with 0; return the remaining seconds of the previous alarm."""
     return signal.setitimer(signal.ITIMER_REAL, seconds)[0]
 
 
 def block_signals() -> None:
-    """Leave all signals to the other threads of this process."""
+    """Block all signals in this thread, so that other threads receive them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
@@ -334,7 +335,7 @@ BROKEN_PIPE = signal.SIGPIPE
 
 
 def is_in_foreground() -> bool:
-    """Whether the terminal's Ctrl-C reaches this process."""
+    """Whether the terminal's Ctrl-C interrupts this process."""
     try:
         with open("/dev/tty") as terminal:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
@@ -343,20 +344,20 @@ def is_in_foreground() -> bool:
 
 
 def has_display() -> bool:
-    """Whether a browser would open a window; one in this terminal would hide its output."""
+    """Whether a graphical browser can be opened; a text browser would hide the output."""
     return sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def shell_unset(name: str) -> str:
-    """The line for a shell that removes an environment variable."""
+    """Return the shell command that removes an environment variable."""
     return f"unset {name}"
 
 
 def shell_set(name: str, value: str) -> str:
-    """The line for a shell that sets an environment variable."""
+    """Return the shell command that sets an environment variable."""
     return f"export {name}={shlex.quote(value)}"
 
 
 def shell_prepend(name: str, value: str) -> str:
-    """The line for a shell that puts a path before the others of an environment variable."""
+    """Return the shell command that prepends a path to an environment variable."""
     return f'export {name}={shlex.quote(value)}"${{{name}:+:${name}}}"'

@@ -1,6 +1,6 @@
 """Windows: job objects, shared sockets, LockFileEx, loopback TCP with a secret.
 
-The names are those of ``posix``, which describes them.
+The module ``posix`` has the same names, with their docstrings.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "TZ", "SYSTEMROOT", "S
              "WINDIR", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA",
              "PATHEXT", "COMSPEC", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE")  # fmt: skip
 
-LOCK_OFFSET = 1 << 30  # in units of 4 GB: Windows lets nobody read or write what is locked
+LOCK_OFFSET = 1 << 30  # in units of 4 GB: Windows blocks access to locked bytes
 LOCKFILE_FAIL_IMMEDIATELY, LOCKFILE_EXCLUSIVE_LOCK = 1, 2
 FILE_APPEND_DATA, FILE_READ_ATTRIBUTES, SYNCHRONIZE = 0x4, 0x80, 0x100000
 FILE_SHARE_ALL = 7  # others may read, write and delete the file
@@ -96,7 +96,7 @@ class JobLimits(ctypes.Structure):
 
 
 def lock(file: IO[Any] | int, *, shared: bool = False, wait: bool = True) -> None:
-    """Lock a byte beyond the content; a lock is given up before its kind is changed."""
+    """Lock a byte beyond the content; a lock is released before its kind is changed."""
     handle = msvcrt.get_osfhandle(file if isinstance(file, int) else file.fileno())
     place = Overlapped(OffsetHigh=LOCK_OFFSET)
     kernel32.UnlockFileEx(handle, 0, 1, 0, ctypes.byref(place))
@@ -108,14 +108,14 @@ def lock(file: IO[Any] | int, *, shared: bool = False, wait: bool = True) -> Non
 
 
 def remove_locked(file: Path, descriptor: int) -> None:
-    """Close a file, and remove it unless another process has opened it meanwhile."""
+    """Close a file, and remove it unless another process has opened it."""
     os.close(descriptor)
     with suppress(PermissionError):
         file.unlink()
 
 
 def open_log(file: Path) -> IO[bytes]:
-    """Open a file so that every write, also of a process that inherits it, goes to its end."""
+    """Open a log file so that every write, including a child's, is appended."""
     handle = kernel32.CreateFileW(
         str(file),
         FILE_APPEND_DATA | FILE_READ_ATTRIBUTES | SYNCHRONIZE,
@@ -131,7 +131,7 @@ def open_log(file: Path) -> IO[bytes]:
 
 
 def replace_file(part: Path, file: Path) -> None:
-    """Rename `part`, as soon as no other process has `file` open."""
+    """Rename `part` to `file`; retry while another process has `file` open."""
     give_up_at = time.monotonic() + REMOVE_TIMEOUT
     while True:
         try:
@@ -143,11 +143,11 @@ def replace_file(part: Path, file: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Nothing: Windows has no call that flushes directory entries."""
+    """Do nothing: Windows has no call that flushes directory entries."""
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder; files that an ending process still has open are tried again for a while."""
+    """Remove a folder; retry while a process that is ending has files of it open."""
     give_up_at = time.monotonic() + REMOVE_TIMEOUT
     shutil.rmtree(folder, ignore_errors=True)
     while folder.exists() and time.monotonic() < give_up_at:
@@ -160,7 +160,7 @@ def is_own_folder(folder: Path) -> bool:
 
 
 def find_access_problem(folder: Path) -> str | None:
-    """None: files inherit the access list of the user's profile, where the default folder is."""
+    """Return None: files inherit the ACL of the user's profile, the default folder's parent."""
     return None
 
 
@@ -176,7 +176,7 @@ def with_slashes(path: str) -> str:
 
 
 class Child(subprocess.Popen[bytes]):
-    """A process in a job object: what it starts ends with the object, and so with this process."""
+    """A process in a job object, which is closed, and its processes killed, with this process."""
 
     job: wintypes.HANDLE | None = None
 
@@ -205,10 +205,10 @@ class Child(subprocess.Popen[bytes]):
 
 
 def interpreter_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of `subprocess.Popen` for this Python.
+    """Return the options of `subprocess.Popen` that start this Python.
 
-    The ``python.exe`` of a virtual environment starts another process, whose id is not known here.
-    Therefore its base interpreter is started, with the variable that the other one sets.
+    The ``python.exe`` of a virtual environment starts another process with an unknown id.
+    Therefore the base interpreter is started, with the variable that ``python.exe`` sets.
     """
     base = getattr(sys, "_base_executable", sys.executable)
     variables = dict(options.get("env") or os.environ)
@@ -218,7 +218,7 @@ def interpreter_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def start_background(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-    """Start this Python without a console, out of reach of the terminal's Ctrl-C."""
+    """Start this Python without a console, so that Ctrl-C does not interrupt it."""
     return subprocess.Popen([sys.executable, *arguments], **interpreter_options(options))
 
 
@@ -230,7 +230,7 @@ def start_child(
     flags: Sequence[str] = (),
     **options: Any,
 ) -> Child:
-    """Start a module in a job object, and pass it sockets in the first line of its input."""
+    """Start a module in a job object; sockets are passed in the first line of its input."""
     child = Child(
         [sys.executable, *flags, "-m", module, *arguments],
         stdin=subprocess.PIPE,
@@ -270,7 +270,7 @@ def start_command(command: Sequence[str], **options: Any) -> subprocess.Popen[by
 
 
 def find_command(command: Sequence[str], variables: Mapping[str, str]) -> Sequence[str]:
-    """Look up a command, which Windows would look for on the PATH of this process."""
+    """Resolve a command on the PATH of `variables`; Windows searches this process's PATH."""
     return [shutil.which(command[0], path=variables.get("PATH")) or command[0], *command[1:]]
 
 
@@ -279,7 +279,7 @@ def open_process(pid: int) -> int | None:
 
 
 def kill_group(process: Any) -> None:
-    """Kill a process, and what is in its job object."""
+    """Kill a process and the other processes of its job object."""
     if isinstance(process, Child):
         process.kill_all()
     else:
@@ -287,16 +287,16 @@ def kill_group(process: Any) -> None:
 
 
 def kill_own_group() -> None:
-    """Kill this process; whatever has started it has the job object."""
+    """Kill this process; the parent process has the job object of the process tree."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def adopt_orphans() -> None:
-    """Nothing: the job object holds all descendants."""
+    """Do nothing: the job object contains all descendants."""
 
 
 def has_children() -> bool:
-    return False  # that is to be killed: the job object ends all
+    return False  # the job object kills all children
 
 
 def stop_signals() -> tuple[tuple[int, ...], ...]:
@@ -311,7 +311,7 @@ def signal_of(status: int) -> int | None:
 
 
 def listen(port: int = 0, backlog: int | None = None) -> socket.socket:
-    """Listen at a port of 127.0.0.1, which no other program may listen at too."""
+    """Listen exclusively at a port of 127.0.0.1."""
     listener = socket.socket()
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
@@ -328,7 +328,7 @@ def socket_folder() -> str:
 
 
 def listen_privately(folder: Path, name: str = "") -> tuple[socket.socket, str]:
-    """Listen at a port; the address has a secret, which every request has to carry."""
+    """Listen at a port; the address contains a secret, which every request must carry."""
     listener = listen(backlog=1024)
     return listener, f"127.0.0.1:{listener.getsockname()[1]}/{secrets.token_hex(16)}"
 
@@ -347,7 +347,7 @@ def secret_of(address: str) -> str:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """An event loop of `select`: that of completion ports cannot use shared sockets."""
+    """Return a selector event loop: the proactor event loop does not support shared sockets."""
     return asyncio.SelectorEventLoop()
 
 
@@ -360,21 +360,21 @@ def wait_readable(sources: Iterable[Any], seconds: float | None) -> bool:
 
 
 def max_connections() -> int:
-    return MAX_SOCKETS // 2  # a router has another to a container for each
+    return MAX_SOCKETS // 2  # a router opens one to a container for each
 
 
 def raise_descriptor_limit() -> None:
-    """Nothing: the limit is that of `select`."""
+    """Do nothing: `select` determines the limit."""
 
 
 # Time limits
 
 
 class Alarm:
-    """Interrupts the main thread by SIGINT, which also ends `time.sleep`.
+    """Interrupts the main thread by SIGINT, which also interrupts `time.sleep`.
 
-    It does not interrupt a C function that waits otherwise, such as ``lock.acquire``. The thread
-    ``alarm`` is started with the first one that is set.
+    SIGINT does not interrupt other blocking C functions, such as ``lock.acquire``. The first call
+    of `set` starts the thread ``alarm``.
     """
 
     def __init__(self) -> None:
@@ -409,7 +409,7 @@ class Alarm:
                 self._changed.wait(RETRY_INTERVAL)
 
     def _interrupt(self, *arguments: Any) -> None:
-        """Call the handler, unless the alarm was canceled at the last moment."""
+        """Call the handler unless the alarm was canceled concurrently."""
         due = self._due
         if due is not None and time.monotonic() >= due:
             self._due = None
@@ -421,7 +421,7 @@ on_alarm, set_alarm = alarm.install, alarm.set
 
 
 def block_signals() -> None:
-    """Nothing: Python calls its handlers in the main thread, which SIGINT wakes."""
+    """Do nothing: Python calls signal handlers in the main thread, which SIGINT wakes."""
 
 
 # Terminals
@@ -453,5 +453,5 @@ def shell_prepend(name: str, value: str) -> str:
 
 
 def quote(value: str) -> str:
-    """A string of PowerShell in which nothing is expanded."""
+    """Quote a string for PowerShell without expansion."""
     return "'" + value.replace("'", "''") + "'"
