@@ -119,7 +119,7 @@ def test_part_one_of_2020_runs_unmodified_and_asks_no_other_host(tmp_path, sampl
     printed, asked = run_recorded(command, tmp_path)
     assert "'regularization rate': 0.5" in printed
     assert "MODEL sklearn_mnist:1" in printed
-    for bridged in ("multi_class='auto'", "solver='liblinear'", "numpy.float is no more"):
+    for bridged in ("multi_class='auto'", "solver='liblinear'", "numpy.float was removed"):
         assert bridged in printed
     assert set(asked or ()) <= {DATA_HOST}
 

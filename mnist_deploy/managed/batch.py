@@ -43,22 +43,23 @@ def deploy_batch(
     Parameters
     ----------
     client, model, environment, name, deployment, source_directory
-        As of `deploy_to_endpoint`.
+        See `deploy_to_endpoint`.
     entry_script : path-like
-        A script with ``init()`` and ``run(mini_batch)``, which gets a list of paths and returns a
-        list or a DataFrame with one row for each of them.
+        A script with ``init()`` and ``run(mini_batch)``, which receives a list of paths and returns
+        a list or a DataFrame with one row for each path.
     compute : str
-        The name of an ``AmlCompute`` of the workspace.
+        The name of an ``AmlCompute`` in the workspace.
     mini_batch_size : int
-        Files in one call of ``run``.
+        The number of files in one call of ``run``.
     max_concurrency_per_instance, instance_count : int
-        Processes on each instance, and instances.
+        The number of processes on each instance, and the number of instances.
     error_threshold : int
-        The job fails if more files fail; with -1 failed files have no row in the result.
+        The number of failed files that the job tolerates; -1 for any number. Failed files have no
+        row in the result.
     output_file_name : str
-        The file that the rows are appended to.
+        The name of the file to which the rows are appended.
     timeout : float
-        In seconds, for the whole deployment.
+        The time-out of the whole deployment in seconds.
 
     Returns
     -------
@@ -119,16 +120,16 @@ def score_batch(
     ----------
     client : azure.ai.ml.MLClient
     endpoint : azure.ai.ml.entities.BatchEndpoint
-        Its default deployment scores.
+        The endpoint, whose default deployment scores the files.
     folder : path-like
-        A folder on this machine, which is uploaded.
+        A local folder to upload.
     download_path : path-like
-        The results are downloaded to a folder in it, which has the name of the job.
+        The parent of the download folder, which is named after the job.
 
     Returns
     -------
     pathlib.Path
-        The file of results. Rows of a DataFrame have spaces between their columns and no header:
+        The results file. Rows of a DataFrame have columns separated by spaces and no header:
         ``pandas.read_csv(path, sep=" ", header=None)``.
 
     Raises
@@ -156,6 +157,6 @@ def score_batch(
     files = [path for path in target.rglob("*") if path.is_file()]
     if len(files) != 1:
         raise ScoringError(
-            f"The job {job.name} has {len(files)} files of results in {target}; expected one."
+            f"The job {job.name} has {len(files)} results files in {target}; expected one."
         )
     return files[0]

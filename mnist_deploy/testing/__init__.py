@@ -1,4 +1,4 @@
-"""pytest fixtures and mocks for code that is built on `mnist_deploy`: no Azure, no network.
+"""pytest fixtures and mocks for code that uses `mnist_deploy`, without Azure and network.
 
 `README.md` in this folder lists the fixtures, and has an example for each purpose.
 """
@@ -36,27 +36,28 @@ def mock_workspace(**options: Unpack[Options]) -> WorkspaceMock: ...
 @overload
 def mock_workspace(decorated: T, /) -> T: ...
 def mock_workspace(decorated: Any = None, /, **options: Unpack[Options]) -> Any:
-    """A mocked workspace: ``with mock_workspace() as ws:``, or ``@mock_workspace()``.
+    """Mock a workspace: ``with mock_workspace() as ws:``, or ``@mock_workspace()``.
 
     A decorated function receives the workspace as its argument ``ws``, if it has a parameter of
-    that name; pytest does not look for a fixture of that name. In a decorated class, each method
-    whose name begins with ``test`` is decorated, and has a workspace of its own. Functions may be
-    ``async``, or generators, as fixtures are.
+    that name; pytest does not resolve a fixture for the parameter. In a decorated class, each
+    method whose name begins with ``test`` is decorated, and has a separate workspace. Functions
+    may be ``async`` or, like fixtures, generators.
 
     Parameters
     ----------
     assert_all_used : bool, default True
-        Raise an `AssertionError` at the end for an answer, failure or delay that was set and never
+        Raise an `AssertionError` at the end for a response, failure or delay that was set but not
         used.
     assert_all_deleted : bool, default False
-        Raise one for a service or cluster that was not deleted: Azure charges by the hour.
+        Raise an `AssertionError` for a service or cluster that was not deleted: Azure charges by
+        the hour.
     listen : bool, default False
-        Serve the mocked services on a port of 127.0.0.1, for other HTTP clients than `requests`.
+        Serve the mocked services on a port of 127.0.0.1, for HTTP clients other than `requests`.
 
     Returns
     -------
     context manager and decorator
-        The variable of the block is a workspace as of the fixture ``mocked_workspace``.
+        The variable of the block is the same as the fixture ``mocked_workspace``.
 
     Raises
     ------
@@ -72,20 +73,20 @@ def mock_client(**options: Unpack[Options]) -> ClientMock: ...
 @overload
 def mock_client(decorated: T, /) -> T: ...
 def mock_client(decorated: Any = None, /, **options: Unpack[Options]) -> Any:
-    """A mocked client of SDK v2: ``with mock_client() as client:``, or ``@mock_client()``.
+    """Mock a client of SDK v2: ``with mock_client() as client:``, or ``@mock_client()``.
 
-    As `mock_workspace`, of the same workspace; a decorated function receives the client as its
-    argument ``client``. In the block both SDKs connect to the mocked workspace.
+    Same as `mock_workspace`, except that a decorated function receives the client as its argument
+    ``client``. In the block both SDKs connect to the mocked workspace.
 
     Parameters
     ----------
     assert_all_used, assert_all_deleted, listen : bool
-        As of `mock_workspace`; endpoints must be deleted as well.
+        See `mock_workspace`; `assert_all_deleted` includes endpoints.
 
     Returns
     -------
     context manager and decorator
-        The variable of the block is a client as of the fixture ``mocked_client``.
+        The variable of the block is the same as the fixture ``mocked_client``.
 
     Raises
     ------
@@ -144,7 +145,7 @@ class WorkspaceMock:
             raise AssertionError("\n".join(problems))
 
     def raise_errors(self, failure: BaseException | None = None) -> None:
-        """Raise the first error of the test's own functions, unless the test failed with it."""
+        """Raise the first error of a test's own function, unless the test failed with it."""
         from .behavior import causes
 
         self._has_failed = self._has_failed or failure is not None

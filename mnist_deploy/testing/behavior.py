@@ -1,4 +1,4 @@
-"""The settings of a test for its services, and the errors that the services met."""
+"""The settings of a test for its services, and the errors raised in the services."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NoResponse(Exception):
 
 
 class EndlessWait(TimeoutError):
-    """A call waits without end, on the mocked clock as well."""
+    """A call without a time-out that would never return."""
 
     def __init__(self) -> None:
         super().__init__("The call would wait without end. Pass a time-out.")
@@ -39,7 +39,7 @@ class EndlessWait(TimeoutError):
 
 @dataclass(frozen=True)
 class Plan:
-    """The outcome that a deployment will have."""
+    """The outcome of a deployment."""
 
     init_error: str | None = None
     finishes: bool = True
@@ -61,7 +61,7 @@ class Behavior:
     """All settings of a test, and the errors that they have caused."""
 
     def __init__(self) -> None:
-        self.errors: list[Exception] = []  # of the test's functions, and blocked connections
+        self.errors: list[Exception] = []  # from the test's functions, and blocked connections
         self.expected: list[type[Exception]] = []  # classes that do not fail the test
         self.on_remove: Callable[[], object] = lambda: None
         self._settings: list[Setting] = []
@@ -87,16 +87,16 @@ class Behavior:
         self.on_remove()
 
     def record(self, error: Exception) -> Exception:
-        """Keep an error of the test's own, which fails the test unless the test catches it."""
+        """Record an error of a test's function; the test fails unless it catches the error."""
         self.errors.append(error)
         return error
 
     def record_caught(self, error: BaseException | None) -> None:
-        """Mark an error, and those it was raised from, as caught by the test."""
+        """Mark an error and its causes as caught by the test."""
         self._caught |= set(map(id, causes(error)))
 
     def unexpected_errors(self) -> list[Exception]:
-        """The errors that the test neither expects nor has caught."""
+        """Return the errors that the test neither expects nor has caught."""
         return [
             error
             for error in self.errors
@@ -104,7 +104,7 @@ class Behavior:
         ]
 
     def unused(self) -> list[str]:
-        """A line for each setting that was not used, or not to its end."""
+        """Return a line for each setting that was not used, or not completely."""
         lines = []
         for setting in self._settings:
             turns = setting.value
@@ -119,14 +119,14 @@ class Behavior:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and those that it was raised from."""
+    """Yield an error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 class InTurn:
-    """Values that are used in order, each once."""
+    """Values used in order, each once."""
 
     unit: str
 
@@ -179,13 +179,13 @@ def as_answer(source: Any) -> Answer:
 
 
 def as_answer_in_turn(source: Any) -> Answer:
-    """The same for `MockedCloud.answer_in_turn`, where a list is the answer to one request."""
+    """Convert a source of `MockedCloud.answer_in_turn`; a list is the response to one request."""
     is_list = isinstance(source, (list, tuple, np.ndarray))
     return (lambda data: source) if is_list else as_answer(source)
 
 
 def rejecting(status: int, message: str = "") -> Answer:
-    """A service that sends an error response to every request."""
+    """Return an answer that rejects every request with an error response."""
     message = message or HTTPStatus(status).phrase  # a ValueError for an unknown status
 
     def answer(data: Any) -> Any:
@@ -195,7 +195,7 @@ def rejecting(status: int, message: str = "") -> Answer:
 
 
 def raising(error: Exception) -> Answer:
-    """A connection that ends with an error of `requests`, or a script that raises any other."""
+    """Return an answer that fails: an error of `requests` ends the connection, others `run()`."""
 
     def answer(data: Any) -> Any:
         if isinstance(error, requests.Timeout):
@@ -208,7 +208,7 @@ def raising(error: Exception) -> Answer:
 
 
 def _ignoring_body(answer: Any) -> Answer:
-    """Mark an answer that does not depend on the request's body."""
+    """Mark an answer that is independent of the request's body."""
     answer.ignores_body = True
     return answer
 

@@ -18,13 +18,13 @@ from .connections import NAME, SUBSCRIPTION
 from .containers import MemoryRuntime
 from .network import Patch
 
-# The operations whose public methods are recorded.
+# Operations with recorded public methods.
 OPERATIONS = ("models", "environments", "online_endpoints", "online_deployments")
 POLL_INTERVAL = 0.002  # seconds
 
 
 class MockedClient(MLClient):
-    """The SDK's client, and its cloud.
+    """The SDK's client of a mocked workspace.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class MockedCredential:
 
 
 def connect(token: str, cloud: MockedCloud) -> MockedClient:
-    """Return the client of the mocked workspace, whose operations are recorded."""
+    """Return the client of the mocked workspace, with recorded operations."""
     client: Any = MLClient(
         MockedCredential(token),
         SUBSCRIPTION,
@@ -77,7 +77,7 @@ def doubles_of(kind: Any) -> dict[str, Any]:
 def replace_clients(
     runtime: MemoryRuntime, connect_client: Callable[[], MockedClient]
 ) -> Iterator[Patch]:
-    """Yield patches of `MLClient.from_config`, and of pollers, which use the mocked clock."""
+    """Yield patches of `MLClient.from_config`, and of pollers, to use the mocked clock."""
     genuine = LROPoller.wait
 
     def wait(poller: LROPoller, timeout: float | None = None) -> None:

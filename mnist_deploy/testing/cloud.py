@@ -1,4 +1,4 @@
-"""How the services of a mocked workspace behave, and which requests they received."""
+"""Settings of the services of a mocked workspace, and the recorded requests to the services."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ MAX_SLEEP = 30 * 24 * 3600.0  # seconds on the mocked clock
 
 @dataclass(frozen=True)
 class ScoringRequest:
-    """One request that a mocked service received.
+    """A request that a mocked service received.
 
     Attributes
     ----------
     service : str
-        Its name; ``"endpoint/deployment"`` for SDK v2.
+        The name of the service; ``"endpoint/deployment"`` for SDK v2.
     body : bytes
     images : ndarray of float64, shape (n, features), or None
-        The rows of numbers in the body, pixels divided by 255; None if the body has none, or was
-        not read.
+        The rows of numbers in the body, pixels divided by 255; None if the body has no such rows,
+        or was not read.
     status : int or None
-        Of the response; None if there was none.
+        The status of the response; None without a response.
     json : object
-        The parsed body, if it is JSON.
+        The parsed body of a JSON request.
     format : str
         ``json``, ``idx`` (an IDX file) or ``other``.
     """
@@ -54,25 +54,25 @@ class ScoringRequest:
 
 
 class MockedCloud:
-    """Sets how services behave, and records which requests they received.
+    """Configures the mocked services, and records the requests to the services.
 
-    A setting applies to the service named by ``service``, or to all services, later ones
-    included; a later setting replaces an earlier one. For SDK v2, ``service`` is the name of an
-    endpoint, or ``"endpoint/deployment"``. Without settings every deployment becomes healthy, and
-    a service returns at once what the ``predict`` of its registered model returns.
+    A setting applies to the service named by ``service``, or to all present and future services;
+    a later setting replaces an earlier one. For SDK v2, ``service`` is the name of an endpoint, or
+    ``"endpoint/deployment"``. Without settings every deployment becomes healthy, and a service
+    responds at once with the ``predict`` result of its registered model.
 
     Attributes
     ----------
     requests : list of ScoringRequest
-        In the order of their arrival.
+        The requests in order of arrival.
     calls : list of unittest.mock.call
         The calls of SDK v1's public functions, in order, as
-        ``call.Model.deploy(ws, "my-service", ...)``. Each of these functions is a mock as well:
-        ``Model.deploy.assert_called_once()``. So are the methods of SDK v2's ``models``,
-        ``environments``, ``online_endpoints`` and ``online_deployments``.
+        ``call.Model.deploy(ws, "my-service", ...)``. Each of these functions is a mock:
+        ``Model.deploy.assert_called_once()``. The methods of SDK v2's ``models``,
+        ``environments``, ``online_endpoints`` and ``online_deployments`` are mocks as well.
     errors : list of Exception
-        What the functions given to `answer_with` raised, and blocked connections. The first that
-        neither `expect_error` names nor the test caught is raised when the mock ends.
+        Exceptions of the functions passed to `answer_with`, and blocked connections. When the mock
+        ends, it raises the first error that the test neither caught nor passed to `expect_error`.
     clock : Clock
         The clock of the SDK and the helpers; it can replace the module `time` in the code that is
         tested.
@@ -90,28 +90,28 @@ class MockedCloud:
         return self.spies.mock_calls
 
     def answer_with(self, source: Any, *, service: str | None = None) -> None:
-        """Answer requests from a model, a function or a value.
+        """Set the responses of services: from a model, a function or a value.
 
         Parameters
         ----------
         source : object with predict, callable, list, int, Exception or other value
             A function replaces the script's ``run()``. For the tutorial's ``score.py`` its
-            argument is the images, float64 of shape (n, features). For any other script it is the
-            parsed JSON, as an array if the document, or the value of its only key ``data``, is a
-            list of numbers or of rows of numbers. It returns what ``run()`` would return: a dict,
-            text, list, array, table or ``AMLResponse``. An exception that it raises becomes a 500,
-            and is in the service's logs and in ``errors``.
+            argument is the images, float64 of shape (n, features). For any other script the
+            argument is the parsed JSON, as an array if the document, or the value of its only key
+            ``data``, is a list of numbers or of rows of numbers. The return value is that of
+            ``run()``: a dict, text, list, array, table or ``AMLResponse``. An exception of the
+            function causes status 500, and is recorded in the service's logs and in ``errors``.
             A list holds one label for each row. An int is the status of an error response. An
             exception of `requests` ends the caller's connection; any other is raised by ``run()``
-            of the scoring script. A dict or a text is the answer to every request.
+            of the scoring script. A dict or a text is the response to every request.
         """
         self._behavior.add("answer", f"answer_with({shorten(source)})", as_answer(source), service)
 
     def answer_in_turn(self, *sources: Any, service: str | None = None) -> None:
-        """Answer one call of the script from each source; one call too many is an error.
+        """Set one source for each call of the script, in order; further calls are errors.
 
-        A request counts only if the script is called for it: neither one without its key, nor an
-        IDX file that a script of JSON cannot read, which `call_service` repeats in JSON.
+        Only requests that call the script are counted. Not counted are requests without the key,
+        and an IDX file for a script that reads only JSON: `call_service` repeats it as JSON.
 
         Parameters
         ----------
@@ -123,13 +123,13 @@ class MockedCloud:
         self._behavior.add("answer", call, answers, service)
 
     def refuse(self, status: int, message: str = "", *, service: str | None = None) -> None:
-        """Answer every request with an HTTP status such as 401, 413 or 503.
+        """Reject every request with an HTTP status such as 401, 413 or 503.
 
         Parameters
         ----------
         status : int
         message : str
-            By default the name of the status.
+            The message of the response; default: the standard phrase of the status.
         """
         self._behavior.add("answer", f"refuse({status})", rejecting(status, message), service)
 
@@ -138,7 +138,7 @@ class MockedCloud:
         self._behavior.add("answer", "time_out()", raising(requests.ReadTimeout()), service)
 
     def cut_off(self, *, service: str | None = None) -> None:
-        """Accept no connection to services."""
+        """Reject connections to services."""
         error = requests.ConnectionError("Connection refused.")
         self._behavior.add("answer", "cut_off()", raising(error), service)
 
@@ -157,24 +157,24 @@ class MockedCloud:
         *,
         service: str | None = None,
     ) -> None:
-        """Have deployments fail that begin from now on.
+        """Let deployments that start after this call fail.
 
         Parameters
         ----------
         error : str
-            Written to the service's logs.
+            The error in the service's logs.
         """
         self._behavior.add("plan", f"fail_init({error!r})", Plan(init_error=error), service)
 
     def never_finish(self, *, service: str | None = None) -> None:
-        """Have deployments that begin from now on stay Transitioning until `recover`.
+        """Keep deployments that start after this call Transitioning until `recover`.
 
         Time-outs pass at once, on the mocked clock.
         """
         self._behavior.add("plan", "never_finish()", Plan(finishes=False), service)
 
     def expect_error(self, kind: type[Exception]) -> None:
-        """Do not fail the test because of errors of this class.
+        """Do not fail the test for errors of a class.
 
         Parameters
         ----------
@@ -183,16 +183,16 @@ class MockedCloud:
         self._behavior.expected.append(kind)
 
     def recover(self, *, service: str | None = None) -> None:
-        """Remove the settings for services; one that was never used still counts as unused."""
+        """Remove the settings for services; unused settings are still reported as unused."""
         self._behavior.remove(service)
 
     def assert_requests(self, *expected: tuple[str, int | None]) -> None:
-        """Check that the services received these requests, in this order, and no others.
+        """Check that the services received exactly these requests, in this order.
 
         Parameters
         ----------
         *expected : (str, int or None)
-            The name of the service, and the status of the response, None if there was none.
+            The name of the service, and the status of the response, None without a response.
         """
         found = [(request.service, request.status) for request in self.requests]
         if found != [*expected]:

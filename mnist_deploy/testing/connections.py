@@ -1,7 +1,7 @@
-"""How SDK v1 and the helpers reach the mocked workspace, and which of their calls are recorded.
+"""Connects SDK v1 and the helpers to the mocked workspace, and records their calls.
 
-All that the kit knows of the internals of azureml-core is in this module. The SDK's own code runs;
-replaced are its pauses, its use of git, its default login and what takes it long.
+Only this module depends on internals of azureml-core. The SDK's own code runs, except for its
+sleeps, its calls of git, its default login and slow functions.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from .network import CONTROL_HOST, Patch
 
 URL = f"https://{CONTROL_HOST}"
 SUBSCRIPTION = "00000000-0000-0000-0000-00000000000c"
-NAME = "mocked"  # of the workspace and of its resource group
-# Modules in which something sleeps until an operation of the workspace has ended.
+NAME = "mocked"  # name of the workspace and of its resource group
+# Modules with functions that sleep until an operation of the workspace has ended.
 WAITING = (
     azureml.core.compute.compute,
     azureml.core.image.image,
@@ -70,7 +70,7 @@ RECORDED: dict[type, tuple[str, ...]] = {
 
 
 class MockedWorkspace(Workspace):
-    """The SDK's workspace, and its cloud.
+    """The SDK's workspace, mocked.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ def connect(token: str, cloud: MockedCloud) -> MockedWorkspace:
 
 @cache
 def _connect_once(token: str) -> Workspace:
-    """Return the workspace with the SDK's REST clients, whose construction takes long."""
+    """Return the workspace with the SDK's REST clients, whose construction is slow."""
     authentication = TokenAuthentication(lambda audience: token, cloud="AzureCloud")
     cloud = authentication._cloud_type = copy.deepcopy(authentication._cloud_type)
     for service in ("resource_manager", "management", "active_directory", "portal",
@@ -109,7 +109,7 @@ def _connect_once(token: str) -> Workspace:
 
 @contextmanager
 def set_variables(token: str) -> Iterator[None]:
-    """Set the variables by which SDK v2 and azure-identity find the mocked workspace."""
+    """Set the variables by which SDK v2 and azure-identity connect to the mocked workspace."""
     variables = cloud_variables(URL, f"http://{CONTROL_HOST}/metadata/endpoints", token)
     with patch.dict(os.environ, variables):  # which restores deleted variables as well
         for name in OTHER_IDENTITIES:
@@ -122,7 +122,7 @@ def replace_connections(
 ) -> Iterator[Patch]:
     """Yield patches that connect to the mocked workspace; no config.json is read.
 
-    A login of the test's own connects to another workspace.
+    With an explicit login the SDK connects to another workspace.
     """
     get, init = Workspace.get, Workspace.__init__
 
@@ -195,7 +195,7 @@ def record_caught(record: Callable[[BaseException | None], object]) -> Iterator[
 
 
 def replace_waiting(clock: Clock) -> Iterator[Patch]:
-    """Yield patches by which the SDK and the helpers wait on the mocked clock and run faster."""
+    """Yield patches so that the SDK and the helpers wait on the mocked clock and run faster."""
     for module in WAITING:
         yield patch.object(module, "time", clock)
     yield patch.object(Deadline, "call", _call_without_thread(clock))
@@ -204,7 +204,7 @@ def replace_waiting(clock: Clock) -> Iterator[Patch]:
 
 
 def _call_without_thread(clock: Clock) -> Callable:
-    """Return a replacement of `Deadline.call`: in memory, only an endless call takes time."""
+    """Return a replacement of `Deadline.call` without thread: only endless calls time out."""
 
     def call(deadline: Deadline, function: Callable, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -219,7 +219,7 @@ def _call_without_thread(clock: Clock) -> Callable:
 
 
 def _once(genuine: Callable, key_of: Callable[[Any], object]) -> Callable:
-    """Return a function that is called once for each key and remembers its result."""
+    """Return a function that calls `genuine` once for each key and caches the result."""
     results: dict[object, Any] = {}
 
     def call(argument: Any) -> Any:
@@ -236,7 +236,7 @@ def _read(script: Path) -> bytes | None:
 
 
 def _put_blob(stream: Any, url: str, *_: Any, **__: Any) -> None:
-    """Upload a blob by one request, without the SDK's storage client, which is built for each."""
+    """Upload a blob by one request, without the SDK's slow storage client."""
     headers = {"x-ms-blob-type": "BlockBlob"}
     requests.put(url, data=stream, headers=headers).raise_for_status()
 

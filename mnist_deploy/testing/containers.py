@@ -34,11 +34,11 @@ from .scoring import Call, Script, error_response
 HOSTS = {"service": ".services.mocked.invalid", "endpoint": ".endpoints.mocked.invalid"}
 BLOCKED_CHECK = 0.3  # seconds
 POLL_INTERVAL = 0.05  # seconds
-POLLER = "LROPoller"  # begins the names of the threads in which SDK v2 polls
+POLLER = "LROPoller"  # name prefix of the threads in which SDK v2 polls
 
 
 class MemoryRuntime:
-    """Runs what is deployed to a mocked workspace, and is the WSGI app of its services.
+    """The runtime of a mocked workspace's deployments, and the WSGI app of its services.
 
     A change of an endpoint is applied at the request after the one that started it, or when a
     client waits for it, so that a test can see a deployment ``Transitioning``.
@@ -46,12 +46,12 @@ class MemoryRuntime:
     Parameters
     ----------
     folder : Path
-        For the files of containers.
+        The folder of the containers' files.
     """
 
     def __init__(self, store: Store, folder: Path, cloud: MockedCloud, behavior: Behavior) -> None:
         self.store, self.folder, self.cloud, self.behavior = store, folder, cloud, behavior
-        self.base = ""  # the URL of the port; without a port each service has a host of its own
+        self.base = ""  # the URL of the port; without a port each service has another host
         self.addresses: dict[str, MemoryAddress] = {}
         self._is_closed = False
         self._pending: deque[Callable[[], None]] = deque()
@@ -68,7 +68,7 @@ class MemoryRuntime:
         return address
 
     def warm_up(self) -> None:
-        """Do nothing: no process has to be prepared."""
+        """Do nothing: there is no process to start."""
 
     def run(self, work: Callable[[], None]) -> None:
         self._pending.append(work)
@@ -78,7 +78,7 @@ class MemoryRuntime:
         return bool(self._pending)
 
     def apply_changes(self) -> None:
-        """Apply the pending changes; those of containers that never start go on in a thread."""
+        """Apply the pending changes; blocked changes continue in a thread."""
         with self._applying:
             while self._pending:
                 self._progress = progress = threading.Event()
@@ -89,7 +89,7 @@ class MemoryRuntime:
                     end()
 
                 threading.Thread(target=apply, daemon=True, name="mocked change").start()
-                # A change that waits for a blocked change does not report that.
+                # A change that waits for a blocked change does not set the event.
                 progress.wait(BLOCKED_CHECK if self._blocked_changes else None)
 
     def block_change(self, until: Callable[[], bool]) -> None:
@@ -106,7 +106,7 @@ class MemoryRuntime:
             self._changed.notify_all()
 
     def wait(self, done: threading.Event, seconds: float) -> None:
-        """Wait on the mocked clock, each time longer, so that hours take few requests."""
+        """Wait on the mocked clock with increasing intervals, so that hours need few requests."""
         self.apply_changes()
         if done.is_set():
             return
@@ -129,14 +129,14 @@ class MemoryRuntime:
         self.wake()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer a request to a service or an endpoint."""
+        """Respond to a request to a service or an endpoint."""
         self.apply_changes()
         key = environ["HTTP_HOST"].lower()
         if self.base:  # /services/<name>/score
             _, kind, name, path = f"{environ['PATH_INFO']}///".split("/", 3)
             key, environ["PATH_INFO"] = f"{kind}/{name}", f"/{path.strip('/')}"
         if key not in self.addresses:
-            raise requests.ConnectionError(f"No service answers at {key}.")
+            raise requests.ConnectionError(f"No service listens at {key}.")
         return self.addresses[key].answer(Call(environ))(environ, start_response)
 
 
@@ -177,11 +177,11 @@ class MemoryAddress:
         """Do nothing: no port is open."""
 
     def name_of(self, deployment: str) -> str:
-        """``service``, or ``endpoint/deployment``, as a test names it."""
+        """Return the name of a deployment in tests: ``service`` or ``endpoint/deployment``."""
         return self.name if deployment == self.name else f"{self.name}/{deployment}"
 
     def answer(self, call: Call) -> Response:
-        """Answer a request, and record it."""
+        """Respond to a request, and record the request."""
         requested = call.headers.get(DEPLOYMENT)
         try:
             chosen, missing = choose_deployment(self._shares, requested, self._draw), ""
@@ -233,7 +233,7 @@ class MemoryAddress:
         return response
 
     def _draw(self, shares: Mapping[str, float]) -> str:
-        """Return the deployment that is furthest below its share, which keeps shares exact."""
+        """Return the deployment furthest below its share, so that the shares are exact."""
         with_traffic = {name: share for name, share in shares.items() if share}
         return min(with_traffic, key=lambda name: (self._answered[name] + 1) / with_traffic[name])
 
@@ -252,7 +252,7 @@ class MemoryAddress:
             )
         if timeout is not None and seconds > timeout:
             clock.sleep(timeout)
-            raise requests.ReadTimeout("The mocked service did not answer in time.")
+            raise requests.ReadTimeout("The mocked service did not respond in time.")
         clock.sleep(seconds)
 
 
@@ -281,7 +281,7 @@ class MemoryContainerFactory:
 
 
 class MemoryContainer:
-    """Starts, fails and answers as the test has set; see `core.runtime.Container`."""
+    """Starts, fails and responds by the test's settings; see `core.runtime.Container`."""
 
     def __init__(
         self, factory: MemoryContainerFactory, spec: ContainerSpec, on_change: Callable[[], Any]
@@ -348,7 +348,7 @@ class MemoryContainer:
 
 
 def reject(status: int, message: str) -> Response:
-    """An error response that the platform sends, not the script."""
+    """Return an error response of the platform, not of the script."""
     response = error_response(message, status)
     del response.headers[RUN_FAILED]
     return response

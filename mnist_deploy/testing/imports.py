@@ -1,4 +1,4 @@
-"""Calls a function when a module is imported, without importing the module before its users."""
+"""Calls a function after the import of a module, without importing the module early."""
 
 from __future__ import annotations
 

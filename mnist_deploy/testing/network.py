@@ -1,4 +1,4 @@
-"""The network of a mocked workspace: `requests` is answered in memory, the rest is blocked."""
+"""The network of a mocked workspace: `requests` is served in memory, other access is blocked."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class InMemoryAdapter(HTTPAdapter):
         environ = make_environ(request, url)
         environ[READ_TIMEOUT] = timeout[1] if isinstance(timeout, tuple) else timeout
         if url.hostname == CONTROL_HOST:
-            has_changes = runtime.has_pending_changes  # of earlier requests
+            has_changes = runtime.has_pending_changes  # from earlier requests
             pieces, status, headers = run_wsgi_app(self._control_plane, environ, buffered=True)
             if has_changes:
                 runtime.apply_changes()
@@ -65,7 +65,7 @@ class InMemoryAdapter(HTTPAdapter):
 
 
 def make_environ(request: requests.PreparedRequest, url: SplitResult) -> dict[str, Any]:
-    """Convert a request to what a WSGI server passes to an app."""
+    """Convert a request to a WSGI environ."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
@@ -119,7 +119,7 @@ def answer_in_memory(control_plane: Flask, runtime: MemoryRuntime) -> Iterator[P
 
 @contextmanager
 def serve(runtime: MemoryRuntime) -> Iterator[str]:
-    """Serve the mocked services on a port of the loopback; its URL."""
+    """Serve the mocked services on a port of the loopback interface; yield its URL."""
 
     def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         try:
@@ -149,8 +149,8 @@ def block_connections(record: Callable[[Exception], object]) -> Iterator[Patch]:
                 return genuine(*args, **kwargs)
             error = ConnectionBlocked(
                 f"A connection to {as_text(host)} was attempted while the workspace is mocked. "
-                "Only requests that `requests` sends to mocked services are answered, or those of "
-                "any client with mock_workspace(listen=True). Servers of the test's own must "
+                "Only requests that `requests` sends to mocked services are answered; "
+                "mock_workspace(listen=True) accepts other HTTP clients. Servers of the test must "
                 "listen on 127.0.0.1."
             )
             record(error)
@@ -173,7 +173,7 @@ def as_text(host: Any) -> str:
 
 
 def is_this_machine(host: Any) -> bool:
-    """Whether a host is the loopback, this machine's own name or no host at all."""
+    """Whether a host is the loopback, this machine's name or empty."""
     name = as_text(host)
     try:
         address = ipaddress.ip_address(name)

@@ -1,7 +1,7 @@
-"""The kit's fixtures and its marker. pytest finds them by the package's entry point.
+"""The kit's fixtures and marker, which pytest loads by the package's entry point.
 
-Every pytest session imports this module, most of them without using it, so large modules are
-imported where they are used.
+Every pytest session imports this module, most of them without using it. Therefore functions import
+large modules locally.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def mocked_workspace(request: pytest.FixtureRequest) -> Iterator[MockedWorkspace]:
     """SDK v1's workspace in memory, for every helper and for the SDK itself.
 
-    It starts with the model ``sklearn_mnist`` and the environment ``tutorial-env``, version 1
-    each. Its attribute ``cloud``, a `mnist_deploy.testing.cloud.MockedCloud`, sets how services
-    behave and records their requests. Scoring scripts are checked, but not run.
+    The workspace starts with the model ``sklearn_mnist`` and the environment ``tutorial-env``,
+    version 1 each. Its attribute ``cloud``, a `mnist_deploy.testing.cloud.MockedCloud`, configures
+    the services and records their requests. Scoring scripts are checked, but not run.
     """
     marker = request.node.get_closest_marker("mocked_workspace")
     mock = WorkspaceMock(*marker.args, **marker.kwargs) if marker else WorkspaceMock()
@@ -61,7 +61,7 @@ def mocked_client(mocked_workspace: MockedWorkspace) -> MockedClient:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Any:
-    """Raise an error of the test's own functions in the test itself."""
+    """Raise the recorded error of a test's own function in the test itself."""
     failure: BaseException | None = None
     try:
         return (yield)
@@ -77,10 +77,11 @@ def pytest_runtest_call(item: pytest.Item) -> Any:
 def local_workspace(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Workspace]:
-    """SDK v1's workspace on this machine, in which scoring scripts are run.
+    """SDK v1's local workspace, which runs scoring scripts.
 
-    One for the whole session, in a folder of its own: what is registered and deployed stays until
-    the session ends. It starts as `mocked_workspace` does. Skips the test on Windows.
+    The session has one workspace in a temporary folder; registered assets and deployments remain
+    until the session ends. The initial content is that of `mocked_workspace`. Skips the test on
+    Windows.
     """
     if sys.platform == "win32":
         pytest.skip("the local workspace needs Linux or macOS")
@@ -91,7 +92,7 @@ def local_workspace(
     from .digits import stock
 
     request.config.stash[_home] = home = tmp_path_factory.mktemp("local_workspace")
-    with patch.dict(os.environ):  # which restores the variables at the end
+    with patch.dict(os.environ):  # restores the variables at the end
         workspace = local.connect(home)
         try:
             stock(workspace, tmp_path_factory.mktemp("model"))
@@ -113,7 +114,7 @@ def local_client(request: pytest.FixtureRequest, local_workspace: Workspace) -> 
 
 @pytest.fixture(scope="session")
 def mnist_sample(tmp_path_factory: pytest.TempPathFactory) -> MnistSample:
-    """A hundred genuine digits to test with, and files of 300 others to train on.
+    """A hundred genuine test digits, and files with 300 training digits.
 
     A `mnist_deploy.testing.digits.MnistSample`: ``images``, ``labels`` and ``data_dir``.
     """

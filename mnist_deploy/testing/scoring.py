@@ -1,7 +1,7 @@
-"""The responses of a mocked container: by the tutorial's script, or as the test sets.
+"""The responses of a mocked container, from the tutorial's script or the test's settings.
 
-Requests to the tutorial's ``score.py`` are read by the script itself, so that the mock rejects what
-the service rejects. A request to any other script is parsed as JSON.
+The tutorial's ``score.py`` itself parses its requests, so that the mock and a service reject the
+same requests. Requests to other scripts are parsed as JSON.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ NOT_FOUND = (
     "The requested URL was not found on the server. If you entered the URL manually please "
     "check your spelling and try again."
 )
-# azureml-core writes its driver with the line ends of the system that it runs on.
+# azureml-core writes its driver with the line ends of the operating system.
 DRIVEN = re.compile(rb"realpath\(__file__\)\), '([^']+)'\)\r?\ndriver_module_spec")
 MODEL_FILES = (".pkl", ".pickle", ".joblib")
 READ_TIMEOUT = "mnist_deploy.read_timeout"  # in the environ: seconds, or None
-PORT_TIMEOUT = 60.0  # seconds, taken for a client whose time-out is unknown
+PORT_TIMEOUT = 60.0  # seconds, assumed for a client with an unknown time-out
 
 
 class Call(Request):
-    """A request to a mocked service, and the rows of numbers that were read in its body."""
+    """A request to a mocked service, and the rows of numbers in its body."""
 
     images: np.ndarray | None = None
 
@@ -58,12 +58,12 @@ class Call(Request):
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that the client waits for the response; None without end."""
+        """Return the client's read time-out in seconds; None without a time-out."""
         return self.environ.get(READ_TIMEOUT, PORT_TIMEOUT)
 
     @cached_property
     def plain(self) -> bytes:
-        """The unpacked body."""
+        """Return the decompressed body."""
         try:
             return gzip.decompress(self.body) if self.body.startswith(b"\x1f\x8b") else self.body
         except (OSError, EOFError, zlib.error):
@@ -71,7 +71,7 @@ class Call(Request):
 
     @cached_property
     def document(self) -> tuple[str, Any]:
-        """(``json``, its value), (``idx``, None) or (``other``, None)."""
+        """Return (``json``, value), (``idx``, None) or (``other``, None)."""
         if self.plain.startswith(b"\0\0"):
             return "idx", None
         try:
@@ -81,7 +81,7 @@ class Call(Request):
 
 
 def make_response(value: Any, status: int = 200, *, failed: bool = False) -> Response:
-    """Serialize what ``run()`` returned, as Microsoft's inference server does."""
+    """Serialize the result of ``run()``, as Microsoft's inference server does."""
     text = json.dumps({} if value is None else value, default=to_json)
     return Response(text, status, {RUN_FAILED: str(failed)}, mimetype="application/json")
 
@@ -100,7 +100,7 @@ def error_response(message: str, status: int) -> Response:
 
 
 class Script:
-    """The script `name` of a mocked container, whose ``app`` folder also has the models."""
+    """The script `name` of a mocked container; the folder `app` also contains the models."""
 
     def __init__(
         self, app: Path, name: str, deployment: str, behavior: Behavior, log: Callable[[str], Any]
@@ -118,22 +118,22 @@ class Script:
 
     @cached_property
     def _model(self) -> Any:
-        """The first registered model that can be loaded, or None."""
+        """Return the first registered model that can be loaded, or None."""
         for file in sorted((self._app / "azureml-models").rglob("*")):
             try:
                 if file.suffix in MODEL_FILES:
                     return load_model(file.read_bytes())
-            except Exception:  # of any class: the file is no pickle
+            except Exception:  # of any class: the file is not a pickle
                 continue
         return None
 
     def answer(self, call: Call) -> Response:
-        """Answer a request to the container.
+        """Respond to a request to the container.
 
         Raises
         ------
         Rejected, NoResponse, requests.RequestException
-            As the test has set.
+            The test has set this error.
         AssertionError
             A check in the test's own function failed.
         """
@@ -154,7 +154,7 @@ class Script:
             return error_response(SCRIPT_FAILED, 500)
 
     def _run_tutorial(self, call: Call) -> Response:
-        """Have the script read the images, and answer with labels unless it rejects them."""
+        """Run the script's parser; respond with labels unless the script rejects the images."""
         script, blocks = self._tutorial, []
 
         def keep(images: np.ndarray) -> np.ndarray:
@@ -204,14 +204,14 @@ class Script:
         return call.images
 
     def _respond(self, data: Any) -> Response:
-        """Serialize what the test's function, or else the model, returns for the data."""
+        """Serialize the result of the test's function, or else of the model, for the data."""
         answer = self._behavior.find("answer", self._deployment, None)
         try:
             value = (answer or self._predict)(data)
             return value if isinstance(value, Response) else make_response(value)
         except (Rejected, ScriptRaised, NoResponse, RequestException):
             raise
-        except AssertionError as error:  # a check of the test's
+        except AssertionError as error:  # a check in the test's function
             self._behavior.record(error)
             raise
         except Exception as error:
@@ -221,8 +221,8 @@ class Script:
     def _predict(self) -> Answer:
         if self._model is None:
             raise AssertionError(
-                f"The service {self._deployment} has no pickled model to answer from: set its "
-                "answers with mocked_workspace.cloud.answer_with(...)."
+                f"The service {self._deployment} has no pickled model for its responses: set them "
+                "with mocked_workspace.cloud.answer_with(...)."
             )
         if self._tutorial:
             return self._tutorial.choose_predict(self._model)
@@ -263,7 +263,7 @@ def tutorial_script() -> tuple[bytes, types.CodeType]:
 
 
 def replace_inference_server() -> None:
-    """Provide what the tutorial's script imports of Microsoft's inference server."""
+    """Provide the names that the tutorial's script imports from Microsoft's inference server."""
     package = "azureml_inference_server_http"
     for name in ("", ".api", ".api.aml_request", ".api.aml_response"):
         sys.modules[package + name] = types.ModuleType(package + name)

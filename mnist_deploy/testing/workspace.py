@@ -1,4 +1,4 @@
-"""A mocked workspace: the local workspace's app, in this process, with everything in memory."""
+"""A mocked workspace: the local workspace's app in this process, with all data in memory."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ SDK_V2 = "azure.ai.ml"
 
 
 class MockedControlPlane:
-    """All that is registered and deployed while a workspace is mocked.
+    """The control plane of a mocked workspace, with its registered assets and deployments.
 
-    It starts with the outcome of the tutorial's part one: a model and an environment.
+    The initial content is the result of the tutorial's part one: a model and an environment.
 
     """
 
@@ -103,7 +103,7 @@ class MockedControlPlane:
         self._enter(client.replace_clients(self._runtime, self._connect_client))
 
     def _connect_client(self) -> Any:
-        """Return the client of SDK v2, which is imported only by tests that use it."""
+        """Return the client of SDK v2; only tests that use SDK v2 import it."""
         if self._client is None:
             from . import client
 
@@ -111,7 +111,7 @@ class MockedControlPlane:
         return self._client
 
     def remaining(self) -> list[str]:
-        """The services, endpoints and clusters that would continue to cost money."""
+        """Return the services, endpoints and clusters that would continue to cost money."""
         services = [each.name for each in self._endpoints.all("service")]
         endpoints = [f"the endpoint {each.name}" for each in self._endpoints.all("endpoint")]
         clusters = [c.name for c in self._store.all(Compute) if not c.resource_id]
@@ -120,7 +120,7 @@ class MockedControlPlane:
 
 @cache
 def routes() -> Flask:
-    """The app of the local workspace, whose construction takes a quarter of a second."""
+    """Return the app of the local workspace, cached: its construction takes 0.25 s."""
     app = create_routes()
     app.config["PROPAGATE_EXCEPTIONS"] = True  # to the test: there is no process to log them
     return app
@@ -145,7 +145,7 @@ def register_part_one(store: Store) -> None:
 
 @cache
 def scoring_definition() -> dict[str, Any]:
-    """The environment as SDK v1 sends it."""
+    """Return the environment in the format of SDK v1."""
     environment = build_scoring_environment(ENVIRONMENT_NAME)
     serialized = type(environment)._serialize_to_dict(environment)
     return {name: value for name, value in serialized.items() if name not in ("name", "version")}

@@ -172,7 +172,7 @@ def start_child(
 def take_sockets() -> dict[str, socket.socket]:
     """Return the sockets passed by `start_child`, and exclude them from inheritance by children.
 
-    The first call must precede the start of any child process.
+    Call it once, before any child process is started.
     """
     return open_sockets(json.loads(sys.argv.pop(1)))
 

@@ -176,7 +176,7 @@ def with_slashes(path: str) -> str:
 
 
 class Child(subprocess.Popen[bytes]):
-    """A process in a job object, which is closed, and its processes killed, with this process."""
+    """A process in a job object; the end of this process kills all processes of the job object."""
 
     job: wintypes.HANDLE | None = None
 

@@ -1,6 +1,6 @@
-"""Versions of MLflow's registered models: the models that both SDKs of Azure list and deploy.
+"""Versions of MLflow's registered models, which both SDKs of Azure list and deploy as models.
 
-What Azure's model registry does with MLflow's calls:
+Behavior of Azure's model registry with MLflow:
 https://learn.microsoft.com/azure/machine-learning/how-to-manage-models-mlflow
 """
 
@@ -82,7 +82,7 @@ def stage_of(model: Model) -> str:
 
 
 def latest_versions(name: str) -> list[Model]:
-    """The newest version of each stage that is in use, the oldest first."""
+    """Return the newest version of each stage in use, the oldest first."""
     newest: dict[str, Model] = {}
     for model in store().versions(Model, name):
         known = newest.get(stage_of(model))
@@ -92,7 +92,7 @@ def latest_versions(name: str) -> list[Model]:
 
 
 def download_uri(model: Model) -> str:
-    """The URI that the client which sends the request downloads the version's files from."""
+    """Return the URI from which the requesting client downloads the version's files."""
     if "/subscriptions/" in request.path:
         return f"azureml://artifacts/{model.path}"
     return f"mlflow-artifacts:/models/{model.name}/{model.version}"
@@ -116,7 +116,7 @@ def serialize_version(model: Model) -> Document:
 
 
 def find_source(source: str) -> tuple[str, Run | None]:
-    """The artifacts that a source names, and the run that has logged them, if any.
+    """Return the artifact path of a source, and the run that logged the artifacts, if any.
 
     Raises
     ------

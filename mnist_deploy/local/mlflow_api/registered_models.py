@@ -1,6 +1,6 @@
-"""Registered models of MLflow: the names under which the workspace keeps versions of models.
+"""Registered models of MLflow: names with a description, tags and model versions.
 
-Azure's model registry has neither renaming nor deletion of a name:
+Azure's model registry supports neither renaming nor deletion of a registered model:
 https://learn.microsoft.com/azure/machine-learning/how-to-manage-models-mlflow (Limitations)
 """
 
@@ -58,7 +58,7 @@ class Search(Struct):
 
 
 def find_registered_model(name: str) -> RegisteredModel:
-    """The name's description and tags; a name that an SDK of Azure has registered has none."""
+    """Return description and tags of a name; empty for a model registered by an SDK of Azure."""
     found = store().find(RegisteredModel, name)
     if found is not None:
         return found
@@ -152,7 +152,7 @@ def delete_registered_model(**_: str) -> Response:
 
 @registered_model_api.post(f"{CALL}/get-latest-versions")
 def get_latest_versions(**_: str) -> Response:
-    """The newest version of each requested stage; of each stage that is in use by default."""
+    """Return the newest version of each requested stage; default: of each stage in use."""
     requested = body(Stages)
     find_registered_model(requested.name)
     found = latest_versions(requested.name)

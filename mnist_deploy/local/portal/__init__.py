@@ -1,7 +1,7 @@
-"""The page in the browser: records, services, logs, and a form to score a service.
+"""The portal: a web page with records, services and logs, and a form to send scoring requests.
 
-The page is served over plain http, because a browser would warn of the control plane's
-certificate, by a separate listener that starts when the first link to the page is requested.
+A separate listener, started with the first requested link, serves the page over plain http:
+browsers would warn of the control plane's certificate.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ class Portal:
     Attributes
     ----------
     address : str or None
-        Where the page is served; None before the first link.
+        The URL of the page; None before the first link.
     """
 
     def __init__(self, state: AppState) -> None:
         self.address: str | None = None
         self._state = state
-        self._lock = threading.Lock()  # of starting the listener
+        self._lock = threading.Lock()  # held while the listener starts
 
     def serve(self, port: int = 0) -> str:
-        """Serve the page, on `port` unless it is served already, and return its address.
+        """Start the listener on `port` unless it runs already, and return its address.
 
         Raises
         ------
         OSError
-            If the port is taken.
+            If the port is in use.
         """
         with self._lock:
             if self.address is None:
@@ -70,7 +70,7 @@ class Portal:
 
 
 def add_extension(page: PageState, folder: Path) -> None:
-    """Serve the files of a folder; the page loads its ``*.js`` as ways to try a service."""
+    """Serve the files of a folder; the page loads ``*.js`` as additional scoring forms."""
     files = (file for file in folder.iterdir() if file.is_file())
     page.extension_files.update(
         (file.name, file) for file in files if file.suffix in EXTENSION_TYPES
@@ -78,12 +78,12 @@ def add_extension(page: PageState, folder: Path) -> None:
 
 
 def register(app: Flask) -> None:
-    """Add the call that makes a link to the page; it requires the control plane's token."""
+    """Add the route that creates a link to the page; it requires the control plane's token."""
     app.register_blueprint(portal_api)
 
 
 def add_state(state: AppState) -> None:
-    """Add the portal, which is not served yet."""
+    """Add the portal without starting its listener."""
     state.add(PageState())
     state.add(MetricListing(state.part(Runs)))
     state.add(Portal(state))
@@ -97,7 +97,7 @@ class LinkRequest(Struct):
     folder : str or None
         A folder whose files extend the page.
     port : int
-        Where to serve the page, if it is not served yet; 0 lets the system choose.
+        The port of a listener that does not run yet; 0 for any free port.
     """
 
     folder: str | None = None
@@ -106,7 +106,7 @@ class LinkRequest(Struct):
 
 @portal_api.post("/portal")
 def make_link() -> Response:
-    """A link to the page that works once, within a minute."""
+    """Create a link to the page that is valid once, within a minute."""
     requested = body(LinkRequest)
     try:
         if requested.folder is not None:

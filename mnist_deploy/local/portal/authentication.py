@@ -1,4 +1,4 @@
-"""Authentication of the page: a link's code works once, and gives its tab a token."""
+"""Authentication of the page: a tab exchanges the one-time code of a link for a token."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MAX_UNTRUSTED_BODY = 1024  # bytes: a code in JSON
 
 
 class Codes:
-    """Codes for one use each; each stands for a subject, for instance a model to download."""
+    """One-time codes; each code refers to a subject, for instance a model to download."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._issued: dict[str, tuple[float, tuple[str, ...]]] = {}
 
     def issue(self, *subject: str) -> str:
-        """A new code for `subject`."""
+        """Return a new code for `subject`."""
         code = secrets.token_urlsafe(32)
         now = time.monotonic()
         with self._lock:
@@ -32,21 +32,21 @@ class Codes:
         return code
 
     def redeem(self, code: str) -> tuple[str, ...] | None:
-        """The subject of a code; None if the code is unknown, expired or used already."""
+        """Return the subject of a code; None if the code is unknown, expired or already used."""
         with self._lock:
             expiry, subject = self._issued.pop(digest(code), (0.0, ()))
         return subject if time.monotonic() < expiry else None
 
     def is_known(self, code: str) -> bool:
-        """Whether a code was issued; it stays valid."""
+        """Whether a code is valid; the code is not redeemed."""
         with self._lock:
             return digest(code) in self._issued
 
 
 class Tokens:
-    """The tokens of the open tabs: each may list, read logs, score and download.
+    """The tokens of open tabs, which authorize listings, logs, scoring and downloads.
 
-    Only their digests are kept, so that the time of a look-up reveals nothing of a token.
+    Only digests are stored, so the duration of a look-up does not reveal a token.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ def bearer_token(authorization: str) -> str:
 
 
 def find_body_limit(received: BaseRequest, codes: Codes, tokens: Tokens) -> int | None:
-    """The limit of a request's body: see :data:`mnist_deploy.local.listener.BodyLimit`."""
+    """Return the limit of a request's body, see :data:`mnist_deploy.local.listener.BodyLimit`."""
     path, _, _ = split_target(received.raw_path)
     if path.startswith("/download/"):
         is_trusted = codes.is_known(path.removeprefix("/download/"))

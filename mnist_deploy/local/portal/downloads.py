@@ -1,4 +1,4 @@
-"""Downloads, which are streamed: files of a model or a run, the conda file of an environment."""
+"""Streamed downloads: files of a model or a run, and the conda file of an environment."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ..core.runs import Run, Runs
 from ..core.store import Store
 from .run_files import find_run_file, list_run_files
 
-PIECE = 1 << 18  # bytes of a file that are read at once
+PIECE = 1 << 18  # bytes of a file in one read
 
 
 def find(store: Store, kind: str, name: str, version: str) -> Model | Environment:
-    """A registered model or environment.
+    """Return a registered model or environment.
 
     Raises
     ------
     NotFound
-        If no record of that kind has this name and version.
+        If no record of the kind has this name and version.
     """
     if kind == "environment":
         return store.get(Environment, name, version)
@@ -38,7 +38,7 @@ def find(store: Store, kind: str, name: str, version: str) -> Model | Environmen
 
 
 def send_record(store: Store, record: Model | Environment) -> Response:
-    """The conda file of an environment; the one file of a model, or all of them in an archive.
+    """Send the conda file of an environment, the only file of a model, or an archive of its files.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def send_record(store: Store, record: Model | Environment) -> Response:
 
 
 def send_run_files(run: Run, runs: Runs, name: str) -> Response:
-    """One file of a run; all of its files in an archive if `name` is empty.
+    """Send one file of a run, or an archive of all its files if `name` is empty.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def send_run_files(run: Run, runs: Runs, name: str) -> Response:
 
 
 class FileContent(LimitedStream):
-    """A file as long as it was when opened: the log of an active run grows while it is sent."""
+    """A file limited to its size when opened: the log of an active run may grow meanwhile."""
 
     def __init__(self, file: Path) -> None:
         self._file = open(file, "rb")  # noqa: SIM115 - closed with the response
@@ -106,7 +106,7 @@ def send_archive(files: Iterable[tuple[str, Path]], name: str) -> Response:
 
 
 class Buffer(io.RawIOBase):
-    """What was written since the last `take`."""
+    """A buffer of the bytes written since the last `take`."""
 
     def __init__(self) -> None:
         self._content = bytearray()
@@ -125,7 +125,7 @@ class Buffer(io.RawIOBase):
 
 
 def stream_archive(files: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
-    """Pieces of a zip archive of (name, file), which is never whole in memory or on the disk."""
+    """Yield pieces of a zip archive of (name, file) without storing the whole archive."""
     buffer = Buffer()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, file in files:
@@ -138,19 +138,19 @@ def stream_archive(files: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
 
 
 def safe_name(name: str) -> str:
-    """A name without control characters, which neither a header nor every file system can hold."""
+    """Remove control characters, which headers and some file systems do not allow."""
     return "".join(each if each.isprintable() else "_" for each in name)
 
 
 def ascii_name(name: str) -> str:
-    """A file name for a header."""
+    """Convert a file name to ASCII for a header."""
     return "".join(each if each.isascii() else "_" for each in safe_name(name))
 
 
 def attachment(
     content: Any, name: str, mimetype: str = "application/octet-stream"
 ) -> dict[str, Any]:
-    """The arguments of ``flask.send_file`` for a file that the browser saves."""
+    """Return the arguments of ``flask.send_file`` for a file that the browser saves."""
     return {
         "path_or_file": content,
         "download_name": safe_name(name) or "file",
@@ -160,5 +160,5 @@ def attachment(
 
 
 def definition(environment: Environment) -> str:
-    """The conda file that `Environment.from_conda_specification` and SDK v2 accept."""
+    """Return a conda file that `Environment.from_conda_specification` and SDK v2 accept."""
     return yaml.safe_dump(environment.conda or {}, sort_keys=False, allow_unicode=True)

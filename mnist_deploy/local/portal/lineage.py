@@ -1,4 +1,4 @@
-"""Lineage: the data that a run has read, the models made of its outputs, their services."""
+"""Lineage: the inputs of a run, the models registered from its outputs, and their services."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..core.runs import ORIGIN, Run
 from ..core.store import Store
 
 OUTPUTS = "azureml"  # the first part of the paths of the outputs of batch jobs
-REFERENCE = "reference-"  # begins the names of inputs that are data references of SDK v1
+REFERENCE = "reference-"  # prefix of inputs that are data references of SDK v1
 LITERAL = "literal"
 
 Shown = dict[str, Any]
@@ -43,13 +43,13 @@ class LoggedDataset(Struct):
 
 
 class DatasetInput(Struct):
-    """A data set that MLflow has logged."""
+    """A data set logged by MLflow."""
 
     dataset: LoggedDataset = msgspec.field(default_factory=LoggedDataset)
 
 
 def list_inputs(run: Run, store: Store) -> list[Shown]:
-    """What a run has read: ``input``, ``kind``, and ``name``, with its version if there is one."""
+    """List the inputs of a run as ``input``, ``kind`` and ``name``, with the version, if any."""
     found = [*list_datasets(run, store), *list_logged_datasets(run)]
     known = {each["input"] for each in found}
     job_inputs = run.job.inputs if run.job else {}
@@ -84,14 +84,14 @@ def list_logged_datasets(run: Run) -> Iterator[Shown]:
 
 
 def find_asset_by_id(run: Run, name: str) -> tuple[str, str] | None:
-    """The data asset or model that SDK v2 has named as an input."""
+    """Return (kind, name) of the data asset or model that is an input in SDK v2."""
     properties = run.other.get("v2", {}).get("properties", {})
     uri = ((properties.get("inputs") or {}).get(name) or {}).get("uri")
     return parse_asset_id(uri)
 
 
 def parse_asset_id(uri: Any) -> tuple[str, str] | None:
-    """(kind, ``name:version``) of an id that ends with ``/data/NAME/versions/VERSION``."""
+    """Return (kind, ``name:version``) of an id that ends with ``/data/NAME/versions/VERSION``."""
     parts = uri.rsplit("/", 4) if isinstance(uri, str) else []
     if len(parts) != 5 or parts[3] != "versions":
         return None
@@ -114,7 +114,7 @@ def without_origin(path: str) -> str:
 
 
 def list_literals(run: Run) -> dict[str, str]:
-    """The values that SDK v2 has passed as inputs, and the parameters that MLflow has logged."""
+    """Return the literal inputs of SDK v2 and the parameters logged by MLflow."""
     inputs = run.other.get("v2", {}).get("properties", {}).get("inputs") or {}
     literals = {
         name: str(each.get("value"))
@@ -125,7 +125,7 @@ def list_literals(run: Run) -> dict[str, str]:
 
 
 def find_run_id(model: Model) -> str:
-    """The id of the run that a model comes from; empty if it comes from elsewhere."""
+    """Return the id of the run that produced a model; empty if no run did."""
     run_id = model.other.get("v1", {}).get("runId")
     if run_id:
         return run_id
@@ -149,7 +149,7 @@ def group_models_by_run(store: Store) -> dict[str, list[Model]]:
 def list_users(
     deployed: Iterable[Endpoint], is_used: Callable[[ContainerSpec], bool]
 ) -> list[Shown]:
-    """The services and online endpoints of which `is_used` accepts a container spec."""
+    """List the services and online endpoints with a container spec that `is_used` accepts."""
     return [
         {"kind": endpoint.kind, "name": endpoint.name}
         for endpoint in deployed
@@ -158,7 +158,7 @@ def list_users(
 
 
 def list_model_users(model: Model, deployed: Iterable[Endpoint], store: Store) -> list[Shown]:
-    """The services, online endpoints and batch deployments that use a model."""
+    """List the services, online endpoints and batch deployments that use a model."""
     online = list_users(deployed, lambda spec: model.id in [used.id for used in spec.models])
     batch = [
         {"kind": "batch", "name": each.name}

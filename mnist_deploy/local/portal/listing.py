@@ -1,6 +1,6 @@
 """The listings of the page and of ``show`` as JSON: services, models, environments.
 
-Each field is named here, so that no key of a service is listed by mistake.
+Each listed field is named explicitly, so that a service's key is never listed by mistake.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def describe_workspace(
     store: Store, endpoints: Endpoints, local_containers: LocalContainers | None = None
 ) -> Shown:
-    """All that is deployed and registered."""
+    """List all deployed services and registered assets."""
     deployed = endpoints.all()
     return {
         "services": [
@@ -50,10 +50,10 @@ def describe_workspace(
 
 
 def listed(record: Record, serialize: Callable[[Record], Shown]) -> Shown:
-    """``serialize(record)``; if that fails, the record's name and the reason."""
+    """Return ``serialize(record)``; after an exception, the record's name and the reason."""
     try:
         return serialize(record)
-    except Exception as error:  # of whatever kind: the other records must stay visible
+    except Exception as error:  # of any class: the other records must stay visible
         log.exception("%s cannot be listed", record.name)
         shown = {"name": record.name, "broken": f"{type(error).__name__}: {error}"}
         if isinstance(record, Endpoint):

@@ -1,4 +1,4 @@
-"""Local services, of ``local=True`` and of ``LocalWebservice``, as the page shows endpoints."""
+"""Converts local services (``local=True``, ``LocalWebservice``) for the page's endpoint list."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KIND = "local"
 
 @dataclass(eq=False)
 class LocalService:
-    """The fields of an `Endpoint` that the page reads; it has one deployment and no key."""
+    """The fields of an `Endpoint` that the page reads, with one deployment and no key."""
 
     name: str
     container: LocalContainer
@@ -34,18 +34,21 @@ class LocalService:
 
 
 def list_local_services(containers: LocalContainers | None) -> list[LocalService]:
-    """SDK v1 labels a container with the name of its service, SDK v2 names it ENDPOINT.NAME."""
+    """List the local services.
+
+    SDK v1 labels a container with the name of its service; SDK v2 names it ENDPOINT.DEPLOYMENT.
+    """
     found = containers.all() if containers else []
     return [LocalService(each.spec.labels.get("containerName", each.name), each) for each in found]
 
 
 def find_local_service(containers: LocalContainers | None, name: str) -> LocalService:
-    """The service of a name.
+    """Return the local service with a name.
 
     Raises
     ------
     NotFound
-        If there is none.
+        If no local service has the name.
     """
     for service in list_local_services(containers):
         if service.name == name:

@@ -1,4 +1,4 @@
-"""The metrics of a run as the page and ``show`` list them: the points of a curve, texts, rows."""
+"""The listed metrics of a run, for the page and ``show``: points of a curve, texts, rows."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Point = tuple[float, float]
 
 
 class MetricListing:
-    """The listed metrics of the runs of a store; those of the latest listed runs are cached."""
+    """Lists the metrics of a store's runs, with a cache for the latest listed runs."""
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
         self._serialize = lru_cache(CACHED_RUNS)(self._serialize_at)
 
     def serialize(self, run_id: str) -> list[Shown]:
-        """The first `MAX_METRICS` metrics of a run, in alphabetical order."""
+        """Return the first `MAX_METRICS` metrics of a run, in alphabetical order."""
         return self._serialize(run_id, self._runs.last_value_position(run_id))
 
     def _serialize_at(self, run_id: str, position: int) -> list[Shown]:
@@ -39,7 +39,7 @@ class MetricListing:
 
 
 def serialize_metric(metric: Metric) -> Shown:
-    """One metric; its `kind` is ``series``, ``texts``, ``rows`` or ``file``."""
+    """Serialize a metric with the `kind` ``series``, ``texts``, ``rows`` or ``file``."""
     shown: Shown = {"name": metric.name, "count": len(metric.values)}
     if list(metric.columns) != [metric.name]:
         return shown | serialize_rows(metric)
@@ -72,7 +72,7 @@ def serialize_metric(metric: Metric) -> Shown:
 
 
 def name_of_artifact(uri: str) -> str:
-    """The name of a file of the run, from ``aml://artifactId/ExperimentRun/dcid.RUN/NAME``."""
+    """Return NAME, a file of the run, of ``aml://artifactId/ExperimentRun/dcid.RUN/NAME``."""
     return uri.partition("/dcid.")[2].partition("/")[2]
 
 
@@ -86,7 +86,7 @@ def serialize_rows(metric: Metric) -> Shown:
 
 
 def as_number(value: Any) -> float | None:
-    """A finite number, or None."""
+    """Convert a value to a finite number, or None."""
     try:
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
     except OverflowError:  # an integer of hundreds of digits
@@ -99,8 +99,9 @@ def as_text(value: Any) -> str:
 
 
 def thin_out(points: Sequence[Point]) -> list[Point]:
-    """At most `MAX_POINTS` of the points: the first, the last, and of each part of the curve the
-    lowest and the highest, so that no peak is lost.
+    """Return at most `MAX_POINTS` points, with all peaks of the curve.
+
+    These are the first, the last, and the lowest and highest point of each section.
     """
     if len(points) <= MAX_POINTS:
         return list(points)

@@ -1,4 +1,4 @@
-"""The portal's HTTP routes: the page's files, and the calls that a tab's token allows."""
+"""The portal's HTTP routes: the page's files, and the routes that a tab's token authorizes."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ BODY_LIMIT = 16 << 20  # bytes of a request
 LOG_LINES = 500
 WHOLE_LOG = 1 << 40  # lines
 LINK_EXPIRED = "This link was used before, or is older than a minute."
-# The files of an extension that are served, by their suffixes, with their content types.
+# Suffixes of an extension's served files, with their content types.
 EXTENSION_TYPES = {".js": "text/javascript", ".css": "text/css", ".gz": "application/gzip"}
-# Routes without a token: the page itself, which holds no data, and those that take a code.
+# Routes without a token: the page itself, which contains no data, and routes with a code.
 OPEN = {"page.show_page", "page.static_file", "page.extension_file", "page.log_in", "page.download",
         "runs.open_run"}  # fmt: skip
 HEADERS = {
@@ -58,12 +58,12 @@ page = Blueprint("page", __name__)
 
 
 def create_app(host: str, state: AppState) -> Flask:
-    """The portal's app.
+    """Create the portal's app.
 
     Parameters
     ----------
     host : str
-        Where it is served, as ``127.0.0.1:port``: the only accepted Host and Origin.
+        The address ``127.0.0.1:port`` of the listener: the only accepted Host and Origin.
     state : AppState
         The state of the workspace, with a `PageState`.
     """
@@ -147,7 +147,7 @@ def log_in() -> Response:
 
 @page.post("/api/code")
 def issue_code() -> Response:
-    """A code by which this tab opens another."""
+    """Create the code by which this tab opens another tab."""
     return jsonify(code=page_state().codes.issue("token"))
 
 
@@ -179,14 +179,14 @@ class Service(Struct):
 
 @page.get("/api/log")
 def show_log() -> Response:
-    """The end of a deployment's log, and whether it has earlier lines."""
+    """Return the last lines of a deployment's log, and whether there are earlier lines."""
     lines = query(Service).find_deployment().log_tail(LOG_LINES + 1).splitlines(keepends=True)
     return jsonify(log="".join(lines[-LOG_LINES:]), cut=len(lines) > LOG_LINES)
 
 
 @page.get("/api/sample")
 def show_sample() -> Response:
-    """The sample input that a service's swagger.json declares."""
+    """Return the sample input that a service's swagger.json declares."""
     return jsonify(sample=read_sample(query(Service).endpoint()))
 
 
@@ -201,7 +201,7 @@ def score_here() -> Response:
 
 @page.post("/api/log-download")
 def prepare_log_download() -> Response:
-    """A link of one use to the whole log of a deployment."""
+    """Create a one-time link to the whole log of a deployment."""
     requested = body(Service)
     requested.find_deployment()
     code = page_state().codes.issue("log", requested.kind, requested.name, requested.deployment)
@@ -216,7 +216,7 @@ class Registered(Struct):
 
 @page.post("/api/download")
 def prepare_download() -> Response:
-    """A link of one use to the files of a model, or to the content of an environment."""
+    """Create a one-time link to the files of a model, or to the conda file of an environment."""
     requested = astuple(body(Registered))
     find(store(), *requested)
     return jsonify(url=f"/download/{page_state().codes.issue(*requested)}")

@@ -1,4 +1,4 @@
-"""What the routes of the page work with, besides the state of the workspace."""
+"""The state of the page, in addition to the state of the workspace."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .authentication import Codes, Tokens
 
 @dataclass
 class PageState:
-    """The secrets of the page, and the files that extend it.
+    """The secrets and the extension files of the page.
 
     Attributes
     ----------
     codes : Codes
     tokens : Tokens
     extension_files : dict of str to Path
-        By the names under which they are served.
+        The extension files by file name in the URL.
     """
 
     codes: Codes = field(default_factory=Codes)

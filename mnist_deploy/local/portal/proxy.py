@@ -1,4 +1,4 @@
-"""Proxies the page's requests to a service, with a key that does not reach the browser."""
+"""Proxies the page's requests to a service, so that the service's key stays on the server."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .local_services import LocalService
 
 RESPONSE_TIMEOUT = 120  # seconds without a byte from the service
 NOT_READY = "No container of this service is ready yet. The log shows what it is doing."
-MAX_SHOWN = 1 << 20  # bytes of an answer
+MAX_SHOWN = 1 << 20  # bytes of a response
 
-tokens: WeakKeyDictionary[Endpoint, tuple[str, float]] = WeakKeyDictionary()  # with their expiry
+tokens: WeakKeyDictionary[Endpoint, tuple[str, float]] = WeakKeyDictionary()  # (token, expiry)
 issuing = threading.Lock()
 
 
@@ -27,12 +27,12 @@ def score(endpoint: Endpoint | LocalService, body: bytes, deployment: str = "") 
     Parameters
     ----------
     deployment : str
-        The deployment that scores; by default the shares of the traffic decide.
+        The name of the deployment; by default chosen by the traffic shares.
 
     Returns
     -------
     dict
-        ``status``, ``reason``, ``seconds``, ``body`` as text, and ``cut`` if the body is longer.
+        ``status``, ``reason``, ``seconds``, ``body`` as text, and ``cut`` if `body` is incomplete.
         The status is 503 while no container is ready, and 502 if the service cannot be reached.
     """
     requested: list[Any] = [
@@ -58,7 +58,7 @@ def outcome(status: int, reason: str, seconds: float, body: str) -> dict[str, An
 
 
 def read_sample(endpoint: Endpoint | LocalService) -> str | None:
-    """The sample input that a service's swagger.json declares, as JSON; None if there is none."""
+    """Return the sample input in a service's swagger.json, as JSON; None without one."""
     with contextlib.suppress(OSError, HTTPException, ValueError, TypeError, LookupError):
         _, _, content = send(endpoint, "GET", "/swagger.json")
         sample = json.loads(content)["definitions"]["ServiceInput"]["example"]
@@ -87,7 +87,7 @@ def send(
 
 
 def secret_of(endpoint: Endpoint | LocalService) -> str | None:
-    """The key of an endpoint, or a token, which is used again until its last minute."""
+    """Return the key of an endpoint, or a token, which is cached until its last minute."""
     if isinstance(endpoint, LocalService) or endpoint.spec.authentication != "token":
         return endpoint.spec.primary_key if endpoint.spec.authentication == "key" else None
     with issuing:

@@ -15,16 +15,16 @@ MAX_LOG_PIECE = 1 << 17  # bytes of a log in one response
 
 
 def find_executed_run(run: Run, runs: Runs) -> Run:
-    """The run whose process wrote log and files: of a batch job, its one step."""
+    """Return the run whose process wrote log and files; for a batch job, its only step."""
     steps = runs.children(run.id) if run.kind == "batch" else []
     return steps[0] if steps else run
 
 
 def list_run_files(run: Run, runs: Runs) -> Iterator[tuple[str, Artifact]]:
-    """(name, artifact) of each file of a run.
+    """Yield (name, artifact) of each file of a run.
 
-    A name is the path below the artifacts of the run; for an output that is elsewhere in the
-    store, the path below the output, after the output's name.
+    The name is the path below the run's artifacts. For an output stored elsewhere, the name is
+    the output's name followed by the path below the output.
     """
     executed = find_executed_run(run, runs)
     folders = {"": executed.artifacts}
@@ -37,7 +37,7 @@ def list_run_files(run: Run, runs: Runs) -> Iterator[tuple[str, Artifact]]:
 
 
 def find_run_file(run: Run, runs: Runs, name: str) -> Artifact:
-    """A file of a run, by the name that `list_run_files` gives it.
+    """Return a file of a run by its name in `list_run_files`.
 
     Raises
     ------
@@ -51,19 +51,19 @@ def find_run_file(run: Run, runs: Runs, name: str) -> Artifact:
 
 
 def find_log(run: Run, runs: Runs) -> Artifact | None:
-    """What the process of a run prints, if it has started."""
+    """Return the log of a run's process; None before the process has started."""
     artifact = runs.store.artifact(f"{run.artifacts}/{LOG_FILE}")
     return artifact if artifact and artifact.file.is_file() else None
 
 
 def read_log(run: Run, runs: Runs, start: int) -> dict[str, Any]:
-    """The log of a run from the byte `start` on, at most its last `MAX_LOG_PIECE` bytes.
+    """Return the log of a run from byte `start`, at most its last `MAX_LOG_PIECE` bytes.
 
     Returns
     -------
     dict
-        ``text``; ``start`` and ``end``, the bytes that it was read from. Where ``start`` is another
-        than requested, the bytes before it are left out.
+        ``text``, and its byte range ``start`` to ``end``. If ``start`` differs from the requested
+        byte, the bytes before ``start`` were omitted.
     """
     executed = find_executed_run(run, runs)
     artifact = find_log(executed, runs)
@@ -71,10 +71,10 @@ def read_log(run: Run, runs: Runs, start: int) -> dict[str, Any]:
         return {"text": "", "start": 0, "end": 0}
     with open(artifact.file, "rb") as file:
         size = file.seek(0, os.SEEK_END)
-        wanted = start if start <= size else 0  # beyond the end of a log that was replaced
-        start = file.seek(max(wanted, size - MAX_LOG_PIECE))
+        requested = start if start <= size else 0  # the log was replaced by a shorter one
+        start = file.seek(max(requested, size - MAX_LOG_PIECE))
         content = file.read(size - start)
-    if start > wanted:  # in the middle of a line
+    if start > requested:  # in the middle of a line
         line_end = content.find(b"\n") + 1
         start, content = start + line_end, content[line_end:]
     if not executed.is_terminal:

@@ -1,4 +1,4 @@
-"""Experiments and runs as the command ``show`` and the page list them, as plain JSON."""
+"""The listings of experiments and runs for the page and the command ``show``, as plain JSON."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .lineage import group_models_by_run, list_inputs, list_literals, list_model
 from .metric_listing import MetricListing
 from .run_files import find_executed_run, find_log, list_run_files
 
-MAX_RUNS = 100  # of one answer
+MAX_RUNS = 100  # in one response
 MAX_CHILDREN = 100
 MAX_FILES = 500
 MAX_TEXT = 20_000  # characters of an error, a description, a warning
 MAX_LABEL = 2000  # characters of a tag, a property, a parameter
 MAX_LABELS = 200
-SHELL = ("/bin/sh", "-c")  # before a command that is one text
+SHELL = ("/bin/sh", "-c")  # prefix of a command given as one text
 
 Shown = dict[str, Any]
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def list_runs(
     runs: Runs, text: str = "", before: int | None = None, limit: int = MAX_RUNS
 ) -> list[Shown]:
-    """The latest runs, as `Runs.search` selects them."""
+    """List the latest runs selected by `Runs.search`."""
     models = group_models_by_run(runs.store)
     return [
         list_run(position, experiment, run, models.get(run.id, []), runs)
@@ -38,10 +38,10 @@ def list_runs(
 
 
 def list_run(position: int, experiment: str, run: Run, models: list[Model], runs: Runs) -> Shown:
-    """A run in a list; if it cannot be listed, its id and the reason."""
+    """Return a run for a list; after an exception, its id and the reason."""
     try:
         return {"position": position} | summarize(run, experiment, models, runs)
-    except Exception as error:  # of whatever kind: the other runs must stay visible
+    except Exception as error:  # of any class: the other runs must stay visible
         log.exception("run %s cannot be listed", run.id)
         reason = f"{type(error).__name__}: {error}"
         shown = {"id": run.id, "name": run.id, "experiment": experiment, "broken": reason}
@@ -49,7 +49,7 @@ def list_run(position: int, experiment: str, run: Run, models: list[Model], runs
 
 
 def summarize(run: Run, experiment: str, models: list[Model], runs: Runs) -> Shown:
-    """The last metrics of a run, the models that it has registered, and how it goes."""
+    """Return the status of a run, its last metrics and its registered models."""
     return {
         "id": run.id,
         "name": run.name,
@@ -69,7 +69,7 @@ def summarize(run: Run, experiment: str, models: list[Model], runs: Runs) -> Sho
 
 
 def describe_run(run: Run, runs: Runs, endpoints: Endpoints, metrics: MetricListing) -> Shown:
-    """All that the page shows of one run, with its lineage."""
+    """Return all details of a run for the page, including its lineage."""
     store, deployed = runs.store, endpoints.all()
     models = group_models_by_run(store).get(run.id, [])
     executed = find_executed_run(run, runs)
@@ -107,7 +107,7 @@ def describe_run(run: Run, runs: Runs, endpoints: Endpoints, metrics: MetricList
 
 
 def kind_of(run: Run) -> str:
-    """What a run is to its user."""
+    """Return the kind of a run as shown to users."""
     if run.kind in ("batch", "step"):
         return {"batch": "Batch job", "step": "Step of a batch job"}[run.kind]
     if "v2" in run.other:
@@ -118,21 +118,21 @@ def kind_of(run: Run) -> str:
 
 
 def command_of(run: Run) -> str:
-    """What a run executes, without the shell that executes it."""
+    """Return the command of a run without its shell."""
     if run.job is None:
         return run.script
     return " ".join(run.job.command[2:] if run.job.command[:2] == SHELL else run.job.command)
 
 
 def list_logged_models(run: Run) -> list[str]:
-    """The models that MLflow has logged; they are files of the run."""
+    """List the models that MLflow has logged as files of the run."""
     return [
         str(each.get("name")) for each in run.other.get("mlflow", {}).get("models", {}).values()
     ]
 
 
 def order_of_file(file: tuple[str, Any]) -> tuple[bool, str]:
-    """Outputs first, then logs."""
+    """Return a sort key: outputs first, then logs."""
     return not file[0].startswith("outputs/"), file[0]
 
 

@@ -32,7 +32,7 @@ class Search(Struct):
 
 @run_routes.get("/api/runs")
 def search_runs() -> Response:
-    """The latest runs with a text in their names, and whether there are earlier ones."""
+    """Return the latest runs with a text in their names, and whether there are earlier runs."""
     requested = query(Search)
     found = list_runs(runs(), requested.text, requested.before, MAX_RUNS + 1)
     return jsonify(runs=found[:MAX_RUNS], has_more=len(found) > MAX_RUNS)
@@ -54,7 +54,7 @@ class LogQuery(RunId):
 
 @run_routes.get("/api/run-log")
 def show_log() -> Response:
-    """The log of a run from a byte on, at most its end of a bounded length."""
+    """Return the log of a run from a byte, with a bounded length."""
     requested = query(LogQuery)
     return jsonify(read_log(runs().get(requested.id), runs(), requested.start))
 
@@ -65,7 +65,7 @@ class RunFile(RunId):
 
 @run_routes.post("/api/run-download")
 def prepare_run_download() -> Response:
-    """A link of one use to a file of a run, or to all of its files."""
+    """Create a one-time link to a file of a run, or to all its files."""
     requested = body(RunFile)
     run = runs().get(requested.id)
     if requested.name:
@@ -76,5 +76,5 @@ def prepare_run_download() -> Response:
 
 @run_routes.get("/runs/<run_id>")
 def open_run(run_id: str) -> Response:
-    """The place that ``run.get_portal_url()`` and the studio URL of a job name."""
+    """Redirect the URLs of ``run.get_portal_url()`` and of a job's studio to the page."""
     return redirect(f"/#/runs/{quote(run_id, safe='')}")  # type: ignore[return-value]

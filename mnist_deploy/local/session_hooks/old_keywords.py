@@ -1,7 +1,7 @@
-"""Accepts what older releases of NumPy, scikit-learn and MLflow accepted, with a warning.
+"""Accepts removed names and keywords of NumPy, scikit-learn and MLflow, with a warning.
 
-Scripts that use them run, and the log has one warning for each. On Azure such a script runs only
-with the releases that its environment pins, and fails with current releases.
+Scripts with removed names run, and the log has one warning for each name. On Azure such a script
+runs only if its environment pins old releases, and fails with current releases.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _warned: set[str] = set()
 def warn_once(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
-        warnings.warn(f"{message} On Azure, pin the release that has it.", FutureWarning, 3)
+        warnings.warn(f"{message} On Azure, pin a release that supports it.", FutureWarning, 3)
 
 
 def is_called_by_library(depth: int) -> bool:
-    """Whether the caller is an installed package: packages probe which attributes NumPy has."""
+    """Whether the caller is an installed package: packages probe for attributes of NumPy."""
     name = sys._getframe(depth).f_code.co_filename
     return "site-packages" in name or "dist-packages" in name or name.startswith("<frozen")
 
@@ -58,7 +58,7 @@ def _bridge_numpy(numpy: ModuleType) -> None:
         is_known = name in BUILTINS or SECOND_NAMES.get(name) in vars(numpy)
         if is_known and not is_called_by_library(2):
             replacement = name if name in BUILTINS else f"numpy.{SECOND_NAMES[name]}"
-            warn_once(f"numpy.{name} is no more: {replacement} is taken instead.")
+            warn_once(f"numpy.{name} was removed: {replacement} is used instead.")
             return BUILTINS[name] if name in BUILTINS else getattr(numpy, SECOND_NAMES[name])
         if original is None:
             raise AttributeError(f"module 'numpy' has no attribute {name!r}")
@@ -68,7 +68,7 @@ def _bridge_numpy(numpy: ModuleType) -> None:
 
 
 def _bridge_estimators(base: ModuleType) -> None:
-    """Wrap the constructor of every estimator class that is defined from now on."""
+    """Wrap the constructor of every estimator class defined after this call."""
     inherited = base.BaseEstimator.__init_subclass__.__func__
 
     def init_subclass(cls: type, **options: Any) -> None:
@@ -95,28 +95,28 @@ def bridge(owner: str, signature: inspect.Signature, options: dict[str, Any]) ->
     for name, value in options.items():
         known = name in signature.parameters
         if not known and RENAMED.get(name) in signature.parameters:
-            warn_once(f"{owner}({name}=…) is no more: {RENAMED[name]} is taken instead.")
+            warn_once(f"{owner}({name}=…) was removed: {RENAMED[name]} is used instead.")
             name = RENAMED[name]
         elif not known and name in WITHOUT_EFFECT:
-            warn_once(f"{owner}({name}={value!r}) is no more: the keyword is left out.")
+            warn_once(f"{owner}({name}={value!r}) was removed: the keyword is omitted.")
             continue
         if isinstance(value, str) and (name, value) in VALUES and _is_dropped(owner, name, value):
             today = VALUES[name, value]
-            warn_once(f"{owner}({name}={value!r}) is no more: {today!r} is taken instead.")
+            warn_once(f"{owner}({name}={value!r}) was removed: {today!r} is used instead.")
             value = today
         bridged[name] = value
     return bridged
 
 
 def _is_dropped(owner: str, name: str, value: str) -> bool:
-    """Whether a class has removed a value: all of `VALUES`, but ``loss="log"`` only of SGD."""
+    """Whether a value was removed: all of `VALUES`, but ``loss="log"`` only for SGD."""
     return name != "loss" or value != "log" or owner.startswith("SGD")
 
 
 def _bridge_liblinear(logistic: ModuleType) -> None:
     """Let ``LogisticRegression(solver="liblinear")`` fit more than two classes, one versus rest.
 
-    That is what the solver did before scikit-learn 1.8, which rejects more classes than two.
+    The solver did so before scikit-learn 1.8, which rejects more than two classes.
     """
     cls = logistic.LogisticRegression
     original = cls.fit
@@ -129,7 +129,7 @@ def _bridge_liblinear(logistic: ModuleType) -> None:
         if self.solver != "liblinear" or len(classes) <= 2:
             return original(self, X, y, sample_weight)
         warn_once(
-            "LogisticRegression(solver='liblinear') takes no more than two classes any more: one "
+            "LogisticRegression(solver='liblinear') no longer accepts more than two classes: one "
             "binary model is fitted for each class."
         )
         return fit_one_versus_rest(self, X, numpy.asarray(y), classes, sample_weight, original)
@@ -145,7 +145,7 @@ def fit_one_versus_rest(
     from scipy.sparse import csr_matrix, issparse
     from sklearn.base import clone
 
-    # Rows sorted by label, and sparse, take liblinear a third of the time.
+    # liblinear needs a third of the time for sparse rows sorted by label.
     order = numpy.argsort(y, kind="stable")
     rows = (X if issparse(X) else csr_matrix(numpy.asarray(X, dtype=numpy.float64)))[order]
     weights = None if sample_weight is None else numpy.asarray(sample_weight)[order]
@@ -159,7 +159,7 @@ def fit_one_versus_rest(
 
 
 def _bridge_mlflow(flavor: ModuleType) -> None:
-    """Save models with trees, which the format that MLflow 3.10 made the default rejects."""
+    """Save models with trees, which the default format since MLflow 3.10 rejects."""
     if hasattr(flavor, "SERIALIZATION_FORMAT_SKOPS"):
         flavor.save_model = _choose_format(flavor.save_model)  # type: ignore[attr-defined]
         flavor.log_model = _choose_format(flavor.log_model)  # type: ignore[attr-defined]
@@ -188,7 +188,7 @@ def has_untrusted_types(model: Any) -> bool:
         return False
     try:
         return bool(skops.io.get_untrusted_types(data=skops.io.dumps(model)))
-    except Exception:  # skops has no format for the model, as for a lambda in it
+    except Exception:  # skops cannot serialize the model, for instance a lambda in it
         return True
 
 

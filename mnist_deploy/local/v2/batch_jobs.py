@@ -213,7 +213,7 @@ def find_output(requested: InvocationProperties, settings: BatchSettings) -> Out
     Invalid
         If the invocation has several outputs, or a path outside the data store.
     Conflict
-        If the file exists, or is the output file of an unfinished job.
+        If the output file exists.
     """
     uris = [(each.uri, each.job_output_type) for each in (requested.output_data or {}).values()]
     if requested.output_dataset:

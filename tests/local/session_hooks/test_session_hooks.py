@@ -67,7 +67,7 @@ def test_old_names_of_numpy_are_bridged_with_a_warning_for_scripts_only(run_pyth
         print("seen by a library:", names["seen"])
         """
     )
-    assert "numpy.float is no more: float is taken instead." in printed
+    assert "numpy.float was removed: float is used instead." in printed
     assert "other names stay unknown" in printed
     assert "seen by a library: False" in printed
 
@@ -93,7 +93,7 @@ def test_training_script_of_2018_fits_ten_classes_and_its_model_loads_without_ho
     path = str(tmp_path / "model.pkl")
     printed = run_python(program.replace("{path!r}", repr(path)))
     assert "accuracy True (10, 64)" in printed
-    assert "LogisticRegression(multi_class='auto') is no more" in printed
+    assert "LogisticRegression(multi_class='auto') was removed" in printed
     assert "one binary model is fitted for each class" in printed
     check = f"import joblib; print(joblib.load({path!r}).predict([[0] * 64]).shape)"
     plain = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
