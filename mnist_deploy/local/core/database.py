@@ -31,7 +31,7 @@ class Database:
         )
 
     def configure(self) -> None:
-        """Lock the file and set its journal mode; raises an error if the file is no database."""
+        """Lock the file and set its journal mode; raise an error if it is not a database."""
         for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
             # EXCLUSIVE avoids the shared-memory file, which network drives do not support.
             self._connection.execute(f"PRAGMA {setting}")

@@ -30,7 +30,7 @@ IS_LINUX = sys.platform == "linux"
 CAN_FORK = IS_LINUX  # waiting for a fork and killing it require its pidfd
 PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 MAX_SOCKETS = 1 << 20  # of one event loop: no limit
-MAX_DESCRIPTORS = 4096  # of files: a service takes eight, and macOS gives a process 256
+MAX_DESCRIPTORS = 4096  # a service needs eight; the default limit of macOS is 256
 
 # Variables that a Python process requires; it inherits no others.
 INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",

@@ -38,7 +38,7 @@ class Codes:
         return subject if time.monotonic() < expiry else None
 
     def is_known(self, code: str) -> bool:
-        """Whether a code is valid; the code is not redeemed."""
+        """Whether a code was issued and not redeemed; it may be expired. Does not redeem it."""
         with self._lock:
             return digest(code) in self._issued
 

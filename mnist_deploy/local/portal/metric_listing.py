@@ -99,9 +99,9 @@ def as_text(value: Any) -> str:
 
 
 def thin_out(points: Sequence[Point]) -> list[Point]:
-    """Return at most `MAX_POINTS` points, with all peaks of the curve.
+    """Return at most `MAX_POINTS` points: the first, the last, and the extremes of each section.
 
-    These are the first, the last, and the lowest and highest point of each section.
+    The extremes preserve the peaks of the curve.
     """
     if len(points) <= MAX_POINTS:
         return list(points)

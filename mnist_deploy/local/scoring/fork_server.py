@@ -147,8 +147,8 @@ def become(message: dict[str, Any], fds: list[int]) -> NoReturn:
 
 def stop(children: dict[int, Child]) -> None:
     """Wait until the children end with their control channels; kill the remaining ones."""
-    give_up_at = time.monotonic() + STOP_TIMEOUT
-    while children and time.monotonic() < give_up_at:
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while children and time.monotonic() < deadline:
         ended = [fd for fd in children if select.select([fd], [], [], 0.02)[0]]
         for fd in ended:
             report_status(fd, children.pop(fd))

@@ -40,7 +40,7 @@ def init() -> None:
 
 
 def run(mini_batch: list[str]) -> list[str]:
-    """Return one text with the result lines of a file, for each file.
+    """Score each file, and return its result lines as one text.
 
     Raises
     ------

@@ -119,7 +119,7 @@ def list_profiles(**_: str) -> Response:
         if requested.name in (None, profile.name)
         and requested.description in (None, profile.description)
     ]
-    if requested.name is not None and not found:  # the SDK takes the first one of the list
+    if requested.name is not None and not found:  # the SDK reads the first list item
         raise NotFound("profile", requested.name)
     if requested.order_by.endswith("Asc"):
         found.reverse()
