@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ import azureml.core.webservice.webservice
 import requests
 from azureml._base_sdk_common.service_discovery import CachedServiceDiscovery
 from azureml._base_sdk_common.tracking.tracking_info_registry import TrackingInfoRegistry
+from azureml._common.async_utils.worker_pool import WorkerPool
 from azureml._restclient import artifacts_client
 from azureml._restclient.clientbase import ClientBase
 from azureml.core import Environment, Model, Webservice, Workspace
@@ -241,6 +243,16 @@ def _put_blob(stream: Any, url: str, *_: Any, **__: Any) -> None:
     requests.put(url, data=stream, headers=headers).raise_for_status()
 
 
+def _submit(pool: WorkerPool, function: Callable, *args: Any, **kwargs: Any) -> Future:
+    """Call `function` at once: a thread's request could arrive after the end of the mock."""
+    future: Future = Future()
+    try:
+        future.set_result(function(*args, **kwargs))
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
 _services: dict[str, str] = {}
 _discover = CachedServiceDiscovery.get_cached_services_uris
 
@@ -261,6 +273,7 @@ SHORTCUTS: dict[tuple[Any, str], Callable] = {
     (requirements, "installed_version"): cache(requirements.installed_version),
     (artifacts_client, "upload_blob_from_stream"): _put_blob,
     (CachedServiceDiscovery, "get_cached_services_uris"): _discover_once,
+    (WorkerPool, "submit"): _submit,
     (ClientBase, "_get_retry_delay"): lambda *_, **__: 0.0,
     (TrackingInfoRegistry, "gather_all"): lambda *_, **__: {},  # it runs git
     (InferenceConfig, "validation_script_content"): _once(
