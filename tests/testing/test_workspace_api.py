@@ -96,7 +96,8 @@ class TestModels:
         (folder / "net" / "a.txt").write_text("a")
         (folder / "net" / "deep" / "b.txt").write_text("b")
         model = Model.register(workspace, "net", name)
-        assert sorted(model.get_sas_urls()) == ["net/a.txt", "net/deep/b.txt"]
+        files = {Path(file).as_posix() for file in model.get_sas_urls()}
+        assert files == {"net/a.txt", "net/deep/b.txt"}
         path = md.download_model(model, "out")
         assert path.name == "net"
         assert (path / "deep" / "b.txt").read_text() == "b"
