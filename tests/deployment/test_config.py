@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ def _empty_folder(tmp_path, monkeypatch):
 
 
 def test_tutorials_script_is_used_only_without_a_score_py(tmp_path, capsys):
-    assert build_inference_config(Environment("e")).entry_script == str(tutorial_file("score.py"))
+    script = build_inference_config(Environment("e")).entry_script
+    assert Path(script) == tutorial_file("score.py")
     assert capsys.readouterr().out == (
         "There is no score.py in this folder: the tutorial's score.py is deployed.\n"
     )

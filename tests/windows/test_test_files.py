@@ -16,5 +16,5 @@ def lines() -> list[list[str]]:
 
 def test_each_entry_names_existing_tests_and_each_skip_its_reason():
     for verb, path, *reason in lines():
-        assert (ROOT / path).exists(), path
+        assert (ROOT / path.partition("::")[0]).exists(), path
         assert (verb, bool(reason)) in {("run", False), ("skip", True)}, path

@@ -35,7 +35,8 @@ def model(store: Store, name: str, files: dict[str, bytes]) -> Model:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_scripts_and_models_have_the_paths_of_azure(store, tmp_path):
