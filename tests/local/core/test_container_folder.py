@@ -66,13 +66,13 @@ def test_scripts_and_models_have_the_paths_of_azure(store, tmp_path):
         "azureml-models/folder/3/top/a": b"a",
         "azureml-models/folder/3/top/sub/b": b"b",
     }
-    models = str(folder / "app" / "azureml-models")
+    models = folder / "app" / "azureml-models"
     both = container_spec.models
-    for those, model_dir in ((both[:1], f"{models}/digits/3"), (both, models), ((), models)):
+    for those, model_dir in ((both[:1], models / "digits" / "3"), (both, models), ((), models)):
         variables = script_environment(
             folder, "svc", dataclasses.replace(container_spec, models=those)
         )
-        assert variables["AZUREML_MODEL_DIR"] == model_dir
+        assert variables["AZUREML_MODEL_DIR"] == str(model_dir)
         assert variables["AZUREML_ENTRY_SCRIPT"] == "src/score.py"
         assert (variables["A"], variables["SERVICE_NAME"]) == ("1", "svc")
 
