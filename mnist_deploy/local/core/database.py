@@ -37,7 +37,8 @@ class Database:
             self._connection.execute(f"PRAGMA {setting}")
 
     def close(self) -> None:
-        self._connection.close()
+        with self._lock:  # closed during a query of another thread, sqlite3 crashes the process
+            self._connection.close()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
