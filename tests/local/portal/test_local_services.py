@@ -6,6 +6,7 @@ import io
 import tarfile
 
 import pytest
+from polling import wait_until
 from weights_service import SCRIPT
 
 from mnist_deploy.local.core.faults import NotFound
@@ -48,6 +49,7 @@ def test_local_service_is_listed_and_scored(containers):
     container.start()
     answer = score(service, b'{"data": [[1, 2, 3]]}')
     assert (answer["status"], answer["body"]) == (200, "[321.0]")
+    wait_until(lambda: serialize_local_service(service)["state"] == "Healthy")
     shown = serialize_local_service(service)
     assert (shown["kind"], shown["name"], shown["state"]) == ("local", "one", "Healthy")
     assert shown["uri"] == f"http://127.0.0.1:{container.port}/score"
