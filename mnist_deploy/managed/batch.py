@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..deployment.preflight import check_script
 from ..errors import DeploymentError, ScoringError
 from ..sdk import Deadline, check_kind, reason
-from .endpoint import DEPLOYMENT_TIMEOUT, _check_arguments, _code_folder, finish
+from .endpoint import DEPLOYMENT_TIMEOUT, _check_arguments, _code_folder, _quiet_sdk, finish
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -78,7 +78,8 @@ def deploy_batch(
     deadline = Deadline(timeout)
     endpoints, deployments = client.batch_endpoints, client.batch_deployments
     try:
-        with _code_folder(Path(entry_script), path, source_directory) as (folder, scoring_script):
+        code = _code_folder(Path(entry_script), path, source_directory)
+        with _quiet_sdk(), code as (folder, scoring_script):
             endpoint = entities.BatchEndpoint(name=name)
             finish(deadline, endpoints.begin_create_or_update, endpoint)
             desired = entities.ModelBatchDeployment(
