@@ -21,7 +21,7 @@ from .fields import (
     runs,
     select_page,
 )
-from .search import Fields, parse_filter, sort_fields
+from .search import Fields, parse_filter, select_documents
 
 CALL = f"{API}/experiments"
 VIEWS = {"ACTIVE_ONLY": (False,), "DELETED_ONLY": (True,), "ALL": (False, True)}
@@ -126,12 +126,8 @@ def search_experiments(**_: str) -> Response:
         for each in runs().experiments()
         if bool(each.archived) in archived
     ]
-    found = [(searchable_fields(each), each) for each in documents]
-    found = [pair for pair in found if is_selected(pair[0])]
-    sort_fields(found, requested.order_by)
-    page, following = select_page(
-        [each for _, each in found], requested.max_results, requested.page_token
-    )
+    found = select_documents(documents, searchable_fields, is_selected, requested.order_by)
+    page, following = select_page(found, requested.max_results, requested.page_token)
     return jsonify(experiments=page, **following)
 
 

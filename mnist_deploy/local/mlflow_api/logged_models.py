@@ -19,7 +19,7 @@ from ..core.runs import Run
 from .experiments import find_experiment
 from .fields import API, Entry, PageSize, milliseconds, runs, select_page
 from .runs import artifact_uri, change_own_fields, own_fields
-from .search import Fields, parse_filter, sort_fields
+from .search import Fields, parse_filter, select_documents
 
 CALL = f"{API}/logged-models"
 DEFAULT_NAME = "model"
@@ -124,15 +124,11 @@ def search_logged_models(**_: str) -> Response:
         for run in runs().select_runs(find_experiment(experiment_id).id)
         for model_id in own_fields(run).get("models", {})
     ]
-    found = [(searchable_fields(each), each) for each in documents]
-    found = [pair for pair in found if is_selected(pair[0])]
     orders = [
         f"{each.field_name} {'ASC' if each.ascending else 'DESC'}" for each in requested.order_by
     ]
-    sort_fields(found, orders)
-    page, following = select_page(
-        [each for _, each in found], requested.max_results, requested.page_token
-    )
+    found = select_documents(documents, searchable_fields, is_selected, orders)
+    page, following = select_page(found, requested.max_results, requested.page_token)
     return jsonify(models=page, **following)
 
 

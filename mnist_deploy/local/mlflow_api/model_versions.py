@@ -24,7 +24,7 @@ from .artifacts import find_artifact_path
 from .fields import API, Entry, PageSize, entries, milliseconds, runs, select_page
 from .logged_models import find_source_run
 from .runs import own_fields
-from .search import Fields, parse_filter, sort_fields
+from .search import Fields, parse_filter, select_documents
 
 CALL = f"{API}/model-versions"
 MODEL_FILE = "MLmodel"
@@ -265,12 +265,10 @@ def search_model_versions(**_: str) -> Response:
     requested = query(Search)
     is_selected = parse_filter(requested.filter)
     documents = [serialize_version(model) for model in store().all(Model)]
-    found = [(searchable_fields(each), each) for each in documents]
-    found = [pair for pair in found if is_selected(pair[0])]
-    sort_fields(found, request.args.getlist("order_by"))
-    page, following = select_page(
-        [document for _, document in found], requested.max_results, requested.page_token
+    found = select_documents(
+        documents, searchable_fields, is_selected, request.args.getlist("order_by")
     )
+    page, following = select_page(found, requested.max_results, requested.page_token)
     return jsonify(model_versions=page, **following)
 
 

@@ -18,7 +18,7 @@ from ..rest import store
 from ..validation import check_asset_name
 from .fields import API, Entry, PageSize, entries, milliseconds, select_page
 from .model_versions import latest_versions, serialize_version, stage_of
-from .search import Fields, parse_filter, sort_fields
+from .search import Fields, parse_filter, select_documents
 
 CALL = f"{API}/registered-models"
 IS_PROMPT = "mlflow.prompt.is_prompt"  # MLflow 3 adds "!= 'true'" of this tag to each filter
@@ -168,12 +168,10 @@ def search_registered_models(**_: str) -> Response:
     names = {each.name for each in store().all(RegisteredModel)}
     names |= {each.name for each in store().all(Model)}
     documents = [serialize_registered_model(find_registered_model(name)) for name in sorted(names)]
-    found = [(searchable_fields(each), each) for each in documents]
-    found = [pair for pair in found if is_selected(pair[0])]
-    sort_fields(found, request.args.getlist("order_by"))
-    page, following = select_page(
-        [document for _, document in found], requested.max_results, requested.page_token
+    found = select_documents(
+        documents, searchable_fields, is_selected, request.args.getlist("order_by")
     )
+    page, following = select_page(found, requested.max_results, requested.page_token)
     return jsonify(registered_models=page, **following)
 
 

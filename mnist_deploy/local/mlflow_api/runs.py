@@ -25,7 +25,7 @@ from .fields import (
     select_page,
 )
 from .metrics import MetricEntry, last_values, log_values
-from .search import Fields, parse_filter, sort_fields
+from .search import Fields, parse_filter, select_documents
 
 CALL = f"{API}/runs"
 PARENT_TAG = "mlflow.parentRunId"
@@ -201,12 +201,8 @@ def search_runs(**_: str) -> Response:
     chosen = {find_experiment(each).id for each in requested.experiment_ids}
     records = runs().select_runs() if False in VIEWS[requested.run_view_type] else []
     documents = [serialize_run(run) for run in records if run.experiment in chosen]
-    found = [(searchable_fields(each), each) for each in documents]
-    found = [pair for pair in found if is_selected(pair[0])]
-    sort_fields(found, requested.order_by)
-    page, following = select_page(
-        [each for _, each in found], requested.max_results, requested.page_token
-    )
+    found = select_documents(documents, searchable_fields, is_selected, requested.order_by)
+    page, following = select_page(found, requested.max_results, requested.page_token)
     return jsonify(runs=page, **following)
 
 

@@ -7,9 +7,10 @@ https://mlflow.org/docs/latest/ml/search/search-runs
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ..bodies import Document
 from ..core.faults import Invalid
 
 Fields = Mapping[str, Mapping[str, Any]]  # values by kind (metrics, params, …) and name
@@ -98,6 +99,25 @@ def parse_comparison(match: re.Match[str]) -> Callable[[Fields], bool]:
         return OPERATORS[operator](str(found), wanted)
 
     return test
+
+
+def select_documents(
+    documents: Iterable[Document],
+    fields_of: Callable[[Document], Fields],
+    is_selected: Callable[[Fields], bool],
+    orders: list[str],
+) -> list[Document]:
+    """The documents whose fields a filter selects, sorted.
+
+    Raises
+    ------
+    Invalid
+        If an order is not valid, as for `sort_fields`, or a value does not fit the filter.
+    """
+    found = [(fields_of(each), each) for each in documents]
+    found = [pair for pair in found if is_selected(pair[0])]
+    sort_fields(found, orders)
+    return [document for _, document in found]
 
 
 def sort_fields(found: list[tuple[Fields, Any]], orders: list[str]) -> None:
