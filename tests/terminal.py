@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import select
 import subprocess
@@ -41,6 +40,8 @@ class Terminal:
     """A command in a pseudo-terminal, so that Ctrl-C reaches it as from a keyboard."""
 
     def __init__(self, *command: str) -> None:
+        import pty  # which Windows does not have
+
         self.output = ""
         self.pid, self._screen = pty.fork()
         if self.pid == 0:

@@ -72,7 +72,8 @@ class Blobs:
         system.remove_folder(self._block_file(upload, "").parent)
 
     def remove(self, name: str) -> None:
-        self.file(name).unlink(missing_ok=True)
+        """Remove a blob; Windows keeps one that is being read until :meth:`keep_only`."""
+        system.remove_file(self.file(name))
 
     def count(self) -> int:
         return sum(1 for _ in self._whole.iterdir())
@@ -81,7 +82,7 @@ class Blobs:
         """Remove all blobs except `names`."""
         for file in self._whole.iterdir():
             if file.name not in names:
-                file.unlink(missing_ok=True)
+                system.remove_file(file)
 
     def _block_file(self, upload: str, block: str) -> Path:
         folder, file = (hashlib.sha256(part.encode()).hexdigest() for part in (upload, block))
@@ -95,7 +96,7 @@ class Blobs:
                 if self._durable:
                     file.flush()
                     os.fsync(file.fileno())
-            os.replace(part, path)
+            system.replace_file(part, path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise

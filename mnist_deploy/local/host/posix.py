@@ -75,6 +75,11 @@ def replace_file(part: Path, file: Path) -> None:
     os.replace(part, file)
 
 
+def remove_file(file: Path) -> None:
+    """Remove a file if it exists, although other processes may read it."""
+    file.unlink(missing_ok=True)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the directory entries of a folder, so that a renamed file survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from ctypes import wintypes
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -130,16 +131,28 @@ def open_log(file: Path) -> IO[bytes]:
     return open(msvcrt.open_osfhandle(handle, os.O_APPEND), "wb", buffering=0)
 
 
-def replace_file(part: Path, file: Path) -> None:
-    """Rename `part` to `file`; retry while another process has `file` open."""
+def retry(function: Callable[..., Any], *arguments: Any) -> None:
+    """Repeat a call that fails while another process has a file open."""
     give_up_at = time.monotonic() + REMOVE_TIMEOUT
     while True:
         try:
-            return os.replace(part, file)
+            function(*arguments)
+            return
         except PermissionError:
             if time.monotonic() > give_up_at:
                 raise
         time.sleep(RETRY_INTERVAL)
+
+
+def replace_file(part: Path, file: Path) -> None:
+    """Rename `part` to `file`; retry while another process has `file` open."""
+    retry(os.replace, part, file)
+
+
+def remove_file(file: Path) -> None:
+    """Remove a file if it exists; leave it if another process has it open for long."""
+    with suppress(PermissionError):
+        retry(partial(file.unlink, missing_ok=True))
 
 
 def sync_folder(folder: Path) -> None:

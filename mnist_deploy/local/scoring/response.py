@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 
 from ..host import system
 from ..http.message import Request
 from ..http.wsgi import Environ, WsgiApp, call_app
+
+
+@contextmanager
+def time_limit(timeout_ms: float) -> Iterator[None]:
+    """Limit the time of ``run()``; the server raises TimeoutError when the alarm goes off."""
+    system.set_alarm(timeout_ms / 1000)
+    try:
+        yield
+    finally:
+        system.set_alarm(0)
 
 
 class TimedPieces:

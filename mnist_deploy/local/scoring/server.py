@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Generator
 from hmac import compare_digest
 from typing import Any, NoReturn
 
+from azureml_inference_server_http.server import user_script, utils
 from azureml_inference_server_http.server.config import config
 from azureml_inference_server_http.server.entry import app
 
@@ -25,7 +26,7 @@ from ..http.wsgi import make_environ
 from ..platforms import RUN_FAILED
 from .control_channel import AccessPolicy, ControlChannel
 from .counts import Counts
-from .response import answer
+from .response import answer, time_limit
 
 MAX_SCORING_TIMEOUT = 300  # seconds: the limit of Microsoft's server for a worker
 WATCHDOG_DELAY = 5  # seconds after the scoring time-out, which interrupts only Python code
@@ -82,6 +83,8 @@ class ScoringServer(HttpServer):
         self._has_begun = False  # whether a piece of the current response was sent
         self._is_scheduled = False  # a call of `_turn`
         self._is_fast = False  # the last calls took less than FAST seconds
+        if not utils.timeout_supported():  # on Windows, Microsoft's server has no time-out
+            user_script.timeout = time_limit
         config.scoring_timeout = min(config.scoring_timeout, MAX_SCORING_TIMEOUT * 1000)
         if public is None:  # the router's time-out, of the same length, must expire first
             config.scoring_timeout += ROUTER_MARGIN

@@ -92,7 +92,7 @@ def run(home: Path, port: int, first_client: int) -> None:
     try:
         watch(store, registrations)
     finally:
-        (runtime / "endpoint.json").unlink(missing_ok=True)
+        system.remove_file(runtime / "endpoint.json")
         jobs.stop()
         profiler.stop()
         local_containers.close()
