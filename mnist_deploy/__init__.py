@@ -1,7 +1,7 @@
 """Deploy an image classification model with Azure Machine Learning, on Azure or without it.
 
 The public names are those of ``__init__.pyi``, which type checkers read as well. Each is imported
-on first use, so that ``import mnist_deploy`` is fast and a plot imports no SDK of Azure.
+on first use, so that ``import mnist_deploy`` is fast and plotting imports no Azure SDK.
 """
 
 import lazy_loader

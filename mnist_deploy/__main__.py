@@ -46,7 +46,7 @@ PAGE = """{% extends 'index.html.j2' %}
 
 
 class Sections:
-    """Prints the heading of each section when its first cell starts, and the time it took."""
+    """Prints the heading of a section when its first cell starts, and its duration at its end."""
 
     def __init__(self, notebook: nbformat.NotebookNode) -> None:
         self.current = ""
@@ -118,7 +118,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
                 client.execute(cleanup_kc=True, env=unattended, stdout=output, stderr=output)
         except (AssertionError, DeadKernelError) as error:
             if kernel.shutting_down:
-                # On Ctrl-C nbclient shuts its kernel down, and then fails for want of one.
+                # After Ctrl-C nbclient shuts its kernel down, and raises because none is running.
                 logging.getLogger("asyncio").disabled = True
                 raise KeyboardInterrupt from None
             if isinstance(error, AssertionError):
@@ -156,23 +156,31 @@ def render_page(notebook: nbformat.NotebookNode, notebook_file: Path, output_dir
 
 
 def inject(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> None:
-    """Assign `parameters` in a new cell after the tagged one, as papermill does."""
+    """Insert a cell that assigns `parameters` after the cell tagged ``parameters``.
+
+    papermill does the same.
+    """
     if not parameters:
         return
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
     index = next((i for i, each in enumerate(tags) if "parameters" in each), None)
     if index is None:
-        raise SystemExit("The notebook has no cell tagged 'parameters': its options cannot be set.")
+        raise SystemExit(
+            "The notebook has no cell tagged 'parameters', which --data-dir, --config and -p "
+            "require. Add the tag to the cell that assigns the parameters."
+        )
     known = re.findall(r"^(\w+) *(?::.*)?=", notebook.cells[index].source, re.M)
     if unknown := parameters.keys() - known:
-        raise SystemExit(f"The notebook has no parameter {unknown.pop()}; it has {known}.")
+        raise SystemExit(
+            f"The notebook has no parameter {unknown.pop()}; expected one of: {', '.join(known)}."
+        )
     source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
     notebook.cells.insert(index + 1, cell)
 
 
 def summary(notebook: nbformat.NotebookNode) -> str:
-    """The last confusion matrix and accuracy that were printed, and their data."""
+    """Return the last printed confusion matrix with its accuracy, and the line about the data."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.text for output in outputs if output.get("name") == "stdout")
     results = re.findall(r"^ *\[\[[^\]]*\](?:\n *\[[^\]]*\])*\]\nOverall accuracy: \S+", text, re.M)
@@ -182,7 +190,7 @@ def summary(notebook: nbformat.NotebookNode) -> str:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mnist_deploy", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, help="the folder of MNIST; it is downloaded there")
+    parser.add_argument("--data-dir", type=Path, help="the folder of the MNIST files")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs"), help="default: outputs")
     parser.add_argument("--config", type=Path, help="the config.json of a workspace on Azure")
     parser.add_argument("--notebook", type=Path, help="a notebook instead of the tutorial's")
@@ -190,7 +198,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=version)
     parser.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="set a text in the parameters cell, for instance: -p aks_cluster my-cluster",
+        help="assign a text to a parameter of the notebook, such as: -p aks_cluster my-cluster",
     )  # fmt: skip
     return parser.parse_args(arguments)
 
@@ -201,7 +209,7 @@ def check_config(path: Path) -> None:
 
     try:
         file = find_config(path)
-        assert file is not None  # a missing one is a ConfigError
+        assert file is not None  # find_config raises ConfigError for a missing file
         read_config(file)
     except ConfigError as error:
         raise SystemExit(str(error)) from None
@@ -220,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\n{summary(notebook)}")
         print(f"Results: {options.output_dir}/{notebook_file.stem}.html, .ipynb", flush=True)
     except BrokenPipeError:
-        # What is still buffered would raise again when Python flushes it at exit.
+        # Python flushes the buffered output at exit, which would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(BROKEN_PIPE) from None
 

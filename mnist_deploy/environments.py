@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from azureml.core import Environment, Workspace
 
 ENVIRONMENT_NAME = "tutorial-env"
-_NEWEST_PYTHON = (3, 13)  # with wheels of azureml-defaults; pickles do not depend on it
+_NEWEST_PYTHON = (3, 13)  # that has wheels of azureml-defaults; pickles do not depend on Python's
 
 
 def fetch_environment(
@@ -36,6 +36,7 @@ def fetch_environment(
     ws : azureml.core.Workspace
     name : str
     version : str, optional
+        By default the newest.
 
     Returns
     -------
@@ -44,7 +45,7 @@ def fetch_environment(
     Raises
     ------
     EnvironmentNotFound
-        It is not registered; the message lists the registered ones.
+        The environment is not registered; the message lists the registered environments.
     WorkspaceError
         The workspace does not respond.
     """
@@ -54,12 +55,14 @@ def fetch_environment(
         try:
             if name:  # the SDK accepts an empty name
                 return Deadline().call(Environment.get, ws, name, version=version)
-        except Exception as error:  # the SDK raises no class of its own
+        except Exception as error:  # the SDK raises a plain Exception
             if "Code: 404" not in str(error):
                 raise
         known = Deadline().call(Environment.list, ws).values()
-    own = (f"{each.name}:{each.version}" for each in known if not each.name.startswith("AzureML-"))
-    raise EnvironmentNotFound(not_registered(ws, f"environment {name!r}", version, own))
+    names = (
+        f"{each.name}:{each.version}" for each in known if not each.name.startswith("AzureML-")
+    )
+    raise EnvironmentNotFound(not_registered(ws, f"environment {name!r}", version, names))
 
 
 def build_scoring_environment(
@@ -91,9 +94,9 @@ def build_scoring_environment(
 
 
 def find_requirement(environment: Environment, package: str) -> Requirement | None:
-    """The requirement for a package in an environment of SDK v1 or v2, in pip's syntax.
+    """Return the requirement for a package in an environment of SDK v1 or v2, in pip's syntax.
 
-    None if there is none, or if the packages are part of the image.
+    None if the environment does not name the package, or if the packages are part of the image.
     """
     for line in _list_requirements(environment):
         with suppress(InvalidRequirement):

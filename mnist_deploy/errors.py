@@ -39,7 +39,7 @@ class DeploymentError(MnistDeployError):
     state : str or None
         The service's state at the failure, None if nothing was deployed.
     logs : str
-        The last lines of its log, empty if there are none.
+        The last lines of the service's log; empty if there are none.
     """
 
     def __init__(self, message: str, *, state: str | None = None, logs: str = "") -> None:
@@ -57,7 +57,8 @@ class ScoringError(MnistDeployError):
     Attributes
     ----------
     status : int or None
-        The HTTP status; of a managed endpoint's 424 that of its container; None without a response.
+        The HTTP status; for the 424 of a managed endpoint the status of its container; None
+        without a response.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
@@ -82,8 +83,8 @@ class ScriptFailed(ScoringError):
 
 
 class ServiceUnavailable(ScoringError):
-    """There is no service: 404, 502, 503, a connection that is refused or breaks; or too many
-    requests (429)."""
+    """The service cannot be reached (404, 502, 503, a connection that is refused or breaks), or
+    has too many requests (429)."""
 
 
 class ScoringTimeout(ScoringError):

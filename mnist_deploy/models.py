@@ -53,6 +53,7 @@ def fetch_model(ws: Workspace, name: str = MODEL_NAME, version: int | None = Non
     ws : azureml.core.Workspace
     name : str
     version : int, optional
+        By default the newest.
 
     Returns
     -------
@@ -61,7 +62,7 @@ def fetch_model(ws: Workspace, name: str = MODEL_NAME, version: int | None = Non
     Raises
     ------
     ModelError
-        It is not registered; the message lists the registered models, or the versions.
+        The model is not registered; the message lists the registered models, or its versions.
     WorkspaceError
         The workspace does not respond.
     """
@@ -81,7 +82,7 @@ def find_model(ws: Workspace, name: str, version: int | None = None) -> Model | 
 
     with workspace_call(ws, f"fetch the model {name!r}"):
         try:
-            requested = None if version is None else str(version)  # 0 means the newest to the SDK
+            requested = None if version is None else str(version)  # the SDK reads 0 as "newest"
             return Deadline().call(Model, ws, name, version=requested)
         except Exception as error:
             if "ModelNotFound" not in str(error):
@@ -107,13 +108,13 @@ def download_model(model: Model, target_dir: str | os.PathLike[str] = ".") -> Pa
     ----------
     model : azureml.core.Model
     target_dir : path-like
-        Created if it does not exist. A file of the same name in it is replaced after the new one
-        is verified.
+        The folder, which is created if it does not exist. A file of the same name in the folder is
+        replaced after the downloaded file has been verified.
 
     Returns
     -------
     Path
-        For the tutorial's model ``target_dir/sklearn_mnist_model.pkl``.
+        The file or folder; for the tutorial's model ``target_dir/sklearn_mnist_model.pkl``.
 
     Raises
     ------
@@ -170,9 +171,9 @@ def _check_version(model: Model, trained: str | None) -> None:
 
 
 def find_problem(path: Path, sha256: str | None) -> str | None:
-    """Return why a file must not be loaded, or None.
+    """Return the reason not to load a file, or None.
 
-    ``sha256`` is the one that is registered with the model, in hexadecimal.
+    ``sha256`` is the registered hash in hexadecimal, if the model has one.
     """
     content = path.read_bytes()
     if not content:
@@ -192,7 +193,7 @@ def find_problem(path: Path, sha256: str | None) -> str | None:
 
 
 def saved_with(path: Path) -> str | None:
-    """The version of scikit-learn in a pickle, which is not loaded; None if there is none."""
+    """Return the version of scikit-learn in a pickle without loading it; None if there is none."""
     content = path.read_bytes()
     if path.suffix in _SUFFIXES:
         with suppress(*_DECOMPRESSION_ERRORS):
@@ -204,7 +205,7 @@ def saved_with(path: Path) -> str | None:
 
 
 def _decompress(content: bytes) -> bytes:
-    """Unpack what ``joblib.dump(..., compress=...)`` packed; other content is returned as it is."""
+    """Decompress a file of ``joblib.dump(..., compress=...)``; return other content unchanged."""
     for prefix, decompress in _DECOMPRESSORS.items():
         if content.startswith(prefix):
             return decompress(content)
@@ -221,7 +222,7 @@ def loads_here(version: str) -> bool:
 
 
 def same_minor(one: str, other: str) -> bool:
-    """Whether two releases belong to one minor version; these load each other's pickles."""
+    """Whether two releases belong to one minor version, and load each other's pickles."""
     try:
         return Version(one).release[:2] == Version(other).release[:2]
     except InvalidVersion:
@@ -230,7 +231,7 @@ def same_minor(one: str, other: str) -> bool:
 
 @contextmanager
 def temporary_folder(parent: str | os.PathLike[str]) -> Iterator[Path]:
-    """Create a folder in `parent`, and remove it at the end; `parent` is created if needed."""
+    """Create a folder in `parent`, which is created if missing; remove the folder at the end."""
     Path(parent).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mnist_deploy-", dir=parent) as folder:
         yield Path(folder)

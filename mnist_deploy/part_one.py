@@ -42,10 +42,10 @@ def prepare_workspace(
     ----------
     ws : azureml.core.Workspace
     data_dir : path-like
-        The folder of MNIST, which is downloaded there if a model is trained.
+        The folder of the MNIST files, which are downloaded to it if a model is trained.
     regularization : float
-        The inverse of scikit-learn's C. A registered model is not trained again because of
-        another value; a line is printed.
+        The inverse of scikit-learn's C. Another value does not cause a registered model to be
+        trained again; a line is printed.
 
     Returns
     -------

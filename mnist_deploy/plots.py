@@ -31,9 +31,9 @@ def plot_confusion_matrix(
     Parameters
     ----------
     conf_mx : array-like, shape (classes, classes)
-        Counts; rows are true classes, columns predicted ones. A class without samples is dark.
+        Counts; rows are true classes, columns predicted classes. A class without samples is dark.
     ax : Axes, optional
-        Where to draw; a new figure by default.
+        The axes to draw in; by default those of a new figure.
     path : path-like, optional
         The file to save the figure to, such as ``conf.png``; its folder is created if needed.
 
@@ -67,7 +67,7 @@ def plot_comparison(
     Parameters
     ----------
     conf_mx_local, conf_mx_deployed : array-like, shape (classes, classes)
-        As for `plot_confusion_matrix`, with the same ValueError; both plots have one scale.
+        Counts, as for `plot_confusion_matrix`; both plots have the same scale.
     names : (str, str)
         The titles, for instance ``("blue", "green")``.
 
@@ -75,10 +75,17 @@ def plot_comparison(
     -------
     Figure
         The third plot has the difference of the counts, second minus first, with the diagonal.
+
+    Raises
+    ------
+    ValueError
+        A matrix is not valid for `plot_confusion_matrix`, or the shapes differ.
     """
     local, deployed = _counts(conf_mx_local), _counts(conf_mx_deployed)
     if local.shape != deployed.shape:
-        raise ValueError(f"the matrices have shapes {local.shape} and {deployed.shape}.")
+        raise ValueError(
+            f"the matrices have shapes {local.shape} and {deployed.shape}; expected equal shapes."
+        )
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.5), layout="constrained")
     peak = max(_error_rates(local).max(), _error_rates(deployed).max()) or 1
     for ax, name, counts in zip(axes, names, (local, deployed), strict=False):
@@ -122,7 +129,7 @@ def plot_predictions(
     Returns
     -------
     Figure
-        With one axes for each sample, titled with its prediction.
+        One axes for each sample, titled with its prediction.
 
     Raises
     ------
@@ -174,7 +181,10 @@ def plot_misclassified(
     pixels, true, predicted = _samples(images, labels, predictions, n)
     certainty = np.asarray(confidence, dtype=float).reshape(-1)
     if len(certainty) != len(pixels) or not ((certainty >= 0) & (certainty <= 1)).all():
-        raise ValueError(f"confidence takes {len(pixels)} values in [0, 1], one for each image.")
+        raise ValueError(
+            f"confidence has {len(certainty)} values; expected {len(pixels)} in [0, 1], one for "
+            "each image."
+        )
     wrong = np.flatnonzero(true != predicted)
     if len(wrong) == 0:
         figure = plt.figure(figsize=(8, 1))
@@ -186,7 +196,7 @@ def plot_misclassified(
         _draw_image(ax, pixels[i])
         percent = math.floor(1000 * certainty[i]) / 10  # 99.97 is not 100
         ax.set_title(f"{true[i]} taken for {predicted[i]}\n{percent}% sure", fontsize=9)
-    figure.set_figwidth(max(figure.get_figwidth(), 5))  # room for the line above
+    figure.set_figwidth(max(figure.get_figwidth(), 5))  # inches, so that the title fits
     figure.suptitle(f"{len(chosen):,} of {len(wrong):,} wrong among {len(pixels):,} samples")
     return figure
 

@@ -28,10 +28,10 @@ TRANSFER_TIMEOUT = 3600.0  # seconds to upload or download the files of a model
 
 _TICK, _BACKOFF = 1.0, 2.0  # seconds
 _MAX_LISTED = 10  # names in an error message
-# A quote within the message ends it only if more JSON follows: the SDK has unescaped some.
+# The SDK has unescaped some quotes: only a quote that is followed by more JSON ends the message.
 _JSON_MESSAGE = re.compile(r'"message"\s*:\s*"((?:[^\\]|\\.)+?)"\s*(?=,\s*"|[}\]])', re.S)
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\):.*?\n(?=\S)", re.S)
-_NO_CONNECTION = re.compile(  # in the words of requests, and of azure-core
+_NO_CONNECTION = re.compile(  # as requests and azure-core word it
     r"host='([^']+)', port=(\d+)\): (?:Max retries exceeded|Failed to establish a new connection)"
     r".*?(?:\[Errno -?\d+\] ([\w ]+)|$)",
     re.S,
@@ -49,7 +49,7 @@ class Deadline:
     Parameters
     ----------
     seconds : float, optional
-        From now on; by default the time that a workspace may take to respond.
+        Seconds from now; by default `RESPONSE_TIMEOUT`.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -159,16 +159,16 @@ def workspace_call(ws: Workspace, action: str) -> Iterator[None]:
 
 
 def check_kind(what: str, value: object, kind: str, source: str) -> None:
-    """Raise a `TypeError` that names where to get an object of the expected class."""
+    """Raise a `TypeError` that names the call which returns an object of the expected class."""
     module, _, name = kind.rpartition(".")
-    known = getattr(sys.modules.get(module), name, None)  # nothing is of a class never imported
+    known = getattr(sys.modules.get(module), name, None)  # None: no object of the class exists
     if known is None or not isinstance(value, known):
         found = type(value).__name__
         raise TypeError(f"{what} is of type {found}; expected the {name} that {source} returns.")
 
 
 def not_registered(ws: Workspace, what: str, version: object, known: Iterable[str]) -> str:
-    """The message that a model or an environment is not registered, with what is registered."""
+    """Return the message that an asset is not registered, with the registered names."""
     subject = what[0].upper() + what[1:] if version is None else f"Version {version} of {what}"
     ordered = sorted(known)
     listed = ", ".join(ordered[:_MAX_LISTED]) or "none"

@@ -17,7 +17,7 @@ LOCAL_WORKSPACE = {
 
 
 def tutorial_file(name: str) -> Path:
-    """The path of a file of the tutorial, in a clone of the project or in an installed wheel.
+    """Return the path of a file of the tutorial, in a clone of the project or an installed wheel.
 
     Parameters
     ----------
@@ -37,4 +37,7 @@ def tutorial_file(name: str) -> Path:
     for folder in (package.parent, package / "tutorial_files"):
         if (folder / "environment.yml").is_file() and (folder / name).exists():
             return folder / name
-    raise FileNotFoundError(f"{name} is not a file of the tutorial.")
+    raise FileNotFoundError(
+        f"{name} is not a file of the tutorial. Expected score.py, environment.yml or a file below "
+        "notebooks/."
+    )

@@ -39,21 +39,21 @@ def connect_workspace(
     local: bool | None = None,
     auth: AbstractAuthentication | None = None,
 ) -> Workspace:
-    """Connect to the workspace that holds the model; prints which one it is.
+    """Connect to the workspace that holds the model, and print which one was chosen.
 
     Wraps the tutorial's ``Workspace.from_config()``.
 
     Parameters
     ----------
     config : path, optional
-        A config.json, or a folder that holds one, of a workspace on Azure. By default the file
-        is searched for in this folder and its parents, as the SDK does. The temporary one of
+        The config.json of a workspace on Azure, or its folder. By default the working directory
+        and its parents are searched, as by the SDK. The temporary file of
         ``python -m mnist_deploy.local exec`` is ignored.
     local : bool, optional
         True: the local workspace. False: Azure, or an error. By default Azure if a config.json
         is found, else the local workspace.
     auth : azureml.core.authentication.AbstractAuthentication, optional
-        How to log in to Azure. By default the first that is available: the service principal of
+        The login to Azure. By default the first that is available: the service principal of
         AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, a managed identity of this
         machine, Azure CLI, interactive login.
 
@@ -77,12 +77,12 @@ def connect_workspace(
 def choose_workspace(
     config: str | os.PathLike[str] | None, local: bool | None, login: object
 ) -> tuple[Path | None, str]:
-    """Return the config.json of a workspace on Azure; or None, and why the local one is used."""
+    """Return the config.json of a workspace on Azure, or None for the local workspace; and why."""
     if local and (config is not None or login is not None):
         raise ValueError(
             "A config and a login are for a workspace on Azure; local=True selects the local one."
         )
-    # What `python -m mnist_deploy.local exec` sets.
+    # Set by `python -m mnist_deploy.local exec`.
     inside_exec = os.environ.get("AZUREML_CURRENT_CLOUD") == "MnistDeployLocal"
     if local or (local is None and config is None and inside_exec):
         return None, "as requested"
@@ -99,16 +99,16 @@ def find_config(config: str | os.PathLike[str] | None = None) -> Path | None:
     """Find the config.json at a path, or the nearest one, or None."""
     start = Path("." if config is None else config).expanduser().absolute()
     parents = [start] if config is not None else [start, *start.parents]
-    places = [parent / folder / "config.json" for folder in _FOLDERS for parent in parents]
+    candidates = [parent / folder / "config.json" for folder in _FOLDERS for parent in parents]
     try:
-        files = (file for file in [start, *places] if file.is_file())
+        files = (file for file in [start, *candidates] if file.is_file())
         found = next((file for file in files if not _is_temporary(file)), None)
     except OSError as error:
         raise ConfigError(f"config.json cannot be searched for: {error}. {_ADVICE}") from error
     if found is None and config is not None:
         raise ConfigError(
-            f"There is no config.json at {config}. Expected the file, or a folder that holds it "
-            "or has it under .azureml."
+            f"There is no config.json at {config}. Expected the file, or a folder that holds the "
+            "file or has it under .azureml."
         )
     return found
 
@@ -169,7 +169,7 @@ def _connect_azure(file: Path, auth: AbstractAuthentication | None) -> Workspace
 
 @contextmanager
 def reaching(name: str, file: Path, call: str) -> Iterator[None]:
-    """Print a line if a workspace on Azure was reached, or raise `WorkspaceError` with advice."""
+    """Print a line if the block reaches a workspace on Azure; raise `WorkspaceError` otherwise."""
     try:
         yield
     except Exception as error:  # the SDK raises its own, azure-core's, msrest's and requests'

@@ -199,5 +199,5 @@ class TestMisclassified:
 
     @pytest.mark.parametrize("confidence", [np.ones(49), np.full(50, 1.5), np.full(50, np.nan)])
     def test_invalid_confidence_is_rejected(self, digits, confidence):
-        with pytest.raises(ValueError, match="50 values in"):
+        with pytest.raises(ValueError, match="expected 50 in"):
             plot_misclassified(*digits, confidence)

@@ -34,8 +34,8 @@ PATIENCE = 10.0  # seconds to retry without a connection, or after a 429
 # Errors after which the request is not sent in another format.
 _UNRELATED_TO_FORMAT = (AuthenticationFailed, PayloadTooLarge, ScoringTimeout, ServiceUnavailable)
 _PROGRESS_ROWS = 1000  # rows that may take long enough for a progress bar
-# Whether a script rejected IDX and accepted JSON: by the SDK's object of the service, and by
-# (scoring URI, deployment) where there is no such object.
+# Whether a script has rejected IDX and accepted JSON, by the SDK's object of a service (calls of
+# call_service) or by scoring URI and deployment (calls of post_images).
 _json_services: WeakKeyDictionary[Webservice, bool] = WeakKeyDictionary()
 _json_deployments: dict[tuple[str, str | None], bool] = {}
 _keys: WeakKeyDictionary[Webservice, str] = WeakKeyDictionary()
@@ -69,12 +69,12 @@ def call_service(
     Returns
     -------
     ndarray, shape (n,) or (n, k)
-        As of `post_images`.
+        See `post_images`.
 
     Raises
     ------
     TypeError, ValueError, ScoringError
-        As `post_images`.
+        See `post_images`.
     """
     check_kind("service", service, "azureml.core.Webservice", "deploy_to_aci(...)")
     uri = getattr(service, "scoring_uri", None)
@@ -115,12 +115,12 @@ def post_images(
     Parameters
     ----------
     scoring_uri : str
-    images : array-like, DataFrame, or iterable of them
+    images : array-like, DataFrame, or iterable of arrays or DataFrames
         Numbers or booleans of shape (n, features), (n, height, width), or (features,) for one
         row; a list of texts with ``format="json"``; a DataFrame with ``format="records"`` or
-        ``"split"``. The pieces of an iterable are read as they are sent. uint8 are pixels from
-        0 to 255; other types are the numbers that the model takes, for MNIST intensities in
-        [0, 1].
+        ``"split"``. An iterable is read while its arrays are sent. Values of dtype uint8 are
+        pixels from 0 to 255; the model receives other values unchanged, for MNIST intensities
+        in [0, 1].
     api_key : str, optional
         The primary or secondary key of a service with ``auth_enabled``.
     batch_size : int, optional
@@ -149,18 +149,18 @@ def post_images(
     Returns
     -------
     ndarray, shape (n,) or (n, k)
-        What the script returned for each row: a label, a number, or k values. Its dtype is that
-        of the JSON values, and object where their types differ.
+        The result of the script for each row: a label, a number, or k values. The dtype is that
+        of the JSON values; object if their types differ.
 
     Raises
     ------
     TypeError
-        The inputs have a type that none of the formats can hold; a DataFrame without a format.
+        No format can encode the type of the inputs, or a DataFrame needs a `format`.
     ValueError
         The inputs hold NaN or infinity, have another rank, or do not fit the format: uint8 is
         not sent as JSON, because it may be pixels or plain numbers.
     ScoringError
-        Its subclass in `mnist_deploy.errors` states what went wrong in the service.
+        The call failed; the subclass, see `mnist_deploy.errors`, names the kind of failure.
     """
     check_kind("scoring_uri", scoring_uri, "builtins.str", "service.scoring_uri")
     deployment = scoring_uri, (headers or {}).get(_DEPLOYMENT_HEADER)
@@ -228,7 +228,7 @@ def _count_rows(inputs: Inputs) -> int | None:
 def _send(
     connection: ScoringConnection, encoder: Encoder, body: RequestBody, *, is_first: bool
 ) -> list[np.ndarray]:
-    """Score one body; if the script rejects the first one because it is IDX, as JSON."""
+    """Score one body; if the script rejects IDX in the first body, score its rows as JSON."""
     if body.content_type == IDX and not is_first and encoder.is_idx_rejected:
         return _send_as_json(connection, encoder, body)  # it was encoded before the rejection
     try:
@@ -266,13 +266,13 @@ def _encode_ahead(
     batches: Iterable[tuple[int, Rows]],
 ) -> Iterator[list[RequestBody]]:
     """Yield the bodies of each batch; while they are sent, a thread encodes the next batch."""
-    present = None
-    for batch in batches:  # in the caller's thread, because an iterable may expect that
-        if present is None:
-            present = encode(*batch)
+    bodies = None
+    for batch in batches:  # iterated in the caller's thread: inputs may not be thread-safe
+        if bodies is None:
+            bodies = encode(*batch)
         else:
-            coming = thread.submit(encode, *batch)
-            yield present
-            present = coming.result()
-    if present is not None:
-        yield present
+            next_bodies = thread.submit(encode, *batch)
+            yield bodies
+            bodies = next_bodies.result()
+    if bodies is not None:
+        yield bodies

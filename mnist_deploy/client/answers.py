@@ -1,4 +1,4 @@
-"""Read what a scoring script returned: one label, number or row of numbers for each input row."""
+"""Parse the result of a scoring script: one label, number or list of values for each row."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def excerpt(content: bytes) -> str:
 
 
 def _as_array(values: list[Any]) -> np.ndarray:
-    """An array of one type where all values have it; numbers of both kinds become float64."""
+    """Return an array of the values' common type; int with float is float64, other mixes object."""
     types = {type(value) for value in values}
     if types <= {int, float} or types in ({str}, {bool}):
         return np.array(values, dtype=None if values else int)

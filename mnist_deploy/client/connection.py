@@ -1,6 +1,6 @@
 """Send scoring requests to one URI: authorization, retries, time-outs.
 
-What a response means is decided in `status_codes`.
+`status_codes` maps responses other than 200 to exceptions.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ScoringConnection:
 
     def _send(self, body: bytes, content_type: str) -> requests.Response:
         """Send until there is a response other than 429: scoring has no side effects."""
-        give_up_at = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._patience
         for attempt in itertools.count():
             backoff = min(0.1 * 2**attempt, MAX_BACKOFF)
             try:
@@ -81,13 +81,13 @@ class ScoringConnection:
                     proxies=self._proxies,
                 )
             except _RETRYABLE as error:
-                can_retry = time.monotonic() + backoff < give_up_at
+                can_retry = time.monotonic() + backoff < deadline
                 if _is_timeout(error) or isinstance(error, SSLError) or not can_retry:
                     failure = self._failure(error)
                     break
             else:
                 backoff = max(backoff, _retry_after(response))
-                is_over = time.monotonic() + backoff > give_up_at
+                is_over = time.monotonic() + backoff > deadline
                 if response.status_code != _TOO_MANY_REQUESTS or is_over:
                     return response
             time.sleep(backoff)
@@ -103,20 +103,25 @@ class ScoringConnection:
         cause = getattr(error.args[0], "reason", error) if error.args else error
         return ServiceUnavailable(
             f"{self.uri} could not be reached for {self._patience:g} seconds: {cause}. "
-            "Is the service deployed, and its state Healthy?"
+            "Check that the service is deployed, and that its state is Healthy."
         )
 
 
 def _check_seconds(name: str, value: float, lowest: float) -> None:
     if not lowest <= value < 1e9:  # NaN and infinity are outside as well
-        raise ValueError(f"{name} is {value!r}; expected a finite number of seconds.")
+        raise ValueError(
+            f"{name} is {value!r}; expected a finite number of seconds, at least {lowest:g}."
+        )
 
 
 def _bearer(key: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
     """Return a callable that adds the key to a request; neither repr nor error shows the key."""
     key = key.strip()
     if not (key.isascii() and key.isprintable()):
-        raise ValueError("api_key has characters that an HTTP header cannot hold.")
+        raise ValueError(
+            "api_key has characters that an HTTP header cannot hold; expected printable ASCII. "
+            "Pass a key of service.get_keys()."
+        )
 
     def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"Bearer {key}"
@@ -126,7 +131,7 @@ def _bearer(key: str) -> Callable[[requests.PreparedRequest], requests.PreparedR
 
 
 def _is_timeout(error: requests.RequestException) -> bool:
-    """Whether time ran out; within a response body, requests reports that as ConnectionError."""
+    """Whether the request timed out; requests reports this within a body as ConnectionError."""
     cause = error.args[0] if error.args else None
     return isinstance(error, requests.Timeout) or isinstance(cause, ReadTimeoutError)
 

@@ -22,8 +22,8 @@ JSON_NUMBERS = MAX_BODY // 20  # "0.00392156862745098," are 20 bytes
 
 _BLOCK = 128  # images that are compared at the same time, so that they stay in the CPU's cache
 _UINT8 = (
-    "the inputs are uint8: these may be pixels from 0 to 255 or plain numbers, and JSON does not "
-    "say which. Pass images / 255.0 for pixels, images.astype(int) for numbers."
+    "the inputs are uint8, which may be pixels from 0 to 255 or plain numbers; JSON does not "
+    "distinguish them. Pass images / 255.0 for pixels, images.astype(int) for numbers."
 )
 
 
@@ -45,8 +45,7 @@ class Encoder:
     allow_nan : bool
         Whether NaN is sent, as ``null`` in JSON.
     is_idx_rejected : bool
-        Whether the script is known to take no IDX: "auto" then encodes JSON where that is
-        possible.
+        Whether the script has rejected IDX: "auto" then encodes JSON where that is possible.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Encoder:
         self.is_idx_rejected = is_idx_rejected
         self._max_body = max_body
         self._allow_nan = allow_nan
-        self._rows_per_body: int | None = None  # learned from a body that was too large
+        self._rows_per_body: int | None = None  # set after a body has exceeded max_body
 
     def encode(self, start: int, rows: Rows, *, as_json: bool = False) -> list[RequestBody]:
         """Encode a batch as one request body, or as several that are small enough."""
@@ -89,15 +88,18 @@ class Encoder:
         if content is not None:
             return content, IDX
         if self.format == "idx":
-            raise ValueError("format='idx' takes uint8 pixels or intensities in [0, 1].")
+            raise ValueError(
+                "format='idx' cannot encode the inputs; expected uint8 pixels or intensities in "
+                "[0, 1]. Pass format='json' for other numbers."
+            )
         return json_body(start, rows, self._allow_nan), JSON
 
 
 def idx_body(start: int, rows: np.ndarray, allow_nan: bool = False) -> bytes | None:
-    """The smallest IDX file that holds the rows exactly; None if they are no intensities.
+    """Encode rows as the smallest exact IDX file; None if a value is outside of [0, 1].
 
-    uint8 are pixels from 0 to 255 and are sent unchanged; so are intensities that are each
-    exactly k / 255. Others in [0, 1] are sent as float32 or float64.
+    uint8 values are pixels from 0 to 255. Intensities that are all multiples of 1 / 255 are sent
+    as uint8 pixels, others in [0, 1] as float32 or float64.
     """
     pixels = rows if rows.dtype == np.uint8 else _as_pixels(rows)
     if pixels is not None:  # and therefore finite
@@ -140,8 +142,8 @@ def frame_body(start: int, frame: Rows, format: Format, allow_nan: bool = False)
         len(set(columns)) == len(columns) and all(isinstance(name, str) for name in columns)
     ):
         raise ValueError(
-            f"the column names are {columns[:5]}; format='records' needs texts that differ. "
-            "Rename the columns, or pass format='split'."
+            f"the column names are {columns[:5]}; format='records' requires unique names of type "
+            "str. Rename the columns, or pass format='split'."
         )
     values = _frame_values(start, frame, allow_nan)
     if format == "records":
@@ -158,15 +160,15 @@ def _frame_values(start: int, frame: Rows, allow_nan: bool) -> list[list[Any]]:
     rows = [list(row) for row in zip(*values, strict=True)]
     for number, row in enumerate(rows):
         for column, value in enumerate(row):
-            what = ""
+            problem = ""
             if missing[number, column]:
                 row[column] = None
-                what = "" if allow_nan else "no value (NaN); allow_nan=True sends null"
+                problem = "" if allow_nan else "no value (NaN); allow_nan=True sends null"
             elif isinstance(value, float) and math.isinf(value):
-                what = "infinity, which JSON does not have"
-            if what:
+                problem = "infinity, which JSON cannot represent"
+            if problem:
                 name = frame.columns[column]
-                raise ValueError(f"row {start + number}, column {name!r} has {what}.")
+                raise ValueError(f"row {start + number}, column {name!r} has {problem}.")
     return rows
 
 
@@ -186,12 +188,14 @@ def _check_finite(start: int, rows: np.ndarray, allow_nan: bool) -> None:
     valid = ~np.isinf(rows) if allow_nan else np.isfinite(rows)
     if not valid.all():
         row = start + int(np.argmin(valid.reshape(len(rows), -1).all(axis=1)))
-        advice = "JSON has no infinity." if allow_nan else "allow_nan=True sends NaN as null."
+        advice = (
+            "JSON cannot represent infinity." if allow_nan else "allow_nan=True sends NaN as null."
+        )
         raise ValueError(f"row {row} holds NaN or infinity; expected finite numbers. {advice}")
 
 
 def _as_pixels(rows: np.ndarray) -> np.ndarray | None:
-    """The uint8 pixels whose 255th parts the rows hold exactly, or None."""
+    """Return uint8 pixels for which ``pixels / 255`` equals the rows exactly, or None."""
     pixels = np.empty(rows.shape, np.uint8)
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]

@@ -1,7 +1,7 @@
 """Check the inputs that a caller passes, and cut them into batches.
 
 Rows are a NumPy array (numbers, booleans, or objects that are all str) or a pandas DataFrame.
-How rows become a request body is the responsibility of `encoding`.
+`encoding` converts rows to request bodies.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _ADVICE = "For any other request body call service.run(input_data)."
 def cut_batches(inputs: Inputs, size: int | None, max_numbers: int) -> Iterator[tuple[int, Rows]]:
     """Cut inputs into batches, each with the number of its first row.
 
-    A batch has at most `size` rows, or as many as hold `max_numbers` numbers. The pieces of an
-    iterable are joined or cut, and are not kept longer than that.
+    A batch has at most `size` rows, or as many as hold `max_numbers` numbers. The elements of an
+    iterable are joined or split, and released after their batch.
     """
     if size is not None and size < 1:
         raise ValueError(f"batch_size is {size}, expected 1 or more.")
@@ -33,15 +33,15 @@ def cut_batches(inputs: Inputs, size: int | None, max_numbers: int) -> Iterator[
     for piece in _pieces(inputs):
         limit = size or max(1, max_numbers // max(1, math.prod(piece.shape[1:])))
         for start in range(0, len(piece), limit):
-            part = slice_rows(piece, start, start + limit)
-            part_kind = type(part), getattr(part, "dtype", None), part.shape[1:]
-            if pending and (count + len(part) > limit or kind != part_kind):
+            rows = slice_rows(piece, start, start + limit)
+            rows_kind = type(rows), getattr(rows, "dtype", None), rows.shape[1:]
+            if pending and (count + len(rows) > limit or kind != rows_kind):
                 yield sent, _joined(pending)
                 sent += count
                 pending, count = [], 0
-            kind = part_kind
-            pending.append(part)
-            count += len(part)
+            kind = rows_kind
+            pending.append(rows)
+            count += len(rows)
     if pending:
         yield sent, _joined(pending)
 

@@ -24,7 +24,7 @@ from ..errors import (
 from .answers import excerpt
 
 MODEL_ERROR = 424  # a managed online endpoint: the container responded with another status than 200
-STATUS_HEADER = "ms-azureml-model-error-statuscode"  # that status
+STATUS_HEADER = "ms-azureml-model-error-statuscode"  # the status of the container
 REASON_HEADER = "ms-azureml-model-error-reason"
 RUN_FAILED_HEADER = "x-ms-run-function-failed"  # Microsoft's server: run() raised
 _SCORING_TIMEOUT = "Scoring timeout after"  # Microsoft's server, with status 500: run() was stopped
@@ -54,7 +54,7 @@ _ERRORS: list[tuple[tuple[int, ...], type[ScoringError], str]] = [
         "The service has more requests than it can process: send fewer at the same time, or "
         "deploy more instances.",
     ),
-    ((502, 503), ServiceUnavailable, "Try again when the state of the service is Healthy."),
+    ((502, 503), ServiceUnavailable, "Retry when the state of the service is Healthy."),
     ((500,), ScriptFailed, "run() of the scoring script failed: read service.get_logs()."),
 ]
 
@@ -84,7 +84,7 @@ def _find_error(
             return error, advice
     if 400 <= status < 500:
         return InputRejected, ""
-    return ScoringError, "Is this the scoring URI of a service, and does run() respond with 200?"
+    return ScoringError, "Check the scoring URI, and that run() responds with 200."
 
 
 def _container_status(headers: Mapping[str, str]) -> int:

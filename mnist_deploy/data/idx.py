@@ -50,7 +50,7 @@ def decode_idx(data: bytes) -> np.ndarray:
         found = f"0x{data[:4].hex()}" if data else "nothing"
         raise DataError(
             f"not an IDX file: it starts with {found}, expected two zero bytes, the type "
-            "and the number of dimensions. Is it compressed, or in another format?"
+            "and the number of dimensions. Unpack the file first if it is compressed."
         )
     code, ndim = data[2], data[3]
     if code not in TYPE_CODES:

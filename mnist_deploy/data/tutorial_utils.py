@@ -1,7 +1,7 @@
 """The module ``utils`` of part one of the tutorial: `load_data`.
 
-``python -m mnist_deploy.local exec`` provides it as ``utils`` to code of the two articles, unless
-the code has a module of that name.
+``python -m mnist_deploy.local exec`` provides this module as ``utils`` to the tutorial's code,
+unless that code has a module of the same name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Deploy a registered model as a web service, and delete it.
 
-`config` describes what runs in a service and the size of its container, `aci` and `aks` the
-targets. `preflight` checks a deployment before anything is sent, `service` deploys and deletes,
-`failure` reports what went wrong. `package` exports a service to any Kubernetes cluster.
+`config` builds the configurations of script, environment and container size; `aci` and `aks` are
+the targets. `preflight` checks a deployment before anything is sent, `service` deploys and deletes,
+`failure` reports errors. `package` exports a service to any Kubernetes cluster.
 """
 
 from .aci import build_aci_config, deploy_to_aci

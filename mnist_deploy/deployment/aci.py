@@ -46,7 +46,7 @@ def build_aci_config(
     DeploymentError
         A value is outside of its range.
     TypeError
-        An argument that the SDK does not know.
+        `AciWebservice.deploy_configuration` does not accept one of `**aci`.
     """
     from azureml.core.webservice import AciWebservice
 
@@ -71,20 +71,23 @@ def deploy_to_aci(
     Parameters
     ----------
     ws : azureml.core.Workspace
-    model : azureml.core.Model or sequence of them
-    inference_config, aci_config
-        See `build_inference_config`, `build_aci_config`.
+    model : azureml.core.Model or sequence of Model
+    inference_config : azureml.core.model.InferenceConfig
+        See `build_inference_config`.
+    aci_config : azureml.core.webservice.aci.AciServiceDeploymentConfiguration
+        See `build_aci_config`.
     name : str
         3 to 32 lower-case letters, digits and '-', beginning with a letter.
     overwrite : bool
         Replace a service of that name.
     timeout : float
-        In seconds, for the whole deployment; reading the log after a failure may take 5 more.
+        The time-out of the whole deployment in seconds; reading the log after a failure may take
+        5 s more.
 
     Returns
     -------
     azureml.core.webservice.AciWebservice
-        Healthy.
+        The service, whose state is ``Healthy``.
 
     Raises
     ------
@@ -93,7 +96,7 @@ def deploy_to_aci(
         environment name different versions of scikit-learn, or a service of that name exists.
         Afterwards: the service failed; with its state, the SDK's message and the end of its log.
     DeploymentTimeout
-        It was not healthy in time; with the same details.
+        The service was not healthy within `timeout`; with the same details.
 
     Notes
     -----

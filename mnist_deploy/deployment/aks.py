@@ -39,8 +39,9 @@ def build_aks_config(
         The number of containers; ignored with ``autoscale_enabled=True``, where
         ``autoscale_min_replicas`` and ``autoscale_max_replicas`` apply.
     **aks
-        Other arguments of `AksWebservice.deploy_configuration`. A service requires a key, with
-        ``auth_enabled=False`` none, with ``token_auth_enabled=True`` a token that expires.
+        Other arguments of `AksWebservice.deploy_configuration`. By default a service requires a
+        key; with ``auth_enabled=False`` it requires none, with ``token_auth_enabled=True`` a token
+        that expires.
 
     Returns
     -------
@@ -49,7 +50,7 @@ def build_aks_config(
     Raises
     ------
     DeploymentError, TypeError
-        As `build_aci_config`.
+        See `build_aci_config`.
     """
     from azureml.core.webservice import AksWebservice
 
@@ -78,7 +79,7 @@ def deploy_to_aks(
     ----------
     ws, model, inference_config, name, overwrite, timeout
         As in `deploy_to_aci`; ``overwrite=True`` replaces a service on ACI as well.
-    aks_config
+    aks_config : azureml.core.webservice.aks.AksServiceDeploymentConfiguration
         See `build_aks_config`.
     cluster : azureml.core.compute.AksCompute or str
         The cluster, or its name in the workspace.
@@ -86,12 +87,12 @@ def deploy_to_aks(
     Returns
     -------
     azureml.core.webservice.AksWebservice
-        Healthy.
+        The service, whose state is ``Healthy``.
 
     Raises
     ------
     DeploymentError, DeploymentTimeout
-        As `deploy_to_aci`; or the cluster does not exist.
+        See `deploy_to_aci`; or the cluster does not exist.
     """
     from azureml.core.compute import AksCompute
     from azureml.core.webservice import AksWebservice

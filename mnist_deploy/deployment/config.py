@@ -56,16 +56,19 @@ def build_inference_config(
     script, _ = find_script(entry_script, source_directory)
     folder = None if source_directory is None else os.fspath(source_directory)
     try:
-        # With slashes: the path is one in a Linux container.
+        # With slashes: the path is used in a Linux container.
         return InferenceConfig(script.as_posix(), source_directory=folder, environment=environment)
-    except (AzureMLException, UnicodeError) as error:  # the SDK reads the locale's encoding only
+    except (AzureMLException, UnicodeError) as error:  # the SDK decodes with the locale's encoding
         raise DeploymentError(f"{script} cannot be deployed: {reason(error)}") from error
 
 
 def find_script(
     entry_script: str | os.PathLike[str], source_directory: str | os.PathLike[str] | None = None
 ) -> tuple[Path, Path]:
-    """Return a scoring script in the form for the SDK, and its path; by default the tutorial's."""
+    """Return the script's path as the SDK expects it, and its path on disk.
+
+    If the default script does not exist in the working directory, the tutorial's is returned.
+    """
     script, path = Path(entry_script), Path(source_directory or "", entry_script)
     if not path.is_file() and source_directory is None and str(script) == _DEFAULT_SCRIPT:
         script = path = tutorial_file(_DEFAULT_SCRIPT)
@@ -84,7 +87,7 @@ def build_container_config(
     cpu_cores: float,
     memory_gb: float,
     tags: dict[str, str] | None,
-    **more: Any,
+    **options: Any,
 ) -> Config:
     """Check the size of a container and call the SDK's ``deploy_configuration``."""
     from azureml.exceptions import AzureMLException
@@ -92,8 +95,8 @@ def build_container_config(
     for name, value in (("cpu_cores", cpu_cores), ("memory_gb", memory_gb)):
         if not isinstance(value, Real) or not 0 < value < 1e6:
             raise DeploymentError(f"{name} is {value!r}; expected a number above 0.")
-        more[name] = float(value)  # the SDK cannot serialize the numbers of NumPy
+        options[name] = float(value)  # the SDK cannot serialize NumPy's numbers
     try:
-        return deploy_configuration(tags=tags, **more)
+        return deploy_configuration(tags=tags, **options)
     except AzureMLException as error:
         raise DeploymentError(f"The configuration is not valid: {reason(error)}") from error

@@ -23,17 +23,17 @@ class Attempt:
     Attributes
     ----------
     name : str
-        Of the service or endpoint, for the progress display.
+        The name of the service or endpoint, for the progress display.
     subject : str
         The beginning of each message, such as "The service 'digits'".
     interrupted : str
-        What is printed after Ctrl-C.
+        The message after Ctrl-C.
     retry : str
         The last sentence of the advice.
     read_state : callable
-        Takes the exception, returns the state; None if nothing was deployed.
+        Returns the state after an exception; None if nothing was deployed.
     read_log : callable
-        Takes the exception, returns the log.
+        Returns the log after an exception.
     """
 
     name: str
@@ -92,7 +92,7 @@ def build_advice(kind: type[DeploymentError], logs: str) -> str:
 def _error_advice(error: str) -> str:
     missing = _MISSING_MODULE.match(error)
     if missing is None:
-        return "Correct it."
+        return "Correct its cause."
     module = missing[1].partition(".")[0]
     if Path(f"{module}.py").is_file() or Path(module).is_dir():
         return (

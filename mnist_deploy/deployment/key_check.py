@@ -2,7 +2,7 @@
 
 Microsoft's inference server does not check keys, but it runs in gunicorn, which reads a
 ``gunicorn.conf.py`` beside the scoring script: a copy of this file. The key is in the
-environment variable SERVICE_KEY; without it the server does not start.
+environment variable SERVICE_KEY; the server does not start without this variable.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ UNAUTHORIZED = {"message": "A key is required: send the header 'Authorization: B
 def on_starting(server: Any) -> None:
     """Called by gunicorn before it starts workers."""
     if not os.environ.get("SERVICE_KEY"):
-        sys.exit("The environment variable SERVICE_KEY is empty: scoring would need no key.")
+        sys.exit(
+            "The environment variable SERVICE_KEY is empty: scoring would need no key. Set it to "
+            "the key that clients send."
+        )
 
 
 def post_worker_init(worker: Any) -> None:
@@ -33,7 +36,7 @@ def post_worker_init(worker: Any) -> None:
 def check_key(
     server: Callable[..., Iterable[bytes]], key: str
 ) -> Callable[[dict[str, Any], Callable], Iterable[bytes]]:
-    """Wrap a WSGI application with the check; ``/``, its health, needs no key."""
+    """Wrap a WSGI application with the check; the health probe ``/`` needs no key."""
     expected, content = f"Bearer {key}".encode(), json.dumps(UNAUTHORIZED).encode()
 
     def checked(environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:

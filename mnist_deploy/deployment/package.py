@@ -32,21 +32,21 @@ def package_service(
 ) -> Path:
     """Write the files to run a service on any Kubernetes cluster; nothing is built or started.
 
-    Wraps ``Model.package(generate_dockerfile=True)``, which gives a Dockerfile and the files that
-    it copies: scoring script, model and requirements. Microsoft's server does not check keys, so
-    a ``gunicorn.conf.py`` is added that does. ``kubernetes.yml`` holds a Secret with a new key, a
-    Deployment, a Service and a HorizontalPodAutoscaler; its first lines are the commands to
-    build, push, apply and call.
+    Wraps ``Model.package(generate_dockerfile=True)``, which returns a Dockerfile and the files that
+    it copies: scoring script, model and requirements. Microsoft's server does not check keys; the
+    added ``gunicorn.conf.py`` does. ``kubernetes.yml`` holds a Secret with a new key, a Deployment,
+    a Service and a HorizontalPodAutoscaler; its first lines are the commands to build, push, apply
+    and call.
 
     Parameters
     ----------
     ws : azureml.core.Workspace
-    model : azureml.core.Model or sequence of them
-        The name of the first is that of service and image; its version is the tag of the image.
-    inference_config
+    model : azureml.core.Model or sequence of Model
+        Service and image are named after the first model; the image's tag is the model's version.
+    inference_config : azureml.core.model.InferenceConfig
         See `build_inference_config`.
     folder : path-like
-        New or empty; created when all files are complete.
+        A new or empty folder, which is created when all files are complete.
 
     Returns
     -------
@@ -59,11 +59,11 @@ def package_service(
         The folder is not empty, the script does not compile or lacks init() or run(), or model
         and environment name different versions of scikit-learn.
     WorkspaceError
-        The workspace could not package it, or did not within an hour.
+        Packaging failed, or took more than an hour.
     """
     from azureml.core.model import Model
 
-    models = check_kinds(ws, model or None, inference_config)  # one at least, for the name
+    models = check_kinds(ws, model or None, inference_config)  # `or None` rejects an empty list
     name = _kubernetes_name(models[0])
     check_deployment(name, models, inference_config)
     target = Path(folder).absolute()

@@ -37,7 +37,7 @@ def check_kinds(ws: object, model: object, inference_config: object) -> list[Mod
 
 
 def check_deployment(name: str, models: Sequence[Model], inference_config: InferenceConfig) -> None:
-    """Raise a `DeploymentError` for what would fail minutes later, in the container."""
+    """Raise a `DeploymentError` for errors that the container would report minutes later."""
     check_name(name)
     check_script(Path(inference_config.source_directory or "", inference_config.entry_script))
     if inference_config.environment is not None:
@@ -90,24 +90,24 @@ def _warn_of_shadowed_modules(script: Path, tree: ast.Module) -> None:
     for name in sorted(imported & _SERVER_MODULES):
         warnings.warn(
             f"The module {name!r} of the scoring script {script} is hidden by a module of that "
-            "name in Microsoft's inference server. Rename it.",
+            "name in Microsoft's inference server. Rename the module.",
             UserWarning,
             stacklevel=2,
         )
 
 
 def check_version(model: Model, environment: Environment) -> None:
-    """Check that the environment installs the scikit-learn that saved the model, if it is known."""
+    """Check that the environment installs the scikit-learn that saved the model, if registered."""
     trained, required = trained_with(model), find_requirement(environment, "scikit-learn")
     if not trained or not required or required.specifier.contains(trained, prereleases=True):
         return
     pinned = pinned_version(environment, "scikit-learn")
     if pinned is None or not same_minor(pinned, trained):
-        named = (
-            model.id if ":" in model.id else f"{model.name}:{model.version}"
-        )  # the id of SDK v2 is a path
+        # The id of a model of SDK v2 is a path.
+        model_id = model.id if ":" in model.id else f"{model.name}:{model.version}"
         raise DeploymentError(
-            f"Model {named} was saved by scikit-learn {trained}, but the environment "
-            f"{environment.name!r} installs {required}: it may fail to load or predict wrongly. "
+            f"Model {model_id} was saved by scikit-learn {trained}, but the environment "
+            f"{environment.name!r} installs {required}: the model may fail to load, or predict "
+            "wrongly. "
             "Use the environment that belongs to the model; prepare_workspace(ws) registers both."
         )

@@ -59,7 +59,7 @@ def deploy_service(
         (service,) = deployed
         deadline.call(service.wait_for_deployment, timeout_sec=deadline.remaining() + 1)
         if service.state != "Healthy":
-            raise RuntimeError(f"Its state became {service.state} after the start.")
+            raise RuntimeError(f"The state became {service.state} after the start.")
     _print_lifetime(service)
     return service
 
@@ -74,7 +74,7 @@ def _build_attempt(name: str, deployed: list[Webservice]) -> Attempt:
     def read_state(_: Exception) -> str | None:
         if not deployed:
             return None
-        with suppress(Exception):  # it must not hide the failure of the deployment
+        with suppress(Exception):  # must not hide the failure of the deployment
             Deadline(LOG_TIMEOUT).call(deployed[0].update_deployment_state)
         return deployed[0].state
 
@@ -91,7 +91,7 @@ def _build_attempt(name: str, deployed: list[Webservice]) -> Attempt:
 def _prepare_overwrite(
     kind: type[Webservice], ws: Workspace, name: str, deadline: Deadline, overwrite: bool
 ) -> bool:
-    """Delete a service of that name that cannot be updated; return whether one can be."""
+    """Return whether a service of this name can be updated; delete one that cannot."""
     existing = _find(ws, name, deadline)
     if existing is None:
         return False
@@ -135,9 +135,10 @@ def _print_lifetime(service: Webservice) -> None:
 
 
 def delete_service(service: Webservice) -> None:
-    """Delete a service and wait until it is gone; without an error if it does not exist.
+    """Delete a service, and wait until the workspace no longer lists it.
 
-    Wraps the tutorial's ``service.delete()``, which does not report whether Azure deleted it.
+    Wraps the tutorial's ``service.delete()``, which does not report whether Azure deleted the
+    service. A service that does not exist is not an error.
 
     Parameters
     ----------
@@ -146,7 +147,7 @@ def delete_service(service: Webservice) -> None:
     Raises
     ------
     DeploymentError
-        It could not be deleted, or was not within 300 seconds.
+        The service could not be deleted within 300 seconds.
     """
     check_kind("service", service, "azureml.core.Webservice", "deploy_to_aci(...)")
     try:
@@ -163,10 +164,11 @@ def _delete(service: Webservice, deadline: Deadline) -> None:
     operation = service._operation_endpoint
     deadline.call(service.delete)
     while _find(service.workspace, service.name, deadline) is not None:
-        if service._operation_endpoint != operation:  # the SDK discards its outcome
+        if service._operation_endpoint != operation:  # the SDK discards the operation's outcome
             state, error, _ = deadline.call(service._get_operation_state)
             if state not in _DELETION_PENDING:
-                raise RuntimeError(json.dumps(error) if error else f"The deletion became {state}.")
+                message = json.dumps(error) if error else f"The deletion ended as {state}."
+                raise RuntimeError(message)
         deadline.back_off()
 
 
@@ -184,7 +186,7 @@ def closing_service(service: Webservice) -> Iterator[Any]:
     Returns
     -------
     context manager
-        That gives the service.
+        ``with`` assigns the service.
     """
     try:
         yield service

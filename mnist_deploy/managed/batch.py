@@ -115,7 +115,7 @@ def score_batch(
     *,
     download_path: str | os.PathLike[str] = "scores",
 ) -> Path:
-    """Score the files of a folder with a batch endpoint; streams the log until the job has ended.
+    """Score the files of a folder with a batch endpoint, and print the log until the job has ended.
 
     Parameters
     ----------

@@ -42,14 +42,14 @@ def connect_client(
     local: bool | None = None,
     credential: TokenCredential | None = None,
 ) -> MLClient:
-    """Connect to the workspace with SDK v2; prints which one it is.
+    """Connect to a workspace with SDK v2, and print which one was chosen.
 
     Parameters
     ----------
     config, local
-        As of `connect_workspace`.
+        See `connect_workspace`.
     credential : azure.core.credentials.TokenCredential, optional
-        How to log in to Azure. By default ``DefaultAzureCredential()``, which tries the logins of
+        The login to Azure. By default ``DefaultAzureCredential()``, which tries the logins of
         this machine and opens no browser.
 
     Returns
@@ -60,7 +60,7 @@ def connect_client(
     Raises
     ------
     ConfigError, WorkspaceError
-        As `connect_workspace`; or SDK v2 is not installed.
+        See `connect_workspace`; or SDK v2 is not installed.
     """
     file, why = choose_workspace(config, local, credential)
     try:
@@ -111,8 +111,8 @@ def deploy_to_endpoint(
     environment : azure.ai.ml.entities.Environment
         A registered environment.
     name, deployment : str
-        Of the endpoint and of the deployment: 3 to 32 letters, digits and '-', beginning with a
-        letter.
+        The names of the endpoint and of the deployment: 3 to 32 letters, digits and '-', beginning
+        with a letter.
     entry_script : path-like
         The scoring script. If there is no ``score.py``, the tutorial's is used, and a line is
         printed.
@@ -122,11 +122,14 @@ def deploy_to_endpoint(
     instance_type : str
         A VM size, instead of cores and memory of SDK v1.
     instance_count : int
+        The number of virtual machines.
     traffic : int
         The share of the requests for this deployment, in percent; the other deployments share
-        the rest in their present proportions. With 0 only requests that name it reach it.
+        the rest in their present proportions. With 0, only requests that name the deployment
+        reach it.
     timeout : float
-        In seconds, for the whole deployment; reading the log after a failure may take 10 more.
+        The time-out of the whole deployment in seconds; reading the log after a failure may take
+        10 s more.
 
     Returns
     -------
@@ -135,7 +138,7 @@ def deploy_to_endpoint(
     Raises
     ------
     DeploymentError, DeploymentTimeout
-        As `deploy_to_aci`; or a name or the traffic is not valid.
+        See `deploy_to_aci`; or a name or the traffic is not valid.
     """
     from azure.ai.ml import entities
     from azure.core.exceptions import ResourceNotFoundError
@@ -183,16 +186,16 @@ def _code_folder(
 def _check_arguments(
     name: str, deployment: str, traffic: int, model: Model, environment: Environment
 ) -> None:
-    """Raise an exception for what would fail minutes later, on Azure."""
+    """Raise an exception for arguments that Azure would reject minutes later."""
     check_name(name, "an endpoint", "letters")
     check_name(deployment, "a deployment", "letters")
     if traffic not in range(101):
         raise DeploymentError(f"traffic is {traffic!r}; expected 0 to 100 percent.")
-    for what, asset in (("model", model), ("environment", environment)):
+    for argument, asset in (("model", model), ("environment", environment)):
         if not getattr(asset, "id", None):
             raise TypeError(
-                f"{what} is of {type(asset)}; expected the registered one that "
-                f"client.{what}s.get(name, label='latest') returns."
+                f"{argument} is of {type(asset)}; expected the registered {argument} that "
+                f"client.{argument}s.get(name, label='latest') returns."
             )
     check_version(model, environment)
 
@@ -205,11 +208,11 @@ def divide_traffic(present: dict[str, int], deployment: str, traffic: int) -> di
         return {name: share for name, share in present.items() if share}
     if not total and left:
         raise DeploymentError(
-            f"traffic={traffic} is not possible for {deployment!r}: there is no other deployment "
-            "for the rest. Pass traffic=100, or 0."
+            f"traffic={traffic} is not possible for {deployment!r}: no other deployment can "
+            "receive the rest of the requests. Pass traffic=100, or 0."
         )
     shares = {name: left * share // total for name, share in others.items()}
-    if shares:  # the remainder of the division goes to the largest
+    if shares:  # the remainder of the division is added to the largest share
         shares[max(shares, key=others.__getitem__)] += left - sum(shares.values())
     return {name: share for name, share in shares.items() if share} | {deployment: traffic}
 
@@ -221,7 +224,7 @@ def report_rollout(
 
     def read_state(error: Exception) -> str | None:
         if (getattr(error, "status_code", None) or 0) >= 400:
-            return None  # it was rejected: an existing deployment is of an earlier run
+            return None  # the request was rejected: an existing deployment is of an earlier run
         try:
             found = Deadline(LOG_TIMEOUT).call(client.online_deployments.get, deployment, name)
         except Exception:
@@ -291,9 +294,9 @@ def call_endpoint(
     format: Format = "auto",
     allow_nan: bool = False,
 ) -> np.ndarray:
-    """Predict the labels of inputs with an online endpoint; its key is fetched.
+    """Predict the labels of inputs with an online endpoint, whose key is fetched.
 
-    In place of ``client.online_endpoints.invoke``, which takes a file of JSON. By default each
+    Replaces ``client.online_endpoints.invoke``, which requires a file of JSON. By default each
     request body stays below 1.5 MB, the maximum that Microsoft documents for managed endpoints.
 
     Parameters
@@ -301,19 +304,19 @@ def call_endpoint(
     client : azure.ai.ml.MLClient
     endpoint : azure.ai.ml.entities.ManagedOnlineEndpoint
     inputs, batch_size, timeout, patience, format, allow_nan
-        As the images and options of `post_images`.
+        See `post_images`; the inputs are its images.
     deployment : str, optional
         The deployment that responds; by default the traffic rules choose one for each request.
 
     Returns
     -------
     ndarray, shape (n,) or (n, k)
-        As of `post_images`.
+        See `post_images`.
 
     Raises
     ------
     TypeError, ValueError, ScoringError
-        As `post_images`.
+        See `post_images`.
     """
     check_kind("endpoint", endpoint, _ENDPOINT, "client.online_endpoints.get(name)")
     if not endpoint.scoring_uri:
@@ -338,7 +341,9 @@ def call_endpoint(
 
 
 def delete_endpoint(client: MLClient, endpoint: ManagedOnlineEndpoint) -> None:
-    """Delete an endpoint with its deployments; without an error if it does not exist.
+    """Delete an endpoint with its deployments.
+
+    An endpoint that does not exist is not an error.
 
     Parameters
     ----------
@@ -348,7 +353,7 @@ def delete_endpoint(client: MLClient, endpoint: ManagedOnlineEndpoint) -> None:
     Raises
     ------
     DeploymentError
-        It could not be deleted, or was not within 600 seconds.
+        The endpoint could not be deleted within 600 seconds.
     """
     check_kind("endpoint", endpoint, _ENDPOINT, "client.online_endpoints.get(name)")
     try:

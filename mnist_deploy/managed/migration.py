@@ -33,35 +33,36 @@ def migrate_service(
 ) -> Migration:
     """Migrate a service of SDK v1 to an online endpoint of SDK v2, and compare their labels.
 
-    Writes the files that ``az ml online-endpoint create`` and ``az ml online-deployment create``
-    take, deploys from them, scores the images with both and compares each label. The service is
-    not deleted.
+    Writes the files for ``az ml online-endpoint create`` and ``az ml online-deployment create``,
+    deploys from them, scores the images with service and endpoint, and compares each label. The
+    service is not deleted.
 
     Parameters
     ----------
     service : azureml.core.webservice.AciWebservice or AksWebservice
         A healthy service with one model.
     client : azure.ai.ml.MLClient
-        Of the same workspace.
+        A client of the same workspace.
     folder : path-like
-        Created if it does not exist; files of an earlier migration are replaced.
+        The folder for the files, which is created if it does not exist; files of an earlier
+        migration are replaced.
     images : array-like
-        As of `call_service`.
+        The inputs of `call_service`.
     entry_script : path-like
         The scoring script of the service, which neither SDK returns. If there is no
         ``score.py``, the tutorial's is used, and a line is printed.
     timeout : float
-        In seconds, for the deployment.
+        The time-out of the deployment in seconds.
 
     Returns
     -------
     Migration
-        Its text is in ``MIGRATION.md`` as well; a notebook displays it.
+        The report, which is also written to ``MIGRATION.md``; a notebook displays it.
 
     Raises
     ------
     DeploymentError, DeploymentTimeout
-        The service is not healthy, has several models, or was created from an image. Or as
+        The service is not healthy, has several models, or was created from an image; or see
         `deploy_to_endpoint`.
     ScoringError
         The service or the endpoint could not score the images.

@@ -23,11 +23,11 @@ class Migration:
     folder : Path
         With ``endpoint.yml``, ``deployment.yml``, ``conda.yml``, ``scoring/``, ``MIGRATION.md``.
     compared, different : int
-        Images that both scored, and how many of them have different labels.
+        The number of images that service and endpoint scored, and of images whose labels differ.
     carried_over : tuple of str
         Properties of the service that the endpoint has as well.
     changed, lost : tuple of (str, str)
-        The property, and what to do.
+        Properties, each with advice.
     """
 
     endpoint: ManagedOnlineEndpoint

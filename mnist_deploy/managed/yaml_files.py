@@ -1,4 +1,4 @@
-"""Describe a service of SDK v1 in the files that SDK v2 deploys an online endpoint from."""
+"""Convert a service of SDK v1 to the YAML files from which SDK v2 deploys an online endpoint."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _serialize_liveness_probe(service: Any) -> dict[str, int] | None:
 
 
 def read_size(service: Any) -> tuple[float, float]:
-    """(cores, memory in GB) of each replica: its limits if it has some, else its requests."""
+    """Return (cores, memory in GB) of a replica: its limits if they are set, else its requests."""
     requirements = service.container_resource_requirements
     cores = getattr(requirements, "cpu_limit", None) or requirements.cpu
     return cores, getattr(requirements, "memory_in_gb_limit", None) or requirements.memory_in_gb

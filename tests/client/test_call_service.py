@@ -184,7 +184,7 @@ def test_format_is_the_callers_choice():
 @pytest.mark.parametrize(
     ("images", "format", "message"),
     [
-        ([[2.0]], "idx", r"takes uint8 pixels or intensities in \[0, 1\]"),
+        ([[2.0]], "idx", r"expected uint8 pixels or intensities in \[0, 1\]"),
         (PIXELS, "csv", "format is 'csv', expected one of auto, idx, json, records, split"),
     ],
 )

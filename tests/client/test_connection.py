@@ -192,7 +192,7 @@ def test_429_is_retried_no_longer_than_patience():
 def test_refused_connection_raises_after_patience():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with pytest.raises(ServiceUnavailable, match=r"0\.3 seconds: HTTPC.*refused\. Is") as caught:
+    with pytest.raises(ServiceUnavailable, match=r"0\.3 seconds: HTTPC.*refused\. Check") as caught:
         post_images(f"http://127.0.0.1:{port}/score", PIXELS, patience=0.3)
     assert caught.value.status is None
 

@@ -122,7 +122,7 @@ def test_booleans_and_numbers_keep_their_json_type(values):
 def test_nan_is_sent_as_null_with_allow_nan():
     for format in ("json", "auto"):
         assert send([[0.1, np.nan]], format=format, allow_nan=True) == [{"data": [[0.1, None]]}]
-    with pytest.raises(ValueError, match="JSON has no infinity"):
+    with pytest.raises(ValueError, match="JSON cannot represent infinity"):
         send([[0.1, np.inf]], format="json", allow_nan=True)
 
 

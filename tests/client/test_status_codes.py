@@ -78,7 +78,7 @@ def test_status_code_becomes_exception(host, status, headers, error, error_statu
         (429, "deploy more instances"),
         (500, "get_logs"),
         (503, "Healthy"),
-        (302, "Is this the scoring URI"),
+        (302, "Check the scoring URI"),
     ],
 )
 def test_message_of_exception_has_advice(status, advice):

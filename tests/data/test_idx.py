@@ -57,7 +57,7 @@ GOOD = encode_idx(np.zeros((2, 3), np.uint8))
     ("data", "message"),
     [
         (b"", "starts with nothing"),
-        (b"\x1f\x8b\x08\x00", "Is it compressed"),
+        (b"\x1f\x8b\x08\x00", "Unpack the file first"),
         (b"\0\0\x0c" + GOOD[3:], "type is 0x0c"),
         (b"\0\0\x08\0", "has 0 dimensions"),
         (GOOD[:9], "2 dimensions and 9 bytes"),

@@ -144,7 +144,7 @@ def test_module_that_microsofts_server_hides_is_warned_of(tmp_path, name, line):
     """The folder of azureml_inference_server_http comes before the script's on sys.path."""
     script = tmp_path / name
     script.write_text(f"{line}\n{SOUND}")
-    with pytest.warns(UserWarning, match=r"module '(utils|config|routes)' .*Rename it"):
+    with pytest.warns(UserWarning, match=r"module '(utils|config|routes)' .*Rename the module"):
         check_script(script)
 
 

@@ -179,7 +179,10 @@ def test_failing_init_is_reported_with_the_log_and_can_be_replaced(ws, model, ca
     assert message.startswith(f"The service {NAME!r} could not be deployed: ")
     assert "Its state is Failed." in message
     assert error.logs in message
-    assert "The first error: OSError: the model is not readable\nCorrect it. Then deploy" in message
+    assert (
+        "The first error: OSError: the model is not readable\nCorrect its cause. Then deploy"
+        in message
+    )
     assert "overwrite=True" in message
     assert capfd.readouterr().err.count("Error") == 0  # the SDK logs nothing
     assert score(deploy(ws, model, overwrite=True, timeout=60), "[5]").json() == [5]
@@ -207,7 +210,7 @@ def test_hanging_init_raises_after_the_timeout_and_can_be_replaced(ws, model):
         (
             DeploymentError,
             "no Error\nx.y.OSError: gone\nKeyError: 1",
-            "error: x.y.OSError: gone\nCorrect it.",
+            "error: x.y.OSError: gone\nCorrect its cause.",
         ),
         (
             DeploymentError,
@@ -343,7 +346,10 @@ def test_failed_image_build_is_reported_with_its_log(mocked_workspace, monkeypat
     assert "S3CRET" not in message
     if status == 200:
         assert raised.value.logs == log
-        assert "The first error: BuildError: no such package\nCorrect it. Then deploy" in message
+        assert (
+            "The first error: BuildError: no such package\nCorrect its cause. Then deploy"
+            in message
+        )
     else:
         assert raised.value.logs == ""
         assert "The log cannot be read: " in message

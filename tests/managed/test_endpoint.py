@@ -84,7 +84,7 @@ def test_model_is_deployed_called_replaced_and_deleted(client, model, environmen
         deploy_to_endpoint(client, model, environment, deployment="red", traffic=0, **options)
     assert failure.value.state == "Failed"
     assert "ImportError: torn" in failure.value.logs
-    assert "The first error: ImportError: torn\nCorrect it. Then deploy again." in str(
+    assert "The first error: ImportError: torn\nCorrect its cause. Then deploy again." in str(
         failure.value
     )
     with pytest.raises(DeploymentError, match=r"deployed: .*'large' is no VM size") as failure:
@@ -135,7 +135,7 @@ def test_invalid_arguments_are_rejected(client, model, environment, script, opti
         ),
         (
             lambda client: deploy_to_endpoint(client, V1Environment("e"), None, name="digits"),
-            r"model is of <class 'azureml\.core\..*'>; expected the registered one that client",
+            r"model is of <class 'azureml\.core\..*'>; expected the registered model that client",
         ),
     ],
 )
