@@ -81,8 +81,8 @@ def check_environment_name(name: str) -> None:
         )
 
 
-def check_version_text(kind: str, version: str) -> None:
-    """Reject a version with characters that Azure does not allow.
+def check_environment_version(version: str) -> None:
+    """Reject a version of an environment with characters that Azure does not allow.
 
     Raises
     ------
@@ -91,8 +91,8 @@ def check_version_text(kind: str, version: str) -> None:
     """
     if not VERSION.fullmatch(version):
         raise Invalid(
-            f"{kind} version",
-            f"The {kind} version {version[:60]!r} is not valid. Expected 1 to 255 letters a to z, "
+            "environment version",
+            f"The environment version {version[:60]!r} is not valid. Expected 1 to 255 letters a to z, "
             "digits, '.', '_' and '-'.",
         )
 

@@ -10,14 +10,12 @@ import gzip
 import io
 import json
 import re
-import sys
 import threading
 import traceback
 import types
 import zlib
 from collections.abc import Callable
 from functools import cache, cached_property, lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -257,23 +255,4 @@ def load_model(content: bytes) -> Any:
 def tutorial_script() -> tuple[bytes, types.CodeType]:
     """Return the text of the tutorial's script, and its code."""
     text = tutorial_file("score.py").read_bytes()
-    if find_spec("azureml_inference_server_http") is None:  # on Windows
-        replace_inference_server()
     return text, compile(text, "score.py", "exec", dont_inherit=True)
-
-
-def replace_inference_server() -> None:
-    """Provide the names that the tutorial's script imports from Microsoft's inference server."""
-    package = "azureml_inference_server_http"
-    for name in ("", ".api", ".api.aml_request", ".api.aml_response"):
-        sys.modules[package + name] = types.ModuleType(package + name)
-    request: Any = sys.modules[f"{package}.api.aml_request"]
-    request.AMLRequest, request.rawhttp = Request, lambda function: function
-    response: Any = sys.modules[f"{package}.api.aml_response"]
-
-    def respond(value: Any, status: int, headers: Any = None, json_str: bool = True) -> Response:
-        made = make_response(value, status)
-        made.headers.update(headers or {})
-        return made
-
-    response.AMLResponse = respond

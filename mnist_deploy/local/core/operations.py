@@ -32,8 +32,8 @@ class Operation:
     def __init__(
         self,
         kind: str,
-        resource: str | None = None,
-        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
+        resource: str | None,
+        wait: Callable[[threading.Event, float], object],
     ) -> None:
         self.id = str(uuid.uuid4())
         self.kind = kind
@@ -67,9 +67,7 @@ class Operations:
         Waits for an event, at most for a number of seconds.
     """
 
-    def __init__(
-        self, wait: Callable[[threading.Event, float], object] = threading.Event.wait
-    ) -> None:
+    def __init__(self, wait: Callable[[threading.Event, float], object]) -> None:
         self._wait = wait
         self._lock = threading.Lock()
         self._known: dict[str, Operation] = {}

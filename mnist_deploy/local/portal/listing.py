@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def describe_workspace(
-    store: Store, endpoints: Endpoints, local_containers: LocalContainers | None = None
+    store: Store, endpoints: Endpoints, local_containers: LocalContainers | None
 ) -> Shown:
     """List all deployed services and registered assets."""
     deployed = endpoints.all()

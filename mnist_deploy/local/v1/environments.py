@@ -12,7 +12,12 @@ from ..core.curated import is_curated_name, make_curated_environment
 from ..core.faults import NotFound
 from ..core.records import Environment, now
 from ..rest import WORKSPACE, store
-from ..validation import check_conda, check_environment_name, check_variables, check_version_text
+from ..validation import (
+    check_conda,
+    check_environment_name,
+    check_environment_version,
+    check_variables,
+)
 
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
 # Sent to the SDK for a package whose environment has no version.
@@ -45,7 +50,7 @@ def register_environment(name: str, version: str | None = None, **_: str) -> Res
     """Register an environment, unless its newest version (or the named one) is equal to it."""
     check_environment_name(name)
     if version is not None:
-        check_version_text("environment", version)
+        check_environment_version(version)
     # The SDK sends some names capitalized, but reads all of them in camel case.
     definition = {key[:1].lower() + key[1:]: value for key, value in body(Document).items()}
     for given in ("name", "version"):

@@ -17,8 +17,8 @@ from ..rest import WORKSPACE, store
 from ..validation import (
     check_choice,
     check_environment_name,
+    check_environment_version,
     check_version_number,
-    check_version_text,
     parse_conda_file,
 )
 from . import assets
@@ -55,7 +55,7 @@ def put_environment_version(name: str, version: str, **_: str) -> Response:
     """
     requested = body(EnvironmentRequest).properties
     check_environment_name(name)
-    check_version_text("environment", version)
+    check_environment_version(version)
     for field in ("build", "inference_config"):
         if getattr(requested, field):
             raise NotSupported(f"an environment with {field}: no container image is built here")
