@@ -18,6 +18,12 @@ def deploy(ws, name="svc", script="score.py", *, model=None, overwrite=False, **
     return md.deploy_to_aci(ws, *prepare(ws, script, model, **aci), name, overwrite=overwrite)
 
 
+def deploy_to_cluster(ws, name, cluster):
+    models, inference_config, _ = prepare(ws)
+    config = md.build_aks_config(replicas=1)
+    return md.deploy_to_aks(ws, models, inference_config, config, cluster, name)
+
+
 def begin(ws, name="svc", config=None, **options):
     """Start a deployment with the SDK; returns the service without waiting for it."""
     models, inference_config, aci_config = prepare(ws)

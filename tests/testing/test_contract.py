@@ -17,7 +17,7 @@ from azureml.core import Model, Webservice, Workspace
 from azureml.core.compute import AksCompute, ComputeTarget
 from azureml.core.webservice import AciWebservice, AksWebservice
 from azureml.exceptions import ComputeTargetException, WebserviceException
-from tutorial_deployments import deploy, prepare
+from tutorial_deployments import deploy, deploy_to_cluster, prepare
 
 import mnist_deploy as md
 from mnist_deploy import managed
@@ -185,7 +185,7 @@ class TestClusters:
         return cluster
 
     def test_service_on_a_cluster_accepts_keys_or_tokens(self, workspace, name, cluster):
-        service = self.deploy(workspace, name, cluster)
+        service = deploy_to_cluster(workspace, name, cluster)
         assert isinstance(service, AksWebservice)
         assert (service.state, service.compute_name) == ("Healthy", name)
         assert (service.num_replicas, service.namespace) == (1, "default")
@@ -210,11 +210,6 @@ class TestClusters:
         assert (again.description, again.token_auth_enabled) == ("with tokens", True)
         md.delete_service(service)
         cluster.delete()
-
-    def deploy(self, workspace, name, cluster):
-        model, inference_config, _ = prepare(workspace)
-        config = md.build_aks_config(replicas=1)
-        return md.deploy_to_aks(workspace, model, inference_config, config, cluster, name)
 
 
 class TestEndpoints:

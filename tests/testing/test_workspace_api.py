@@ -15,7 +15,7 @@ from azureml.core import Environment, Experiment, Model, ScriptRunConfig, Webser
 from azureml.core.compute import AksCompute, ComputeTarget
 from azureml.core.webservice import AciWebservice
 from azureml.exceptions import ComputeTargetException, WebserviceException
-from tutorial_deployments import deploy, prepare
+from tutorial_deployments import deploy, deploy_to_cluster, prepare
 
 import mnist_deploy as md
 from mnist_deploy import managed
@@ -218,7 +218,7 @@ class TestClusters:
         with pytest.raises(ComputeTargetException, match="ComputeTargetNotFound"):
             AksCompute(workspace, name)
         with pytest.raises(DeploymentError, match=f"'{name}' was not found"):
-            self.deploy(workspace, name, name)
+            deploy_to_cluster(workspace, name, cluster=name)
 
     def test_cluster_is_attached_and_detached(self, workspace, name):
         configuration = AksCompute.attach_configuration("group", "theirs")
@@ -227,11 +227,6 @@ class TestClusters:
         assert attached.cluster_resource_id.endswith("/managedClusters/theirs")
         attached.detach()
         assert name not in workspace.compute_targets
-
-    def deploy(self, workspace, name, cluster):
-        model, inference_config, _ = prepare(workspace)
-        config = md.build_aks_config(replicas=1)
-        return md.deploy_to_aks(workspace, model, inference_config, config, cluster, name)
 
 
 class TestEndpoints:

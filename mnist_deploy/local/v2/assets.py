@@ -6,11 +6,11 @@ Azure's REST API calls the name with its versions a container.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from flask import Blueprint, Response, jsonify
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from ..bodies import Document, Labels, body, query, texts
 from ..core.faults import NotFound
@@ -45,6 +45,13 @@ def update_labels(found: Labeled, requested: VersionProperties) -> Labeled:
         else texts(requested.properties),
         archived=requested.is_archived,
     )
+
+
+def update_own_fields(found: Asset, requested: Struct, names: Iterable[str]) -> dict[str, Document]:
+    """The asset's `other`, in which those fields of SDK v2 that are requested have new values."""
+    sent = {name: getattr(requested, name) for name in names}
+    own = {name: value for name, value in sent.items() if value is not None}
+    return found.other | {"v2": found.other.get("v2", {}) | to_builtins(own)}
 
 
 class AssetListQuery(Struct, rename={"list_view_type": "listViewType", "top": "$top"}):

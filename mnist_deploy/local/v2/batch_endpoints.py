@@ -12,14 +12,13 @@ from msgspec import Meta, Struct
 
 from ..bodies import Document, Labels, body, convert, texts
 from ..core.faults import Invalid, NotFound, NotSupported
-from ..core.records import BatchDeployment, BatchEndpoint, Code, Compute, Environment, Model, now
+from ..core.records import BatchDeployment, BatchEndpoint, Code, Compute, Model, now
 from ..rest import WORKSPACE, state, store
 from ..validation import check_variables
 from . import mlflow_models
-from .container_specs import find_asset
+from .container_specs import find_asset, find_deployment_environment
 from .deployment_requests import CodeConfiguration
 from .endpoints import NAME, NAME_RULE
-from .environments import find_environment
 from .resources import LOCATION, resource, resource_id, serialize_list
 
 ENDPOINTS = f"{WORKSPACE}/batchEndpoints"
@@ -267,23 +266,8 @@ def check_settings(settings: BatchSettings) -> None:
         mlflow_models.check_model(store(), model)
     else:
         find_asset(Code, "codes", settings.code_configuration.code_id)
-    find_batch_environment(settings, model)
+    find_deployment_environment(settings.environment_id, settings.code_configuration, model)
     find_cluster(settings.compute)
-
-
-def find_batch_environment(settings: BatchSettings, model: Model | None) -> Environment:
-    """Return the environment of a deployment; default without code: the model's environment.
-
-    Raises
-    ------
-    Invalid
-        If a deployment with code has no environment.
-    """
-    if settings.environment_id:
-        return find_environment(settings.environment_id)
-    if settings.code_configuration is None and model is not None:
-        return mlflow_models.read_environment(store(), model)
-    raise Invalid("deployment", "The deployment has no environment: pass environment=.")
 
 
 def find_cluster(compute: str) -> Compute:

@@ -29,11 +29,10 @@ from .batch_endpoints import (
     BatchSettings,
     find_batch_deployment,
     find_batch_endpoint,
-    find_batch_environment,
     find_cluster,
     parse_settings,
 )
-from .container_specs import find_asset
+from .container_specs import find_asset, find_deployment_environment
 from .datastores import DATASTORE
 from .job_data import JobInputRequest, JobOutputRequest, find_input
 from .jobs import find_code, runs
@@ -299,8 +298,10 @@ def make_job(settings: BatchSettings, inputs: dict[str, JobInput], output: Outpu
     }
     paths = [f"${{{{inputs.{name}}}}}" for name in inputs]
     output_path = f"${{{{outputs.{OUTPUT}}}}}"
-    variables = dict(find_batch_environment(settings, model).variables)
-    variables |= {name: value or "" for name, value in settings.environment_variables.items()}
+    environment = find_deployment_environment(settings.environment_id, code, model)
+    variables = environment.variables | {
+        name: value or "" for name, value in settings.environment_variables.items()
+    }
     variables["AZUREML_BI_OUTPUT_PATH"] = output_path
     if model is not None:
         variables["AZUREML_MODEL_DIR"] = f"${{{{inputs.{MODEL}}}}}"
@@ -340,7 +341,8 @@ def list_warnings(settings: BatchSettings, inputs: Mapping[str, JobInput]) -> It
     if len(inputs) > 1:
         yield f"inputs: {len(inputs)} are scored; on Azure a model deployment takes one"
     model = find_asset(Model, "models", settings.model.asset_id)
-    yield from differences(find_batch_environment(settings, model).conda)
+    code, environment_id = settings.code_configuration, settings.environment_id
+    yield from differences(find_deployment_environment(environment_id, code, model).conda)
 
 
 def serialize_batch_job(run: Run) -> Document:

@@ -10,7 +10,12 @@ from ..core.records import Code, Environment, Model
 from ..platforms import PLATFORMS
 from ..rest import store
 from . import mlflow_models
-from .deployment_requests import ContainerResources, DeploymentProperties, make_probe
+from .deployment_requests import (
+    CodeConfiguration,
+    ContainerResources,
+    DeploymentProperties,
+    make_probe,
+)
 from .environments import find_environment
 from .instances import parse_instance_type, parse_quantity
 from .option_warnings import list_deployment_warnings
@@ -41,7 +46,7 @@ def make_container_spec(wanted: DeploymentProperties) -> ContainerSpec:
     else:
         script, source = code.scoring_script, find_asset(Code, "codes", code.code_id)
         uploads = tuple(Upload(path) for path in source.artifacts) if source else ()
-    environment = find_deployment_environment(wanted, model)
+    environment = find_deployment_environment(wanted.environment_id, code, model)
     reject_windows(environment)
     cpu_cores, memory_gb = parse_size(wanted)
     timeout = wanted.limits.with_defaults(PLATFORMS["managed"].defaults).timeout
@@ -64,7 +69,9 @@ def make_container_spec(wanted: DeploymentProperties) -> ContainerSpec:
     )
 
 
-def find_deployment_environment(wanted: DeploymentProperties, model: Model | None) -> Environment:
+def find_deployment_environment(
+    environment_id: str | None, code: CodeConfiguration | None, model: Model | None
+) -> Environment:
     """The environment of a deployment; without code and environment, the one of the model.
 
     Raises
@@ -72,15 +79,11 @@ def find_deployment_environment(wanted: DeploymentProperties, model: Model | Non
     Invalid
         If a deployment with code has no environment.
     """
-    if wanted.environment_id:
-        return find_environment(wanted.environment_id)
-    if wanted.code_configuration is None and model is not None:
+    if environment_id:
+        return find_environment(environment_id)
+    if code is None and model is not None:
         return mlflow_models.read_environment(store(), model)
-    raise Invalid(
-        "deployment",
-        "The deployment has no environment: pass environment=, which the YAML schema of "
-        "online deployments requires.",
-    )
+    raise Invalid("deployment", "The deployment has no environment: pass environment=.")
 
 
 def reject_unsupported_options(wanted: DeploymentProperties) -> None:

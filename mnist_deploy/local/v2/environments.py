@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 from flask import Blueprint, Response, jsonify
-from msgspec import Struct, to_builtins
+from msgspec import Struct
 
 from ..bodies import Document, Labels, body, texts
 from ..core.curated import find_registry_environment, is_curated_name, make_curated_environment
@@ -98,16 +98,14 @@ def update_environment(environment: Environment, requested: EnvironmentPropertie
             f"Version {environment.version} of environment {environment.name} installs something "
             "else. Omit the version to register the next one.",
         )
-    kept = ("os_type", "properties", "is_anonymous")
-    fresh = {
-        each: getattr(requested, each) for each in kept if getattr(requested, each) is not None
-    }
     return dataclasses.replace(
         environment,
         description=requested.description or environment.description,
         tags=environment.tags if requested.tags is None else texts(requested.tags),
         archived=requested.is_archived,
-        other=environment.other | {"v2": environment.other.get("v2", {}) | to_builtins(fresh)},
+        other=assets.update_own_fields(
+            environment, requested, ("os_type", "properties", "is_anonymous")
+        ),
     )
 
 

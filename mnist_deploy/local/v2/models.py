@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from flask import Blueprint, Response, jsonify
-from msgspec import Struct, to_builtins
+from msgspec import Struct
 
 from ..bodies import Document, body
 from ..core.faults import Invalid, NotFound, NotSupported
@@ -110,13 +110,11 @@ def update_model(model: Model, requested: ModelProperties) -> Model:
     uri = requested.model_uri
     if uri is not None and parse_model_uri(uri) != model.path:
         raise Invalid("path", "Asset paths cannot be updated.")
-    kept = ("model_type", "flavors", "stage", "is_anonymous")
-    fresh = {
-        each: getattr(requested, each) for each in kept if getattr(requested, each) is not None
-    }
     return dataclasses.replace(
         assets.update_labels(model, requested),
-        other=model.other | {"v2": model.other.get("v2", {}) | to_builtins(fresh)},
+        other=assets.update_own_fields(
+            model, requested, ("model_type", "flavors", "stage", "is_anonymous")
+        ),
     )
 
 

@@ -10,8 +10,9 @@ from ..rest import PROVIDER, WORKSPACE
 METHODS = ["GET", "PUT", "POST", "PATCH", "DELETE"]
 ASSET = {"GET *": "list", "GET */*": "get", "GET */*/*": "list", "GET */*/*/*": "get",
          "PUT */*/*/*": "create_or_update", "PUT */*": "archive"}  # fmt: skip
-BEGUN = {"GET *": "list", "GET */*": "get", "PUT */*": "begin_create_or_update",
-         "DELETE */*": "begin_delete"}  # fmt: skip
+BASIC = {"GET *": "list", "GET */*": "get", "PUT */*": "create_or_update",
+         "DELETE */*": "delete"}  # fmt: skip
+BEGUN = BASIC | {"PUT */*": "begin_create_or_update", "DELETE */*": "begin_delete"}
 BEGUN_ASSET = ASSET | {"PUT */*/*/*": "begin_create_or_update"}
 NESTED = {f"{method} */*/{path}": call for (method, _, path), call in
           ((key.partition(" "), call) for key, call in BEGUN.items())}  # fmt: skip
@@ -20,33 +21,23 @@ NESTED = {f"{method} */*/{path}": call for (method, _, path), call in
 CALLS: dict[str, tuple[str, dict[str, str]]] = {
     "components": ("components", ASSET),
     "computes": ("compute", BEGUN),
-    "connections": (
-        "connections",
-        {"GET *": "list", "GET */*": "get", "PUT */*": "create_or_update",
-         "DELETE */*": "delete"},
-    ),
+    "connections": ("connections", BASIC),
     "data": ("data", ASSET),
-    "datastores": (
-        "datastores",
-        {"GET *": "list", "GET */*": "get", "PUT */*": "create_or_update",
-         "DELETE */*": "delete"},
-    ),
+    "datastores": ("datastores", BASIC),
     "featuresets": ("feature_sets", BEGUN_ASSET),
     "featurestoreEntities": ("feature_store_entities", BEGUN_ASSET),
-    "jobs": ("jobs", {"GET *": "list", "GET */*": "get", "PUT */*": "create_or_update",
-                      "DELETE */*": "begin_delete"}),
+    "jobs": ("jobs", BASIC | {"DELETE */*": "begin_delete"}),
     "marketplaceSubscriptions": ("marketplace_subscriptions", BEGUN),
     "models": ("models", ASSET),
     "environments": ("environments", ASSET),
     "onlineEndpoints": ("online_endpoints", BEGUN),
     "outboundRules": (
         "workspace_outbound_rules",
-        {"GET *": "list", "GET */*": "get", "PUT */*": "begin_create",
-         "DELETE */*": "begin_remove"},
+        BASIC | {"PUT */*": "begin_create", "DELETE */*": "begin_remove"},
     ),
     "schedules": ("schedules", BEGUN),
     "serverlessEndpoints": ("serverless_endpoints", BEGUN),
-}  # fmt: skip
+}
 # Deployments lie below their endpoint.
 DEPLOYMENTS = {"onlineEndpoints": "online_deployments"}
 # POST requests, and requests for the workspace itself, by the last segment of the URL.

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import uuid
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from polling import wait_until
+from sdk_polling import fast_polls
 from weights_service import make_inference_config
 
 from mnist_deploy.local.core.records import Profile
@@ -51,12 +50,9 @@ def run(raw):
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_profile_polls():
-    """Let the SDK ask about profiles after a fifth of a second, not five."""
     from azureml.core import profile
 
-    quick = SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profile, "time", quick)
+    with fast_polls(profile):
         yield
 
 

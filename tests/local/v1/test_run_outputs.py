@@ -6,12 +6,11 @@ What each option does is in the docstrings of ``azureml.data.output_dataset_conf
 from __future__ import annotations
 
 import textwrap
-import time
 import uuid
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from sdk_polling import fast_polls
 
 pytestmark = [
     pytest.mark.processes,
@@ -41,9 +40,7 @@ for path, content in (
 def _quick_run_polls():
     from azureml.core import run
 
-    quick = SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "time", quick)
+    with fast_polls(run):
         yield
 
 
