@@ -92,8 +92,8 @@ def check_environment_version(version: str) -> None:
     if not VERSION.fullmatch(version):
         raise Invalid(
             "environment version",
-            f"The environment version {version[:60]!r} is not valid. Expected 1 to 255 letters a to z, "
-            "digits, '.', '_' and '-'.",
+            f"The environment version {version[:60]!r} is not valid. Expected 1 to 255 letters a "
+            "to z, digits, '.', '_' and '-'.",
         )
 
 
