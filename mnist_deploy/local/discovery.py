@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import getproxies_environment
 
 import certifi
 
+from .host import system
 from .private_files import write_private
 from .tokens import derive
 
@@ -31,11 +33,13 @@ NO_TELEMETRY = {
 # SDK v1 takes HOSTNAME for the container that it runs in; docker-py would use TLS with the others.
 OTHER_DOCKER = ("HOSTNAME", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 DOCKER_SOCKET = "mnist-deploy-docker.sock"
+DOCKER_PORT = re.compile(r"tcp://127\.0\.0\.1:\d+/[0-9a-f]{32}")  # on Windows, with its secret
 
 
 def is_local_docker_host(value: str) -> bool:
-    """Whether a DOCKER_HOST is the socket of a local workspace, which may have ended."""
-    return value.startswith("unix://") and Path(value).name == DOCKER_SOCKET
+    """Whether a DOCKER_HOST is that of a local workspace, which may have ended."""
+    is_socket = value.startswith("unix://") and Path(value).name == DOCKER_SOCKET
+    return is_socket or DOCKER_PORT.fullmatch(value) is not None
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,12 @@ class ControlPlaneAddress:
 
     @property
     def docker_host(self) -> str:
-        """The value of DOCKER_HOST by which docker-py finds the local workspace."""
-        return f"unix://{self.docker_socket}"
+        """The value of DOCKER_HOST by which docker-py finds the local workspace.
+
+        On Windows it has the secret that each request needs: docker-py keeps the path of the URL.
+        """
+        scheme = "tcp" if system.secret_of(self.docker_socket) else "unix"
+        return f"{scheme}://{self.docker_socket}"
 
     @property
     def metadata_url(self) -> str:

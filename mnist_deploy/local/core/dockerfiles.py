@@ -58,7 +58,7 @@ def apply_dockerfile(context: Path, name: str, root: Path) -> ImageContent:
     if not file.is_file():
         raise NotFound("Dockerfile", name)
     image, folder = ImageContent(root), PurePosixPath("/")
-    instructions = list(parse_instructions(file.read_text(errors="replace")))
+    instructions = list(parse_instructions(file.read_text("utf-8", errors="replace")))
     for number, (instruction, value) in enumerate(instructions, 1):
         image.output.append(f"Step {number}/{len(instructions)} : {instruction} {value}")
         if instruction == "WORKDIR":
@@ -121,7 +121,7 @@ def compare_requirements(source: Path) -> list[str]:
     """Warnings for requirements of a conda file or a requirements file that are not installed."""
     if not source.is_file() or source.suffix not in (".yml", ".yaml", ".txt"):
         return []
-    text = source.read_text(errors="replace")
+    text = source.read_text("utf-8", errors="replace")
     if source.suffix == ".txt":
         return differences({"dependencies": [{"pip": text.splitlines()}]})
     try:

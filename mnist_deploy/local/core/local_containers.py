@@ -230,15 +230,15 @@ class LocalContainer:
 
     def _mount(self, bind: str) -> None:
         """Make a folder or file of this machine visible at a path of the container."""
-        source, _, rest = bind.partition(":")
-        target = below(self._root, str(PurePosixPath(rest.partition(":")[0])).lstrip("/"))
-        if not os.path.exists(source):
+        source, place = split_bind(bind)
+        target = below(self._root, str(PurePosixPath(place)).lstrip("/"))
+        if not source.exists():
             raise Invalid("mount", f"{source} is mounted, but there is no such file or folder.")
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             shutil.rmtree(target)
         target.unlink(missing_ok=True)
-        target.symlink_to(os.path.abspath(source))
+        system.mount(source, target)
 
     def _variables(self) -> dict[str, str]:
         """The variables of image and container, with paths below `APP` mapped to the folder."""
@@ -387,6 +387,13 @@ def listen(port: int) -> socket.socket:
 def with_version(tag: str) -> str:
     """``name:latest`` for ``name``."""
     return tag if ":" in tag.rpartition("/")[2] else f"{tag}:latest"
+
+
+def split_bind(bind: str) -> tuple[Path, str]:
+    """Source and target of ``SOURCE:TARGET[:OPTIONS]``; a source on Windows begins with ``C:``."""
+    drive, path = os.path.splitdrive(bind)
+    source, _, rest = path.partition(":")
+    return Path(drive + source), rest.partition(":")[0]
 
 
 def is_id(text: str, identifier: str) -> bool:

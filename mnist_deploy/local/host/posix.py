@@ -94,6 +94,11 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def mount(source: Path, target: Path) -> None:
+    """Make a file or folder visible at another path, which must not exist."""
+    target.symlink_to(source.absolute())
+
+
 def is_own_folder(folder: Path) -> bool:
     status = folder.lstat()
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()

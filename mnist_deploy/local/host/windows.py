@@ -168,6 +168,14 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def mount(source: Path, target: Path) -> None:
+    """Copy a file or folder: symbolic links need a privilege that few users have."""
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
 def is_own_folder(folder: Path) -> bool:
     return folder.is_dir() and not folder.is_symlink()
 

@@ -1,6 +1,7 @@
 """The part of the Docker Engine API that the local modes of both SDKs call by docker-py.
 
-It is served on a UNIX socket in a private folder, because docker-py sends no credentials. Each
+docker-py sends no credentials. Therefore the API is served on a UNIX socket in a private folder; on
+Windows at a port, where the first segment of each path is a secret (see `has_secret`). Each
 response has the schema of Docker's API, version 1.44; a call that is not here gets 501.
 """
 
@@ -12,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from aiohttp.web import BaseRequest
 from flask import Blueprint, Flask, Response, jsonify, request
 from msgspec import Struct, field
 from werkzeug.exceptions import HTTPException
@@ -27,7 +29,8 @@ from ..core.local_containers import (
     LocalContainerSpec,
 )
 from ..rest import STATE, STATUSES, AppState, state
-from ..wsgi import WsgiApp
+from ..wsgi import WsgiApp, split_target
+from .authentication import is_same
 
 API_VERSION, MIN_API_VERSION = "1.44", "1.24"
 ENGINE = "mnist_deploy local workspace"
@@ -38,15 +41,42 @@ FAILED = 500  # Docker's status of a container that cannot be started
 docker_api = Blueprint("docker", __name__)
 
 
-def create_docker_app(state: AppState) -> WsgiApp:
-    """The Docker Engine API of local containers, with and without the version before its paths."""
+def create_docker_app(state: AppState, secret: str = "") -> WsgiApp:
+    """The Docker Engine API of local containers, with and without the version before its paths.
+
+    Parameters
+    ----------
+    state : AppState
+    secret : str
+        The first segment of each path; without one, paths begin as in Docker's API.
+    """
     app = create_unversioned_app(state)
 
-    def without_version(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        environ["PATH_INFO"] = re.sub(r"^/v\d+\.\d+(?=/)", "", environ["PATH_INFO"])
+    def without_prefix(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        path = environ["PATH_INFO"]
+        if not has_secret(path, secret):
+            return wrong_secret()(environ, start_response)
+        path = path[len(secret) + 1 :] if secret else path
+        environ["PATH_INFO"] = re.sub(r"^/v\d+\.\d+(?=/)", "", path)
         return app(environ, start_response)
 
-    return without_version
+    return without_prefix
+
+
+def has_secret(path: str, secret: str) -> bool:
+    """Whether a path begins with the secret of the listener; a UNIX socket has no secret."""
+    return not secret or is_same(path[1:].partition("/")[0], secret)
+
+
+def find_docker_body_limit(received: BaseRequest, secret: str) -> int | None:
+    """The limit of a request's body: see :data:`mnist_deploy.local.listener.BodyLimit`."""
+    path, _, _ = split_target(received.raw_path)
+    return None if has_secret(path, secret) else 0
+
+
+def wrong_secret() -> Response:
+    message = "This is not the DOCKER_HOST of this local workspace, which changes at each start."
+    return Response(json.dumps({"message": message}), 403, mimetype="application/json")
 
 
 def create_unversioned_app(state: AppState) -> Flask:

@@ -36,7 +36,7 @@ from ..tokens import create_token
 from .app import create_app
 from .authentication import find_body_limit
 from .client_registrations import ClientRegistrations
-from .docker_api import create_docker_app
+from .docker_api import create_docker_app, find_docker_body_limit
 from .run_environment import client_environment, run_environment
 
 REGISTRATION_CHECK_INTERVAL = 0.5  # seconds
@@ -101,9 +101,15 @@ def run(home: Path, port: int, first_client: int) -> None:
 
 
 def serve_docker_api(state: AppState, folder: Path) -> str:
-    """Serve the Docker Engine API on a socket in a folder of this user; the path of the socket."""
+    """Serve the Docker Engine API to this user's processes only; return its private address."""
     listening, address = system.listen_privately(folder, DOCKER_SOCKET)
-    Listener(listening, create_docker_app(state), lambda received: None, name="docker")
+    secret = system.secret_of(address)
+    Listener(
+        listening,
+        create_docker_app(state, secret),
+        lambda received: find_docker_body_limit(received, secret),
+        name="docker",
+    )
     return address
 
 

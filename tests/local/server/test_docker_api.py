@@ -8,6 +8,7 @@ locally" (`LocalWebservice`).
 from __future__ import annotations
 
 import io
+import socket
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,12 @@ from azureml.core.model import InferenceConfig
 from azureml.core.webservice import LocalWebservice
 from azureml.exceptions import WebserviceException
 from weights_service import SCRIPT
+
+from mnist_deploy.local.core.local_containers import LocalContainers
+from mnist_deploy.local.discovery import is_local_docker_host
+from mnist_deploy.local.host import system
+from mnist_deploy.local.listener import Listener
+from mnist_deploy.local.server.docker_api import create_docker_app, find_docker_body_limit
 
 FAILING = "def init():\n    raise ValueError('bad weights')\n\ndef run(raw): ...\n"
 
@@ -68,10 +75,62 @@ def inference(code: Path, environment: Environment, script: str = "score.py") ->
 # docker-py
 
 
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="Windows has a port with a secret")
 def test_socket_is_in_a_private_folder(endpoint):
     path = Path(endpoint.docker_socket)
     assert stat.S_ISSOCK(path.stat().st_mode)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.fixture
+def port_with_secret(tmp_path):
+    """The URL of an Engine API as Windows has it: at a port, below a secret."""
+    secret = "5ec2e7" * 5 + "00"
+    listening = system.listen()
+    port = listening.getsockname()[1]
+    state = SimpleNamespace(local_containers=LocalContainers(tmp_path / "containers"))
+    listener = Listener(
+        listening,
+        create_docker_app(state, secret),
+        lambda received: find_docker_body_limit(received, secret),
+    )
+    yield f"tcp://127.0.0.1:{port}/{secret}"
+    listener.close()
+
+
+def test_docker_py_keeps_the_secret_in_the_path(port_with_secret, tmp_path):
+    assert is_local_docker_host(port_with_secret)
+    engine = docker.DockerClient(base_url=port_with_secret)
+    assert engine.ping() is True
+    (tmp_path / "Dockerfile").write_text("FROM x\n")
+    list(engine.api.build(path=str(tmp_path), tag="built", decode=True))
+    assert engine.images.get("built").tags == ["built:latest"]
+    engine.close()
+
+
+@pytest.mark.parametrize("secret", ["", "5ec2e7", "0" * 32, "%00", "\u00e9"])
+def test_request_without_the_secret_is_rejected_before_its_body_is_read(port_with_secret, secret):
+    host = port_with_secret.replace("tcp:", "http:").rpartition("/")[0]
+    prefix = f"{host}/{secret}" if secret else host
+    for method, path in (("GET", "/_ping"), ("GET", "/v1.44/containers/json"), ("POST", "/build")):
+        answer = requests.request(method, prefix + path, data=b"x" * 100, timeout=10)
+        assert answer.status_code == 403, path
+        assert "DOCKER_HOST" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_local"),
+    [
+        ("unix:///tmp/ended/mnist-deploy-docker.sock", True),
+        ("tcp://127.0.0.1:49152/00112233445566778899aabbccddeeff", True),
+        ("tcp://127.0.0.1:2375", False),
+        ("tcp://10.0.0.1:49152/00112233445566778899aabbccddeeff", False),
+        ("npipe:////./pipe/docker_engine", False),
+        ("unix:///var/run/docker.sock", False),
+    ],
+)
+def test_docker_host_of_a_local_workspace_is_recognized(value, is_local):
+    assert is_local_docker_host(value) is is_local
 
 
 def test_engine_names_itself_and_its_version(engine):
