@@ -13,10 +13,12 @@ import re
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import nbformat
+import zmq
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -101,8 +103,10 @@ def run_notebook(
 
 def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -> None:
     with tempfile.TemporaryDirectory() as sockets:
-        # Over UNIX sockets, because other users of this machine could connect to ports.
-        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+        # Over UNIX sockets, because other users of this machine could connect to ports. ZeroMQ has
+        # none on Windows; there, as on each system, the kernel executes signed messages only.
+        place = {"transport": "ipc", "ip": f"{sockets}/kernel"} if zmq.has("ipc") else {}
+        kernel = AsyncKernelManager(kernel_name="python3", **place)
         client = NotebookClient(
             notebook,
             timeout=3600,  # seconds for each cell
@@ -111,6 +115,8 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
             resources={"metadata": {"path": str(folder)}},
             on_cell_start=sections.start,
         )
+        # ZeroMQ and tornado add what Windows' default event loop lacks, with a warning.
+        warnings.filterwarnings("ignore", "Proactor event loop", RuntimeWarning)
         log = Path(sockets, "kernel.log")
         try:
             with log.open("wb") as output:
@@ -123,7 +129,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
                 raise KeyboardInterrupt from None
             if isinstance(error, AssertionError):
                 raise
-            raise DeadKernelError(f"{error}\n{log.read_text(errors='replace')}") from None
+            raise DeadKernelError(f"{error}\n{log.read_text('utf-8', 'replace')}") from None
     sections.end()
 
 

@@ -115,8 +115,6 @@ def find_config(config: str | os.PathLike[str] | None = None) -> Path | None:
 
 def _is_temporary(file: Path) -> bool:
     """Whether ``python -m mnist_deploy.local exec`` wrote the file; removes a left-over."""
-    if sys.platform == "win32":  # exec does not run there
-        return False
     from .local.cli.config_file import is_temporary_config
 
     return is_temporary_config(file)
@@ -140,11 +138,6 @@ def read_config(file: Path) -> tuple[str, str, str]:
 
 def connect_locally(function: str, why: str) -> Any:
     """Call a function of `mnist_deploy.local`, and print where the local workspace is kept."""
-    if sys.platform == "win32":
-        raise WorkspaceError(
-            "The local workspace needs Linux or macOS: on Windows only parts of it were tried, "
-            "under wine. Use WSL, or a config.json of a workspace on Azure."
-        )
     from . import local
 
     try:

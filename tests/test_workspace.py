@@ -20,7 +20,6 @@ from azureml.exceptions import (
     UserErrorException,
 )
 
-import mnist_deploy
 from mnist_deploy import connect_workspace, sdk
 from mnist_deploy import workspace as workspace_module
 from mnist_deploy.errors import ConfigError, WorkspaceError
@@ -494,9 +493,3 @@ def test_local_workspace_that_does_not_start_names_its_folder(tmp_path, monkeypa
         connect_workspace()
     assert str(blocked) in str(raised.value)
     assert "MNIST_DEPLOY_HOME" in str(raised.value)
-
-
-def test_windows_is_rejected_with_advice(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(WorkspaceError, match="needs Linux or macOS: on Windows only parts"):
-        mnist_deploy.connect_workspace()

@@ -7,7 +7,6 @@ large modules locally.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,11 +79,8 @@ def local_workspace(
     """SDK v1's local workspace, which runs scoring scripts.
 
     The session has one workspace in a temporary folder; registered assets and deployments remain
-    until the session ends. The initial content is that of `mocked_workspace`. Skips the test on
-    Windows.
+    until the session ends. The initial content is that of `mocked_workspace`.
     """
-    if sys.platform == "win32":
-        pytest.skip("the local workspace needs Linux or macOS")
     from unittest.mock import patch
 
     from mnist_deploy import local
