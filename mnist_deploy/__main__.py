@@ -27,6 +27,7 @@ from nbconvert.filters import strip_ansi
 
 from . import __version__
 from .errors import ConfigError
+from .local.host import system
 from .tutorial import tutorial_file
 
 NOTEBOOK = "notebooks/img-classification-part2-deploy.ipynb"
@@ -120,7 +121,8 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
         log = Path(sockets, "kernel.log")
         try:
             with log.open("wb") as output:
-                unattended = {**os.environ, "MNIST_DEPLOY_UNATTENDED": "1"}  # no prompt to log in
+                variables = {**system.ENCODING, **os.environ}
+                unattended = {**variables, "MNIST_DEPLOY_UNATTENDED": "1"}  # no prompt to log in
                 client.execute(cleanup_kc=True, env=unattended, stdout=output, stderr=output)
         except (AssertionError, DeadKernelError) as error:
             if kernel.shutting_down:

@@ -77,6 +77,7 @@ def open_session(
             )
         )
         environment = {
+            **system.ENCODING,
             **inherited_variables(docker),
             **address.environment(),
             **({} if docker else {"DOCKER_HOST": address.docker_host}),

@@ -1,6 +1,8 @@
 """Linux and macOS: sessions and signals, inherited file descriptors, flock, UNIX sockets.
 
-`IS_LINUX` guards features of Linux: pidfds, the fork server, and child subreapers.
+Linux only: pidfds (`open_process`), the fork server (`CAN_FORK`), child subreapers
+(`adopt_orphans`), all guarded by `IS_LINUX`, and the list of children in ``/proc``
+(`has_children`, which assumes on macOS that there are some). Never run on macOS.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ MAX_DESCRIPTORS = 4096  # a service needs eight; the default limit of macOS is 2
 # Variables that a Python process requires; it inherits no others.
 INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
              "LANG", "LC_ALL", "TMPDIR", "TZ", "HOME")  # fmt: skip
+
+ENCODING: Mapping[str, str] = {}  # Linux and macOS have UTF-8
 
 
 class HasPid(Protocol):
@@ -244,7 +248,7 @@ def stop_signals() -> tuple[tuple[int, ...], ...]:
 def signal_of(status: int) -> int | None:
     """Return the signal encoded in a shell's exit status; None without one."""
     number = status - 128
-    return number if 0 < number <= signal.SIGRTMAX else None
+    return number if 0 < number < signal.NSIG else None
 
 
 # Sockets and event loops

@@ -35,6 +35,8 @@ MAX_SOCKETS = 500  # of one event loop: `select` takes 512
 INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "TZ", "SYSTEMROOT", "SYSTEMDRIVE",
              "WINDIR", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA",
              "PATHEXT", "COMSPEC", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE")  # fmt: skip
+# For scripts that open text files without an encoding: as on Azure, they get UTF-8.
+ENCODING: Mapping[str, str] = {"PYTHONUTF8": "1"}
 
 LOCK_OFFSET = 1 << 30  # in units of 4 GB: Windows blocks access to locked bytes
 LOCKFILE_FAIL_IMMEDIATELY, LOCKFILE_EXCLUSIVE_LOCK = 1, 2
@@ -232,7 +234,7 @@ def interpreter_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Therefore the base interpreter is started, with the variable that ``python.exe`` sets.
     """
     base = getattr(sys, "_base_executable", sys.executable)
-    variables = dict(options.get("env") or os.environ)
+    variables = {**ENCODING, **(options.get("env") or os.environ)}
     if base != sys.executable:
         variables["__PYVENV_LAUNCHER__"] = sys.executable
     return {**options, "executable": base, "env": variables, "creationflags": DETACHED}
