@@ -18,7 +18,6 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 import nbformat
-import zmq
 from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -27,7 +26,6 @@ from nbconvert.filters import strip_ansi
 
 from . import __version__
 from .errors import ConfigError
-from .local.host import system
 from .tutorial import tutorial_file
 
 NOTEBOOK = "notebooks/img-classification-part2-deploy.ipynb"
@@ -106,8 +104,10 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
     with tempfile.TemporaryDirectory() as sockets:
         # Over UNIX sockets, because other users of this machine could connect to ports. ZeroMQ has
         # none on Windows; there, as on each system, the kernel executes signed messages only.
-        place = {"transport": "ipc", "ip": f"{sockets}/kernel"} if zmq.has("ipc") else {}
-        kernel = AsyncKernelManager(kernel_name="python3", **place)
+        place = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+        kernel = AsyncKernelManager(
+            kernel_name="python3", **({} if sys.platform == "win32" else place)
+        )
         client = NotebookClient(
             notebook,
             timeout=3600,  # seconds for each cell
@@ -121,7 +121,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
         log = Path(sockets, "kernel.log")
         try:
             with log.open("wb") as output:
-                variables = {**system.ENCODING, **os.environ}
+                variables = {"PYTHONUTF8": "1", **os.environ}  # as on Azure, also on Windows
                 unattended = {**variables, "MNIST_DEPLOY_UNATTENDED": "1"}  # no prompt to log in
                 client.execute(cleanup_kc=True, env=unattended, stdout=output, stderr=output)
         except (AssertionError, DeadKernelError) as error:

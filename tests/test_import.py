@@ -52,7 +52,7 @@ LOCAL_MAP: dict[str, set[str]] = {
     "private_files": {"host"},
     "tokens": set(),
     "tls": {"private_files"},
-    "discovery": {"private_files", "tokens"},
+    "discovery": {"host", "private_files", "tokens"},
     "authorization": set(),
     "process_tree": set(),
     "host": set(),
