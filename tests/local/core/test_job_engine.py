@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import textwrap
@@ -253,7 +252,7 @@ def test_process_tree_ends_with_a_control_plane_that_is_killed(tmp_path):
     wait_until(lambda: log.exists() and "child" in log.read_text())
     child = psutil.Process(int(log.read_text().split()[1]))
     tree = [child, child.parent()]
-    control_plane.send_signal(signal.SIGKILL)
+    control_plane.kill()
     control_plane.wait()
     wait_until(lambda: not any(is_alive(process) for process in tree if process))
 
@@ -268,9 +267,11 @@ def is_alive(process: psutil.Process) -> bool:
 def test_program_that_does_not_exist_fails_the_run(real_engine):
     submit(real_engine, "r1", command=("no-such-program",))
     wait_until(lambda: status(real_engine, "r1") == "Failed")
-    assert "No such file" in real_engine.runs.get("r1").error["message"]
+    reason = "cannot find the file" if sys.platform == "win32" else "No such file"
+    assert reason in real_engine.runs.get("r1").error["message"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="an exit status has no signal there")
 def test_killed_process_is_reported_with_its_signal(real_engine):
     command = ("python", "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     submit(real_engine, "r1", command=command)
