@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,13 +10,15 @@ from typing import TypeVar
 import psutil
 
 Result = TypeVar("Result")
+# Time-outs are longer by this factor where wine starts a Python process in seconds.
+PATIENCE = 6 if sys.platform == "win32" else 1
 
 
 def wait_until(condition: Callable[[], Result], seconds: float = 20.0) -> Result:
     """Wait until `condition` returns a true value, and return that value."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE * seconds
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
+        assert time.monotonic() < deadline, f"the condition was not met within {PATIENCE * seconds} s"
         time.sleep(0.02)
     return result
 

@@ -19,6 +19,7 @@ import platformdirs
 
 from . import control_plane, session_hooks
 from .control_plane import LocalWorkspaceError, call, join_or_launch, locked
+from .host import system
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -247,11 +248,27 @@ def wipe(home: str | os.PathLike[str] | None = None) -> Path:
         If a file cannot be deleted.
     """
     folder = home_folder(home)
-    parts = [folder / name for name in ("store", "data", "run")]
-    if any(part.is_dir() for part in parts):
-        (folder / "run").mkdir(mode=0o700, exist_ok=True)
-        with locked(folder / "run" / "starting"):
+    runtime = folder / "run"
+    if any((folder / name).is_dir() for name in ("store", "data", "run")):
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        starting = runtime / "starting"
+        with locked(starting):
             control_plane.stop(folder)
-            for part in filter(Path.is_dir, parts):
-                shutil.rmtree(part)
+            for path in (folder / "store", folder / "data", *runtime.iterdir()):
+                if path != starting:
+                    _delete(path)
+        _delete(starting)  # afterwards, because Windows keeps files that are open
+        with contextlib.suppress(OSError):  # another process uses the workspace again
+            runtime.rmdir()
     return folder
+
+
+def _delete(path: Path) -> None:
+    """Delete a file or folder, if it exists; raise the error of what cannot be deleted."""
+    if path.is_dir() and not path.is_symlink():
+        system.remove_folder(path)
+        if path.exists():
+            shutil.rmtree(path)
+    else:
+        system.remove_file(path)
+        path.unlink(missing_ok=True)

@@ -198,9 +198,9 @@ def send_signal(pid: int | None, number: int) -> None:
     """Send a signal to a control plane, and to no other process that may have its id by now."""
     import psutil
 
-    with contextlib.suppress(psutil.Error, ProcessLookupError):
-        if pid and PROCESS_MODULE in psutil.Process(pid).cmdline():
-            os.kill(pid, number)
+    with contextlib.suppress(psutil.Error):
+        if pid and PROCESS_MODULE in (process := psutil.Process(pid)).cmdline():
+            process.send_signal(number)
 
 
 def call(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import socket
 import ssl
 import threading
@@ -202,6 +201,7 @@ def test_requests_that_are_held_leave_threads_for_others(port, certificate):
 
 
 def test_listener_continues_after_file_descriptors_were_exhausted(port, session, caplog):
+    resource = pytest.importorskip("resource", reason="Windows limits no file descriptors")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     client = socket.socket()
     resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, limit[1]))

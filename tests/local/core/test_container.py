@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-from polling import wait_until
+from polling import PATIENCE, wait_until
 
 from mnist_deploy.local.authorization import hash_token
 from mnist_deploy.local.core import container as container_module
@@ -68,7 +68,7 @@ def build(tmp_path):
 
 
 def score(url: str, body: str = "{}") -> dict:
-    answer = requests.post(f"{url}/score", body, timeout=10)
+    answer = requests.post(f"{url}/score", body, timeout=10 * PATIENCE)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
