@@ -16,9 +16,10 @@ PATIENCE = 6 if sys.platform == "win32" else 1
 
 def wait_until(condition: Callable[[], Result], seconds: float = 20.0) -> Result:
     """Wait until `condition` returns a true value, and return that value."""
-    deadline = time.monotonic() + PATIENCE * seconds
+    seconds *= PATIENCE
+    deadline = time.monotonic() + seconds
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"the condition was not met within {PATIENCE * seconds} s"
+        assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
         time.sleep(0.02)
     return result
 
