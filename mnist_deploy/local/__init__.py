@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from . import control_plane, session_hooks
-from .control_plane import LocalWorkspaceError, call, join_or_launch, locked
-from .host import system
+from .control_plane import LocalWorkspaceError, call, join_or_launch
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -248,27 +246,5 @@ def wipe(home: str | os.PathLike[str] | None = None) -> Path:
         If a file cannot be deleted.
     """
     folder = home_folder(home)
-    runtime = folder / "run"
-    if any((folder / name).is_dir() for name in ("store", "data", "run")):
-        runtime.mkdir(mode=0o700, exist_ok=True)
-        starting = runtime / "starting"
-        with locked(starting):
-            control_plane.stop(folder)
-            for path in (folder / "store", folder / "data", *runtime.iterdir()):
-                if path != starting:
-                    _delete(path)
-        _delete(starting)  # afterwards, because Windows keeps files that are open
-        with contextlib.suppress(OSError):  # another process uses the workspace again
-            runtime.rmdir()
+    control_plane.wipe(folder)
     return folder
-
-
-def _delete(path: Path) -> None:
-    """Delete a file or folder, if it exists; raise the error of what cannot be deleted."""
-    if path.is_dir() and not path.is_symlink():
-        system.remove_folder(path)
-        if path.exists():
-            shutil.rmtree(path)
-    else:
-        system.remove_file(path)
-        path.unlink(missing_ok=True)

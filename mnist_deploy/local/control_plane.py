@@ -1,9 +1,10 @@
-"""Finds, joins, launches and stops the control plane's process."""
+"""Finds, joins, launches and stops the control plane's process, and deletes its files."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -175,6 +176,42 @@ def stop(folder: Path) -> bool:
         f"Process {lock_owner(runtime)}, which runs the local workspace in {folder}, does not end "
         "when it is killed."
     )
+
+
+def wipe(folder: Path) -> None:
+    """Stop the control plane, and delete what the workspace has stored in `folder`.
+
+    Raises
+    ------
+    LocalWorkspaceError
+        If the control plane does not end; then nothing is deleted.
+    OSError
+        If a file cannot be deleted.
+    """
+    runtime = folder / "run"
+    if not any((folder / name).is_dir() for name in ("store", "data", "run")):
+        return
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    starting = runtime / "starting"
+    with locked(starting):
+        stop(folder)
+        for path in (folder / "store", folder / "data", *runtime.iterdir()):
+            if path != starting:
+                delete(path)
+    delete(starting)  # afterwards, because Windows keeps files that are open
+    with contextlib.suppress(OSError):  # another process uses the workspace again
+        runtime.rmdir()
+
+
+def delete(path: Path) -> None:
+    """Delete a file or folder, if it exists; raise the error of what cannot be deleted."""
+    if path.is_dir() and not path.is_symlink():
+        system.remove_folder(path)
+        if path.exists():
+            shutil.rmtree(path)
+    else:
+        system.remove_file(path)
+        path.unlink(missing_ok=True)
 
 
 def request_stop(address: ControlPlaneAddress) -> bool:
