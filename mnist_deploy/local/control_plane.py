@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from .host import system
 
-# Every scoring process imports this package on the way to its own module: what is large, or slow
-# to import, is imported where it is used.
+# Each scoring process imports this package before its own module. Modules that are large, or slow
+# to import, are therefore imported where they are used.
 if TYPE_CHECKING:
     import requests
 
@@ -47,22 +47,22 @@ def join_or_launch(folder: Path, port: int) -> ControlPlaneAddress:
     runtime = folder / "run"
     if (problem := system.find_access_problem(runtime)) is not None:
         raise LocalWorkspaceError(problem)
-    give_up_at = time.monotonic() + START_TIMEOUT
+    deadline = time.monotonic() + START_TIMEOUT
     with locked(runtime / "starting"):
         while (pid := lock_owner(runtime)) is not None:
             address = ControlPlaneAddress.read(runtime)
             if address is not None and pid in (0, address.pid) and join(address):
                 return address
-            if time.monotonic() > give_up_at:
+            if time.monotonic() > deadline:
                 raise LocalWorkspaceError(report_unresponsive(folder, pid))
             time.sleep(POLL_INTERVAL)
         return launch(folder, port)
 
 
 def lock_owner(runtime: Path) -> int | None:
-    """The process id of the control plane; 0 if it is not written yet, None if none runs.
+    """The process id of the control plane; 0 if the id is not written yet, None if none runs.
 
-    A control plane holds a lock as long as it lives, also while it starts, ends or is suspended.
+    The process holds the lock from its start to its end, also while it is suspended.
     """
     try:
         with open(runtime / "alive") as file:
@@ -101,7 +101,7 @@ def join(address: ControlPlaneAddress) -> bool:
     Raises
     ------
     LocalWorkspaceError
-        If its certificate is not valid at the time that the clock shows.
+        If the control plane's certificate is not valid at the time of this machine's clock.
     """
     try:
         return call(address, "POST", "/clients", {"pid": os.getpid()}).ok
@@ -127,7 +127,7 @@ def launch(folder: Path, port: int) -> ControlPlaneAddress:
         try:
             process = system.start_background(
                 arguments,
-                cwd=runtime,  # not the caller's folder, whose modules would hide others
+                cwd=runtime,  # modules in the caller's folder would hide others
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -138,8 +138,8 @@ def launch(folder: Path, port: int) -> ControlPlaneAddress:
                 f"{error.strerror}. Check that this Python can be executed."
             ) from error
     threading.Thread(target=process.wait, daemon=True, name="control plane reaper").start()
-    give_up_at = time.monotonic() + START_TIMEOUT
-    while process.poll() is None and time.monotonic() < give_up_at:
+    deadline = time.monotonic() + START_TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
         address = ControlPlaneAddress.read(runtime)
         if address is not None and address.pid == process.pid:
             return address
@@ -157,7 +157,7 @@ def stop(folder: Path) -> bool:
     Raises
     ------
     LocalWorkspaceError
-        If it does not end even so.
+        If the control plane does not end.
     """
     from .discovery import ControlPlaneAddress
 
@@ -173,8 +173,8 @@ def stop(folder: Path) -> bool:
         if has_ended(runtime, SIGNAL_TIMEOUT):
             return True
     raise LocalWorkspaceError(
-        f"Process {lock_owner(runtime)}, which runs the local workspace in {folder}, does not end "
-        "when it is killed."
+        f"Process {lock_owner(runtime)}, which runs the local workspace in {folder}, has not ended "
+        f"within {SIGNAL_TIMEOUT:g} s after it was killed. Check the state of that process."
     )
 
 
@@ -223,16 +223,16 @@ def request_stop(address: ControlPlaneAddress) -> bool:
 
 def has_ended(runtime: Path, seconds: float) -> bool:
     """Whether the control plane ends within `seconds`."""
-    give_up_at = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while lock_owner(runtime) is not None:
-        if time.monotonic() > give_up_at:
+        if time.monotonic() > deadline:
             return False
         time.sleep(POLL_INTERVAL)
     return True
 
 
 def send_signal(pid: int | None, number: int) -> None:
-    """Send a signal to a control plane, and to no other process that may have its id by now."""
+    """Send a signal to a control plane, unless another process has its id by now."""
     import psutil
 
     with contextlib.suppress(psutil.Error):
@@ -273,17 +273,18 @@ def locked(path: Path) -> Iterator[None]:
     LocalWorkspaceError
         If another process holds the lock for too long.
     """
-    limit = 2 * START_TIMEOUT  # two processes may wait for the lock in sequence
+    timeout = 2 * START_TIMEOUT  # two processes may wait for the lock in sequence
     with open(path, "w") as file:
-        give_up_at = time.monotonic() + limit
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 system.lock(file, wait=False)
                 break
             except BlockingIOError:
-                if time.monotonic() > give_up_at:
+                if time.monotonic() > deadline:
                     raise LocalWorkspaceError(
-                        f"Another process has held {path} for {limit:g} s. End that process first."
+                        f"Another process has locked {path} for {timeout:g} s. End that process "
+                        "first."
                     ) from None
                 time.sleep(POLL_INTERVAL)
         yield

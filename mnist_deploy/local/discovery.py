@@ -30,7 +30,7 @@ NO_TELEMETRY = {
     "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-# SDK v1 takes HOSTNAME for the container that it runs in; docker-py would use TLS with the others.
+# SDK v1 reads HOSTNAME as the name of its container; with the other two, docker-py would use TLS.
 OTHER_DOCKER = ("HOSTNAME", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
 DOCKER_SOCKET = "mnist-deploy-docker.sock"
 DOCKER_PORT = re.compile(r"tcp://127\.0\.0\.1:\d+/[0-9a-f]{32}")  # on Windows, with its secret
@@ -94,7 +94,7 @@ class ControlPlaneAddress:
         digest = hashlib.sha256(trusted).hexdigest()[:8]
         bundle = self.folder / f"roots-{digest}.pem"
         write_private(bundle, trusted + OWN_CERTIFICATE + self.certificate.read_bytes())
-        # The data engine of azureml-core reads the second.
+        # The data engine of azureml-core reads SSL_CERT_FILE.
         variables = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(bundle))
         if set(getproxies_environment()) - {"no"}:
             direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""

@@ -1,6 +1,6 @@
 """Serves a WSGI app on a loopback port: the listener of the control plane, and of the portal.
 
-An event loop accepts connections and reads heads (with aiohttp's parser), so that a slow client
+An event loop accepts connections and reads headers (with aiohttp's parser), so that a slow client
 uses a socket and no thread. Any program on this machine can connect. Therefore a connection is
 untrusted until a request on it has shown a secret of the workspace: untrusted connections are
 limited in number, time and memory, and the oldest of them is closed for a new one. A request with a
@@ -27,7 +27,7 @@ from aiohttp import web
 from .host import system
 from .wsgi import AppCall, RequestStream, WsgiApp
 
-MAX_UNTRUSTED = 200  # connections; of more, the one that was accepted first is closed
+MAX_UNTRUSTED = 200  # connections; above this number the oldest is closed
 MAX_TRUSTED = min(1000, system.MAX_SOCKETS // 2)  # connections, and so threads
 UNTRUSTED_THREADS = 8  # a request without a secret is answered in milliseconds
 HEAD_TIMEOUT = 15.0  # seconds from the accepting of a connection to the end of its first head
@@ -35,7 +35,7 @@ BODY_TIMEOUT = 30.0  # seconds for a body that is received as a whole
 IDLE_TIMEOUT = 120.0  # seconds between two requests
 MAX_WHOLE_BODY = 1 << 20  # bytes of a trusted body that is received before the app is called
 MAX_UNTRUSTED_MEMORY = 64 << 20  # bytes of all bodies whose senders have shown no secret
-ACCEPT_BACKOFF = 0.1  # seconds until the next attempt, where no file descriptor is left
+ACCEPT_BACKOFF = 0.1  # seconds until the next attempt, if no file descriptor is left
 BACKLOG = 1024  # connections that wait to be accepted
 TLS_HANDSHAKE = b"\x16"  # the first byte of a TLS connection
 
@@ -183,14 +183,16 @@ class Listener:
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
         handler = request.protocol
         connection = self._untrusted.get(handler) or self._trusted.get(handler)
-        if connection is None:  # it was dropped meanwhile
+        if connection is None:  # the connection was dropped meanwhile
             raise ConnectionError
         connection.deadline.cancel()
         limit = self._body_limit(request)
         try:
             if limit is None:
                 if not self._trust(handler):
-                    raise RequestRejected(503, f"More than {MAX_TRUSTED} connections are open.")
+                    raise RequestRejected(
+                        503, f"{MAX_TRUSTED} connections are open, the maximum: retry later."
+                    )
                 body = await self._receive_trusted(request)
                 return await self._call_app(request, body, self._threads)
             with self._body_buffer() as whole:
@@ -206,7 +208,7 @@ class Listener:
         return await self._loop.run_in_executor(threads, call.run, body)
 
     async def _receive_trusted(self, request: web.BaseRequest) -> io.IOBase:
-        """The body, if it is small; else a file that receives it while the app reads."""
+        """Return a small body as a whole, and a large one as a stream that the app reads."""
         if not request.can_read_body:
             return io.BytesIO()
         await invite_body(request)
@@ -217,7 +219,7 @@ class Listener:
     async def _receive_untrusted(
         self, request: web.BaseRequest, whole: io.BytesIO, limit: int
     ) -> None:
-        """Write a body of at most `limit` bytes to `whole`; where it is 0, the body is ignored."""
+        """Write a body of at most `limit` bytes to `whole`; ignore the body if `limit` is 0."""
         if not request.can_read_body or limit == 0:
             return
         await invite_body(request)
@@ -308,5 +310,5 @@ async def peek(client: socket.socket) -> bytes:
 
 def log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
-    if not isinstance(error, OSError):  # which a connection that breaks raises
+    if not isinstance(error, OSError):  # a broken connection is not logged
         log.error(context["message"], exc_info=error)

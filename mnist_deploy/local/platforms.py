@@ -1,8 +1,8 @@
-"""What Azure's front ends answer for a scoring container: status codes, limits and defaults.
+"""Azure's front ends of scoring containers: their status codes, limits and defaults.
 
 On Azure a request passes a front end before it reaches the container: Envoy for managed online
-endpoints, the inference router ``azureml-fe`` on Kubernetes and AKS. ACI has none: there a
-container answers itself. The rows are those of Microsoft's articles "Troubleshoot online
+endpoints, the inference router ``azureml-fe`` on Kubernetes and AKS. ACI has none: containers
+answer clients directly. The values are those of Microsoft's articles "Troubleshoot online
 endpoint deployment and scoring" (HTTP status codes), "Troubleshoot remote model deployment"
 (SDK v1), "CLI (v2) managed online deployment YAML schema" and its Kubernetes twin, and of the
 reference of ``AksWebservice.deploy_configuration``.
@@ -20,7 +20,7 @@ MODEL_REASON = "ms-azureml-model-error-reason"
 
 @dataclass(frozen=True)
 class RequestSettings:
-    """How requests to one deployment are limited.
+    """The limits of the requests to one deployment.
 
     Attributes
     ----------
@@ -37,11 +37,11 @@ class RequestSettings:
     max_queue_wait: float | None = None
 
     def max_admitted(self, instances: int) -> int | None:
-        """Requests that may wait or run at once on so many instances; None: any number."""
+        """The maximum of requests that wait or run at once on `instances`; None: no limit."""
         return None if self.max_concurrent is None else 2 * self.max_concurrent * instances
 
     def max_running(self, instances: int) -> int | None:
-        """Requests that may run at once on so many instances; None: any number."""
+        """The maximum of requests that run at once on `instances`; None: no limit."""
         return None if self.max_concurrent is None else self.max_concurrent * instances
 
     def with_defaults(self, defaults: RequestSettings) -> RequestSettings:
@@ -52,7 +52,7 @@ class RequestSettings:
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """When a container is probed, and when it is restarted; the times are in seconds."""
+    """The intervals and thresholds of a probe; the times are in seconds."""
 
     initial_delay: float = 10
     period: float = 10
@@ -84,7 +84,7 @@ class Platform:
     liveness : ProbeSettings
         For a deployment without a liveness probe.
     max_body : int or None
-        Bytes of a body above which the platform's documentation names 413.
+        The maximum size of a body in bytes, above which the platform's documentation states 413.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Platform:
     def translate_answer(
         self, status: int, headers: Mapping[str, str]
     ) -> tuple[int, dict[str, str]]:
-        """The status that a client gets for a container's answer, and the headers added to it.
+        """The status that a client gets for a container's answer, and the added headers.
 
         Parameters
         ----------
@@ -181,7 +181,7 @@ def platform_of(kind: str, compute: str) -> Platform:
     kind : str
         ``service`` (SDK v1) or ``endpoint`` (SDK v2).
     compute : str
-        The cluster that it is deployed to; empty for ACI and managed online endpoints.
+        The name of the cluster; empty for ACI and managed online endpoints.
     """
     names = {"service": ("aci", "aks"), "endpoint": ("managed", "kubernetes")}[kind]
     return PLATFORMS[names[bool(compute)]]

@@ -1,9 +1,9 @@
-"""The processes that a scoring process has started, wherever they have gone.
+"""The process tree of a scoring process: find, measure and kill its processes.
 
 A scoring process is the child subreaper of its descendants (on Linux), so that a daemon that was
-started by a double fork stays its descendant as long as it lives. A process that has left by
-another way is found by its process tag, an environment variable. Neither finds a daemon that has
-cleared its environment and whose scoring process was killed by another than its container.
+started by a double fork remains a descendant until the scoring process ends. Other processes are
+found by their process tag, an environment variable. Not found is a daemon that has cleared its
+environment, if its scoring process was killed by anything but its container.
 """
 
 from __future__ import annotations
@@ -18,16 +18,13 @@ PROCESS_TAG = "MNIST_DEPLOY_PROCESS"  # environment variable: of a scoring proce
 
 
 def kill_process_tree(tag: str, pid: int) -> None:
-    """Kill all that the scoring process `pid` has started, but not itself.
-
-    That is its descendants, and whatever has `tag` in its environment.
-    """
+    """Kill the descendants of the scoring process `pid`, and other processes with its tag."""
     while found := descendants(pid) | find_tagged_processes(tag, but=pid):
         for process in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         if len(psutil.wait_procs(found, timeout=1)[1]) == len(found):
-            break  # they cannot be killed
+            break  # none of the processes can be killed
 
 
 def descendants(pid: int) -> set[psutil.Process]:
@@ -63,7 +60,7 @@ def resident_memory(pid: int) -> int:
     total, todo = 0, [pid]
     while todo:
         pid = todo.pop()
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
             total += int(pages) * PAGESIZE
             for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -92,7 +89,7 @@ def cpu_seconds(pid: int) -> float:
 def peak_memory(pid: int) -> int:
     """The sum of the peaks of resident memory of a process and its descendants, in bytes.
 
-    The system records the peak on Linux; elsewhere this is the present size.
+    Linux records the peak; on other systems the present size is returned.
     """
     total = 0
     with contextlib.suppress(psutil.Error):

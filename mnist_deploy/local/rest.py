@@ -1,4 +1,4 @@
-"""What the REST APIs of both SDKs share: URLs, the app's state, errors, keys, pages and headers."""
+"""Shared parts of the REST APIs: URLs, the app's state, errors, keys, pages and headers."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def answer_fault(fault: faults.Fault) -> Response:
 
 
 def answer_http_error(error: HTTPException) -> Response:
-    """Answer what the routes themselves reject; an unknown URL is an unsupported call."""
+    """Answer an error of the routing; an unknown URL is a call that is not supported."""
     if error.code in (404, 405):
         return answer_fault(faults.NotSupported(f"{request.method} {request.path}"))
     document: Document = {"code": error_code(error), "message": error.description, "details": []}
@@ -178,7 +178,7 @@ def error_response(status: int, document: Document) -> Response:
 
 
 class Regeneration(Struct, rename="camel"):
-    """Which key is replaced. SDK v2 sends the present key as `key_value`, SDK v1 the new one."""
+    """The key to replace. SDK v2 sends the present key as `key_value`, SDK v1 the new key."""
 
     key_type: Literal["Primary", "Secondary"]
     key_value: str | None = None
@@ -215,7 +215,7 @@ def paginate(
     size: int,
     parameter: str,
 ) -> Document:
-    """A part of a list, and the URL of the next one, which has its start as `parameter`."""
+    """Return a page of a list, with the URL of the next page: its start is `parameter`."""
     found, end = list(items), start + size
     answer: Document = {"value": [serialize(item) for item in found[start:end]]}
     if end < len(found):

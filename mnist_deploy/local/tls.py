@@ -21,7 +21,7 @@ LIFETIME = dt.timedelta(days=365)
 def create_server_context(folder: Path) -> ssl.SSLContext:
     """Make a certificate for 127.0.0.1 under `folder` and an SSL context that serves it.
 
-    Leaves ``certificate.pem`` and ``key.pem`` (mode 0600).
+    Writes ``certificate.pem`` and ``key.pem`` (mode 0600).
     """
     key = ec.generate_private_key(ec.SECP256R1())
     # A unique name: of two roots with the same name, OpenSSL checks the first only.

@@ -1,6 +1,6 @@
 """Checks of the values that clients send, which both REST APIs call before they store a value.
 
-Rejected is what Azure rejects, and what no process, no JSON and no database row can hold.
+A value is rejected if Azure rejects it, or if a process, JSON or a database row cannot hold it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def check_version_number(kind: str, version: int, previous_exists: bool) -> None
     Parameters
     ----------
     previous_exists : bool
-        The version with the previous number exists: then the number is counted, not chosen.
+        Whether the version with the previous number exists, so that the client counts versions.
     """
     if version > MAX_VERSION and not previous_exists:
         raise Invalid(
@@ -113,7 +113,7 @@ def check_version_number(kind: str, version: int, previous_exists: bool) -> None
 
 
 def check_variables(variables: Mapping[str, Any]) -> None:
-    """Reject environment variables that no process can be started with.
+    """Reject environment variables with which a process cannot be started.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def check_variables(variables: Mapping[str, Any]) -> None:
         if len(f"{name}={value}".encode()) > MAX_VARIABLE:
             raise Invalid(
                 "environment variable",
-                f"{option} is longer than {MAX_VARIABLE} bytes, which is what Linux passes to a "
+                f"{option} is longer than {MAX_VARIABLE} bytes, the maximum that Linux passes to a "
                 "process. Put the content into a file beside the script.",
             )
     check_worker_count(variables.get("WORKER_COUNT"))
@@ -183,7 +183,7 @@ def parse_conda_file(text: str | bytes) -> dict[str, Any]:
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeError, ValueError, RecursionError) as error:
-        raise Invalid("conda file", f"The conda file is no YAML: {error}") from error
+        raise Invalid("conda file", f"The conda file is not YAML: {error}") from error
     check_conda(content)
     return content
 
@@ -197,23 +197,25 @@ def check_conda(content: Any) -> None:
         With the path in the file, and the reason.
     """
     if not isinstance(content, dict):
-        raise Invalid("conda file", "The conda file holds no mapping of names to values.")
+        raise Invalid("conda file", "The conda file is not a mapping of names to values.")
     _DocumentSize().add(content, "", 0)
     dependencies = content.get("dependencies")
     if dependencies is None:
         return
     if not isinstance(dependencies, list):
-        raise Invalid("conda file", "The conda file's dependencies are no list.")
+        raise Invalid("conda file", "The conda file's dependencies are not a list.")
     for entry in dependencies:
         if isinstance(entry, dict):
             lines = entry.get("pip") or []
             if not isinstance(lines, list):
-                raise Invalid("conda file", "The conda file's pip is no list.")
+                raise Invalid("conda file", "The conda file's pip is not a list.")
             for line in lines:
                 check_requirement(line)
         elif not isinstance(entry, str):
             raise Invalid(
-                "conda file", f"The dependency {entry!r} is no text, such as 'scikit-learn=1.5'."
+                "conda file",
+                f"The dependency {entry!r} is not a text: expected, for instance, "
+                "'scikit-learn=1.5'.",
             )
 
 
@@ -226,7 +228,7 @@ def check_requirement(line: Any) -> None:
         With the line.
     """
     if not isinstance(line, str):
-        raise Invalid("conda file", f"The pip requirement {line!r} is no text.")
+        raise Invalid("conda file", f"The pip requirement {line!r} is not a text.")
     text = line.split(" #")[0].strip()
     if not text or text.startswith("#") or PIP_OPTION.match(text):
         return
@@ -247,12 +249,12 @@ def check_requirement(line: Any) -> None:
 
 
 class _DocumentSize:
-    """Counts the values of a document as JSON: a YAML alias counts as often as it is used."""
+    """Counts the values of a document, with an alias of YAML once for each use, as in JSON."""
 
     def __init__(self) -> None:
         self._values = self._characters = 0
 
-    def add(self, value: Any, place: str, depth: int) -> None:
+    def add(self, value: Any, path: str, depth: int) -> None:
         self._values += 1
         if self._values > MAX_DOCUMENT_VALUES or depth > MAX_DOCUMENT_DEPTH:
             raise Invalid(
@@ -261,28 +263,28 @@ class _DocumentSize:
                 f"{MAX_DOCUMENT_DEPTH} levels, once its aliases are expanded.",
             )
         if isinstance(value, str):
-            self._add_text(value, place)
+            self._add_text(value, path)
         elif isinstance(value, dict):
             for key, each in value.items():
                 if not isinstance(key, str):
                     raise Invalid(
                         "conda file",
-                        f"The conda file has the key {key!r} at {place or 'the top'}, but a text "
+                        f"The conda file has the key {key!r} at {path or 'the top'}, but a text "
                         "is expected: put it in quotes.",
                     )
-                self._add_text(key, place)
-                self.add(each, f"{place}.{key}" if place else key, depth + 1)
+                self._add_text(key, path)
+                self.add(each, f"{path}.{key}" if path else key, depth + 1)
         elif isinstance(value, list):
             for number, each in enumerate(value):
-                self.add(each, f"{place}[{number}]", depth + 1)
+                self.add(each, f"{path}[{number}]", depth + 1)
         elif not is_json_scalar(value):
             raise Invalid(
                 "conda file",
-                f"The conda file holds {value!r} at {place or 'the top'}, which JSON cannot hold: "
+                f"The conda file holds {value!r} at {path or 'the top'}, which JSON cannot hold: "
                 "put it in quotes.",
             )
 
-    def _add_text(self, text: str, place: str) -> None:
+    def _add_text(self, text: str, path: str) -> None:
         self._characters += len(text)
         if self._characters > MAX_DOCUMENT_CHARACTERS:
             raise Invalid(
@@ -293,7 +295,7 @@ class _DocumentSize:
         if not is_encodable(text):
             raise Invalid(
                 "conda file",
-                f"The conda file holds half of a surrogate pair at {place or 'the top'}.",
+                f"The conda file holds half of a surrogate pair at {path or 'the top'}.",
             )
 
 

@@ -19,7 +19,7 @@ from werkzeug.wsgi import FileWrapper
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-PIECE_TIMEOUT = 60.0  # seconds for the next piece of a body to arrive, or to be received
+PIECE_TIMEOUT = 60.0  # seconds until the client sends or receives the next piece of a body
 MAX_WHOLE = 1 << 20  # bytes of a response that is sent at once, not in pieces
 FILE_PIECE = 1 << 18  # bytes that are read from a file at once
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}

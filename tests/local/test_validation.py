@@ -25,12 +25,12 @@ ALIASES = "a0: &a0 [x,x,x,x,x,x,x,x]\n" + "".join(
         (ALIASES, "more than 10000 values"),
         (f"a: &a {'x' * 100_000}\nb: [{','.join(['*a'] * 20)}]\n", "more than 1000000 characters"),
         ("x" * 1_000_001, "is longer than 1000000 characters"),
-        ("- a list", "no mapping"),
-        ("a: [", "is no YAML"),
-        ("dependencies: numpy", "dependencies are no list"),
-        ("dependencies: [1.5]", "dependency 1.5 is no text"),
-        ("dependencies: [pip: numpy]", "pip is no list"),
-        ("dependencies: [pip: [1]]", "pip requirement 1 is no text"),
+        ("- a list", "is not a mapping"),
+        ("a: [", "is not YAML"),
+        ("dependencies: numpy", "dependencies are not a list"),
+        ("dependencies: [1.5]", "dependency 1.5 is not a text"),
+        ("dependencies: [pip: numpy]", "pip is not a list"),
+        ("dependencies: [pip: [1]]", "pip requirement 1 is not a text"),
     ],
 )
 def test_conda_file_that_json_or_pip_cannot_hold_is_rejected(text, reason):

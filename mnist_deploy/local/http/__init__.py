@@ -1,6 +1,6 @@
-"""HTTP/1.1 on an event loop: the one implementation behind every listener of this package.
+"""HTTP/1.1 on an event loop, for scoring processes, the router and the fallback responder.
 
 ``message`` holds a request and writes answers; ``connection`` reads the requests of one client
 and enforces limits of size and time; ``server`` accepts connections and drains them; ``wsgi``
-calls a WSGI app. Scoring processes, the router and the fallback responder build on them.
+calls a WSGI app. The listeners of the control plane and the portal are in ``local/listener.py``.
 """

@@ -67,10 +67,10 @@ class Host(Protocol):
         """Answer the first request of ``connection.waiting``."""
 
     def input_read(self) -> None:
-        """All data of one read was parsed."""
+        """Called when all data of one read was parsed."""
 
     def writable(self, connection: Connection) -> None:
-        """The client receives its answers again."""
+        """Called when the client receives its answers again."""
 
     def keeps(self, connection: Connection) -> bool:
         """Whether this process will answer the next request on a connection."""
@@ -79,7 +79,7 @@ class Host(Protocol):
         self, connection: Connection, request: Request, status: int, message: str
     ) -> bytes: ...
     def release(self, request: Request) -> None:
-        """The request was answered, or the client has closed the connection."""
+        """Free the body of a request that was answered, or whose connection was closed."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -101,12 +101,13 @@ class Connection(asyncio.BufferedProtocol):
         self._reading: Request | None = None
         self._upgrade: Request | None = None
         self.waiting: deque[Request] = deque()  # read or rejected, and not yet answered
-        self.is_congested = False  # the client does not receive its answers
+        self.is_congested = False  # the write buffer is full: the client reads too slowly
         self._is_discarding_input = False  # further input is ignored
         self._has_ended = False  # the client has closed its side
         self._is_closing = False  # the last answer was sent
         self.seconds = 0  # of the time-out that applies now
-        self._moved = self._moved_before = 0  # bytes of bodies and answers
+        # Bytes of bodies and answers: so far, and received by the other side at the last tick.
+        self._transferred = self._transferred_before = 0
 
     # Called by the transport
 
@@ -114,11 +115,11 @@ class Connection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.set_write_buffer_limits(self._host.memory // 16)
-        here, there = (transport.get_extra_info(name) for name in ("sockname", "peername"))
-        if not (isinstance(here, tuple) and isinstance(there, tuple)):  # a UNIX socket
-            here = there = ("127.0.0.1", 0)
-        self.environ = {"SERVER_NAME": here[0], "SERVER_PORT": str(here[1]),
-                        "REMOTE_ADDR": there[0], "REMOTE_PORT": str(there[1])}  # fmt: skip
+        local, remote = (transport.get_extra_info(name) for name in ("sockname", "peername"))
+        if not (isinstance(local, tuple) and isinstance(remote, tuple)):  # a UNIX socket
+            local = remote = ("127.0.0.1", 0)
+        self.environ = {"SERVER_NAME": local[0], "SERVER_PORT": str(local[1]),
+                        "REMOTE_ADDR": remote[0], "REMOTE_PORT": str(remote[1])}  # fmt: skip
         self._host.connected(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -209,7 +210,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_body(self, data: bytes) -> None:
         request = self._reading
-        self._moved += len(data)
+        self._transferred += len(data)
         if request is None:
             return
         if request.rejection:
@@ -222,7 +223,7 @@ class Connection(asyncio.BufferedProtocol):
         if request.size > self._host.body_limit:
             self._reject(request, 413, self._too_large())
         elif request.size > SMALL_BODY and self._host.held > self._host.memory:
-            message = "The memory for request bodies is taken by other requests. Try again later."
+            message = "Other requests use all memory for request bodies. Try again later."
             self._reject(request, 503, message)
         else:
             request.body.write(data)
@@ -337,7 +338,7 @@ class Connection(asyncio.BufferedProtocol):
             self._close()
 
     def send(self, data: bytes) -> None:
-        self._moved += len(data)
+        self._transferred += len(data)
         self.transport.write(data)
         if self.unsent > SMALL_BODY and self._host.unsent > self._host.memory:
             self.transport.abort()
@@ -363,9 +364,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def tick(self) -> None:
         """Count one second of the time-out that applies now; close the connection at its end."""
-        moved = self._moved - self.unsent
-        is_slow = moved - self._moved_before < MIN_RATE
-        self._moved_before = moved
+        transferred = self._transferred - self.unsent
+        is_slow = transferred - self._transferred_before < MIN_RATE
+        self._transferred_before = transferred
         if self.unsent:
             limit = SLOW_TIMEOUT
         elif self._is_closing:

@@ -37,7 +37,7 @@ class Request:
     rejection : tuple of int and str, or None
         The status and the message of the answer to a request that the application does not get.
     status : int
-        The status of the answer; 0 before it.
+        The status of the answer; 0 before the answer.
     context : object
         Data of the server about the request.
     """

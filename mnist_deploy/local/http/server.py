@@ -125,7 +125,7 @@ class HttpServer:
         self._accepting = accepting
 
     def accept(self, listener: socket.socket) -> bool:
-        """Accept one connection, and leave others to other processes; return whether one came."""
+        """Accept one connection, and leave others to other processes; False if none is accepted."""
         if listener not in self.listeners() or not self._free_slot():
             self.update_listeners()
             return False

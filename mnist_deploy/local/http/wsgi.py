@@ -84,7 +84,7 @@ def call_app(
     answer = app(environ, start_response)
     try:
         pieces = guard(answer)
-        first = next(pieces, b"")  # an app may call start_response as late as here
+        first = next(pieces, b"")  # an app may call start_response before its first piece only
         line, headers = started
         request.status = int(line[:3])
         if request.method == "HEAD" or request.status in STATUSES_WITHOUT_BODY:

@@ -43,9 +43,9 @@ class Measurements:
     Attributes
     ----------
     rows, unsent : int
-        Rows of the data set, and rows not sent before the time limit.
+        The number of rows of the data set, and of rows not sent before the time limit.
     queries, succeeded : int
-        Requests, and requests with the response status 200.
+        The number of requests, and of responses with status 200.
     seconds : float
         The total duration of all requests.
     latencies : dict of str to float
@@ -185,7 +185,7 @@ def is_enough(queries: int, rows: int, seconds: float) -> bool:
 
 
 def send(connection: http.client.HTTPConnection, path: str, row: str) -> str | None:
-    """Send a row; return None for a response with status 200, otherwise the error."""
+    """Send a row; return None for a response with status 200, otherwise the reason."""
     try:
         connection.request("POST", path, row.encode(), {"Content-Type": "application/json"})
         answer = connection.getresponse()

@@ -22,14 +22,14 @@ from .workspace import check_workspace_names, workspace_api
 def create_app(
     store: Store, endpoints: Endpoints, registrations: ClientRegistrations, token: str, host: str
 ) -> Flask:
-    """Everything that the control plane answers.
+    """Create the control plane's app.
 
     Parameters
     ----------
     token : str
-        What every request must carry, but for the few URLs that hold a secret of their own.
+        The bearer token of every request, except for URLs that contain a secret.
     host : str
-        Where it is served, as ``127.0.0.1:port``.
+        The address of the listener, as ``127.0.0.1:port``.
     """
     app = create_routes()
     set_state(app, AppState(store, endpoints, token, host, {SUBSCRIPTION}), registrations)
@@ -37,7 +37,7 @@ def create_app(
 
 
 def create_routes() -> Flask:
-    """The app without a state; it answers once `set_state` has given it one."""
+    """Create the app without its state, which `set_state` must set before the first request."""
     app = Flask("mnist_deploy.local", static_folder=None)
     app.config.update(PREFERRED_URL_SCHEME="https", PROVIDE_AUTOMATIC_OPTIONS=False)
     app.before_request(check_token)
@@ -60,7 +60,7 @@ def create_routes() -> Flask:
 
 
 def set_state(app: Flask, state: AppState, registrations: ClientRegistrations) -> None:
-    """Have an app answer from this state, in place of any that it had."""
+    """Set the state of an app, or replace it."""
     state.add(registrations)
     for part in (v1, portal):
         part.add_state(state)

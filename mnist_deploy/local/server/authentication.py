@@ -1,7 +1,7 @@
-"""Authentication at the control plane: the workspace's token, or an address with a secret.
+"""Authentication at the control plane: by the workspace's token, or by a secret in the URL.
 
-`check_token` runs before every request, in the app. `find_body_limit` decides the same
-for the listener, before a thread is given to the request: how large its body may be.
+The app calls `check_token` before every request. The listener calls `find_body_limit`, which
+makes the same decision, before the request gets a thread: it limits the size of the body.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .blobs import is_signed
 from .datastore_blobs import is_container_signed
 from .telemetry import MAX_BODY
 
-# Addresses that contain a secret, which the function that answers there checks.
+# Beginnings of URLs that contain a secret, which the function of the route checks.
 OWN_SECRET = ("/blobs", f"/{CONTAINER}", "/discovery/", "/msi/")
-# Over plain http: the description of the cloud, which both SDKs read so and which holds no secret;
-# and telemetry, whose items carry the key of their service.
+# Served over plain http as well: the cloud metadata, which both SDKs request by http and which
+# contain no secret; and telemetry, whose items have the key of their service.
 PLAIN = ("/metadata/", "/v2.1/track")
 
 authentication_api = Blueprint("authentication", __name__)
@@ -36,19 +36,22 @@ def check_token() -> None:
     Raises
     ------
     Denied
-        If the token is missing or wrong, or the request came over plain http.
+        If the token is missing or wrong, or the request was sent over plain http.
     """
     if request.path.startswith(PLAIN) and request.endpoint is not None:
         return
     if request.scheme != "https":
-        raise Denied("address", "Only /metadata/endpoints and /v2.1/track answer over plain http.")
+        raise Denied(
+            "address",
+            "Only /metadata/endpoints and /v2.1/track are served over plain http: use https.",
+        )
     if request.endpoint is not None and request.path.startswith(OWN_SECRET):
         return
     check(bearer_token(request.headers.get("Authorization", "")), state().token)
 
 
 def check_secret(offered: str, purpose: str) -> None:
-    """Reject an address whose secret is not the one for `purpose`.
+    """Reject a URL whose secret was not derived for `purpose`.
 
     Raises
     ------
@@ -62,7 +65,7 @@ def check(offered: str, expected: str) -> None:
     if not is_same(offered, expected):
         raise Denied(
             "token",
-            "This is not the token of this workspace, which changes at each start. Connect again.",
+            "The token is not that of this workspace, which changes at each start. Connect again.",
         )
 
 
@@ -80,13 +83,13 @@ def find_body_limit(received: BaseRequest, token: str) -> int | None:
     path, _, query = split_target(received.raw_path)
     if path == "/v2.1/track":
         return MAX_BODY
-    _, place, *rest = path.split("/", 2)
-    if place == "blobs":
+    _, segment, *rest = path.split("/", 2)
+    if segment == "blobs":
         is_trusted = is_signed(token, "".join(rest), query)
-    elif place == CONTAINER:
+    elif segment == CONTAINER:
         is_trusted = is_container_signed(token, query)
-    elif place in ("discovery", "msi"):
-        is_trusted = is_same("".join(rest), derive(token, place))
+    elif segment in ("discovery", "msi"):
+        is_trusted = is_same("".join(rest), derive(token, segment))
     else:
         is_trusted = is_same(bearer_token(received.headers.get("Authorization", "")), token)
     return None if is_trusted else 0

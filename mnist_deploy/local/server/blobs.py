@@ -1,6 +1,6 @@
 """Blob storage: the clients of both SDKs upload and download bytes at signed URLs.
 
-A URL allows to read or to write one artifact, or both for a folder and all below it.
+A signature permits reading or writing one artifact, or both for all artifacts of an upload.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ blob_api = Blueprint("blobs", __name__)
 def check_signature(*rights: str) -> None:
     """Reject a request whose URL was not signed for one of `rights`."""
     if not is_signature(request.args.get("sig", ""), state().token, *rights):
-        raise Denied("address", "This workspace has not signed this URL for this call.")
+        raise Denied(
+            "address", "This workspace has not signed the URL for this call: request a new URL."
+        )
 
 
 def is_signature(offered: str, token: str, *rights: str) -> bool:
     expected = [derive(token, each).encode() for each in rights]
-    # All are compared, so that the time reveals nothing.
+    # All signatures are compared, so that the duration does not depend on which one matches.
     return any([hmac.compare_digest(offered.encode(), each) for each in expected])
 
 
@@ -126,7 +128,9 @@ def write(path: str) -> Response:
         try:
             blocks = [entry.text or "" for entry in ElementTree.fromstring(request.get_data())]
         except ElementTree.ParseError as error:
-            raise Invalid("block list", f"This is no list of blocks: {error}") from error
+            raise Invalid(
+                "block list", f"The body is not a list of blocks in XML: {error}"
+            ) from error
         return with_headers(Response(status=201), store().commit(path, blocks, metadata))
     if kind == "appendblock":
         answer = Response(status=201)

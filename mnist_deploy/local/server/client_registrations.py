@@ -21,12 +21,12 @@ class ClientRegistrations:
     """The processes that use this workspace; a registration ends with its process."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal may come while the main thread holds it
+        self._lock = threading.RLock()  # a signal handler may run while the main thread holds it
         self._clients: set[psutil.Process] = set()
         self._is_closed = False
 
     def add(self, pid: int) -> bool:
-        """False if the control plane is ending already, or there is no such process."""
+        """Register a process; False if the control plane is stopping, or the process has ended."""
         with self._lock, contextlib.suppress(psutil.NoSuchProcess):
             if not self._is_closed:
                 self._clients.add(psutil.Process(pid))
@@ -46,7 +46,7 @@ class ClientRegistrations:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it is the same process still (not one that got its number), and no zombie."""
+    """Whether a process runs; False for a zombie, or if another process has its id now."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -63,7 +63,8 @@ class RegistrationRequest(Struct):
 def register_client() -> Response:
     if not state().part(ClientRegistrations).add(body(RegistrationRequest).pid):
         raise Conflict(
-            "client registration", "This control plane is ending, or there is no such process."
+            "client registration",
+            "The control plane is stopping, or the process does not exist. Connect again.",
         )
     return jsonify({})
 

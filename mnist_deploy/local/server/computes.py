@@ -1,4 +1,4 @@
-"""Clusters that services are deployed to: here a name and nothing more."""
+"""Clusters to which services are deployed: records without machines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..validation import is_placeholder
 from . import training_clusters
 
 COMPUTES = f"{WORKSPACE}/computes"
-OTHER_COMPUTES = f"/rp/workspaces{COMPUTES}"  # where SDK v1 reads them
+OTHER_COMPUTES = f"/rp/workspaces{COMPUTES}"  # from which SDK v1 reads computes
 NAME = re.compile(r"[A-Za-z][-A-Za-z0-9]{1,31}")
 KINDS = ("AKS", "Kubernetes", training_clusters.KIND)
-WHAT_IT_IS = (
-    "A cluster of the local workspace: a name and nothing more. What is deployed to it runs as "
+DESCRIPTION = (
+    "A cluster of the local workspace, without machines: services that are deployed to it run as "
     "processes of this machine."
 )
 
@@ -28,7 +28,7 @@ compute_api = Blueprint("computes", __name__)
 
 
 class Ssl(Struct, rename="camel"):
-    """The certificate and its key are not kept."""
+    """The interpreted fields of a TLS configuration; the certificate and its key are dropped."""
 
     status: str | None = None
     cname: str | None = None
@@ -68,10 +68,10 @@ def put_compute(compute: str, **_: str) -> Response:
     if not NAME.fullmatch(compute) and not is_placeholder(compute):
         raise Invalid(
             "compute name",
-            f"{compute!r} is no name for a compute: letters, digits and '-', from 2 to 32, "
-            "beginning with a letter.",
+            f"{compute!r} is not a valid name of a compute. Expected 2 to 32 letters, digits and "
+            "'-', beginning with a letter.",
         )
-    keep = (
+    select_settings = (
         training_clusters.settings_to_keep
         if wanted.compute_type == training_clusters.KIND
         else settings_to_keep
@@ -84,7 +84,8 @@ def put_compute(compute: str, **_: str) -> Response:
         description=wanted.description or "",
         tags=texts(requested.tags),
         resource_id=wanted.resource_id or "",
-        settings=keep(wanted.properties or {}) | ({"identity": True} if has_identity else {}),
+        settings=select_settings(wanted.properties or {})
+        | ({"identity": True} if has_identity else {}),
     )
     with store().transaction():
         before = store().find(Compute, compute)
@@ -120,7 +121,7 @@ def settings_to_keep(sent: Document) -> Document:
 
 
 def with_operation(answer: Response, compute: str, status: int) -> Response:
-    """`answer` with the URL at which the SDK polls the operation."""
+    """Add the URL at which the SDK polls the operation to `answer`."""
     answer.status_code = status
     view = {**(request.view_args or {}), "compute": compute}
     answer.headers[ASYNC_OPERATION] = url_for("computes.show_operation", _external=True, **view)
@@ -129,7 +130,7 @@ def with_operation(answer: Response, compute: str, status: int) -> Response:
 
 @compute_api.get(f"{COMPUTES}/<compute>/operations/last")
 def show_operation(**_: str) -> Response:
-    """Every operation on a compute has ended before its response is sent."""
+    """Report success: each operation on a compute has ended before its response is sent."""
     return jsonify(status="Succeeded")
 
 
@@ -157,7 +158,7 @@ def serialize_compute(compute: Compute) -> Document:
             for name, value in compute.settings.items()
             if is_aks == (name != "namespace") and name != "identity"
         }
-    what_it_is = training_clusters.describe(compute) if is_training else WHAT_IT_IS
+    description = training_clusters.describe(compute) if is_training else DESCRIPTION
     return {
         "id": f"{root}/computes/{compute.name}",
         "name": compute.name,
@@ -167,7 +168,7 @@ def serialize_compute(compute: Compute) -> Document:
         "properties": {
             "computeType": compute.kind,
             "computeLocation": "local",
-            "description": " ".join(filter(None, [compute.description, what_it_is])),
+            "description": " ".join(filter(None, [compute.description, description])),
             "resourceId": compute.resource_id,
             "createdOn": compute.created,
             "modifiedOn": compute.created,

@@ -28,7 +28,7 @@ datastore_blob_api = Blueprint("datastore_blobs", __name__)
 
 
 def is_container_signed(token: str, query: str) -> bool:
-    """Whether an address of the container is signed."""
+    """Whether the query of a URL has the signature for the container."""
     return is_signature(dict(parse_qsl(query)).get("sig", ""), token, CONTAINER_RIGHT)
 
 
@@ -39,7 +39,7 @@ def check_container_signature() -> None:
 
 @datastore_blob_api.get(f"/{CONTAINER}")
 def list_container() -> Response:
-    """The blobs below a prefix; with a delimiter, folders instead of what is in them."""
+    """List the blobs with a prefix; with a delimiter, folders instead of their blobs."""
     if request.args.get("comp") != "list":
         return Response(status=200)
     prefix, delimiter = request.args.get("prefix", ""), request.args.get("delimiter", "")
@@ -65,7 +65,7 @@ def list_container() -> Response:
 
 
 def blobs_with_prefix(prefix: str) -> Iterator[Artifact]:
-    """A prefix is any beginning of a blob's name, in the middle of a folder's name as well."""
+    """Yield the blobs whose names start with `prefix`, which may end within a folder's name."""
     folder = prefix.rpartition("/")[0]
     for artifact in store().artifacts(f"{FOLDER}/{folder}".rstrip("/")):
         if artifact.path.removeprefix(f"{FOLDER}/").startswith(prefix):

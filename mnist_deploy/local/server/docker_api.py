@@ -2,7 +2,7 @@
 
 docker-py sends no credentials. Therefore the API is served on a UNIX socket in a private folder; on
 Windows at a port, where the first segment of each path is a secret (see `has_secret`). Each
-response has the schema of Docker's API, version 1.44; a call that is not here gets 501.
+response has the schema of Docker's API, version 1.44; other calls are answered with 501.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def show_version() -> Response:
 
 @docker_api.post("/auth")
 def log_in() -> Response:
-    """SDK v1 logs in to the registry of a base image; nothing is pulled from it here."""
+    """Accept any login: SDK v1 logs in to the registry of a base image, which is not pulled."""
     return jsonify(Status="Login Succeeded", IdentityToken="")
 
 
@@ -133,7 +133,7 @@ class BuildQuery(Struct):
 
 @docker_api.post("/build")
 def build_image() -> Response:
-    """Lines of JSON without a Content-Length: docker-py reads no others."""
+    """Build an image; docker-py requires lines of JSON without a Content-Length."""
     requested = query(BuildQuery)
     if requested.remote:
         raise NotSupported("a build context at a URL")
@@ -195,14 +195,16 @@ def list_containers() -> Response:
 
 
 def parse_label_filters(text: str) -> list[str]:
-    """``NAME`` or ``NAME=VALUE`` each, of ``{"label": [...]}`` or of an older form of it."""
+    """Parse ``{"label": [...]}``, or its older form, to entries ``NAME`` or ``NAME=VALUE``."""
     try:
         filters = json.loads(text)
         if unknown := sorted(filters.keys() - {"label"}):
             raise NotSupported(f"a list of containers filtered by {', '.join(unknown)}")
         return [str(label) for label in filters.get("label", [])]
     except (ValueError, AttributeError, TypeError) as error:
-        raise Invalid("filters", f"filters={text!r} is not what this call takes.") from error
+        raise Invalid(
+            "filters", f'filters is {text!r}: expected JSON such as {{"label": ["NAME=VALUE"]}}.'
+        ) from error
 
 
 def has_labels(container: LocalContainer, labels: list[str]) -> bool:
@@ -268,11 +270,11 @@ def split_variable(line: str) -> tuple[str, str]:
 
 
 def parse_port(host: HostConfig) -> int:
-    """The port of this machine that is requested; 0 for any."""
+    """The requested port of this machine; 0 for any free port."""
     bindings = (host.port_bindings or {}).get(PORT) or []
     text = bindings[0].host_port if bindings else ""
     if text and not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise Invalid("port", f"{text!r} is no port: expected 1 to 65535.")
+        raise Invalid("port", f"{text!r} is not a port: expected 1 to 65535.")
     return int(text or 0)
 
 
@@ -375,7 +377,7 @@ class LogQuery(Struct):
 
 @docker_api.get("/containers/<name>/logs")
 def show_logs(name: str) -> Response:
-    """The text as it is where the container has a terminal, else in Docker's frames."""
+    """Send the log as plain text if the container has a terminal, else in Docker's frames."""
     container, requested = local_containers().find(name), query(LogQuery)
     if requested.follow.lower() in ("1", "true"):
         raise NotSupported("the log of a local container with follow=True")

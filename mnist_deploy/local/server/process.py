@@ -1,4 +1,4 @@
-"""The control plane's process: it starts, watches over its clients, and stops.
+"""The control plane's process: start, supervision of its clients, and shutdown.
 
 Run as ``python -m mnist_deploy.local.server.process FOLDER PORT PID``. The process PID becomes the
 first registered client; the control plane stops when the last registered client has ended.
@@ -55,7 +55,7 @@ def run(home: Path, port: int, first_client: int) -> None:
         If the store cannot be read.
     """
     runtime = home / "run"
-    lock = acquire_lock(runtime)  # noqa: F841 - is open, and so locked, as long as this runs
+    lock = acquire_lock(runtime)  # noqa: F841 - the open file holds the lock until `run` returns
     registrations = ClientRegistrations()
     if not registrations.add(first_client):
         return
@@ -152,4 +152,4 @@ if __name__ == "__main__":
         run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
     except UnreadableStore as error:
         sys.exit(str(error))
-    os._exit(0)  # not waiting for threads that still hold an answer back
+    os._exit(0)  # without waiting for the threads of long polls

@@ -1,4 +1,4 @@
-"""The environment variables of a run's process, which lead to this workspace."""
+"""The environment variables by which the process of a run finds this workspace."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The ingestion endpoint of Application Insights, to which services send their log lines.
 
 The exporter of Microsoft's server does not accept the control plane's certificate, so the
-endpoint is served over plain http on the loopback. Each item has the service's key. Requests are
-accepted and not kept: the containers count them.
+endpoint is served over plain http on the loopback. Each item has the service's key. Items about
+requests are accepted and dropped, because the containers count requests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..core.endpoints import Endpoint
 from ..core.faults import Invalid
 from ..rest import endpoints
 
-MAX_BODY = 16 << 20  # bytes of a body, as it comes and unpacked
+MAX_BODY = 16 << 20  # bytes of a body, before and after decompression
 
 telemetry_api = Blueprint("telemetry", __name__)
 
@@ -51,7 +51,7 @@ class ExceptionData(Struct):
 
 @telemetry_api.post("/v2.1/track")
 def track() -> Response:
-    request.max_content_length = MAX_BODY  # no key was checked yet
+    request.max_content_length = MAX_BODY  # the sender's key is checked after the body is read
     items = read_items(request.get_data(cache=False))
     accepted = [keep_item(item) for item in items]
     errors = [
@@ -70,15 +70,17 @@ def read_items(body: bytes) -> list[Item]:
             unpacking = zlib.decompressobj(wbits=31)
             body = unpacking.decompress(body, MAX_BODY)
         if len(body) >= MAX_BODY:
-            raise Invalid("body", f"Telemetry of more than {MAX_BODY} bytes at once.")
+            raise Invalid(
+                "body", f"The body has more than {MAX_BODY} bytes: send the items in several."
+            )
         return msgspec.json.decode(body, type=list[Item])
     except (zlib.error, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise Invalid("body", f"This is no telemetry: {error}") from error
+        raise Invalid("body", f"The body is not a list of telemetry items: {error}") from error
 
 
 def find_endpoint(key: str) -> Endpoint | None:
     found = None
-    for endpoint in endpoints().all():  # all are compared, in constant time
+    for endpoint in endpoints().all():  # all keys are compared, in constant time
         if hmac.compare_digest(endpoint.telemetry.key.encode(), key.encode()):
             found = endpoint
     return found

@@ -1,4 +1,4 @@
-"""Clusters that runs are submitted to (AmlCompute): a name, and the sizes that were requested."""
+"""Training clusters (AmlCompute): records of the requested sizes, without machines."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ KIND = "AmlCompute"
 VM_SIZE = "STANDARD_DS3_V2"
 GPU_SIZES = re.compile("standard_n", re.IGNORECASE)
 IDLE_TIME = "PT120S"  # Azure's default
-WHAT_IT_IS = (
-    "A cluster of the local workspace: a name. Each run that is submitted to it is one process "
-    "tree of this machine."
+DESCRIPTION = (
+    "A cluster of the local workspace, without machines: each run that is submitted to it is one "
+    "process tree of this machine."
 )
-OWN_SETTINGS = ("withoutEffect", "identity")  # no settings of Azure's
+OWN_SETTINGS = ("withoutEffect", "identity")  # fields of the record that Azure does not have
 NODE_STATES = ("idle", "leaving", "preempted", "preparing", "running", "unusable")
 
 
@@ -66,7 +66,7 @@ def settings_to_keep(sent: Document) -> Document:
 
 
 def list_options_without_effect(settings: Settings) -> list[str]:
-    """The options, by their names in SDK v2, that need nodes; a password is not kept."""
+    """List the options without effect, by their names in SDK v2, because they require nodes."""
     options = {
         "ssh_settings": settings.user_account_credentials,
         "ssh_public_access_enabled": settings.remote_login_port_public_access == "Enabled",
@@ -76,14 +76,14 @@ def list_options_without_effect(settings: Settings) -> list[str]:
 
 
 def describe(compute: Compute) -> str:
-    """What the cluster is, and which of the requested options have no effect."""
+    """Describe the cluster, with the requested options that have no effect."""
     ignored = [*compute.settings.get("withoutEffect", [])]
     ignored += ["identity"] if compute.settings.get("identity") else []
-    return f"{WHAT_IT_IS} Without effect here: {', '.join(ignored)}." if ignored else WHAT_IT_IS
+    return f"{DESCRIPTION} Without effect here: {', '.join(ignored)}." if ignored else DESCRIPTION
 
 
 def serialize_settings(compute: Compute) -> Document:
-    """The settings with the state: all nodes that are requested are there.
+    """The settings and the state of a cluster, all of whose requested nodes are idle.
 
     Without ``currentNodeCount``, the SDK's ``wait_for_completion`` waits for its whole time.
     """

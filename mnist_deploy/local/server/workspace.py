@@ -61,19 +61,20 @@ def list_subscriptions() -> Response:
 def check_workspace_names() -> None:
     """Check the workspace in a request's URL before any route answers it.
 
-    In a reader's own subscription, and in placeholders, the workspace of any name is this one.
+    In any subscription but the local one, such as that of a reader's config.json, each workspace
+    name refers to the local workspace.
 
     Raises
     ------
     NotFound
-        If the local subscription is requested another workspace than the local one.
+        If the URL names the local subscription and a workspace other than the local one.
     """
     view = request.view_args or {}
     if view.get("subscription") != SUBSCRIPTION or "workspace" not in view:
         return
     names = (view["group"].lower(), view["workspace"].lower())
     if names != (RESOURCE_GROUP, WORKSPACE_NAME):
-        hint = f"Its only one is called {WORKSPACE_NAME}, in the resource group {RESOURCE_GROUP}."
+        hint = f"Expected {WORKSPACE_NAME}, in the resource group {RESOURCE_GROUP}."
         raise NotFound("workspace", f"{view['group']}/{view['workspace']}", hint)
 
 
@@ -112,7 +113,7 @@ def show_workspace(subscription: str, group: str, workspace: str) -> Response:
 
 @workspace_api.get("/workspace")
 def list_all() -> Response:
-    """All that is registered and deployed, for the command line."""
+    """List all registered assets, deployed services and runs, for the command line."""
     listed = describe_workspace(store(), endpoints(), state().local_containers)
     runs = state().part(Runs)
     return jsonify(listed | {"runs": list_runs(runs), "run_count": runs.count()})
@@ -120,7 +121,7 @@ def list_all() -> Response:
 
 @workspace_api.get("/workspace/runs/<run_id>")
 def show_run(run_id: str) -> Response:
-    """One run with its lineage and the end of its log, for the command line."""
+    """Return one run with its lineage and the end of its log, for the command line."""
     runs = state().part(Runs)
     run = runs.get(run_id)
     described = describe_run(run, runs, endpoints(), state().part(MetricListing))
@@ -129,7 +130,7 @@ def show_run(run_id: str) -> Response:
 
 @workspace_api.get("/discovery/<secret>")
 def discovery(secret: str) -> Response:
-    """Where each of Azure's APIs is: all of them are here."""
+    """Return the URL of each of Azure's APIs, all of which this control plane serves."""
     check_secret(secret, "discovery")
     url = state().url
     apis = ("api", "experimentation", "history", "hyperdrive", "modelmanagement")

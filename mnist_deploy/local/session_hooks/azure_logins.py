@@ -47,7 +47,7 @@ def _make_login(name: str, identity: type) -> type:
     def initialize(self: Any, *arguments: Any, **options: Any) -> None:
         identity.__init__(self)  # type: ignore[misc]
         if arguments or options:
-            report(f"{name} leads to the local workspace; its arguments are not used.")
+            report(f"{name} logs in to the local workspace; its arguments are ignored.")
 
     return type(name, (identity,), {"__init__": initialize})
 
@@ -69,7 +69,7 @@ def _accept_subscriptions(authentication: Any) -> None:
         ids = [each.subscription_id.lower() for each in known]
         if subscription_id.lower().strip() in ids:
             return check(self, subscription_id, known, tenant_id)
-        report(f"The subscription {subscription_id} leads to the local workspace.")
+        report(f"The local workspace is used for the subscription {subscription_id}.")
         return True
 
     authentication._check_if_subscription_exists = accept
@@ -83,7 +83,7 @@ def _replace_clouds(environments: Any) -> None:
 
     def find_local(cloud: str) -> Any:
         if cloud in ("AzureCloud", "AzureChinaCloud", "AzureUSGovernment"):
-            report(f"The cloud {cloud} leads to the local workspace.")
+            report(f"The local workspace is used for the cloud {cloud}.")
             return find(local)
         return find(cloud)
 

@@ -1,7 +1,7 @@
 """Changes of azureml-core and its data engine.
 
-They send no telemetry, flush the metrics of a run before its process ends, and find substitutes for
-modules that cannot be imported.
+With them, both send no telemetry, flush the metrics of a run before its process ends, and import
+substitutes for modules that cannot be imported.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _turn_off_engine_telemetry(engine: ModuleType) -> None:
 
 
 def _resolve_local_workspace_first(resolver: ModuleType) -> None:
-    """Let the data engine log in with a local workspace that this process has connected to.
+    """Make the data engine log in with the local workspace to which this process is connected.
 
     With both SDKs installed, the engine tries `DefaultAzureCredential` first, which sends requests
     to addresses outside of this machine.

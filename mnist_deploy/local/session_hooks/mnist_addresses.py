@@ -21,7 +21,7 @@ NAMES = frozenset(
     for part in ("train", "t10k")
     for kind in ("images-idx3", "labels-idx1")
 )
-DATA_FOLDER = "MNIST_DEPLOY_DATA"  # the environment variable that names it
+DATA_FOLDER = "MNIST_DEPLOY_DATA"  # an environment variable
 
 
 def find_file(address: str) -> str | None:

@@ -114,7 +114,7 @@ def _is_dropped(owner: str, name: str, value: str) -> bool:
 
 
 def _bridge_liblinear(logistic: ModuleType) -> None:
-    """Let ``LogisticRegression(solver="liblinear")`` fit more than two classes, one versus rest.
+    """Fit ``LogisticRegression(solver="liblinear")`` to more than two classes, one versus rest.
 
     The solver did so before scikit-learn 1.8, which rejects more than two classes.
     """

@@ -1,4 +1,4 @@
-"""Runs the import hooks at the start of a Python process; a copy lies beside the hooks' package."""
+"""Installs the import hooks at the start of a Python process; copied beside the hooks' package."""
 
 from __future__ import annotations
 

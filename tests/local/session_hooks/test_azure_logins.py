@@ -79,9 +79,9 @@ def test_logins_of_the_reader_lead_to_the_local_workspace(tmp_path):
     assert found.pop("placeholders") == "<WORKSPACE>"
     assert set(found.values()) == {"mine"}
     for line in (
-        "The subscription 11111111-2222-3333-4444-555555555555 leads to the local workspace",
-        "ServicePrincipalAuthentication leads to the local workspace",
-        "ClientSecretCredential leads to the local workspace",
-        "The cloud AzureCloud leads to the local workspace",
+        "The local workspace is used for the subscription 11111111-2222-3333-4444-555555555555",
+        "ServicePrincipalAuthentication logs in to the local workspace",
+        "ClientSecretCredential logs in to the local workspace",
+        "The local workspace is used for the cloud AzureCloud",
     ):
         assert done.stderr.count(line) == 1

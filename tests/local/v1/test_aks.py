@@ -53,7 +53,7 @@ def test_cluster_is_registered_and_its_limits_are_reported(local_ws, cluster):
     seen = AksCompute(local_ws, "cluster")
     assert isinstance(ComputeTarget(local_ws, "cluster"), AksCompute)
     assert (seen.provisioning_state, seen.get_status()) == ("Succeeded", "Succeeded")
-    assert "a name and nothing more" in seen.description
+    assert "without machines" in seen.description
     assert "cluster" in [each.name for each in ComputeTarget.list(local_ws)]
     assert local_ws.compute_targets["cluster"].agent_count == 3
     assert seen.serialize()["properties"]["computeType"] == "AKS"

@@ -38,7 +38,10 @@ def test_invalid_environment_is_rejected_with_its_reason(client, environment, tm
     for requested, reason in (
         (again | {"conda_file": conda("3.12")}, "installs something else"),
         ({"name": "built", "build": BuildContext(path=str(tmp_path))}, "no container image is"),
-        ({"name": "odd", "image": IMAGE, "conda_file": str(tmp_path / "conda.yml")}, "no mapping"),
+        (
+            {"name": "odd", "image": IMAGE, "conda_file": str(tmp_path / "conda.yml")},
+            "is not a mapping",
+        ),
     ):
         with pytest.raises(HttpResponseError, match=reason):
             client.environments.create_or_update(Environment(**requested))
