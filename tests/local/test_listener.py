@@ -157,7 +157,8 @@ def test_trusted_connection_is_kept_while_untrusted_ones_are_closed(port, sessio
         [pool] = kept.adapters["https://"].poolmanager.pools._container.values()
         with open_connections(port, 2 * listener.MAX_UNTRUSTED, b"GET") as opened:
             opened[0].settimeout(5)
-            assert opened[0].recv(1) == b""  # the oldest connection was closed
+            with contextlib.suppress(ConnectionResetError):  # closed with unread bytes
+                assert opened[0].recv(1) == b""
             assert kept.get(url, headers=TRUSTED, timeout=5).ok
         assert pool.num_connections == 1
 

@@ -87,7 +87,7 @@ def test_model_is_deployed_called_replaced_and_deleted(client, model, environmen
     assert "The first error: ImportError: torn\nCorrect its cause. Then deploy again." in str(
         failure.value
     )
-    with pytest.raises(DeploymentError, match=r"deployed: .*'large' is no VM size") as failure:
+    with pytest.raises(DeploymentError, match=r"deployed: .*'large' is not a VM size") as failure:
         deploy_to_endpoint(
             client, model, environment, name="managed", deployment="red", traffic=0,
             instance_type="large",
@@ -110,7 +110,7 @@ def test_model_is_deployed_called_replaced_and_deleted(client, model, environmen
         ({"traffic": 101}, "traffic is 101"),
         ({"traffic": 30}, "traffic=30 is not possible"),
         ({"entry_script": "none.py"}, "There is no scoring script none.py"),
-        ({"instance_type": "large"}, "'large' is no VM size"),
+        ({"instance_type": "large"}, "'large' is not a VM size"),
     ],
 )
 def test_invalid_arguments_are_rejected(client, model, environment, script, options, message):

@@ -279,7 +279,7 @@ class TestEndpoints:
         ("traffic", "mirror", "message"),
         [
             ({"blue": 60}, {}, "adds up to 60 %"),
-            ({"blue": 100}, {"blue": 10}, "gets no mirrored traffic"),
+            ({"blue": 100}, {"blue": 10}, "receive both traffic and mirrored traffic"),
             ({}, {"blue": 60}, "At most 50 %"),
         ],
     )

@@ -16,7 +16,7 @@ MAX_UNPACKED = 4 << 30  # bytes
 MAX_ENTRIES = 100_000
 MAX_LINKS = 8  # length of a chain of links
 TOO_MANY_FILES = (
-    f"The uploaded scripts are more than {MAX_ENTRIES} files. Choose a smaller source directory."
+    f"The source directory has more than {MAX_ENTRIES} files. Choose a smaller source directory."
 )
 
 Entry = tuple[PurePosixPath, tarfile.TarInfo]
@@ -72,7 +72,7 @@ def below(folder: Path, name: str) -> Path:
     """
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise Invalid("path", f"{name!r} is not inside its folder.")
+        raise Invalid("path", f"{name!r} is not inside its folder: expected a path without '..'.")
     return path
 
 
@@ -128,9 +128,9 @@ class _Contents:
                 yield from self._resolve(path / relative, each, links + 1)
 
     def _find_target(self, link: tarfile.TarInfo) -> str | None:
-        """The path of a link's target; None if it is outside of the archive, or holds the link."""
-        place = "" if link.islnk() else posixpath.dirname(link.name)
-        target = posixpath.normpath(posixpath.join(place, link.linkname))
+        """The path of a link's target; None if it is outside the archive, or contains the link."""
+        folder = "" if link.islnk() else posixpath.dirname(link.name)
+        target = posixpath.normpath(posixpath.join(folder, link.linkname))
         is_inside = PurePosixPath(target).is_relative_to(self._root) and not target.startswith("..")
         encloses = PurePosixPath(posixpath.normpath(link.name)).is_relative_to(target)
         return target if is_inside and not encloses else None

@@ -188,7 +188,7 @@ class ArtifactStore(ABC):
             self._blobs.discard(path)
 
     def _delete_unreferenced(self, paths: list[str]) -> None:
-        """Delete the artifacts at `paths` that neither a record nor a GC root refers to."""
+        """Delete the artifacts at `paths` to which neither a record nor a GC root refers."""
         with self.database.transaction() as database:
             referenced = self.referenced_paths()
             deleted = [

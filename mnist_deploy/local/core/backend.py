@@ -25,7 +25,7 @@ class BackendSettings:
     socket : str
         The private address (`listen_privately`) on which the deployment's containers accept.
     share, mirror : float
-        In percent: of the requests that name no deployment, and of copies of those.
+        Percent of the requests that name no deployment, and of copies of these requests.
     problem : str or None
         The reason why no container serves.
     max_admitted, max_running : int or None
@@ -50,11 +50,11 @@ class Receiver(Protocol):
     def head(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None: ...
     def piece(self, data: bytes) -> None: ...
     def flush(self) -> None:
-        """All data that one read has brought was parsed."""
+        """Called when all data of one read was parsed."""
 
     def done(self) -> None: ...
     def failed(self, status: int, message: str) -> None:
-        """The answer is missing or incomplete."""
+        """Called when the answer is missing or incomplete."""
 
     def overloaded(self, message: str) -> None: ...
     def timed_out(self, message: str) -> None: ...
@@ -70,7 +70,7 @@ class Backend:
         self._queue: deque[Exchange] = deque()
 
     def admit(self, request: Request) -> bool:
-        """Count a request until `release`; False if the maximum is admitted already."""
+        """Count a request until `release`; False if the maximum number is admitted already."""
         limit = self.settings.max_admitted
         if limit is not None and request.path != "/":
             if len(self._admitted) >= limit:
@@ -192,7 +192,7 @@ class Exchange(asyncio.Protocol):
             )
 
     def _end(self) -> bool:
-        """Release connection, timers and queue position; False if that was done before."""
+        """Release connection, timers and queue position; False if they were released before."""
         if self._has_ended:
             return False
         self._has_ended = True

@@ -22,10 +22,11 @@ class Blobs:
     Parameters
     ----------
     folder : Path
-        Has a folder for whole blobs and one for what is still being written. What an earlier
-        process left incomplete is removed.
+        The parent of one folder for complete blobs and one for blobs that are being written.
+        Incomplete blobs of an earlier process are removed.
     durable : bool
-        A blob is on the disk when it is there; else the file system may still hold it in memory.
+        Flush each blob to the disk before it gets its name; otherwise the file system may hold
+        complete blobs in memory.
     """
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
@@ -49,7 +50,7 @@ class Blobs:
         return name
 
     def stage(self, upload: str, block: str, chunks: Iterable[bytes]) -> None:
-        """Store one block of a large upload until :meth:`commit` names it."""
+        """Store one block of a large upload until :meth:`commit`."""
         file = self._block_file(upload, block)
         file.parent.mkdir(exist_ok=True)
         self._write(file, chunks)
@@ -72,7 +73,7 @@ class Blobs:
         system.remove_folder(self._block_file(upload, "").parent)
 
     def remove(self, name: str) -> None:
-        """Remove a blob; Windows keeps one that is being read until :meth:`keep_only`."""
+        """Remove a blob; on Windows, a blob that is being read stays until :meth:`keep_only`."""
         system.remove_file(self.file(name))
 
     def count(self) -> int:

@@ -50,20 +50,20 @@ def _fill(app: Path, store: Store, container_spec: ContainerSpec) -> None:
                 copy_below(target, str(PurePosixPath(PurePosixPath(artifact).name, path)), file)
 
 
-def uploaded_files(store: Store, artifact: str, what: str = "") -> list[tuple[str, Path]]:
-    """(path below `artifact`, file) of each file that was uploaded there.
+def uploaded_files(store: Store, artifact: str, subject: str = "") -> list[tuple[str, Path]]:
+    """Return (path below `artifact`, file) of each uploaded file at or below `artifact`.
 
-    The path is empty if `artifact` is a file. `what` names the artifact in the error, for instance
-    ``model digits:1``.
+    The path is empty if `artifact` is a file. `subject` names the artifact in the error, for
+    instance ``model digits:1``.
 
     Raises
     ------
     NotFound
-        If nothing was uploaded there, or a file is missing.
+        If `artifact` was not uploaded, or a file is missing.
     """
     found = store.files(artifact)
     if not found or not all(file.exists() for _, file in found):
-        kind, _, name = (what or f"upload {artifact}").partition(" ")
+        kind, _, name = (subject or f"upload {artifact}").partition(" ")
         raise NotFound(kind, name)
     root = PurePosixPath(artifact)
     paths = [(str(PurePosixPath(path).relative_to(root)), file) for path, file in found]
@@ -79,7 +79,7 @@ def script_environment(
         model_dir /= f"{container_spec.models[0].name}/{container_spec.models[0].version}"
     return {
         "AZUREML_ENTRY_SCRIPT": container_spec.script,
-        "MLFLOW_DISABLE_TELEMETRY": "true",  # else MLflow sends telemetry at import
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # otherwise MLflow sends telemetry when it is imported
         **container_spec.variables,
         "AZUREML_MODEL_DIR": str(model_dir),
         "SERVICE_NAME": endpoint,

@@ -1,4 +1,4 @@
-"""Container specs: what a container runs, independent of the API that requested it."""
+"""Container specs: script, models and resources of a container, for both REST APIs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Upload:
     Attributes
     ----------
     artifact : str
-        The path it was uploaded to: of a file, or of a folder with all below it.
+        The path in the store: of a file, or of a folder with all files below it.
     path : str
         The path in the container, below its ``app`` folder.
     unpack : bool
@@ -34,10 +34,10 @@ class Upload:
 
 @dataclass(frozen=True, eq=False)
 class ContainerSpec:
-    """What a container runs: script, models, environment and resources.
+    """Script, models, environment and resources of a container.
 
-    A deployment keeps its containers as long as its new spec equals the present one. Warnings and
-    the labels of models are not compared.
+    A deployment keeps its containers if its new spec equals the present spec. Warnings and the
+    labels of models are not compared.
 
     Attributes
     ----------

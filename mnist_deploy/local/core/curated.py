@@ -38,7 +38,7 @@ def make_curated_environment(name: str, version: str | None = None) -> Environme
 
 
 def find_registry_environment(reference: str) -> Environment | None:
-    """The environment of a reference to Azure's registry; None for any other reference."""
+    """The environment that a reference to Azure's registry names; None for other references."""
     found = REGISTRY_ID.fullmatch(reference)
     return make_curated_environment(found[1], found[2]) if found else None
 
@@ -52,6 +52,6 @@ def find_curated_warning(image: str | None) -> str | None:
 
 def make_curated_warning(subject: str) -> str:
     return (
-        f"environment: {subject} is of a curated environment of Azure; here it stands for this "
-        f"Python, {platform.python_version()}, and the packages that are installed"
+        f"environment: {subject} belongs to a curated environment of Azure; here the script runs "
+        f"in this Python, {platform.python_version()}, with the installed packages"
     )

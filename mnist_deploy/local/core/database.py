@@ -15,8 +15,7 @@ from .faults import Full
 class Database:
     """A connection that threads share; only one process may have the file open.
 
-    Lock: `_lock` is held during each query and transaction. It may be taken with any other lock
-    held.
+    Lock: `_lock` is held during each query and transaction, and is the last in any lock order.
 
     Parameters
     ----------
@@ -31,7 +30,7 @@ class Database:
         )
 
     def configure(self) -> None:
-        """Lock the file and set its journal mode; raise an error if it is not a database."""
+        """Lock the file and set its journal mode; raises an error if the file is not a database."""
         for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
             # EXCLUSIVE avoids the shared-memory file, which network drives do not support.
             self._connection.execute(f"PRAGMA {setting}")

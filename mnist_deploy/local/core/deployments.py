@@ -36,7 +36,7 @@ class Deployment:
 
     `accept` stores a desired state, in the order of the requests; `reconcile` then changes the
     containers, in a thread of the caller. Each accepted change of the containers has a generation
-    number: `reconcile` returns at once if a call for a later change has done the work.
+    number: `reconcile` returns at once if the containers have reached that or a later generation.
 
     Locks: `_changing` is held while containers start and stop. `accept` needs no lock, so that a
     new desired state can interrupt a reconciliation. `_counting`, taken last, is held while
@@ -47,7 +47,7 @@ class Deployment:
     title : str
         The name of the deployment in messages.
     socket : str
-        The path at which its containers accept what a router sends.
+        The path of the socket on which its containers accept the requests of a router.
     create : callable
         Creates a container, not yet started, from a container spec.
     close : callable
@@ -128,10 +128,10 @@ class Deployment:
         )
 
     def apply_access_policy(self, access: AccessPolicy) -> None:
-        """Have the containers authorize requests by `access` from now on."""
+        """Apply an access policy in all containers; it is in force when the call returns."""
         self._access = access
         run_concurrently(self._configure, self.containers)
-        run_concurrently(self._configure_closed, self._starting)
+        run_concurrently(self._configure_private, self._starting)
 
     def new_warnings(self) -> list[str]:
         """The warnings of the container spec that the previous spec did not have."""
@@ -220,7 +220,7 @@ class Deployment:
             run_concurrently(lambda each: each.stop(), self._starting)
 
     def _apply(self, spec: DeploymentSpec) -> None:
-        """Scale containers whose spec is unchanged and has started; else replace them."""
+        """Scale the containers if they run with the spec; otherwise replace them."""
         if self._running == spec.container_spec and self.error is None:
             self._scale(spec)
         else:
@@ -254,17 +254,17 @@ class Deployment:
         """Start the containers that are missing, or stop surplus ones, the newest first."""
         present, desired = self.containers, spec.replicas
         self._replace(present[desired:], present[:desired])
-        more: list[Container] = []
+        added: list[Container] = []
         try:
             for _ in range(desired - len(self.containers)):
-                more.append(self._make(spec.container_spec))
-            self._start(spec.container_spec, more)
+                added.append(self._make(spec.container_spec))
+            self._start(spec.container_spec, added)
         except Fault:
-            run_concurrently(lambda each: each.stop(), more)
+            run_concurrently(lambda each: each.stop(), added)
             raise
         finally:
             self._starting = []
-        self.containers = [*self.containers, *more]
+        self.containers = [*self.containers, *added]
 
     def _make(self, container_spec: ContainerSpec) -> Container:
         try:
@@ -275,8 +275,8 @@ class Deployment:
             ) from error
 
     def _start(self, container_spec: ContainerSpec, containers: list[Container]) -> None:
-        """Start containers, and let them accept connections when all have started."""
-        run_concurrently(self._configure_closed, containers)
+        """Start containers, which accept the endpoint's connections when all have started."""
+        run_concurrently(self._configure_private, containers)
         self._starting, self._starting_spec = containers, container_spec
         if not self._is_desired(container_spec):  # changed before `_starting` was set
             raise Failed("superseded", f"{self.title} was deleted or deployed again.")
@@ -293,8 +293,8 @@ class Deployment:
     def _configure(self, container: Container) -> None:
         container.configure(self._access)
 
-    def _configure_closed(self, container: Container) -> None:
-        """Let a starting container accept nothing: others may serve, and it may be stopped."""
+    def _configure_private(self, container: Container) -> None:
+        """Keep a container from accepting at the endpoint's address before all have started."""
         container.configure(AccessPolicy(public=False))
 
     def _replace(self, old: list[Container], new: list[Container]) -> None:

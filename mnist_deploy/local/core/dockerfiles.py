@@ -1,4 +1,4 @@
-"""The part of a Dockerfile that needs no Docker: which files and variables an image has.
+"""The instructions of a Dockerfile that require no Docker: files and variables of an image.
 
 ``COPY`` and ``ADD`` of files, ``ENV`` and ``WORKDIR`` are applied. ``RUN`` is not executed, because
 scripts run in the Python of the control plane; the build's output reports each such line.
@@ -109,9 +109,9 @@ def copy_sources(context: Path, root: Path, folder: PurePosixPath, value: str) -
         if source.is_dir():
             shutil.copytree(source, path, dirs_exist_ok=True)
         elif source.is_file():
-            place = path / source.name if is_folder or path.is_dir() else path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, place)
+            copy = path / source.name if is_folder or path.is_dir() else path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
         else:
             raise NotFound("file of the build context", name)
         yield source

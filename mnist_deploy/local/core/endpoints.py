@@ -1,4 +1,4 @@
-"""Endpoints: addresses with their deployments, and how they are created, changed and deleted.
+"""Endpoints: addresses with their deployments; creates, changes and deletes them.
 
 Endpoints are kept in memory and end with the control plane; only the folders of containers are on
 disk. Each change is an `Operation`: the request stores the desired state and returns, then a thread
@@ -30,7 +30,7 @@ from .telemetry import BUCKETS, Telemetry, sum_counts, summary_of
 LAST_GRACE = 1.0  # seconds for the requests in flight when an endpoint is deleted
 
 
-Changes = list[tuple[Deployment, int, ContainerSpec]]  # with the number that `accept` returned
+Changes = list[tuple[Deployment, int, ContainerSpec]]  # with the result of `Deployment.accept`
 
 
 def new_key() -> str:
@@ -174,7 +174,7 @@ class Endpoint:
             if now + seconds / 2 <= end <= now + seconds:
                 return token, end
             token, end = self._last_token = new_key(), now + seconds
-            valid = {each: its_end for each, its_end in self._tokens.items() if its_end > now}
+            valid = {each: expiry for each, expiry in self._tokens.items() if expiry > now}
             self._tokens = {**valid, hash_token(token): end}
             self.apply_access_policy()
             self.route()
@@ -198,7 +198,7 @@ class Endpoint:
         return self.address.has_to_switch(self.routes)
 
     def switch(self) -> None:
-        """Let a router accept connections, or the containers themselves, as the platform does."""
+        """Start or stop the router, as the platform of the endpoint requires."""
         self.address.switch(self.routes)
         self.route()
 
@@ -230,9 +230,9 @@ class Endpoints:
     Parameters
     ----------
     store : Store
-        Holds the models and the uploaded scripts.
+        The store of the models and the uploaded scripts.
     runtime : Runtime
-        Runs the containers.
+        The runtime of the containers.
     """
 
     def __init__(self, store: Store, runtime: Runtime) -> None:
@@ -348,7 +348,8 @@ class Endpoints:
             if (number := deployments[name].accept(desired))
         ]
         for deployment in deployments.values():
-            for warning in deployment.new_warnings():  # early: the SDK sleeps between two polls
+            # Before the containers start, because the SDK sleeps between two polls.
+            for warning in deployment.new_warnings():
                 endpoint.operation.add_log_line(warning)
         endpoint.deployments |= deployments
         return endpoint.operation, changed, ended

@@ -1,4 +1,4 @@
-"""Answers every request at addresses where no container serves, with a status and the reason."""
+"""Answers requests at addresses where no container serves, with a status and the reason."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class Fault(Exception):
-    """Base class: a request that cannot be carried out although the workspace works.
+    """Base class: the reason why a request is rejected or an operation fails.
 
     Attributes
     ----------
@@ -59,11 +59,11 @@ class Full(Fault):
 class NotSupported(Fault):
     """The local workspace does not support a feature of Azure."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, feature: str) -> None:
         super().__init__(
             "call",
-            f"The local workspace of mnist_deploy does not support {what}. Its README lists what "
-            "it does; with a config.json of your own the same call goes to Azure.",
+            f"The local workspace of mnist_deploy does not support {feature}. Its README lists the "
+            "supported calls; with a config.json of your own the same call is sent to Azure.",
         )
 
 

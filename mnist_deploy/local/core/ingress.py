@@ -1,4 +1,4 @@
-"""Selects what listens at an endpoint's address: containers, a router, the fallback responder."""
+"""Selects the listener at an endpoint's address: containers, router or fallback responder."""
 
 from __future__ import annotations
 
@@ -147,24 +147,24 @@ class RouterProcess:
             self._supervisor.join()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        own, its = socket.socketpair()
+        own, remote = socket.socketpair()
         self._control = ControlSocket(own)
-        with its:
-            sockets = {"listener": self._listener, "control": its}
+        with remote:
+            sockets = {"listener": self._listener, "control": remote}
             return system.start_child("mnist_deploy.local.core.router", [], sockets)
 
     def _send(self) -> None:
         """Send the current line and await its acknowledgement; kill the router without one."""
         control, acknowledgement = self._control, str(self._number).encode()
-        if not control.is_open:  # the router has ended: the next one gets the line
+        if not control.is_open:  # the router has ended: the next router gets the line
             return
-        give_up_at = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self._timeout
         control.send(self._line, self._timeout)
-        while system.wait_readable([control], max(0.0, give_up_at - time.monotonic())):
+        while system.wait_readable([control], max(0.0, deadline - time.monotonic())):
             if acknowledgement in control.read() or not control.is_open:
                 self._timeout = APPLY_TIMEOUT
                 return
-        log.error("A router did not apply its routes within %g s; it is killed.", self._timeout)
+        log.error("Killing a router that did not apply its routes within %g s.", self._timeout)
         self._process.kill()
 
     def _supervise(self) -> None:
@@ -173,7 +173,9 @@ class RouterProcess:
             try:
                 self._await_end()
             except Exception:
-                log.exception("The supervision of a router failed; it continues.")
+                log.exception(
+                    "An unexpected error in the supervision of a router, which continues."
+                )
                 self._ended.wait(RESTART_DELAY)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(DRAIN_TIMEOUT)
@@ -195,7 +197,7 @@ class RouterProcess:
             self._control.close()
         if self._ended.wait(RESTART_DELAY):
             return
-        log.error("A router ended with status %s; it is started again.", status)
+        log.error("Restarting a router that ended with status %s.", status)
         with self._lock:
             if not self._ended.is_set():
                 self._timeout = START_TIMEOUT

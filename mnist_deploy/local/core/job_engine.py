@@ -50,7 +50,7 @@ class JobEngine:
     runs : Runs
         The records of runs, whose status the engine updates.
     folder : Path
-        Holds one folder for each job until the job has ended.
+        The parent of one folder for each job, which is removed when the job has ended.
     launch : callable
         Starts a process: command, working directory, environment variables, log file.
     environment : callable
@@ -69,7 +69,7 @@ class JobEngine:
         self._folder = folder
         self._launch = launch
         self._environment = environment
-        # A run that waits for its child run must not keep the child from starting.
+        # Two pools: a run that waits for its child run must not delay the start of the child.
         self._pools = [ThreadPoolExecutor(max_processes, f"jobs-{n}") for n in range(2)]
         self._lock = threading.Lock()
         self._canceled: dict[str, threading.Event] = {}
@@ -144,7 +144,7 @@ class JobEngine:
             except (Full, sqlite3.OperationalError) as problem:
                 logging.getLogger(__name__).warning("run %s: %s", run_id, problem)
                 if self._stopping.wait(RETRY_BACKOFF):
-                    return  # the next start of the workspace marks it as failed
+                    return  # the next start of the workspace marks the run as failed
 
     def _run(
         self, run_id: str, job: Job, canceled: threading.Event

@@ -48,7 +48,7 @@ class JobFolder:
     outputs: dict[str, Path]
 
     def files_to_collect(self) -> Iterator[tuple[str, Path]]:
-        """(path below the working directory, file) of the files in the folders of `COLLECTED`."""
+        """Yield (path below the working directory, file) of the files in `COLLECTED` folders."""
         for name in COLLECTED:
             yield from list_files(self.working_directory / name, name)
 
@@ -135,31 +135,34 @@ def link_input(store: Store, folder: Path, job_input: JobInput) -> Path:
 
 
 def link_output(working_directory: Path, folder: Path, rules: OutputRules) -> None:
-    """Make the source of an output lead to its folder.
+    """Create a link from the source path of an output to the output's folder.
 
     Raises
     ------
     Invalid
-        If the code has a file or a folder there.
+        If the code has a file or a folder at the source path.
     """
     if not rules.source:
         return
     link = below(working_directory, rules.source)
     if link.exists():
-        raise Invalid("output", f"The source {rules.source} of an output is part of the code.")
+        raise Invalid(
+            "output",
+            f"The source {rules.source} of an output is part of the code: expected a new folder.",
+        )
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(folder)
 
 
 def fill_placeholders(text: str, values: dict[str, str]) -> str:
-    """`text` with a path in the place of each placeholder."""
+    """Replace each placeholder in `text` by a path."""
 
     def fill(match: re.Match[str]) -> str:
         name = f"{match[1]}.{match[2]}"
         if name not in values:
             known = ", ".join(sorted(values)) or "none"
             raise Invalid(
-                "command", f"{match[0]} names nothing that the job has: expected one of {known}."
+                "command", f"{match[0]} is not an input or output of the job: expected {known}."
             )
         return values[name]
 
@@ -169,12 +172,12 @@ def fill_placeholders(text: str, values: dict[str, str]) -> str:
 def select_files(
     store: Store, artifacts: str, folder: Path, rules: OutputRules
 ) -> Iterator[tuple[str, Path]]:
-    """(path with slashes, file) of the files of an output that are uploaded to `artifacts`.
+    """Yield (path with slashes, file) of the files of an output to upload to `artifacts`.
 
     Raises
     ------
     Conflict
-        If a file is there already, and the rules do not allow to replace it.
+        If `artifacts` has a file already, and the rules do not permit replacing it.
     """
     for name, file in list_files(folder):
         if rules.patterns and not any(fnmatch(str(file), each) for each in rules.patterns):
@@ -189,7 +192,7 @@ def select_files(
 
 
 def list_files(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """(path with slashes, file) of all files below `folder`, without links that leave it."""
+    """Yield (path with slashes, file) of all files below `folder`; skip links to other folders."""
     root = folder.resolve()
     for here, _, names in os.walk(folder):
         for name in sorted(names):

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..host import system
 from ..process_tree import PROCESS_TAG, kill_process_tree
 
-NOT_STARTED = 127  # exit status, as shells have it
+NOT_STARTED = 127  # the exit status of shells
 BY_SIGNAL = 128  # plus the signal's number
 KILLED = BY_SIGNAL + 9
 POLL_INTERVAL = 0.05  # seconds
@@ -70,13 +70,13 @@ def launch_job(
 ) -> SupervisedProcess:
     """Start the process of a job, with its output appended to `log`."""
     tag = secrets.token_hex(8)
-    control, its = socket.socketpair()
+    control, remote = socket.socketpair()
     try:
-        with its, system.open_log(log) as output:
+        with remote, system.open_log(log) as output:
             supervisor = system.start_child(
                 "mnist_deploy.local.core.job_process",
                 [tag, *command],
-                {"control": its},
+                {"control": remote},
                 # Modules of the job's working directory must not hide those of the supervisor.
                 flags=["-P"],
                 cwd=working_directory,

@@ -32,7 +32,7 @@ from .faults import Conflict, Failed, Invalid, NotFound
 from .records import now
 from .telemetry import NO_REQUESTS
 
-APP = "/var/azureml-app"  # where both SDKs put scripts and models
+APP = "/var/azureml-app"  # the folder to which both SDKs copy scripts and models
 PORT = "5001/tcp"  # of Microsoft's server in a container
 STOP_GRACE = 5.0  # seconds for a stopped container to answer the requests that have arrived
 MAX_LOG_LINES = 5000  # of a container that has exited
@@ -83,7 +83,7 @@ class LocalContainerSpec:
 
 
 class LocalContainer:
-    """A container: created, then running, and exited in the end.
+    """A container of the Docker Engine API.
 
     Threads: ``local container`` waits for ``init()``; it is started by `start` and joined by
     `stop`. Lock: `_lock` is held while the container starts or ends, after that of
@@ -229,11 +229,11 @@ class LocalContainer:
                     self.stop(grace=0.0, exit_code=1)
 
     def _mount(self, bind: str) -> None:
-        """Make a folder or file of this machine visible at a path of the container."""
+        """Link a path of the container to a folder or file of this machine."""
         source, place = split_bind(bind)
         target = below(self._root, str(PurePosixPath(place)).lstrip("/"))
         if not source.exists():
-            raise Invalid("mount", f"{source} is mounted, but there is no such file or folder.")
+            raise Invalid("mount", f"{source} cannot be mounted: there is no such file or folder.")
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             shutil.rmtree(target)
@@ -257,7 +257,7 @@ class LocalContainers:
     Parameters
     ----------
     folder : Path
-        Holds a folder for each image and each container.
+        The parent of a folder for each image and each container.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -385,7 +385,7 @@ def listen(port: int) -> socket.socket:
 
 
 def with_version(tag: str) -> str:
-    """``name:latest`` for ``name``."""
+    """Add ``:latest`` to a tag without a version."""
     return tag if ":" in tag.rpartition("/")[2] else f"{tag}:latest"
 
 
@@ -397,7 +397,7 @@ def split_bind(bind: str) -> tuple[Path, str]:
 
 
 def is_id(text: str, identifier: str) -> bool:
-    """Whether a text is an id, or at least its first `MIN_ID` digits."""
+    """Whether `text` consists of at least the first `MIN_ID` digits of an identifier."""
     digits = text.removeprefix("sha256:")
     return len(digits) >= MIN_ID and identifier.startswith(digits)
 

@@ -37,7 +37,7 @@ CREATE INDEX value_of_metric ON metric_value (run, name);
 
 
 def migrate(database: sqlite3.Connection) -> None:
-    """Create the tables, or those that an older store lacks, in the caller's transaction.
+    """Create the tables that the store lacks, in the caller's transaction.
 
     Raises
     ------
@@ -47,8 +47,9 @@ def migrate(database: sqlite3.Connection) -> None:
     [(version,)] = database.execute("PRAGMA user_version").fetchall()
     if version > VERSION:
         raise ValueError(
-            f"it was written by a later version of mnist_deploy (schema {version}; this one reads "
-            f"{VERSION}). Install the later version, or set MNIST_DEPLOY_HOME to another folder"
+            f"it was written by a later version of mnist_deploy (schema {version}; this version "
+            f"reads {VERSION}). Install the later version, or set MNIST_DEPLOY_HOME to another "
+            "folder"
         )
     if version == VERSION:
         return

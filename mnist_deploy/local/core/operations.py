@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from .faults import Fault, NotFound
 from .records import now
 
-MAX_OPERATIONS = 1000  # of more, the oldest ones can no longer be polled
+MAX_OPERATIONS = 1000  # older operations can no longer be polled
 
 
 class Operation:

@@ -18,10 +18,8 @@ from .faults import Invalid, NotSupported
 from .requirements import conda_to_pip, requirements
 
 APP = "azureml-app"  # a folder of the context; in the container below /var, as on Azure
-SERVERS = {
-    "azureml-defaults",
-    "azureml-inference-server-http",
-}  # either installs the server
+# Each of these packages installs Microsoft's inference server.
+SERVERS = {"azureml-defaults", "azureml-inference-server-http"}
 
 DOCKERFILE = """\
 # The packaged service, on port 5001: docker build --tag NAME .
@@ -53,7 +51,7 @@ def context_texts(container_spec: ContainerSpec) -> dict[str, str]:
     if container_spec.conda is None:
         raise NotSupported(
             "packages of an environment that does not list its packages "
-            "(user_managed_dependencies): list them in a conda file, for the image to install"
+            "(user_managed_dependencies): list the packages in a conda file"
         )
     return {
         "Dockerfile": dockerfile(container_spec),
@@ -62,7 +60,7 @@ def context_texts(container_spec: ContainerSpec) -> dict[str, str]:
 
 
 def context_uploads(container_spec: ContainerSpec) -> Iterator[Upload]:
-    """The uploads of the context, with the folder to which each is unpacked or copied as `path`."""
+    """Yield the uploads of the context; `path` is the folder to which they are copied."""
     for upload in container_spec.uploads:
         if upload.path == container_spec.script != entry_script(container_spec):
             continue  # the SDK's driver program, which Microsoft's server does not need
@@ -105,7 +103,7 @@ def quote(name: str, value: str) -> str:
 
 
 def python_version(conda: dict[str, Any] | None) -> str:
-    """The Python version that a conda file pins, or else the running one: ``3.11``."""
+    """The Python version that a conda file pins, or that of this Python: ``3.11``."""
     for requirement in requirements((conda or {}).get("dependencies")):
         for pin in requirement.specifier if requirement.name == "python" else ():
             if pin.operator == "==":
@@ -114,7 +112,7 @@ def python_version(conda: dict[str, Any] | None) -> str:
 
 
 def list_or_empty(value: Any) -> list[Any]:
-    """The value if it is a list, as a conda file should have it; else an empty list."""
+    """The value if it is a list, as is expected in a conda file; otherwise an empty list."""
     return value if isinstance(value, list) else []
 
 

@@ -21,7 +21,8 @@ from .runtime import RoutingTable
 from .store import Store
 from .telemetry import NO_TELEMETRY, Telemetry
 
-# Followed by the control plane's pid, so that the next one removes what a killed one has left.
+# Followed by the control plane's pid, by which the next control plane finds the folders of a
+# killed one.
 TEMPORARY_PREFIX = "mnist-deploy-"
 
 JOIN_TIMEOUT = 20.0  # seconds for the change of a deleted endpoint to end
@@ -77,8 +78,8 @@ class ProcessRuntime:
 class ProcessAddress:
     """A listening socket on 127.0.0.1.
 
-    The socket stays open until the endpoint is deleted, and is passed on to each process that
-    accepts there: no other program can get the port.
+    The socket stays open until the endpoint is deleted, and each process that accepts on it
+    inherits it. Therefore no other program can get the port.
 
     Lock order: `_switching`, then the lock of the `Ingress`.
     """

@@ -287,7 +287,7 @@ def find_end(log: str) -> str:
 
 
 def find_problem(measured: Mapping[str, Any], spec: ContainerSpec) -> ProfileError | None:
-    """Return an error if a successful profile is incomplete or used other resources."""
+    """Return an error if a profile is incomplete, or was measured with other resources."""
     problems = []
     failed = measured["queries"] - measured["succeeded"]
     if failed:
@@ -296,7 +296,9 @@ def find_problem(measured: Mapping[str, Any], spec: ContainerSpec) -> ProfileErr
             f"{measured['reason']}"
         )
     if measured["unsent"]:
-        problems.append(f"there was no time for {measured['unsent']} of {measured['rows']} rows")
+        problems.append(
+            f"{measured['unsent']} of {measured['rows']} rows were not sent within the time limit"
+        )
     if measured["cores"] > 1.1 * spec.cpu_cores:
         problems.append(
             f"the container used {measured['cores']:.2g} cores, and {spec.cpu_cores:g} were "

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def now() -> str:
-    """ISO 8601, in UTC."""
+    """Return the current time in UTC, as ISO 8601."""
     return datetime.now(UTC).isoformat()
 
 
@@ -22,12 +22,12 @@ class Model:
     version : int
         Counted from 1 for each name, and never used again.
     artifacts : tuple of str
-        Its files, by the paths they were uploaded to: each a file, or a folder with all below it.
+        The paths of its files in the store: each a file, or a folder with all files below it.
     created : str
         ISO 8601, in UTC.
     other : dict of dict
-        Fields that only one client uses, under its name (``v1``, ``v2``, ``mlflow``), as they were
-        sent.
+        Fields that only one client uses, by the client's name (``v1``, ``v2``, ``mlflow``), as the
+        client sent them.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Model:
 
     @property
     def path(self) -> str:
-        """The one path of the files; of several, the folder that holds all of them."""
+        """The path of the only artifact, or the common folder of several artifacts."""
         return posixpath.commonpath([path.rstrip("/") for path in self.artifacts] or [""])
 
 
@@ -76,7 +76,7 @@ class Environment:
     variables : dict of str to str
         Environment variables of the script.
     other : dict of dict
-        As of a `Model`.
+        See `Model`.
     """
 
     name: str
@@ -102,9 +102,9 @@ class Code:
     Attributes
     ----------
     artifacts : tuple of str
-        As of a `Model`.
+        See `Model`.
     digest : str
-        A hash of the content, by which the same folder is found again.
+        A hash of the content, by which the SDK finds an equal folder.
     """
 
     name: str
@@ -124,7 +124,7 @@ class Compute:
     kind : str
         ``AKS`` or ``Kubernetes``.
     resource_id : str
-        Of the cluster that was attached; empty if it was created.
+        The Azure id of an attached cluster; empty for a created cluster.
     settings : dict
         The request as the client sent it.
     """
@@ -224,7 +224,7 @@ class BatchEndpoint:
 
 @dataclass(frozen=True)
 class BatchDeployment:
-    """A script and a model that a batch endpoint scores files with.
+    """A script and a model with which a batch endpoint scores files.
 
     Attributes
     ----------
@@ -243,28 +243,28 @@ class BatchDeployment:
 
 @dataclass(frozen=True)
 class Profile:
-    """A measurement of how a script and its models answer the rows of a data set.
+    """A measurement of a script and its models with the rows of a data set.
 
     Attributes
     ----------
     version : int
-        Counted from 1 for each name: a name may be used again.
+        Counted from 1 for each name.
     dataset : str
         The id of the `SavedDataset` whose rows are sent.
     models : tuple of str
-        Ids, as ``name:version``.
+        The ids of the models, ``name:version``.
     cpu, memory_gb : float
-        Of the container.
+        The size of the container: cores, and memory in GB.
     state : str
         ``Running``, ``Succeeded`` or ``Failed``.
     error : dict or None
-        ``code`` and ``message``; of a profile that has succeeded, what was incomplete.
+        ``code`` and ``message``; set for a succeeded profile if the measurement is incomplete.
     measured : dict
-        As of `programs.profile.Measurements`.
+        The fields of `programs.profile.Measurements`.
     artifacts : tuple of str
         The log of the container, when the profile has ended.
     other : dict of dict
-        As of a `Model`.
+        See `Model`.
     """
 
     name: str

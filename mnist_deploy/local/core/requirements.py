@@ -10,13 +10,13 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-# The local workspace provides what this metapackage installs on Azure.
+# Not compared: the local workspace provides the packages that azureml-defaults installs on Azure.
 PROVIDED = {"azureml-defaults", "pip"}
 SMALLER = {"mlflow": "mlflow-skinny"}  # distributions that serve where the larger is not installed
 
 
 def differences(conda: dict[str, Any] | None) -> list[str]:
-    """One line for each required package that is missing, or installed in another version.
+    """Return a line for each required package that is missing, or installed in another version.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ def choose_deployment(
     if requested is not None:
         if requested not in shares:
             names = ", ".join(shares) or "none"
-            raise LookupError(f"There is no deployment {requested} here. There is: {names}.")
+            raise LookupError(f"There is no deployment {requested}. Expected one of: {names}.")
         return requested
     if not any(shares.values()):
         raise LookupError("No deployment of this endpoint has traffic.")

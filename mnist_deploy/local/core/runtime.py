@@ -1,8 +1,8 @@
-"""The interface between the state of the API and its runtime: containers and front ends.
+"""The interface between the desired state and its runtime: containers and front ends.
 
-`Endpoints` and `Deployment` decide what must run; an implementation of `Runtime` runs it. The
+`Endpoints` and `Deployment` determine the containers; an implementation of `Runtime` runs them. The
 control plane's process has `process_runtime.ProcessRuntime`, with listening sockets, a router,
-a fallback responder and scoring processes. This module imports nothing that only POSIX has.
+a fallback responder and scoring processes. This module imports no module that only POSIX has.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ GRACE = 10.0  # seconds for the requests in flight when a container is stopped
 
 @dataclass(frozen=True)
 class AccessPolicy:
-    """Which requests a container authorizes, and how it answers.
+    """The requests that a container accepts and authorizes.
 
     Attributes
     ----------
     keys : tuple of str, or None
-        A request must carry one of these keys. None: no key is required.
+        The valid keys. None: no key is required.
     tokens : mapping of str to float
-        Tokens that are accepted as well: expiry in seconds since the epoch, by
-        `authorization.hash_token`.
+        The expiry of each valid token in seconds since the epoch, by `authorization.hash_token`.
     public : bool
-        The container accepts at the endpoint's address, unless its platform has a front end.
+        Whether the container accepts at the endpoint's address, if its platform has no front end.
     """
 
     keys: tuple[str, ...] | None = field(default=None, repr=False)
@@ -85,10 +84,10 @@ class Container(Protocol):
     Attributes
     ----------
     state : str
-        ``Transitioning`` until it has started; then ``Healthy`` if it serves, or ``Unhealthy``.
-        ``Failed`` if it did not start.
+        ``Transitioning`` until the container has started, then ``Healthy`` while it serves,
+        otherwise ``Unhealthy``; ``Failed`` if the container did not start.
     problem : str or None
-        The reason why it does not serve. None while it starts.
+        The reason why the container does not serve. None while it starts.
     requests : dict
         The counts of its requests, in the form of `telemetry.NO_REQUESTS`.
     """
@@ -101,7 +100,7 @@ class Container(Protocol):
 
     @property
     def process_ids(self) -> list[int]:
-        """The ids of its processes; empty where it has none of its own."""
+        """The ids of its scoring processes; empty if it has no process of its own."""
 
     def log(self, line: str) -> None:
         """Append a line to the container's log."""
@@ -116,7 +115,7 @@ class Container(Protocol):
         """Block until ``init()`` has returned; return the problem if it failed, else None."""
 
     def stop(self, grace: float = GRACE) -> None:
-        """Stop for good; requests that have arrived get `grace` seconds to be answered."""
+        """Stop the container; received requests get `grace` seconds to be answered."""
 
 
 class ContainerFactory(Protocol):
@@ -125,7 +124,7 @@ class ContainerFactory(Protocol):
     Attributes
     ----------
     socket : str
-        The address at which the containers accept what a router sends.
+        The address at which the containers accept the requests of a router.
     """
 
     socket: str
@@ -163,7 +162,7 @@ class Address(Protocol):
         """Add a deployment, and return the factory of its containers."""
 
     def apply(self, routes: RoutingTable, problem: str | None) -> None:
-        """Apply a routing table, or answer with `problem` where no deployment serves."""
+        """Apply a routing table; without a router, answer requests with `problem` if it is set."""
 
     def has_to_switch(self, routes: RoutingTable) -> bool:
         """Whether a router must be started or stopped for these routes."""
@@ -185,7 +184,7 @@ class Runtime(Protocol):
         """Open the address of a new endpoint."""
 
     def warm_up(self) -> None:
-        """Start what a deployment will need, without waiting for it."""
+        """Start the processes that a deployment will need, without waiting for them."""
 
     def run(self, work: Callable[[], None]) -> None:
         """Run the changes of an endpoint, without waiting for them."""
@@ -194,4 +193,4 @@ class Runtime(Protocol):
         """Wait for an event, at most for `seconds`."""
 
     def close(self) -> None:
-        """Release everything, after all endpoints were deleted."""
+        """Release all resources, after all endpoints were deleted."""

@@ -47,7 +47,7 @@ Record = TypeVar(
 Version = int | str
 CHUNK = 500  # rows that a scan reads at once
 MAX_POSITION = 2**63 - 1
-MAX_DIGITS = 18  # of a version that the counter of its name takes into account
+MAX_DIGITS = 18  # a version with more digits does not change the counter of its name
 # The outputs of all jobs, and the inputs of the jobs that have not ended.
 JOB_ARTIFACTS = """
 SELECT output.value FROM run, json_each(run.document, '$.job.outputs') AS output
@@ -65,13 +65,13 @@ class UnreadableStore(Exception):
 class Store(ArtifactStore):
     """Records and artifacts under one folder.
 
-    A GC root is called with the lock of the database held and therefore takes no other lock.
+    A GC root is called with the lock of the database held, and must not take another lock.
 
     Parameters
     ----------
     folder : Path
-        Created if it is missing. Only one process may have it open. Incomplete files of an
-        earlier process are removed.
+        The folder, which is created if it is missing. Only one process may open it. Incomplete
+        files of an earlier process are removed.
     in_memory : bool
         Keep the records in memory, and write artifacts to `folder` without waiting for the disk:
         for a store that ends with its process.
@@ -101,7 +101,7 @@ class Store(ArtifactStore):
                 migrate(connection)
             self.sweep()
             self._blobs.keep_only({blob for (blob,) in database.rows("SELECT blob FROM artifact")})
-        except (OSError, sqlite3.OperationalError, Full):  # of the disk, not of the content
+        except (OSError, sqlite3.OperationalError, Full):  # caused by the disk, not by the content
             self.close()
             raise
         except UnreadableStore:
@@ -110,7 +110,7 @@ class Store(ArtifactStore):
         except Exception as error:
             self.close()
             raise UnreadableStore(
-                f"The store in {folder} cannot be read: {error}. To start with an empty one: "
+                f"The store in {folder} cannot be read: {error}. To start with an empty store: "
                 "python -m mnist_deploy.local wipe"
             ) from error
 
@@ -127,7 +127,7 @@ class Store(ArtifactStore):
             raise UnreadableStore(
                 f"{self.folder / 'workspace.sqlite'} is missing or empty, but there are {count} "
                 "uploaded files beside it. No file was deleted. Restore the database from a "
-                "backup; or delete them all: python -m mnist_deploy.local wipe"
+                "backup, or delete all files: python -m mnist_deploy.local wipe"
             )
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class Store(ArtifactStore):
         Raises
         ------
         Invalid
-            If a file of it was not uploaded.
+            If a file of the record was not uploaded.
         """
         kind = kind_of(type(record))
         with self.transaction():
@@ -166,12 +166,12 @@ class Store(ArtifactStore):
         Conflict
             If that version exists already.
         Invalid
-            If a file of it was not uploaded.
+            If a file of the record was not uploaded.
         """
         kind, version = kind_of(type(record)), str(record.version)
         with self.transaction() as database:
             if self.find(type(record), record.name, version) is not None:
-                raise Conflict(kind, f"There is version {version} of {kind} {record.name} already.")
+                raise Conflict(kind, f"Version {version} of {kind} {record.name} exists already.")
             for prefix in artifacts_of(record):
                 self.check_uploaded(prefix)
             database.execute(
@@ -187,7 +187,7 @@ class Store(ArtifactStore):
         return record
 
     def find(self, kind: type[Record], name: str, version: Version | None = None) -> Record | None:
-        """One version, by default the one that was registered last; None if it does not exist."""
+        """One version, by default the last registered; None if it does not exist."""
         requested = None if version is None else str(version)
         rows = self.database.rows(
             "SELECT document FROM record WHERE kind = ? AND name = ?"
@@ -199,12 +199,12 @@ class Store(ArtifactStore):
         return decode(kind, rows[0][0]) if rows else None
 
     def get(self, kind: type[Record], name: str, version: Version | None = None) -> Record:
-        """One version, by default the one that was registered last.
+        """One version, by default the last registered.
 
         Raises
         ------
         NotFound
-            If it does not exist.
+            If the version does not exist.
         """
         record = self.find(kind, name, version)
         if record is None:

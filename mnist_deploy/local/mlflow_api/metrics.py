@@ -26,7 +26,7 @@ from .fields import (
 
 CALL = f"{API}/runs"
 SCALAR = "azureml.v1.scalar"
-NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # as JSON has no such numbers
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")  # sent as texts, because JSON has no such numbers
 
 metric_api = Blueprint("metrics", __name__)
 
@@ -71,7 +71,7 @@ def log_values(run_id: str, values: list[MetricEntry]) -> None:
 
 
 def read_values(run_id: str, name: str) -> list[Document]:
-    """The numbers that were logged under a name; one without a step gets its position as step."""
+    """The logged numbers of a metric; a number without a step gets its position as step."""
     values = []
     for position, each in enumerate(runs().metric(run_id, name).values):
         value: Any = each.get("data", {}).get(name)

@@ -48,16 +48,16 @@ class VersionRequest(Struct):
     tags: list[Entry] = []
 
 
-class Id(Struct):
+class VersionId(Struct):
     name: str
     version: str
 
 
-class Update(Id):
+class Update(VersionId):
     description: str = ""
 
 
-class Transition(Id):
+class Transition(VersionId):
     stage: str
     archive_existing_versions: bool = False
 
@@ -67,7 +67,7 @@ class TagRequest(Entry, kw_only=True):
     version: str
 
 
-class TagKey(Id):
+class TagKey(VersionId):
     key: str
 
 
@@ -173,22 +173,22 @@ def create_model_version(**_: str) -> Response:
                 "mlflow": {"source": requested.source, "model_id": requested.model_id},
             },
         )
-        return answer(store().add(model))
+        return version_response(store().add(model))
 
 
 def name_run(run: Run) -> dict[str, Any]:
     return {"runId": run.id, "experimentName": runs().get_experiment(run.experiment).name}
 
 
-def answer(model: Model) -> Response:
+def version_response(model: Model) -> Response:
     return jsonify(model_version=serialize_version(model))
 
 
-def find_version(requested: Id) -> Model:
+def find_version(requested: VersionId) -> Model:
     return store().get(Model, requested.name, requested.version)
 
 
-def change(requested: Id | TagRequest, **fields: Any) -> Model:
+def change(requested: VersionId | TagRequest, **fields: Any) -> Model:
     return store().change(
         Model,
         requested.name,
@@ -199,18 +199,18 @@ def change(requested: Id | TagRequest, **fields: Any) -> Model:
 
 @model_version_api.get(f"{CALL}/get")
 def get_model_version(**_: str) -> Response:
-    return answer(find_version(query(Id)))
+    return version_response(find_version(query(VersionId)))
 
 
 @model_version_api.get(f"{CALL}/get-download-uri")
 def get_download_uri(**_: str) -> Response:
-    return jsonify(artifact_uri=download_uri(find_version(query(Id))))
+    return jsonify(artifact_uri=download_uri(find_version(query(VersionId))))
 
 
 @model_version_api.patch(f"{CALL}/update")
 def update_model_version(**_: str) -> Response:
     requested = body(Update)
-    return answer(change(requested, description=requested.description))
+    return version_response(change(requested, description=requested.description))
 
 
 @model_version_api.post(f"{CALL}/set-tag")
@@ -218,7 +218,7 @@ def set_model_version_tag(**_: str) -> Response:
     requested = body(TagRequest)
     with store().transaction():
         tags = store().get(Model, requested.name, requested.version).tags
-        return answer(change(requested, tags=tags | {requested.key: requested.value}))
+        return version_response(change(requested, tags=tags | {requested.key: requested.value}))
 
 
 @model_version_api.delete(f"{CALL}/delete-tag")
@@ -227,7 +227,7 @@ def delete_model_version_tag(**_: str) -> Response:
     with store().transaction():
         tags = find_version(requested).tags
         kept = {key: value for key, value in tags.items() if key != requested.key}
-        return answer(change(requested, tags=kept))
+        return version_response(change(requested, tags=kept))
 
 
 @model_version_api.post(f"{CALL}/transition-stage")
@@ -244,18 +244,18 @@ def transition_stage(**_: str) -> Response:
             is_replaced = other.version != model.version and stage_of(other) == requested.stage
             if requested.archive_existing_versions and is_replaced:
                 set_stage(other, "Archived")
-        return answer(set_stage(model, requested.stage))
+        return version_response(set_stage(model, requested.stage))
 
 
 def set_stage(model: Model, stage: str) -> Model:
     own = model.other.get("mlflow", {}) | {"stage": stage}
-    id = Id(model.name, str(model.version))
-    return change(id, other=model.other | {"mlflow": own})
+    version = VersionId(model.name, str(model.version))
+    return change(version, other=model.other | {"mlflow": own})
 
 
 @model_version_api.delete(f"{CALL}/delete")
 def delete_model_version(**_: str) -> Response:
-    requested = body(Id)
+    requested = body(VersionId)
     rest.delete_model_version(find_version(requested))
     return jsonify({})
 

@@ -98,11 +98,11 @@ def artifact_uri(run: Run) -> str:
 
     MLflow's own client uploads by the routes of this package, azureml-mlflow by run history.
     """
-    place = request.path.partition("/subscriptions/")[2].partition("/api/")[0]
-    if not place:
+    workspace = request.path.partition("/subscriptions/")[2].partition("/api/")[0]
+    if not workspace:
         return f"mlflow-artifacts:/{run.experiment}/{run.id}/artifacts"
     experiment = runs().get_experiment(run.experiment).name
-    scope = f"/history/v1.0/subscriptions/{place}"
+    scope = f"/history/v1.0/subscriptions/{workspace}"
     return f"azureml://{state().host}{scope}/experiments/{experiment}/runs/{run.id}/artifacts"
 
 
@@ -171,7 +171,7 @@ def get_run(**_: str) -> Response:
 def update_run(**_: str) -> Response:
     """Change the name or the status of a run.
 
-    The status of a run of the job engine follows its process, and is not changed here.
+    The status of a run of the job engine is determined by its process, and not changed here.
     """
     requested = body(RunUpdate)
     if requested.status and requested.status not in STATUSES_OF_MLFLOW:
@@ -275,10 +275,7 @@ def delete_tag(**_: str) -> Response:
 @run_api.post(f"{CALL}/log-batch")
 @run_api.post(f"{CALL}/log-batch-async")
 def log_batch(**_: str) -> Response:
-    """Log metrics, parameters and tags in one transaction.
-
-    The asynchronous call is executed before the response as well.
-    """
+    """Log metrics, parameters and tags in one transaction, also for ``log-batch-async``."""
     requested = body(LogBatch)
     with runs().store.transaction():
         runs().get(requested.run_id)

@@ -94,7 +94,7 @@ def parse_comparison(match: re.Match[str]) -> Callable[[Fields], bool]:
             except ValueError:
                 raise Invalid(
                     "filter",
-                    f"{name} is compared with {sent}: expected a number, as {name} is one.",
+                    f"{name} is compared with {sent}: expected a number, like {name}.",
                 ) from None
         return OPERATORS[operator](str(found), wanted)
 

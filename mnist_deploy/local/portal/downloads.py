@@ -22,7 +22,7 @@ from .run_files import find_run_file, list_run_files
 PIECE = 1 << 18  # bytes of a file in one read
 
 
-def find(store: Store, kind: str, name: str, version: str) -> Model | Environment:
+def find_record(store: Store, kind: str, name: str, version: str) -> Model | Environment:
     """Return a registered model or environment.
 
     Raises

@@ -59,7 +59,11 @@ def find_local_service(containers: LocalContainers | None, name: str) -> LocalSe
 def serialize_local_service(service: LocalService) -> dict[str, Any]:
     container = service.container
     usage = summary_of(container.requests, BUCKETS)
-    failed = "Its script could not be imported, or init() raised." if container.exit_code else ""
+    failed = (
+        "The script could not be imported, or init() raised: see the log."
+        if container.exit_code
+        else ""
+    )
     common = {"name": service.name, "state": container.state, "created": container.created}
     deployment = {
         "error": failed,
@@ -78,7 +82,7 @@ def serialize_local_service(service: LocalService) -> dict[str, Any]:
         "kind": KIND,
         "uri": f"{service.url}/score" if service.url else "",
         "authentication": "none",
-        "description": f"A local service, of the image {container.spec.image}",
+        "description": f"A local service with the image {container.spec.image}",
         "tags": {},
         "properties": {},
         "usage": usage,

@@ -51,20 +51,20 @@ def serialize_metric(metric: Metric) -> Shown:
         return shown | {"kind": "texts", "texts": [as_text(each) for each in values[-MAX_ROWS:]]}
     steps = [as_number(each.get("step")) for each in metric.values]
     has_steps = None not in steps and len(set(steps)) > 1
-    places = steps if has_steps else range(len(values))
+    positions = steps if has_steps else range(len(values))
     points = [
         (float(x), y)
-        for x, y in zip(places, numbers, strict=True)
+        for x, y in zip(positions, numbers, strict=True)
         if x is not None and y is not None
     ]
     if has_steps:
         points.sort(key=lambda point: point[0])
-    heights = [y for _, y in points]
+    y_values = [y for _, y in points]
     return shown | {
         "kind": "series",
-        "last": heights[-1],
-        "least": min(heights),
-        "greatest": max(heights),
+        "last": y_values[-1],
+        "least": min(y_values),
+        "greatest": max(y_values),
         "skipped": len(values) - len(points),
         "axis": "step" if has_steps else "value",
         "points": thin_out(points),
@@ -105,10 +105,10 @@ def thin_out(points: Sequence[Point]) -> list[Point]:
     """
     if len(points) <= MAX_POINTS:
         return list(points)
-    parts = MAX_POINTS // 2 - 1
-    edges = [len(points) * part // parts for part in range(parts + 1)]
+    count = MAX_POINTS // 2 - 1
+    edges = [len(points) * number // count for number in range(count + 1)]
     kept = {0, len(points) - 1}
     for start, end in pairwise(edges):
-        part = range(start, end)
-        kept |= {min(part, key=lambda n: points[n][1]), max(part, key=lambda n: points[n][1])}
+        section = range(start, end)
+        kept |= {min(section, key=lambda n: points[n][1]), max(section, key=lambda n: points[n][1])}
     return [points[n] for n in sorted(kept)]

@@ -18,7 +18,7 @@ from ..core.faults import Fault, NotFound
 from ..core.runs import Runs
 from ..rest import STATE, AppState, endpoints, state, store
 from .authentication import bearer_token
-from .downloads import attachment, find, send_record, send_run_files
+from .downloads import attachment, find_record, send_record, send_run_files
 from .listing import describe_workspace
 from .local_services import KIND as LOCAL_SERVICE
 from .local_services import LocalService, find_local_service
@@ -34,12 +34,12 @@ STATIC_FILES = ("portal.css", "portal.js", "nodes.js", "curves.js", "runs.js")
 BODY_LIMIT = 16 << 20  # bytes of a request
 LOG_LINES = 500
 WHOLE_LOG = 1 << 40  # lines
-LINK_EXPIRED = "This link was used before, or is older than a minute."
+LINK_EXPIRED = "This link was used before, or is older than a minute: create another link."
 # Suffixes of an extension's served files, with their content types.
 EXTENSION_TYPES = {".js": "text/javascript", ".css": "text/css", ".gz": "application/gzip"}
-# Routes without a token: the page itself, which contains no data, and routes with a code.
-OPEN = {"page.show_page", "page.static_file", "page.extension_file", "page.log_in", "page.download",
-        "runs.open_run"}  # fmt: skip
+# Routes that require no token: the page itself, which contains no data, and routes with a code.
+WITHOUT_TOKEN = {"page.show_page", "page.static_file", "page.extension_file", "page.log_in",
+                 "page.download", "runs.open_run"}  # fmt: skip
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -87,15 +87,19 @@ def check_sender() -> None:
     origin = headers.get("Origin")
     if origin != f"http://{host}" and (origin is not None or request.method not in ("GET", "HEAD")):
         abort(403, "Cross-origin request rejected.")
-    # Any page may link here; frames, scripts and images of other pages are rejected.
+    # Any page may contain a link to this page; its frames, scripts and images are rejected.
     if (
         headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
         and headers.get("Sec-Fetch-Dest") != "document"
     ):
         abort(403, "Cross-origin request rejected.")
     token = bearer_token(headers.get("Authorization", ""))
-    if request.endpoint not in OPEN and not page_state().tokens.is_valid(token):
-        abort(401, "The token of this tab is not valid. Open the page by a new link.")
+    if request.endpoint not in WITHOUT_TOKEN and not page_state().tokens.is_valid(token):
+        abort(
+            401,
+            "The token of this tab is not valid. Open the page by a new link: "
+            "python -m mnist_deploy.local portal",
+        )
 
 
 def add_headers(response: Response) -> Response:
@@ -191,11 +195,11 @@ def show_sample() -> Response:
 
 
 @page.post("/api/score")
-def score_here() -> Response:
+def score_input() -> Response:
     """Proxy the body to a service, so that its key does not reach the browser."""
     requested = query(Service)
     if requested.deployment:
-        requested.find_deployment()  # the name becomes a header
+        requested.find_deployment()  # a name that does not exist must not become a header
     return jsonify(score(requested.endpoint(), request.get_data(), requested.deployment))
 
 
@@ -218,7 +222,7 @@ class Registered(Struct):
 def prepare_download() -> Response:
     """Create a one-time link to the files of a model, or to the conda file of an environment."""
     requested = astuple(body(Registered))
-    find(store(), *requested)
+    find_record(store(), *requested)
     return jsonify(url=f"/download/{page_state().codes.issue(*requested)}")
 
 
@@ -231,7 +235,7 @@ def download(code: str) -> Response:
             content = BytesIO(log.encode(errors="replace"))
             return send_file(**attachment(content, f"{name}-{deployment}.log", "text/plain"))
         case ("model" | "environment", _, _):
-            return send_record(store(), find(store(), *subject))
+            return send_record(store(), find_record(store(), *subject))
         case ("run", run_id, name):
             runs = state().part(Runs)
             return send_run_files(runs.get(run_id), runs, name)

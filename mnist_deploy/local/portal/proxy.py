@@ -14,7 +14,7 @@ from ..core.endpoints import Endpoint
 from .local_services import LocalService
 
 RESPONSE_TIMEOUT = 120  # seconds without a byte from the service
-NOT_READY = "No container of this service is ready yet. The log shows what it is doing."
+NOT_READY = "No container of this service is ready yet. The log has the reason."
 MAX_SHOWN = 1 << 20  # bytes of a response
 
 tokens: WeakKeyDictionary[Endpoint, tuple[str, float]] = WeakKeyDictionary()  # (token, expiry)
@@ -62,7 +62,7 @@ def read_sample(endpoint: Endpoint | LocalService) -> str | None:
     with contextlib.suppress(OSError, HTTPException, ValueError, TypeError, LookupError):
         _, _, content = send(endpoint, "GET", "/swagger.json")
         sample = json.loads(content)["definitions"]["ServiceInput"]["example"]
-        if sample:  # empty where the script declares nothing
+        if sample:  # empty if the script declares no sample
             return json.dumps(sample)
     return None
 

@@ -24,7 +24,7 @@ MAX_CORES, MAX_MEMORY_GB = 4, 16  # cores and GB: the limits of a container inst
 def make_aci_spec(
     requested: ServiceRequest, present: EndpointSpec | None, keep: bool
 ) -> EndpointSpec:
-    """The requested endpoint; with `keep`, containers of `present` with an equal spec stay."""
+    """The spec of the requested service; with `keep`, containers with an equal spec are kept."""
     check_service_name(requested.name)
     collection = requested.data_collection or DataCollection()
     reject_options(
@@ -50,7 +50,7 @@ def make_aci_spec(
 
 
 def reject_options(**options: object) -> None:
-    """Raise `NotSupported` for options whose absence must not be overlooked."""
+    """Raise `NotSupported` for options that are set; a warning could be overlooked."""
     for name, value in options.items():
         if value:
             raise NotSupported(f"a web service with {name}")
@@ -58,16 +58,16 @@ def reject_options(**options: object) -> None:
 
 def list_aci_warnings(requested: ServiceRequest) -> Iterator[str]:
     if requested.location:
-        yield f"location: not {requested.location}: the service runs on this machine"
+        yield f"location: the service runs on this machine, not in {requested.location}"
     if requested.dns_name_label:
         yield (
-            f"dns_name_label: {requested.dns_name_label} is no name here; "
-            "scoring_uri has the address, on 127.0.0.1"
+            f"dns_name_label: no DNS name {requested.dns_name_label} is created; scoring_uri is an "
+            "address on 127.0.0.1"
         )
 
 
 def serialize_aci_service(service: Endpoint) -> Document:
-    """The fields of a service that only ACI has."""
+    """The fields that only services on ACI have."""
     requested: ServiceRequest = service.spec.other
     resources = to_builtins(requested.container_resource_requirements)
     return {

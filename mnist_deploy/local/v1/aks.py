@@ -35,7 +35,7 @@ PROBE = {"periodSeconds": 10, "initialDelaySeconds": 310, "timeoutSeconds": 1,
 def make_aks_spec(
     requested: ServiceRequest, present: EndpointSpec | None, keep: bool
 ) -> EndpointSpec:
-    """The requested endpoint; with `keep`, containers of `present` with an equal spec stay."""
+    """The spec of the requested service; with `keep`, containers with an equal spec are kept."""
     requested = apply_aks_defaults(requested)
     before = present.deployments.get(requested.name) if present else None
     return make_endpoint_spec(
@@ -58,7 +58,7 @@ def make_aks_spec(
 def make_aks_endpoint_spec(
     requested: ServiceRequest, present: EndpointSpec | None, keep: bool
 ) -> EndpointSpec:
-    """The requested endpoint with several versions; `keep` as for `make_aks_spec`."""
+    """The spec of the requested endpoint with its versions; `keep` as for `make_aks_spec`."""
     check_service_name(requested.name)
     versions = set_default_version(requested.versions or {})
     shared = {"compute_name": find_cluster_name(requested), "namespace": requested.namespace,
@@ -108,7 +108,7 @@ def set_default_version(versions: dict[str, ServiceRequest]) -> dict[str, Servic
     default = defaults[0] if defaults else next(iter(versions))
     if not defaults and any(version.is_default is False for version in versions.values()):
         raise Conflict(
-            "version", "Make another version the default before you delete the one that is."
+            "version", "Make another version the default before you delete the default version."
         )
     return {
         name: structs.replace(
@@ -129,7 +129,10 @@ def compute_traffic(versions: dict[str, ServiceRequest]) -> dict[str, int]:
     }
     left = 100 - sum(shares.values())
     if left < 0:
-        raise Invalid("traffic", f"The shares of the versions add up to {100 - left} percent.")
+        raise Invalid(
+            "traffic",
+            f"The shares of the versions add up to {100 - left} percent: at most 100 is expected.",
+        )
     return {
         name: left if version.is_default else shares[name] for name, version in versions.items()
     }
@@ -141,7 +144,8 @@ def apply_aks_defaults(requested: ServiceRequest) -> ServiceRequest:
     cluster = find_cluster_name(requested)
     if store().get(Compute, cluster).kind != "AKS":
         raise Invalid(
-            "deployment target", f"{cluster} is not an AKS cluster: expected the name of one."
+            "deployment target",
+            f"{cluster} is not an AKS cluster: expected the name of an AKS cluster.",
         )
     collection = requested.data_collection or DataCollection()
     resources = resolve_resources(requested, MAX_CORES, MAX_MEMORY_GB)
@@ -164,14 +168,14 @@ def apply_aks_defaults(requested: ServiceRequest) -> ServiceRequest:
 
 
 def make_autoscaler(requested: ServiceRequest) -> AutoScaler:
-    given = requested.auto_scaler or AutoScaler()
-    on = given.autoscale_enabled
+    scaler = requested.auto_scaler or AutoScaler()
+    is_enabled = scaler.autoscale_enabled
     return AutoScaler(
-        requested.num_replicas is None if on is None else on,
-        given.min_replicas or AUTOSCALER.min_replicas,
-        given.max_replicas or AUTOSCALER.max_replicas,
-        given.target_utilization or AUTOSCALER.target_utilization,
-        given.refresh_period_in_seconds or AUTOSCALER.refresh_period_in_seconds,
+        requested.num_replicas is None if is_enabled is None else is_enabled,
+        scaler.min_replicas or AUTOSCALER.min_replicas,
+        scaler.max_replicas or AUTOSCALER.max_replicas,
+        scaler.target_utilization or AUTOSCALER.target_utilization,
+        scaler.refresh_period_in_seconds or AUTOSCALER.refresh_period_in_seconds,
     )
 
 
@@ -192,22 +196,23 @@ def choose_authentication(requested: ServiceRequest) -> str:
 
 def list_aks_warnings(requested: ServiceRequest) -> Iterator[str]:
     cluster = store().get(Compute, requested.compute_name or "")
-    yield f"cluster: {cluster.name} is a name here: its replicas are processes of this machine"
+    yield f"cluster: {cluster.name} has no machines; replicas are processes of this machine"
     if cluster.settings.get("sslConfiguration", {}).get("status") not in (None, "Disabled"):
-        yield f"ssl: {cluster.name} has it enabled, but the service stays on plain http here"
+        yield f"ssl: it is enabled for {cluster.name}, but the service uses plain http here"
     if requested.auto_scaler and requested.auto_scaler.autoscale_enabled:
         yield (
-            f"autoscale: nothing scales by itself here: {count_replicas(requested)} replicas run, "
-            "autoscale_min_replicas; update(num_replicas=...) changes that"
+            "autoscale: there is no autoscaler here: the service keeps its "
+            f"{count_replicas(requested)} replicas (autoscale_min_replicas) until "
+            "update(num_replicas=...)"
         )
     if requested.storage_init_enabled is False:
         yield "blobfuse_enabled: models are copied into the container, not mounted"
     if requested.namespace:
-        yield f"namespace: there is no {requested.namespace} here"
+        yield f"namespace: no namespace {requested.namespace} is created"
 
 
 def serialize_aks_service(service: Endpoint) -> Document:
-    """The fields of a service that only AKS has."""
+    """The fields that only services on AKS have."""
     version = service.spec.other
     return {
         "computeType": "AKS",

@@ -20,11 +20,8 @@ from .models import PatchOperation
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,30}[a-z0-9])?")
 KEY = re.compile("[!-~]+")
-CONTAINER_SPECS = (
-    "environmentImageRequest",
-    "imageId",
-)  # a request has exactly one of the two
-
+# A request has exactly one of these fields.
+CONTAINER_SPECS = ("environmentImageRequest", "imageId")
 
 Positive = Annotated[int, Meta(gt=0)]
 
@@ -114,7 +111,7 @@ def check_service_name(name: str) -> None:
 
 def check_key(key: str | None) -> None:
     if key and not KEY.fullmatch(key):
-        raise Invalid("key", "A key consists of printable ASCII characters without spaces.")
+        raise Invalid("key", "Expected a key of printable ASCII characters without spaces.")
 
 
 def resolve_resources(
@@ -128,9 +125,12 @@ def resolve_resources(
         If the request exceeds the limits of the platform.
     """
     resources = structs.replace(requested.container_resource_requirements or ServiceResources())
-    own = convert(no_code.resources(requested.environment_image_request or {}), ServiceResources)
-    resources.cpu = next(cpu for cpu in (resources.cpu, own.cpu, 0.1) if cpu is not None)
-    resources.memory = next(gb for gb in (resources.memory, own.memory, 0.5) if gb is not None)
+    of_model = no_code.resources(requested.environment_image_request or {})
+    registered = convert(of_model, ServiceResources)
+    resources.cpu = next(cpu for cpu in (resources.cpu, registered.cpu, 0.1) if cpu is not None)
+    resources.memory = next(
+        gb for gb in (resources.memory, registered.memory, 0.5) if gb is not None
+    )
     for name, value, limit in (
         ("cpu_cores", resources.cpu, max_cores),
         ("cpu_cores_limit", resources.cpu_limit, max_cores),
@@ -191,7 +191,10 @@ def make_deployment_spec(
     present: DeploymentSpec | None,
     keep: bool,
 ) -> DeploymentSpec:
-    """The requested deployment; with `keep`, containers of `present` with an equal spec stay."""
+    """The spec of the requested deployment.
+
+    With `keep`, the containers of `present` are kept if their spec is equal.
+    """
     container_spec = build_container_spec(requested, warnings)
     if present is not None:
         generation = present.container_spec.generation + (not keep)
@@ -284,6 +287,6 @@ def check_properties(present: dict[str, str], requested: dict[str, str]) -> None
         if requested.get(name) != value:
             raise Invalid(
                 "property",
-                f"{name} is {value!r}: properties of a service can be added and not changed. "
-                "Tags can.",
+                f"{name} is {value!r}: properties of a service can be added, but not changed. "
+                "Use a tag for a value that changes.",
             )

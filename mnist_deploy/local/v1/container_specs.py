@@ -88,8 +88,8 @@ def list_link_warnings(assets: list[ImageAsset]) -> Iterator[str]:
             for path, file in uploaded_files(store(), read_artifact_path(asset.url)):
                 for link in find_skipped_links(file) if not path else ():
                     yield (
-                        f"source_directory: the link {link} leads out of the directory, or to "
-                        "nothing, and is left out"
+                        f"source_directory: the link {link} is not copied, because its target is "
+                        "missing or outside of the directory"
                     )
 
 

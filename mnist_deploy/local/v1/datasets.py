@@ -22,7 +22,7 @@ from .datastores import artifact_of, check_datastore
 DATASETS = f"/dataset/v1.0{WORKSPACE}/datasets"
 SAVED = f"/dataset/v1.0{WORKSPACE}/saveddatasets"
 DEFINITION = f"/data/v1.0{WORKSPACE}/dataversion/<name>/versions/<version>"
-UNREGISTERED = "unregistered-"  # before the id of a saved data set, where a name is expected
+UNREGISTERED = "unregistered-"  # prefix of the id of a saved data set that is used as a name
 FILE_URI = re.compile(r"azureml://.*?/?datastores/([^/]+)/paths/(.*)")
 WILDCARD = re.compile(r"[*?\[]")
 
@@ -59,7 +59,7 @@ class VersionQuery(Struct, rename="camel"):
 
 
 def save(kind: str, dataflow: str, properties: dict[str, Any] | None) -> SavedDataset:
-    """Save a definition; the same definition has the same id."""
+    """Save a definition; equal definitions have the same id."""
     content = json.dumps([kind, dataflow, properties], sort_keys=True)
     saved_id = str(uuid.uuid5(uuid.UUID(int=0), content))
     with store().transaction():
@@ -227,7 +227,7 @@ def get_definition(name: str, version: str, **_: str) -> Response:
 
 
 def engine_dataflow(saved: SavedDataset) -> str:
-    """The steps of a definition as YAML, which the SDK stores in it.
+    """The steps as YAML, which the SDK stores in the definition of a data set.
 
     Raises
     ------
@@ -246,14 +246,14 @@ def files_of_dataset(saved_id: str) -> JobInput:
     Raises
     ------
     NotSupported
-        If its definition has other steps than to read paths of the data store.
+        If a step of its definition does anything but read paths of the data store.
     """
     saved = get_saved_dataset(saved_id)
     try:
         definition = yaml.safe_load(engine_dataflow(saved))
         paths = definition["paths"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise Invalid("data set", f"The definition of {saved_id} names no paths.") from error
+        raise Invalid("data set", f"The definition of {saved_id} has no paths.") from error
     if saved.kind != "file" or definition.get("transformations"):
         raise NotSupported(
             "a mount or download of this data set for a run: only file data sets of paths, without "
@@ -288,7 +288,7 @@ def common_root(patterns: list[str]) -> str:
 
 
 def match_artifacts(pattern: str) -> list[str]:
-    """The artifacts that a pattern selects; ``**`` stands for any number of folders."""
+    """The artifacts that match a pattern; ``**`` matches any number of folders."""
     fixed = WILDCARD.split(pattern)[0]
     if fixed == pattern:
         return [pattern]

@@ -45,7 +45,7 @@ def serialize_datastore() -> Document:
         "azureStorageSection": {
             "accountName": ACCOUNT,
             "containerName": CONTAINER,
-            # The SDK joins account, "blob" and endpoint: all before the @ is user info.
+            # The SDK joins account, "blob" and endpoint: the part before the @ is user info.
             "endpoint": f"@{state().host}",
             "protocol": "https",
             "credentialType": "Sas",

@@ -53,8 +53,8 @@ def register_environment(name: str, version: str | None = None, **_: str) -> Res
         check_environment_version(version)
     # The SDK sends some names capitalized, but reads all of them in camel case.
     definition = {key[:1].lower() + key[1:]: value for key, value in body(Document).items()}
-    for given in ("name", "version"):
-        definition.pop(given, None)
+    for field in ("name", "version"):
+        definition.pop(field, None)
     with store().transaction():
         found = store().find(Environment, name, version)
         if found is None or get_definition(found) != definition:
@@ -78,7 +78,7 @@ def make_environment(name: str, version: str, definition: Document) -> Environme
 
 
 def check_definition(definition: EnvironmentDefinition) -> None:
-    """Reject variables that no process can have, and requirements that pip cannot parse.
+    """Reject variables that a process cannot have, and requirements that pip cannot parse.
 
     Raises
     ------

@@ -19,7 +19,7 @@ CODES: dict[type[faults.Fault], str] = {
     faults.NotSupported: "NotImplemented",
     faults.Failed: "{}Failed",
 }
-# Of model management's API. `Failed` occurs in operations, and in no response of its own.
+# Of model management's API. `Failed` occurs only as the error of an operation.
 MMS_STATUSES = STATUSES | {faults.InUse: 412, faults.Failed: 500}
 
 

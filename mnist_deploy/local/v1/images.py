@@ -1,7 +1,7 @@
 """Container images of the deployments of 2018 and 2019: a script, a conda file and models.
 
-No image is built: its record lists what the container of a service will be made of. Images are
-kept in memory and end with the control plane, as services do.
+No image is built: an image is a record of the script, the conda file and the models of a
+container. Images are kept in memory and end with the control plane, as services do.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def check_image_request(requested: ImageRequest) -> None:
     if requested.docker_file_uri:
         raise NotSupported("images with a docker_file (extra_docker_file_steps)")
     if runtime.properties.install_cuda or runtime.properties.cuda_version:
-        raise NotSupported("images with enable_gpu or cuda_version: GPUs")
+        raise NotSupported("images with GPUs (enable_gpu, cuda_version)")
 
 
 def read_conda_file(url: str | None) -> dict[str, Any]:

@@ -96,7 +96,8 @@ def get_metric(run_id: str, **_: str) -> Response:
     start = requested.continuation_token or "0"
     if not start.isdecimal():
         raise Invalid(
-            "query", f"continuationToken is {start!r}: expected that of the previous response."
+            "query",
+            f"continuationToken is {start!r}: expected the token of the previous response.",
         )
     end = int(start) + MAX_VALUES
     answer = serialize_key(run.container, metric.name, metric.columns, metric.kind)

@@ -122,8 +122,8 @@ def register_model(**_: str) -> Response:
     if artifacts is None:
         raise Invalid(
             "asset",
-            f"{requested.url} is not an asset: expected the one that POST /assets returned for the "
-            f"files of {requested.name}.",
+            f"{requested.url} is not the URL of an asset: expected the asset that POST /assets "
+            f"returned for the files of {requested.name}.",
         )
     kept = ("framework", "frameworkVersion", "experimentName", "runId", "datasets", "mimeType",
             "unpack", "sampleInputData", "sampleOutputData", "resourceRequirements")  # fmt: skip
@@ -163,7 +163,7 @@ def serialize_model(model: Model) -> Document:
 
 
 def serialize_model_details(model: Document) -> Document:
-    """A model in a service or an image: there the SDK's parser requires every field."""
+    """A model in the response for a service or an image, where the SDK requires every field."""
     texts = ("description", "framework", "frameworkVersion", "experimentName", "runId")
     return dict.fromkeys(texts, "") | model | {"tags": model["kvTags"]}
 
@@ -267,7 +267,7 @@ def update_model(model_id: str, **_: str) -> Response:
         changed = convert(apply_patch(serialize_model(model), changes, CHANGEABLE), ChangeableModel)
         properties = texts(changed.properties)
         if properties | model.properties != properties:
-            raise Invalid("patch", "Properties cannot change, only new ones can be added.")
+            raise Invalid("patch", "Properties can be added, but not changed or removed.")
         own = {
             name: value
             for name, value in to_builtins(changed).items()
@@ -291,12 +291,19 @@ def apply_patch(
     for change in changes:
         name, _, entry = change.path.strip("/").partition("/")
         if change.op.lower() not in ("add", "replace") or name not in allowed:
-            raise Invalid("patch", f"{change.op} {change.path} cannot be changed.")
+            raise Invalid(
+                "patch",
+                f"{change.op} {change.path} is not possible: expected add or replace of one of "
+                f"{', '.join(sorted(allowed))}.",
+            )
         value = change.value
         if entry:
             entries = document.get(name) or {}
             if not isinstance(entries, dict):
-                raise Invalid("patch", f"{name} has no entries.")
+                raise Invalid(
+                    "patch",
+                    f"{change.path} is not possible: {name} is not a set of names and values.",
+                )
             value = {**entries, entry: value}
         document = document | {name: value}
     return document

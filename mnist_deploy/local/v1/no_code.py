@@ -45,9 +45,13 @@ def add_script(request: Document) -> Document:
     """
     models = convert(request, NoCodeRequest).model_ids or []
     if len(models) != 1:
-        raise Invalid("service", "Without an inference config, one model is deployed.")
-    about = find_model(models[0]).other.get("v1", {})
-    framework = about.get("framework")
+        raise Invalid(
+            "service",
+            f"A deployment without an inference config has {len(models)} models: exactly one is "
+            "expected.",
+        )
+    registered = find_model(models[0]).other.get("v1", {})
+    framework = registered.get("framework")
     if framework != "ScikitLearn":
         raise NotSupported(
             f"a deployment without an inference config of a model of framework {framework}, "
@@ -59,7 +63,7 @@ def add_script(request: Document) -> Document:
     if store().artifact(path) is None:
         store().write(path, [script])
     store().touch(path)
-    version = about.get("frameworkVersion") or metadata.version("scikit-learn")
+    version = registered.get("frameworkVersion") or metadata.version("scikit-learn")
     pip = ["azureml-defaults", "joblib", f"scikit-learn=={version}"]
     return request | {
         "driverProgram": SCRIPT,

@@ -20,7 +20,7 @@ GPU_IMAGE = re.compile(rf"{re.escape(DEFAULT_IMAGES)}\S*(?:gpu|cuda)")
 def list_environment_warnings(
     environment: EnvironmentDefinition, name: str | None = None
 ) -> Iterator[str]:
-    """Warnings for what an environment has on Azure, but not in the local workspace."""
+    """Yield a warning for each property of an environment that has another effect on Azure."""
     docker, python = environment.docker or DockerSection(), environment.python or PythonSection()
     image = docker.base_image or ""
     if name and is_curated_name(name):
@@ -30,16 +30,16 @@ def list_environment_warnings(
         yield str(find_curated_warning(image))
         return
     if docker.base_dockerfile:
-        yield "environment: no image is built of its Dockerfile; the script runs in this Python"
+        yield "environment: no image is built from its Dockerfile; the script runs in this Python"
     elif image and not image.startswith(DEFAULT_IMAGES):
         yield f"environment: the script runs in this Python, not in the base image {image}"
     if GPU_IMAGE.match(image):
-        yield f"enable_gpu, cuda_version: the image {image} is for GPUs, which no process has here"
+        yield f"enable_gpu, cuda_version: the image {image} is for GPUs, which are not used here"
     if python.user_managed_dependencies:
         if not docker.base_dockerfile and (not image or image.startswith(DEFAULT_IMAGES)):
             yield (
-                "environment: user_managed_dependencies: on Azure the script sees what the base "
-                "image brings; here it sees what this Python has"
+                "environment: user_managed_dependencies: on Azure the script uses the packages of "
+                "the base image; here it uses those of this Python"
             )
     elif python.conda_dependencies and "azureml-defaults" not in str(python.conda_dependencies):
         yield (

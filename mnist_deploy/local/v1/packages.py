@@ -52,12 +52,12 @@ def create_package(**_: str) -> Response:
     }
     log = [
         *(f"# {name}\n{text}" for name, text in texts.items()),
-        *(f"{upload.artifact} goes to {upload.path}" for upload in uploads),
-        "Nothing is built here: save() the package, and run 'docker build' in its folder.",
+        *(f"{upload.artifact} is copied to {upload.path}" for upload in uploads),
+        "No image is built here: save() the package, and run 'docker build' in its folder.",
     ]
     operation = endpoints().operations.begin(PACKAGE)
     kept = [package_path(operation), *(upload.artifact for upload in uploads)]
-    state().kept_artifacts.extend(kept)  # the store keeps what is listed there
+    state().kept_artifacts.extend(kept)  # a GC root of the store
     store().write(package_path(operation, "context.json"), [msgspec.json.encode(context)])
     store().write(package_path(operation, "log.txt"), ["\n".join([*log, ""]).encode()])
     operation.resource = content_uri(package_path(operation, "context.json"), "read")

@@ -60,11 +60,16 @@ def create_profile(**_: str) -> Response:
     if not state().has(Profiler):
         raise NotSupported("Model.profile in a mocked workspace")
     if not NAME.fullmatch(requested.name):
-        raise Invalid("profile name", f"{requested.name!r} is not a valid profile name.")
+        raise Invalid(
+            "profile name",
+            f"{requested.name!r} is not a valid profile name. Expected letters, digits, '.', '_' "
+            "and '-', beginning with a letter or a digit.",
+        )
     dataset = get_saved_dataset(requested.input_dataset_id)
     if dataset.kind != "tabular":
         raise Invalid(
-            "input dataset", "input_dataset is not tabular: each of its rows is a request body."
+            "input dataset",
+            "input_dataset is not tabular: expected a data set with a request body in each row.",
         )
     sizes = requested.container_resource_requirements or Requirements()
     cpu = resolve_size("cpu", sizes.cpu, MIN_CPU, MAX_CPU, float(os.cpu_count() or 1))
@@ -93,7 +98,7 @@ def create_profile(**_: str) -> Response:
 
 
 def resolve_size(
-    name: str, requested: float | None, least: float, most: float, machine: float
+    name: str, requested: float | None, minimum: float, maximum: float, machine: float
 ) -> float:
     """Return the requested size; default: the largest that Azure allows and this machine has.
 
@@ -102,9 +107,9 @@ def resolve_size(
     Invalid
         If the requested size is out of range.
     """
-    size = min(most, machine) if requested is None else requested
-    if not least <= size <= most:
-        raise Invalid("resources", f"{name} is {size:g}: expected {least:g} to {most:g}.")
+    size = min(maximum, machine) if requested is None else requested
+    if not minimum <= size <= maximum:
+        raise Invalid("resources", f"{name} is {size:g}: expected {minimum:g} to {maximum:g}.")
     return size
 
 

@@ -14,7 +14,7 @@ from .runs import RUN, find_run
 
 RUN_ARTIFACTS = f"{RUN}/artifacts"
 # azureml-mlflow downloads only from a host with ".blob.". It passes the URI to azure-storage-blob,
-# which takes the first part of the path for the account unless the host contains ".core.".
+# which reads the first part of the path as the account unless the host contains ".core.".
 BLOB_USER = "local.core.blob.@"
 
 run_artifact_api = Blueprint("run_artifacts", __name__)
@@ -66,7 +66,7 @@ def get_content_information(run_id: str, path: str = "", **names: str) -> Respon
 
 
 def locate(artifact_id: str) -> dict[str, str]:
-    """The place of an artifact, and the URI that azureml-mlflow downloads the artifact from.
+    """The location of an artifact, and the URI from which azureml-mlflow downloads it.
 
     Raises
     ------
@@ -78,8 +78,8 @@ def locate(artifact_id: str) -> dict[str, str]:
     return serialize_location(artifact_id, contentUri=content_uri(artifact_id, "read", BLOB_USER))
 
 
-# azureml-mlflow uploads the folder of a model that no run has logged, and downloads the files of
-# registered models, by these two.
+# azureml-mlflow calls the next two routes to upload the folder of a model that no run has logged,
+# and to download the files of registered models.
 
 
 @run_artifact_api.post(f"{ARTIFACTS}/<origin>/<container>/batch/metadata")

@@ -32,7 +32,7 @@ def runs() -> Runs:
 def workspace_scope() -> dict[str, str]:
     """The subscription, resource group and workspace of the request's URL.
 
-    They are stored with a run, because its process must use the same names.
+    The names are stored with a run, because its process must use the same names.
     """
     view = request.view_args or {}
     return {part: view[part] for part in ("subscription", "group", "workspace")}
@@ -87,7 +87,8 @@ def select(records: list[Document], requested: HistoryQuery) -> Document:
     start = requested.continuation_token or "0"
     if not start.isdecimal():
         raise Invalid(
-            "query", f"continuationToken is {start!r}: expected that of the previous response."
+            "query",
+            f"continuationToken is {start!r}: expected the token of the previous response.",
         )
     end = int(start) + min(requested.top or MAX_PAGE, MAX_PAGE)
     page: Document = {"value": records[int(start) : end]}

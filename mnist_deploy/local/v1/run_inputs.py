@@ -13,9 +13,8 @@ from ..core.runs import JobInput
 from .datasets import files_of_dataset, get_saved_dataset
 from .datastores import artifact_of, check_datastore
 
-CONSUMPTION = re.compile(
-    r"DatasetConsumptionConfig:([\w-]+)"
-)  # the SDK's placeholder for a data set
+# The SDK's placeholders for a data set and for a data reference.
+CONSUMPTION = re.compile(r"DatasetConsumptionConfig:([\w-]+)")
 REFERENCE = re.compile(r"\$AZUREML_DATAREFERENCE_(\w+)")
 DOWNLOAD = "download"  # the script gets copies
 DIRECT = "direct"  # the script reads a data set itself, by its id

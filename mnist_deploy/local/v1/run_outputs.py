@@ -104,7 +104,8 @@ def resolve_outputs(run_id: str, outputs: Mapping[str, DataOutput]) -> RunOutput
     NotFound
         If a data store is missing.
     NotSupported
-        If an output is not a folder of this machine.
+        If the output mode is neither mount nor upload, or a source is outside of the working
+        directory.
     """
     found = RunOutputs()
     steps = []
@@ -141,7 +142,7 @@ def make_rules(name: str, mechanism: str, options: OutputOptions) -> OutputRules
     if source.startswith(("/", "~")):
         raise NotSupported(
             f"the output {name} with the source {source}, which is outside of the run's working "
-            "directory: name a folder below that, or none"
+            "directory: pass a folder in the working directory, or no source"
         )
     if source:
         check_path(source.removeprefix("./"))

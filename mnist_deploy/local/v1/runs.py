@@ -181,7 +181,7 @@ def patch_runs(experiment: str, **_: str) -> Response:
     parent, changed, errors = find_experiment(experiment), {}, {}
     for requested in body(RunBatch).runs:
         if not requested.run_id:
-            raise Invalid("run", "A run of the batch has no runId.")
+            raise Invalid("run", "A run of the batch has no runId: expected one in each run.")
         try:
             run = create_or_update(parent, requested.run_id, requested)
         except (Conflict, Invalid, NotFound) as fault:
@@ -202,7 +202,7 @@ def get_run(run_id: str, **names: str) -> Response:
 
 
 class ReportedRuns(set[str]):
-    """The ids of the runs whose final or first status a client has already requested."""
+    """The ids of the runs whose details, or whose final status, a client has requested."""
 
 
 def reported() -> ReportedRuns:

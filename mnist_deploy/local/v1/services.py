@@ -117,7 +117,7 @@ def matches_service_query(service: Endpoint, requested: ServiceQuery) -> bool:
         and requested.model_name in ("", *(model.name for model in models))
         and requested.image_id in ("", image)
         and requested.image_name in ("", image.partition(":")[0])
-        and not requested.image_digest  # images have none here
+        and not requested.image_digest  # the images of the local workspace have no digest
     )
 
 

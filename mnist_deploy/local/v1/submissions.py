@@ -30,7 +30,7 @@ EXECUTION = f"/execution/v1.0{WORKSPACE}/experiments/<experiment>"
 LOCAL = "local"  # the target of a run on the client's machine
 RUN_BASED_CLUSTER = "amlcompute"  # the target of a run for which Azure creates a cluster
 INVOCATION = "azureml-setup/Invocation.sh"
-NOTHING_TO_DO = (
+EMPTY_PROGRAM = (
     "#!/bin/sh\n# The local workspace executes this run itself, in a folder of its own.\nexit 0\n"
 )
 SHELL = ("/bin/sh", "-c")
@@ -94,7 +94,7 @@ def submit_local_run(experiment: str, **_: str) -> Response:
     """Create a run of the target ``local``; it starts when the client names its snapshot.
 
     The SDK expects a program that executes the run on the client's machine. Here the job engine
-    does that, as for every other run, so the program has nothing to do.
+    executes the run, and the program does nothing.
     """
     sent = request.files.getlist("files")
     definition = next((file for file in sent if file.filename == "definition.json"), None)
@@ -108,7 +108,7 @@ def submit_local_run(experiment: str, **_: str) -> Response:
     create_run(experiment, requested, msgspec.json.decode(content))
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as program:
-        program.writestr(INVOCATION, NOTHING_TO_DO)
+        program.writestr(INVOCATION, EMPTY_PROGRAM)
     return Response(archive.getvalue(), mimetype="application/zip")
 
 
@@ -125,7 +125,7 @@ def create_run(experiment: str, requested: Submission, sent: Document) -> Run:
     NotFound
         If its compute target, a data set or a data store is missing.
     NotSupported
-        If an option is set without which the run would have another result.
+        If an option is set that would change the result of the run.
     """
     if not state().has(JobEngine):
         raise NotSupported("submitted runs in a mocked workspace")
@@ -190,11 +190,14 @@ def list_warnings(configuration: RunConfiguration) -> Iterator[str]:
         yield f"node_count: {nodes} nodes were requested; the run is one process of this machine"
     processes = (configuration.mpi or Mpi()).process_count_per_node or 1
     if (configuration.communicator or "None") != "None" and processes * nodes > 1:
-        yield f"distributed_job_config: {configuration.communicator} does not start; one process"
+        yield (
+            f"distributed_job_config: {configuration.communicator} is not started; the run is one "
+            "process"
+        )
     if configuration.priority is not None:
         yield "priority: runs start in the order of their submission"
     if configuration.application_endpoints:
-        yield "application_endpoints: none is opened"
+        yield "application_endpoints: no endpoint is opened"
     yield from list_environment_warnings(configuration.environment or EnvironmentDefinition())
 
 
@@ -227,7 +230,10 @@ def build_command(configuration: RunConfiguration, arguments: list[str], fill: A
         words = [command] if isinstance(command, str) else command
         return [*SHELL, fill(" ".join([*words, *arguments]))]
     if not configuration.script:
-        raise Invalid("run", "The run has neither a script nor a command.")
+        raise Invalid("run", "The run has neither a script nor a command: pass one of them.")
     if re.search(r"(^|/)\.\.(/|$)", configuration.script):
-        raise Invalid("script", f"{configuration.script!r} is not inside the source directory.")
+        raise Invalid(
+            "script",
+            f"{configuration.script!r} is not inside the source directory: pass a path below it.",
+        )
     return ["python", configuration.script, *arguments]

@@ -55,7 +55,7 @@ def update_own_fields(found: Asset, requested: Struct, names: Iterable[str]) -> 
 
 
 class AssetListQuery(Struct, rename={"list_view_type": "listViewType", "top": "$top"}):
-    """The query of a list, whose order is the newest version first: the SDK requests no other."""
+    """The query of a list; its order, the newest version first, is all that the SDK requests."""
 
     list_view_type: str = "ActiveOnly"
     top: int | None = None
@@ -178,7 +178,7 @@ def is_selected(asset: Model | Environment | Data, requested: AssetListQuery) ->
 
 
 def is_archived(versions: list[Asset]) -> bool:
-    """Whether a container is archived, that is all its versions."""
+    """Whether all versions of a container are archived."""
     return all(asset.archived for asset in versions)
 
 

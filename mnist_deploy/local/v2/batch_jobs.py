@@ -172,7 +172,7 @@ def start_job(
             f"azureml/{step}/{OUTPUT}", name_output_file(settings)
         )
         files = {OUTPUT: f"{output.folder}/{output.file}"} if output.is_file else {}
-        more: dict[str, Any] = {
+        common: dict[str, Any] = {
             "target": find_cluster(settings.compute).name,
             "warnings": tuple(list_warnings(settings, inputs)),
             "properties": {"endpoint": endpoint, "deployment": deployment},
@@ -189,10 +189,10 @@ def start_job(
             kind="batch",
             description=requested.description or "",
             tags=tags,
-            **more,
+            **common,
         )
         job = make_job(settings, inputs, output)
-        child = runs().create(experiment, step, run.id, kind="step", name=STEP, job=job, **more)
+        child = runs().create(experiment, step, run.id, kind="step", name=STEP, job=job, **common)
     state().part(JobEngine).submit(child)
     return runs().get(run.id)
 
@@ -224,7 +224,9 @@ def find_output(requested: InvocationProperties, settings: BatchSettings) -> Out
     if not uris:
         return None
     if len(uris) > 1:
-        raise Invalid("outputs", f"{len(uris)} outputs were requested; a job has one, the scores.")
+        raise Invalid(
+            "outputs", f"{len(uris)} outputs were requested: expected one, for the scores."
+        )
     [(uri, kind)] = uris
     if kind not in (FILE, FOLDER) or not uri:
         raise Invalid(
@@ -339,7 +341,7 @@ def list_warnings(settings: BatchSettings, inputs: Mapping[str, JobInput]) -> It
     if settings.resources.properties:
         yield "resources.properties: the job runs on this machine, not on a cluster"
     if len(inputs) > 1:
-        yield f"inputs: {len(inputs)} are scored; on Azure a model deployment takes one"
+        yield f"inputs: {len(inputs)} are scored; on Azure a model deployment accepts one"
     model = find_asset(Model, "models", settings.model.asset_id)
     code, environment_id = settings.code_configuration, settings.environment_id
     yield from differences(find_deployment_environment(environment_id, code, model).conda)

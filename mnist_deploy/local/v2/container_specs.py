@@ -72,7 +72,7 @@ def make_container_spec(wanted: DeploymentProperties) -> ContainerSpec:
 def find_deployment_environment(
     environment_id: str | None, code: CodeConfiguration | None, model: Model | None
 ) -> Environment:
-    """The environment of a deployment; without code and environment, the one of the model.
+    """The environment of a deployment; without code and environment, that of the MLflow model.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def find_deployment_environment(
 
 
 def reject_unsupported_options(wanted: DeploymentProperties) -> None:
-    """Raise `NotSupported` for options whose absence must not be overlooked."""
+    """Raise `NotSupported` for options that are set; a warning could be overlooked."""
     options = {
         "data_collector": wanted.data_collector,
         "model_mount_path": wanted.model_mount_path,

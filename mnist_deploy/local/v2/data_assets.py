@@ -42,7 +42,7 @@ def put_data_version(name: str, version: str, **_: str) -> Response:
     if DATA_COLLECTOR.decode() in requested.data_uri:
         raise NotSupported("a deployment with data_collector")
     if requested.auto_delete_setting:
-        raise NotSupported("a data asset with auto_delete_setting: nothing is deleted by its age")
+        raise NotSupported("a data asset with auto_delete_setting: data is not deleted by its age")
     check_asset_name("data", name)
     path = find_data_path(requested.data_uri)
     with store().transaction():
@@ -64,14 +64,14 @@ def put_data_version(name: str, version: str, **_: str) -> Response:
 
 
 def find_data_path(uri: str) -> str:
-    """The artifacts that a URI of the data store names.
+    """The path of the artifacts that a URI of the data store names.
 
     A path below SDK v1's data store is found as well.
 
     Raises
     ------
     Invalid
-        If nothing was uploaded there.
+        If the data store has no file at the URI.
     """
     path = parse_model_uri(uri)
     found = [each for each in (path, f"{FOLDER}/{path}") if store().artifacts(each)]

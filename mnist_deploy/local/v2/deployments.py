@@ -76,7 +76,7 @@ def start_deployment(endpoint: str, deployment: str, requested: DeploymentReques
         return dataclasses.replace(spec, deployments=spec.deployments | {deployment: wanted})
 
     operation = endpoints().change(KIND, endpoint, update)
-    answer = show_deployment(endpoint, deployment)  # 404 if it was deleted meanwhile
+    answer = show_deployment(endpoint, deployment)  # 404 if the endpoint was deleted meanwhile
     answer.status_code = 201
     answer.headers |= operation_headers(operation)
     return answer
@@ -98,7 +98,7 @@ def make_deployment_spec(
     *,
     restart: bool,
 ) -> DeploymentSpec:
-    """The requested deployment; with `restart`, containers are replaced even if the spec is equal.
+    """The spec of the requested deployment; with `restart`, even equal containers are replaced.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def delete_deployment(endpoint: str, deployment: str, **_: str) -> Response:
             raise Conflict(
                 "deployment",
                 f"{deployment} gets {spec.traffic[deployment]} % of the traffic of {endpoint}. "
-                "Set the traffic of another deployment first.",
+                "Assign its traffic to another deployment first.",
             )
         left = {name: each for name, each in spec.deployments.items() if name != deployment}
         mirror = {name: share for name, share in spec.mirror.items() if name != deployment}

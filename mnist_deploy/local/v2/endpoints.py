@@ -196,9 +196,9 @@ def find_cluster_name(compute: str | None) -> str:
         known = [each.name for each in store().all(Compute) if each.kind == "Kubernetes"]
         raise Invalid(
             "compute",
-            f"compute {name!r} is no Kubernetes cluster of this workspace. Expected one of "
-            f"{', '.join(known) or 'none, so far'}: attach one with "
-            "begin_create_or_update(KubernetesCompute(…)), and give its name without azureml:.",
+            f"compute {name!r} is not a Kubernetes cluster of this workspace, which has: "
+            f"{', '.join(known) or 'none'}. Attach a cluster with "
+            "begin_create_or_update(KubernetesCompute(…)), and pass its name without azureml:.",
         )
     return name
 
@@ -212,7 +212,7 @@ def check_traffic(spec: EndpointSpec) -> None:
         if name not in spec.deployments:
             raise Invalid(
                 "traffic",
-                f"There is no deployment {name}: create it before it gets traffic.",
+                f"There is no deployment {name}: create it before you assign traffic to it.",
             )
     total = sum(spec.traffic.values())
     if total not in (0, 100):
@@ -222,7 +222,7 @@ def check_traffic(spec: EndpointSpec) -> None:
             "traffic", f"At most {MAX_MIRRORED} % can be mirrored, and to one deployment."
         )
     if spec.mirror.keys() & spec.traffic.keys():
-        raise Invalid("traffic", "A deployment that gets traffic gets no mirrored traffic as well.")
+        raise Invalid("traffic", "A deployment cannot receive both traffic and mirrored traffic.")
 
 
 @endpoint_api.delete(f"{ENDPOINTS}/<endpoint>")
@@ -265,7 +265,11 @@ def issue_token(endpoint: str, **_: str) -> Response:
 
 def check_authentication(name: str, spec: EndpointSpec, mode: str) -> None:
     if spec.authentication != mode:
-        raise Conflict("endpoint", f"The endpoint {name} does not use a {mode} for authentication.")
+        raise Conflict(
+            "endpoint",
+            f"The endpoint {name} does not use a {mode} for authentication: its auth_mode is "
+            f"{spec.authentication}.",
+        )
 
 
 def serialize_endpoint(endpoint: Endpoint) -> Document:

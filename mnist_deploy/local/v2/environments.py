@@ -95,8 +95,8 @@ def update_environment(environment: Environment, requested: EnvironmentPropertie
     if conda != environment.conda or requested.image not in (None, environment.image):
         raise Conflict(
             "environment",
-            f"Version {environment.version} of environment {environment.name} installs something "
-            "else. Omit the version to register the next one.",
+            f"Version {environment.version} of environment {environment.name} has another image or "
+            "conda file. Omit the version to register the next version.",
         )
     return dataclasses.replace(
         environment,
@@ -110,7 +110,7 @@ def update_environment(environment: Environment, requested: EnvironmentPropertie
 
 
 def find_environment(environment_id: str) -> Environment:
-    """The environment with an id: a registered one, or one of Azure's curated environments.
+    """The registered environment with an id, or one of Azure's curated environments.
 
     Raises
     ------

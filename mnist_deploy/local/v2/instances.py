@@ -28,7 +28,7 @@ def _list_sizes() -> dict[str, tuple[float, float]]:
     sizes: dict[str, tuple[float, float]] = {}
     for name, numbers, gb_for_each_core in FAMILIES:
         for number in numbers:
-            # The number is that of the cores; in the family DS v2, cores = 2 ** (number - 1).
+            # Names contain the number of cores; in the family DS v2, cores = 2 ** (number - 1).
             cores = 2 ** (number - 1) if name == "Standard_DS{}_v2" else number
             sizes[name.format(number).lower()] = (float(cores), cores * gb_for_each_core)
     return sizes
@@ -56,7 +56,7 @@ def parse_instance_type(name: str) -> tuple[float, float]:
         )
         raise Invalid(
             "instance type",
-            f"instance_type {name!r} is no VM size of managed online endpoints. Expected one of "
+            f"instance_type {name!r} is not a VM size of managed online endpoints. Expected one of "
             f"{allowed}.",
         )
     return SIZES[name.lower()]

@@ -92,7 +92,7 @@ def resolve_outputs(job: str, outputs: Mapping[str, JobOutputRequest]) -> dict[s
         if requested.uri:
             paths[name] = parse_model_uri(requested.uri)
             if not paths[name].startswith(f"{ORIGIN}/"):
-                raise NotSupported(f"the output {name} with a path of its own")
+                raise NotSupported(f"the output {name} with a path outside of the job's artifacts")
         else:
             paths[name] = f"{ORIGIN}/dcid.{job}/{name}"
     return paths

@@ -201,7 +201,7 @@ def list_warnings(requested: JobProperties) -> Iterator[str]:
     if requested.queue_settings:
         yield "queue_settings: jobs start in the order of their submission"
     if requested.environment_id and find_job_environment(requested.environment_id) is None:
-        yield "environment: it is not in this workspace; the job runs in this Python"
+        yield "environment: it is not registered in this workspace; the job runs in this Python"
 
 
 def serialize_job(run: Run) -> Document:
@@ -219,7 +219,7 @@ def serialize_job(run: Run) -> Document:
             "uri": path_uri(run.artifacts),
         }
     experiment = runs().get_experiment(run.experiment).name
-    if run.kind == "batch":  # the output belongs to its step
+    if run.kind == "batch":  # the outputs are those of its step
         sent, outputs = {"jobType": "Pipeline", "jobs": {}, "settings": {}, "inputs": {}}, {}
     studio = (state().studio_url or state().url).rstrip("/")
     own = {

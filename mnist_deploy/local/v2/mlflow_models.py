@@ -1,4 +1,4 @@
-"""Deployments of MLflow models without code: the scoring script and the requirements they get."""
+"""The scoring script and the requirements of MLflow models that are deployed without code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_DOCUMENT = 1 << 20  # bytes of an MLmodel or conda file
 def prepare_upload(store: Store, model: Model | None) -> Upload:
     """The upload of the scoring script for a model that is deployed without code.
 
-    The script's path follows its content: the same deployment, requested again, is the same.
+    The path depends on the script's content, so that an equal request has an equal container spec.
     """
     check_model(store, model)
     content = files("mnist_deploy.local.scoring").joinpath(SCRIPT).read_bytes()
@@ -47,7 +47,7 @@ def check_model(store: Store, model: Model | None) -> Model:
     if model is None or kind != "mlflow_model":
         raise NotSupported(
             "a deployment without code_configuration of "
-            + (f"a model of type {kind}" if kind else "no model (an image of one's own)")
+            + (f"a model of type {kind}" if kind else "no model (a custom image)")
             + ", only of a model of type mlflow_model"
         )
     if find_file(store, model, "MLmodel") is None:
@@ -60,7 +60,7 @@ def check_model(store: Store, model: Model | None) -> Model:
 
 
 def read_environment(store: Store, model: Model) -> Environment:
-    """The environment that Azure makes of the conda file that the python_function flavor names."""
+    """The environment of an MLflow model on Azure: the conda file of the python_function flavor."""
     flavors = (read_yaml(store, model, "MLmodel") or {}).get("flavors")
     flavor = flavors.get("python_function") if isinstance(flavors, dict) else None
     named = flavor.get("env") if isinstance(flavor, dict) else None

@@ -59,7 +59,7 @@ def put_model_version(name: str, version: str, **_: str) -> Response:
     requested = body(ModelRequest).properties
     check_asset_name("model", name)
     if not VERSION.fullmatch(version):
-        raise Invalid("version", f"{version!r} is no version of a model: expected 1, 2, 3, …")
+        raise Invalid("version", f"{version!r} is not a version of a model: expected 1, 2, 3, …")
     for option in ("default_deployment_template", "allowed_deployment_templates"):
         if getattr(requested, option):
             raise NotSupported(f"a model with {option}")

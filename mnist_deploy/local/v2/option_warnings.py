@@ -31,8 +31,8 @@ def list_endpoint_warnings(access: str, identities: object) -> Iterator[str]:
     """
     if access == "Disabled":
         yield (
-            "public_network_access: no private endpoint is made; the scoring URI is on 127.0.0.1, "
-            "which programs of this machine reach"
+            "public_network_access: no private endpoint is created; all programs of this machine "
+            "can connect to the scoring URI on 127.0.0.1"
         )
     if identities:
         yield (
@@ -46,14 +46,11 @@ def list_deployment_warnings(
 ) -> Iterator[str]:
     """Warnings for the options of a deployment and for its environment."""
     if wanted.scale_settings and wanted.scale_settings.scale_type == "TargetUtilization":
-        yield "scale_settings: nothing scales by itself here; min_instances run"
+        yield "scale_settings: there is no autoscaler here; the deployment keeps min_instances"
     if wanted.egress_public_network_access == "Disabled":
         yield "egress_public_network_access: outgoing connections of the script are not restricted"
     if wanted.endpoint_compute_type == "Kubernetes" and wanted.instance_type:
-        yield (
-            f"instance_type: {wanted.instance_type} is no instance type here; resources set cores "
-            "and memory"
-        )
+        yield (f"instance_type: {wanted.instance_type} is not used; resources set cores and memory")
     if wanted.readiness_probe:
         make_probe("readiness_probe", wanted.readiness_probe)
         yield "readiness_probe: a container gets requests as soon as its init() has returned"
@@ -72,8 +69,8 @@ def list_environment_warnings(environment: Environment) -> Iterator[str]:
     if environment.conda is None:
         if image.startswith(DEFAULT_IMAGES):
             yield (
-                f"environment: it has no conda file; the script sees what this Python has, not "
-                f"what the image {image} has"
+                "environment: it has no conda file; the script uses the packages of this Python, "
+                f"not those of the image {image}"
             )
     elif not any(server in str(environment.conda) for server in SERVERS):
         yield (

@@ -109,7 +109,7 @@ def parse_asset_id(kind: str, text: str) -> tuple[str, str]:
     if found is None or found[1].lower() != kind:
         raise Invalid(
             "reference",
-            f"{text!r} is no id of a version in {kind} of this workspace. Expected "
+            f"{text!r} is not the id of a version in {kind} of this workspace. Expected "
             f"/subscriptions/…/workspaces/…/{kind}/NAME/versions/VERSION.",
         )
     return found[2], found[3]

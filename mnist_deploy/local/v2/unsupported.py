@@ -38,7 +38,7 @@ CALLS: dict[str, tuple[str, dict[str, str]]] = {
     "schedules": ("schedules", BEGUN),
     "serverlessEndpoints": ("serverless_endpoints", BEGUN),
 }
-# Deployments lie below their endpoint.
+# The URLs of deployments begin with that of their endpoint.
 DEPLOYMENTS = {"onlineEndpoints": "online_deployments"}
 # POST requests, and requests for the workspace itself, by the last segment of the URL.
 ACTIONS = {

@@ -84,7 +84,7 @@ def test_missing_input_and_unknown_placeholder_are_rejected_and_leave_nothing(st
             store,
             Job(("true",), inputs={"x": JobInput(("datastore/none",), "datastore/none")}),
         )
-    with pytest.raises(Invalid, match=r"inputs\.y.* names nothing"):
+    with pytest.raises(Invalid, match=r"inputs\.y.* is not an input or output"):
         build_job_folder(tmp_path / "jobs", store, Job(("echo", "${{inputs.y}}")))
     assert list((tmp_path / "jobs").iterdir()) == []
 

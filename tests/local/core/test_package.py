@@ -48,7 +48,7 @@ def test_dockerfile_runs_the_script_with_its_variables_and_models():
         ({"variables": {"A": "x\nUSER root"}}, Invalid, "cannot be written in a Dockerfile"),
         ({"variables": {"A B": "x"}}, Invalid, "cannot be written in a Dockerfile"),
         ({"variables": {"": "x"}}, Invalid, "cannot be written in a Dockerfile"),
-        ({"conda": None}, NotSupported, "list them in a conda file"),
+        ({"conda": None}, NotSupported, "list the packages in a conda file"),
     ],
 )
 def test_spec_without_a_possible_image_is_rejected(requested, error, reason):

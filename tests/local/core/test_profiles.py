@@ -46,7 +46,7 @@ def test_recommended_memory_is_the_peak_with_a_reserve(peak, expected):
     [
         ({}, None),
         ({"succeeded": 97, "reason": "status 500: no"}, "3 of 100 requests failed, the first one"),
-        ({"unsent": 2}, "there was no time for 2 of 5 rows"),
+        ({"unsent": 2}, "2 of 5 rows were not sent within the time limit"),
         ({"cores": 0.9}, "used 0.9 cores, and 0.5 were requested: Azure would throttle it"),
     ],
 )

@@ -183,7 +183,7 @@ def test_request_reaches_the_deployment_that_it_names(router, deployments):
     assert answer.headers["azureml-model-deployment"] == "green"
     assert router.ask().json()["name"] == "blue"
     missing = router.ask(azureml_model_deployment="red")
-    assert (missing.status_code, "There is: blue, green." in missing.text) == (404, True)
+    assert (missing.status_code, "Expected one of: blue, green." in missing.text) == (404, True)
 
 
 def test_request_gets_404_where_no_deployment_has_traffic(router, deployments):

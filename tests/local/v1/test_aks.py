@@ -100,7 +100,7 @@ def test_service_requires_keys_and_has_replicas(local_ws, cluster, deploy, capsy
     )  # fmt: skip
     service = deploy("replicated", "[os.getpid(), os.environ['SCORING_TIMEOUT_MS']]", config)
     shown = capsys.readouterr().out
-    for note in ("cluster is a name here", "there is no digits here"):
+    for note in ("cluster has no machines", "no namespace digits is created"):
         assert note in shown
     seen = Webservice(local_ws, "replicated")
     assert isinstance(seen, AksWebservice)
@@ -129,7 +129,9 @@ def test_service_requires_keys_and_has_replicas(local_ws, cluster, deploy, capsy
 @pytest.mark.processes
 def test_autoscaled_service_runs_the_minimum_of_replicas_with_a_warning(local_ws, deploy, capsys):
     service = deploy("scaled", config=AksWebservice.deploy_configuration(memory_gb=1))
-    assert "nothing scales by itself here: 1 replicas run" in capsys.readouterr().out
+    assert (
+        "there is no autoscaler here: the service keeps its 1 replicas" in capsys.readouterr().out
+    )
     seen = Webservice(local_ws, "scaled")
     assert (seen.autoscaler.autoscale_enabled, seen.num_replicas) == (True, 1)
     service.update(autoscale_enabled=True, autoscale_min_replicas=2)

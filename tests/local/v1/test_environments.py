@@ -89,7 +89,7 @@ def test_curated_environment_stands_for_the_running_python(local_ws, registered,
     service.wait_for_deployment(show_output=True)
     shown, log = capsys.readouterr().out, service.get_logs()
     service.delete()
-    for warning in (f"{curated} is of a curated environment of Azure", "stands for this Python"):
+    for warning in (f"{curated} belongs to a curated environment of Azure", "runs in this Python"):
         assert warning in shown
         assert warning in log
     copied = environment.clone("AzureML-mine")

@@ -104,7 +104,7 @@ def test_model_properties_can_be_added_but_not_changed(local_ws, register, name)
     model = register(properties={"fixed": "1"})
     model.add_properties({"more": "2"})
     model.properties["fixed"] = "changed by hand"
-    with pytest.raises(WebserviceException, match="Properties cannot change"):
+    with pytest.raises(WebserviceException, match="Properties can be added, but not changed"):
         model.add_properties({"third": "3"})
     properties = Model(local_ws, name).properties
     assert (properties["fixed"], properties["more"]) == ("1", "2")

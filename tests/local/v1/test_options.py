@@ -51,7 +51,7 @@ def test_links_inside_a_source_directory_are_copied_and_others_reported(
     service.delete()
     assert {"data.txt", "inside.txt", "hard.txt"} <= set(found)
     assert "outside.txt" not in found
-    warning = "source_directory: the link source/outside.txt leads out of the directory"
+    warning = "source_directory: the link source/outside.txt is not copied"
     assert warning in shown
     assert warning in log
 
@@ -66,7 +66,7 @@ def test_inference_config_without_environment_is_rejected(local_ws, source):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"cuda_version": "9.1"}, "enable_gpu or cuda_version"),
+        ({"cuda_version": "9.1"}, "enable_gpu, cuda_version"),
         ({"extra_docker_file_steps": "steps"}, "extra_docker_file_steps"),
         ({"runtime": "spark-py"}, "runtime Spark"),
     ],

@@ -20,7 +20,7 @@ def test_package_is_saved_with_all_its_files(local_ws, registered, tmp_path):
     log = package.get_logs()
     assert "FROM python:" in log
     assert "numpy==1.26.0" in log
-    assert "Nothing is built here" in log
+    assert "No image is built here" in log
     assert package.get_logs(offset=len(log)) == ""
     package.save(str(tmp_path / "saved"))
     saved = tmp_path / "saved"
@@ -56,7 +56,7 @@ def test_model_folder_and_script_without_folder_are_packaged(local_ws, tmp_path)
     ("packages", "options", "message"),
     [
         (PACKAGES, {}, "pass generate_dockerfile=True, save"),
-        ((), {"generate_dockerfile": True}, "list them in a conda file"),
+        ((), {"generate_dockerfile": True}, "list the packages in a conda file"),
     ],
 )
 def test_unsupported_package_option_is_rejected(

@@ -124,8 +124,8 @@ def test_wait_for_deployment_shows_progress_and_warnings(local_ws, registered, t
     for note in (
         "scikit-learn: wanted ==0.22.1, found",
         "on Azure the image would have scikit-learn ==0.22.1",
-        "location: not westeurope",
-        "dns_name_label: digits is no name",
+        "not in westeurope",
+        "dns_name_label: no DNS name digits is created",
         "mine/image:1",
         "lacks azureml-defaults",
     ):
@@ -258,7 +258,7 @@ def test_update_of_labels_and_keys_keeps_the_container(local_ws, deploy):
     assert service.get_logs().count("weights are loaded") == log.count("weights are loaded") == 1
     seen.add_properties({"more": "3"})
     assert Webservice(local_ws, "changing").properties == {"made": "once", "more": "3"}
-    with pytest.raises(WebserviceException, match="can be added and not changed"):
+    with pytest.raises(WebserviceException, match="can be added, but not changed"):
         seen.add_properties({"made": "twice"})
     with pytest.raises(WebserviceException, match="501"):
         seen.update(ssl_enabled=True)

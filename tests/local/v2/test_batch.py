@@ -214,7 +214,7 @@ def test_path_of_the_data_store_and_several_inputs_are_scored(client, deploy_bat
         endpoint_name=ENDPOINT, deployment_name=deploy_batch(), inputs=inputs
     )
     printed = finish(client, job)
-    assert "inputs: 2 are scored; on Azure a model deployment takes one" in printed
+    assert "inputs: 2 are scored; on Azure a model deployment accepts one" in printed
     assert read_scores(client, job) == sorted([*ALL, "3.txt 30"])
 
 

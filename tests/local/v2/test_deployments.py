@@ -93,7 +93,7 @@ def test_failed_init_ends_the_poller_at_once_with_its_traceback(client, deploy, 
         ({"model": "azureml://registries/azureml/models/m/versions/1"}, "registries"),
         ({"environment": None}, "has no environment"),
         ({"instance_type": "Standard_NC6s_v3"}, "GPUs"),
-        ({"instance_type": "large"}, "'large' is no VM size of managed online endpoints"),
+        ({"instance_type": "large"}, "'large' is not a VM size of managed online endpoints"),
         ({"instance_type": "Standard_D3_v99"}, r"Expected one of Standard_DS\{1,2,3,4,5\}_v2"),
         ({"code_configuration": None}, "without code_configuration"),
         ({"model_mount_path": "/models"}, "model_mount_path"),
@@ -159,7 +159,7 @@ def test_kubernetes_endpoint_is_served_by_local_processes(
     done = client.begin_create_or_update(deployment).result()
     assert (done.scale_settings.max_instances, done.resources.requests.cpu) == (3, "100m")
     log = client.online_deployments.get_logs("blue", "on-k8s", lines=1000)
-    assert "scale_settings: nothing scales by itself here" in log
+    assert "scale_settings: there is no autoscaler here" in log
     made.traffic = {"blue": 100}
     client.begin_create_or_update(made).result()
     answer = client.online_endpoints.invoke("on-k8s", request_file=request_file)

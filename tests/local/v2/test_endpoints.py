@@ -41,7 +41,7 @@ def test_key_is_authorized_until_it_is_regenerated(client, shared):
     [
         ({"green": 100}, {}, "no deployment green"),
         ({"blue": 90}, {}, "adds up to 90 %"),
-        ({"blue": 100}, {"blue": 10}, "gets no mirrored traffic as well"),
+        ({"blue": 100}, {"blue": 10}, "receive both traffic and mirrored traffic"),
         ({}, {"blue": 60}, "At most 50 %"),
     ],
 )

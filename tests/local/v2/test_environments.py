@@ -36,7 +36,7 @@ def test_invalid_environment_is_rejected_with_its_reason(client, environment, tm
     (tmp_path / "conda.yml").write_text("- a list")
     again = {"name": environment.name, "version": environment.version, "image": IMAGE}
     for requested, reason in (
-        (again | {"conda_file": conda("3.12")}, "installs something else"),
+        (again | {"conda_file": conda("3.12")}, "has another image or conda file"),
         ({"name": "built", "build": BuildContext(path=str(tmp_path))}, "no container image is"),
         (
             {"name": "odd", "image": IMAGE, "conda_file": str(tmp_path / "conda.yml")},

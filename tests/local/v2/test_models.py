@@ -66,7 +66,7 @@ def test_invalid_model_is_rejected_with_its_reason(client, folder, model):
     files = {"path": str(folder / "weights")}
     uri = "azureml://datastores/workspaceblobstore/paths/LocalUpload/none"
     for requested, reason in (
-        ({"name": "x", "version": "abc"} | files, "'abc' is no version of a model"),
+        ({"name": "x", "version": "abc"} | files, "'abc' is not a version of a model"),
         ({"name": model.name, "version": model.version} | files, "Asset paths cannot be updated"),
         ({"name": "x", "path": "azureml://jobs/j/outputs/o/paths/p"}, "There is no run j"),
         ({"name": "x", "path": uri}, "LocalUpload/none was not uploaded"),

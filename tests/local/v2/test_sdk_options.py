@@ -206,7 +206,7 @@ def test_warned_options_of_kubernetes_are_in_the_log(client, model, environment,
     client.begin_create_or_update(deployment).result()
     log = client.online_deployments.get_logs("blue", "warned-k8s", lines=1000)
     client.online_endpoints.begin_delete("warned-k8s").result()
-    assert "instance_type: gpuinstance is no instance type here" in log
+    assert "instance_type: gpuinstance is not used" in log
     assert "its conda file lacks azureml-inference-server-http" in log
 
 
