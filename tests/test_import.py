@@ -192,6 +192,7 @@ NOT_IMPORTED = {
     "skops",  # the format in which MLflow saves models of scikit-learn
     "azureml-opendatasets",  # by a child process, whose program is a string
     "ipykernel",  # runs the notebooks
+    "jsonschema",  # a bound on what azure-ai-ml and Jupyter require: spares each process seconds
     "jupyter",  # the README's `jupyter lab notebooks/`
     "setuptools",  # azureml imports pkg_resources and distutils of it
 }
