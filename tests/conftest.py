@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import joblib
@@ -22,8 +24,23 @@ matplotlib.use("Agg")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when MLflow is imported
+# Timers of azureml-core call it. pytest applies its filters one by one, the first of which turns
+# warnings into errors, and the threads of those timers run meanwhile.
+threading.Thread.setDaemon = lambda thread, daemon: setattr(thread, "daemon", daemon)
 
 GENUINE_DIR = Path(__file__).resolve().parents[2] / "shared" / "mnist"
+# In a module whose tests all belong to another suite than the default one.
+OTHER_SUITE = re.compile(
+    r"^pytestmark = \[?\s*pytest\.mark\.(browser|faults|nightly|processes|slow)\b", re.MULTILINE
+)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Spare the default suite, in each of its workers, the imports of modules without its tests."""
+    default = config.option.markexpr in config.getini("addopts")
+    if not default or collection_path.suffix != ".py":
+        return None
+    return bool(OTHER_SUITE.search(collection_path.read_text(encoding="utf-8"))) or None
 
 
 def pytest_terminal_summary(terminalreporter):

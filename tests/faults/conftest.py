@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -20,12 +19,6 @@ class Line:
     lost: list[str] = field(default_factory=list)
     found: str = ""
     outcome: str = "not finished"
-
-
-def pytest_collection_modifyitems(items) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.faults)
 
 
 @pytest.fixture

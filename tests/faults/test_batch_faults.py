@@ -22,6 +22,8 @@ from mnist_deploy import local
 from mnist_deploy.local.core.runs import INTERRUPTED
 from mnist_deploy.local.discovery import OTHER_IDENTITIES
 
+pytestmark = pytest.mark.faults
+
 WAIT = 120.0  # seconds that a condition may take on a busy machine
 SCRIPT = """
 import os, time

@@ -27,6 +27,8 @@ from mnist_deploy.local import control_plane
 from mnist_deploy.local.core.records import Model
 from mnist_deploy.local.core.store import Store
 
+pytestmark = pytest.mark.faults
+
 SCRIPT = "def init(): pass\ndef run(raw): return {answer!r}\n"
 
 

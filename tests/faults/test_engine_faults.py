@@ -17,6 +17,7 @@ from mnist_deploy import local
 docker = pytest.importorskip("docker")
 
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # docker-py's connections
     pytest.mark.filterwarnings("ignore:requests session is not set"),
 ]

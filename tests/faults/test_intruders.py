@@ -29,6 +29,8 @@ from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.tls import create_server_context
 from mnist_deploy.local.tokens import derive
 
+pytestmark = pytest.mark.faults
+
 ENVIRONMENTS = f"/environment/v1.0{WORKSPACE}/environments"
 SECRET = b"the secret of a file outside the store"
 

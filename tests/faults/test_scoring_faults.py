@@ -27,6 +27,8 @@ from mnist_deploy.errors import ScoringError
 from mnist_deploy.local.discovery import ControlPlaneAddress
 from mnist_deploy.part_one import fit_model
 
+pytestmark = pytest.mark.faults
+
 SCORE = Path(__file__).resolve().parents[2] / "score.py"
 
 

@@ -21,6 +21,8 @@ from test_v2_faults import addresses  # noqa: F401
 
 from mnist_deploy import local
 
+pytestmark = pytest.mark.faults
+
 entities = pytest.importorskip("azure.ai.ml.entities")
 
 SOAK_SECONDS = float(os.environ.get("MNIST_DEPLOY_SOAK_SECONDS", "600"))

@@ -26,6 +26,8 @@ entities = pytest.importorskip("azure.ai.ml.entities")
 from azure.ai.ml._artifacts import _blob_storage_helper  # noqa: E402
 from azure.core.pipeline.transport import HttpTransport  # noqa: E402
 
+pytestmark = pytest.mark.faults
+
 SCRIPT = """
 import os
 def init(): pass
