@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, create_autospec, patch
 
@@ -27,6 +28,7 @@ import requests
 from azureml._base_sdk_common.service_discovery import CachedServiceDiscovery
 from azureml._base_sdk_common.tracking.tracking_info_registry import TrackingInfoRegistry
 from azureml._common.async_utils.worker_pool import WorkerPool
+from azureml._execution import _commands
 from azureml._restclient import artifacts_client
 from azureml._restclient.clientbase import ClientBase
 from azureml.core import Environment, Model, Webservice, Workspace
@@ -243,7 +245,7 @@ def _put_blob(stream: Any, url: str, *_: Any, **__: Any) -> None:
     requests.put(url, data=stream, headers=headers).raise_for_status()
 
 
-def _submit(pool: WorkerPool, function: Callable, *args: Any, **kwargs: Any) -> Future:
+def _submit(_: WorkerPool | None, function: Callable, *args: Any, **kwargs: Any) -> Future:
     """Call `function` at once: a thread's request could arrive after the end of the mock."""
     future: Future = Future()
     try:
@@ -251,6 +253,15 @@ def _submit(pool: WorkerPool, function: Callable, *args: Any, **kwargs: Any) -> 
     except Exception as error:
         future.set_exception(error)
     return future
+
+
+def _start_pool(_: int) -> SimpleNamespace:
+    """Return a pool that uploads the snapshot of a submitted run at once, like `_submit`."""
+
+    def apply(function: Callable, arguments: tuple) -> SimpleNamespace:
+        return SimpleNamespace(get=_submit(None, function, *arguments).result)
+
+    return SimpleNamespace(apply_async=apply)
 
 
 _services: dict[str, str] = {}
@@ -274,6 +285,7 @@ SHORTCUTS: dict[tuple[Any, str], Callable] = {
     (artifacts_client, "upload_blob_from_stream"): _put_blob,
     (CachedServiceDiscovery, "get_cached_services_uris"): _discover_once,
     (WorkerPool, "submit"): _submit,
+    (_commands, "Pool"): _start_pool,
     (ClientBase, "_get_retry_delay"): lambda *_, **__: 0.0,
     (TrackingInfoRegistry, "gather_all"): lambda *_, **__: {},  # it runs git
     (InferenceConfig, "validation_script_content"): _once(
