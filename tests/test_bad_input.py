@@ -39,6 +39,7 @@ def service(scoring_uri, digits_model):
     model, X = digits_model
     good_body, good_labels = encode_idx(X[:1]), model.predict(X[:1]).tolist()
     with requests.Session() as session:
+        session.trust_env = False  # not to look for proxies at each of the requests
 
         def send(body: bytes, headers=None) -> requests.Response:
             answer = session.post(scoring_uri, data=body, headers=headers, timeout=30)

@@ -7,12 +7,6 @@ from itertools import count
 import pytest
 import tutorial_deployments
 
-import mnist_deploy as md
-
-# pytester removes the modules that a session in this process imports.
-for _name in md.__all__:
-    getattr(md, _name)
-
 pytest_plugins = ["mnist_deploy.testing"]
 _numbers = count()
 

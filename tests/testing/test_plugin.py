@@ -10,15 +10,36 @@ import textwrap
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import mnist_deploy as md
 import mnist_deploy.testing
 
 pytest_plugins = ["pytester"]
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-_WITHOUT = ("cacheprovider", "xdist", "hypothesispytest")  # whose import takes seconds
+_WITHOUT = ("anyio", "cacheprovider", "xdist", "hypothesispytest")  # whose import takes seconds
 BARE = ("-W", "ignore", *(f"-pno:{name}" for name in _WITHOUT))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported_sdks():
+    """Import what the sessions in this process import: pytester removes it after each of them.
+
+    With importlib_metadata, which MLflow imports, goes the finder of installed packages; and a
+    second flask does not know the request context of the first.
+    """
+    import mlflow  # noqa: F401
+
+    with mnist_deploy.testing.mock_client():
+        pass
+    with mnist_deploy.testing.mock_workspace() as ws:
+        inference_config = md.build_inference_config(md.fetch_environment(ws))
+        model = md.fetch_model(ws)
+        service = md.deploy_to_aci(ws, model, inference_config, md.build_aci_config(), "svc")
+        with md.closing_service(service):
+            md.call_service(service, np.zeros((1, 784)))
 
 
 @pytest.fixture
