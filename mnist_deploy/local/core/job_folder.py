@@ -140,10 +140,17 @@ def link_output(working_directory: Path, folder: Path, rules: OutputRules) -> No
     Raises
     ------
     Invalid
-        If the code has a file or a folder at the source path.
+        If the code has a file or a folder at the source path, or this system permits no symbolic
+        links.
     """
     if not rules.source:
         return
+    if not system.CAN_LINK:
+        raise Invalid(
+            "output",
+            f"The source {rules.source} of an output requires a symbolic link, which Windows "
+            "permits few users: write into the folder that the script gets as its argument.",
+        )
     link = below(working_directory, rules.source)
     if link.exists():
         raise Invalid(

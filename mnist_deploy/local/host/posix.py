@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 IS_LINUX = sys.platform == "linux"
+CAN_LINK = True
 CAN_FORK = IS_LINUX  # waiting for a fork and killing it require its pidfd
 PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 MAX_SOCKETS = 1 << 20  # of one event loop: no limit

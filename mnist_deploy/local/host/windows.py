@@ -31,6 +31,7 @@ from typing import IO, Any
 assert sys.platform == "win32"  # for mypy
 
 CAN_FORK = False
+CAN_LINK = False  # without a privilege that few users have
 MAX_SOCKETS = 500  # of one event loop: `select` takes 512
 INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "TZ", "SYSTEMROOT", "SYSTEMDRIVE",
              "WINDIR", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA",
@@ -171,7 +172,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def mount(source: Path, target: Path) -> None:
-    """Copy a file or folder: symbolic links need a privilege that few users have."""
+    """Copy a file or folder, because of `CAN_LINK`."""
     if source.is_dir():
         shutil.copytree(source, target)
     else:

@@ -12,8 +12,9 @@ import pytest
 from mnist_deploy.local.core.faults import Invalid, NotFound
 from mnist_deploy.local.core.job_folder import build_job_folder, list_files, upload_files
 from mnist_deploy.local.core.records import Code
-from mnist_deploy.local.core.runs import Job, JobInput
+from mnist_deploy.local.core.runs import Job, JobInput, OutputRules
 from mnist_deploy.local.core.store import Store
+from mnist_deploy.local.host import system
 
 
 @pytest.fixture
@@ -98,3 +99,12 @@ def test_links_out_of_the_folder_are_not_collected(store, tmp_path):
     assert upload_files(store, "ExperimentRun/dcid.r", folder.files_to_collect()) == 1
     [kept] = store.artifacts("ExperimentRun/dcid.r")
     assert kept.path == "ExperimentRun/dcid.r/outputs/deep/model.pkl"
+
+
+def test_source_of_an_output_is_rejected_where_links_need_a_privilege(store, tmp_path, monkeypatch):
+    rules = {"table": OutputRules(source="made/here")}
+    job = Job(("python", "train.py"), outputs={"table": "ExperimentRun/r"}, output_rules=rules)
+    monkeypatch.setattr(system, "CAN_LINK", False)
+    with pytest.raises(Invalid, match="source made/here of an output requires a symbolic link"):
+        build_job_folder(tmp_path / "jobs", store, job)
+    assert not list((tmp_path / "jobs").iterdir())
