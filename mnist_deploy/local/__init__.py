@@ -67,7 +67,7 @@ def start(home: str | os.PathLike[str] | None = None, *, port: int = 0) -> Contr
     Raises
     ------
     LocalWorkspaceError
-        If the control plane does not start within 30 seconds, with the last lines of its log; or
+        If the control plane does not start within a minute, with the last lines of its log; or
         if its folder cannot be used.
     """
     folder = home_folder(home)

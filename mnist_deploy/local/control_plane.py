@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from .discovery import ControlPlaneAddress
 
-START_TIMEOUT = 30.0  # seconds to start, or to answer at all
+START_TIMEOUT = 30.0  # seconds to answer at all
+LAUNCH_TIMEOUT = 60.0  # seconds to start: a virus scanner may read each module first
 CALL_TIMEOUT = 5.0  # seconds for one answer
 SIGNAL_TIMEOUT = 5.0  # seconds to end after a signal
 POLL_INTERVAL = 0.05  # seconds
@@ -138,7 +139,7 @@ def launch(folder: Path, port: int) -> ControlPlaneAddress:
                 f"{error.strerror}. Check that this Python can be executed."
             ) from error
     threading.Thread(target=process.wait, daemon=True, name="control plane reaper").start()
-    deadline = time.monotonic() + START_TIMEOUT
+    deadline = time.monotonic() + LAUNCH_TIMEOUT
     while process.poll() is None and time.monotonic() < deadline:
         address = ControlPlaneAddress.read(runtime)
         if address is not None and address.pid == process.pid:
@@ -273,7 +274,7 @@ def locked(path: Path) -> Iterator[None]:
     LocalWorkspaceError
         If another process holds the lock for too long.
     """
-    timeout = 2 * START_TIMEOUT  # two processes may wait for the lock in sequence
+    timeout = 2 * LAUNCH_TIMEOUT  # two processes may wait for the lock in sequence
     with open(path, "w") as file:
         deadline = time.monotonic() + timeout
         while True:

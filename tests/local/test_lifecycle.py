@@ -352,7 +352,7 @@ def test_read_only_store_is_reported(tmp_path):
 
 
 def test_control_plane_that_keeps_the_lock_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(control_plane, "START_TIMEOUT", 0.2)
+    monkeypatch.setattr(control_plane, "LAUNCH_TIMEOUT", 0.2)
     (tmp_path / "run").mkdir()
     with open(tmp_path / "run" / "starting", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
