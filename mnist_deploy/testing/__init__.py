@@ -9,7 +9,7 @@ import copy
 import functools
 import inspect
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from .client import MockedClient
@@ -23,25 +23,14 @@ T = TypeVar("T")
 pytest_plugins = ["mnist_deploy.testing.plugin"]
 
 
-class Options(TypedDict, total=False):
-    """The options of `mock_workspace`, all False by default except the first."""
-
-    assert_all_used: bool
-    assert_all_deleted: bool
-    listen: bool
-
-
-@overload
-def mock_workspace(**options: Unpack[Options]) -> WorkspaceMock: ...
-@overload
-def mock_workspace(decorated: T, /) -> T: ...
-def mock_workspace(decorated: Any = None, /, **options: Unpack[Options]) -> Any:
+class mock_workspace:
     """Mock a workspace: ``with mock_workspace() as ws:``, or ``@mock_workspace()``.
 
-    A decorated function receives the workspace as its argument ``ws``, if it has a parameter of
-    that name; pytest does not resolve a fixture for the parameter. In a decorated class, each
-    method whose name begins with ``test`` is decorated, and has a separate workspace. Functions
-    may be ``async`` or, like fixtures, generators.
+    The variable of the block is the same as the fixture ``mocked_workspace``. A decorated function
+    receives the workspace as its argument ``ws``, if it has a parameter of that name; pytest does
+    not resolve a fixture for the parameter. In a decorated class, each method whose name begins
+    with ``test`` is decorated, and has a separate workspace. Functions may be ``async`` or, like
+    fixtures, generators.
 
     Parameters
     ----------
@@ -49,60 +38,18 @@ def mock_workspace(decorated: Any = None, /, **options: Unpack[Options]) -> Any:
         Raise an `AssertionError` at the end for a response, failure or delay that was set but not
         used.
     assert_all_deleted : bool, default False
-        Raise an `AssertionError` for a service or cluster that was not deleted: Azure charges by
-        the hour.
+        Raise an `AssertionError` for a service, endpoint or cluster that was not deleted: Azure
+        charges by the hour.
     listen : bool, default False
         Serve the mocked services on a port of 127.0.0.1, for HTTP clients other than `requests`.
 
-    Returns
-    -------
-    context manager and decorator
-        The variable of the block is the same as the fixture ``mocked_workspace``.
-
     Raises
     ------
     RuntimeError
         A workspace is mocked already.
     """
-    mock = WorkspaceMock(**options)
-    return mock if decorated is None else mock(decorated)
 
-
-@overload
-def mock_client(**options: Unpack[Options]) -> ClientMock: ...
-@overload
-def mock_client(decorated: T, /) -> T: ...
-def mock_client(decorated: Any = None, /, **options: Unpack[Options]) -> Any:
-    """Mock a client of SDK v2: ``with mock_client() as client:``, or ``@mock_client()``.
-
-    Same as `mock_workspace`, except that a decorated function receives the client as its argument
-    ``client``. In the block both SDKs connect to the mocked workspace.
-
-    Parameters
-    ----------
-    assert_all_used, assert_all_deleted, listen : bool
-        See `mock_workspace`; `assert_all_deleted` includes endpoints.
-
-    Returns
-    -------
-    context manager and decorator
-        The variable of the block is the same as the fixture ``mocked_client``.
-
-    Raises
-    ------
-    RuntimeError
-        A workspace is mocked already.
-    WorkspaceError
-        SDK v2 is not installed.
-    """
-    mock = ClientMock(**options)
-    return mock if decorated is None else mock(decorated)
-
-
-class WorkspaceMock:
-    """The result of `mock_workspace`; a decorated function uses a copy for each call."""
-
-    argument = "ws"  # of a decorated function
+    _argument = "ws"  # of a decorated function
     _is_active = False  # one at a time: the SDK's functions are replaced for all threads
 
     def __init__(
@@ -116,7 +63,7 @@ class WorkspaceMock:
         self._listen = listen
 
     def __enter__(self) -> MockedWorkspace:
-        if WorkspaceMock._is_active:
+        if mock_workspace._is_active:
             raise RuntimeError(
                 "A workspace is mocked already: use either the fixture, the decorator or the "
                 "context manager."
@@ -124,14 +71,14 @@ class WorkspaceMock:
         from .workspace import MockedControlPlane
 
         self._has_failed = self._has_raised = False
-        self._control_plane = MockedControlPlane(listen=self._listen).__enter__()
-        WorkspaceMock._is_active = True
+        self._control_plane = MockedControlPlane(listen=self._listen)
+        mock_workspace._is_active = True
         return self._control_plane.workspace
 
     def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
-        WorkspaceMock._is_active = False
+        mock_workspace._is_active = False
         remaining = self._control_plane.remaining() if self._assert_all_deleted else []
-        self._control_plane.__exit__()
+        self._control_plane.close()
         self.raise_errors(failure)
         if self._has_failed:
             return  # the failure of the test was reported
@@ -144,7 +91,7 @@ class WorkspaceMock:
         if problems:
             raise AssertionError("\n".join(problems))
 
-    def raise_errors(self, failure: BaseException | None = None) -> None:
+    def raise_errors(self, failure: BaseException | None) -> None:
         """Raise the first error of a test's own function, unless the test failed with it."""
         from .behavior import causes
 
@@ -167,13 +114,13 @@ class WorkspaceMock:
 
     def _wrap(self, function: Any) -> Any:
         signature = inspect.signature(function)
-        others = [each for each in signature.parameters.values() if each.name != self.argument]
+        others = [each for each in signature.parameters.values() if each.name != self._argument]
         shown = signature.replace(parameters=others)
 
         def call(mocked: Any, args: Any, kwargs: Any) -> Any:
             given = inspect.BoundArguments(signature, shown.bind(*args, **kwargs).arguments)
-            if self.argument in signature.parameters:
-                given.arguments[self.argument] = mocked
+            if self._argument in signature.parameters:
+                given.arguments[self._argument] = mocked
             return function(*given.args, **given.kwargs)
 
         wrapper: Any
@@ -208,10 +155,20 @@ class WorkspaceMock:
         return wrapper
 
 
-class ClientMock(WorkspaceMock):
-    """The result of `mock_client`."""
+class mock_client(mock_workspace):
+    """Mock a client of SDK v2: ``with mock_client() as client:``, or ``@mock_client()``.
 
-    argument = "client"
+    Same as `mock_workspace`, except that the variable of the block, and the argument ``client`` of
+    a decorated function, is the client of the fixture ``mocked_client``. In the block both SDKs
+    connect to the mocked workspace.
+
+    Raises
+    ------
+    WorkspaceError
+        SDK v2 is not installed.
+    """
+
+    _argument = "client"
 
     def __enter__(self) -> MockedClient:  # type: ignore[override]
         from mnist_deploy.managed import connect_client

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import requests
 
-Answer = Callable[[Any], Any]  # from what the script receives to what run() returns
+# From what the script receives to what run() returns; or an error, whatever the request holds.
+Answer = Callable[[Any], Any] | Exception
 
 
 class Rejected(Exception):
     """The service itself sends an error response; its script is not called."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, message: str = "") -> None:
+        super().__init__(message or HTTPStatus(status).phrase)  # a ValueError: an unknown status
         self.status = status
 
 
@@ -79,6 +80,13 @@ class Behavior:
                 setting.is_used = True
                 return setting.value
         return default
+
+    def fails(self, service: str) -> bool:
+        """Whether the next request to a service is set to fail, whatever its body is."""
+        answer = self.find("answer", service, None)
+        if isinstance(answer, AnswerInTurn):
+            answer = answer.left[0] if answer.left else None
+        return isinstance(answer, Exception)
 
     def remove(self, service: str | None) -> None:
         for setting in self._settings:
@@ -142,18 +150,14 @@ class InTurn:
         return [self.left.popleft() for _ in range(number)]
 
 
-class AnswerForEachRequest(InTurn):
+class AnswerInTurn(InTurn):
     unit = "request"
 
-    @property
-    def ignores_body(self) -> bool:
-        return bool(self.left) and getattr(self.left[0], "ignores_body", False)
-
     def __call__(self, data: Any) -> Any:
-        return self.take(1)[0](data)
+        return respond(self.take(1)[0], data)
 
 
-class LabelForEachRow(InTurn):
+class LabelInTurn(InTurn):
     unit = "image"
 
     def __call__(self, data: Any) -> Any:
@@ -161,13 +165,13 @@ class LabelForEachRow(InTurn):
 
 
 def as_answer(source: Any) -> Answer:
-    """Convert a source of `MockedCloud.answer_with` to a function."""
+    """Convert a source of `MockedCloud.answer_with`."""
     if isinstance(source, type) and issubclass(source, Exception):
         source = source()
     if isinstance(source, Exception):
-        return raising(source)
+        return as_failure(source)
     if isinstance(source, int):
-        return rejecting(source)
+        return Rejected(source)
     if hasattr(source, "predict"):
         return source.predict
     if callable(source) and not hasattr(source, "status_code"):  # a response is a WSGI app
@@ -175,7 +179,7 @@ def as_answer(source: Any) -> Answer:
     is_one_answer = isinstance(source, (dict, str, bytes, type(None)))
     if is_one_answer or hasattr(source, "status_code") or hasattr(source, "columns"):
         return lambda data: source
-    return LabelForEachRow(source, f"answer_with({shorten(source)})")
+    return LabelInTurn(source, f"answer_with({shorten(source)})")
 
 
 def as_answer_in_turn(source: Any) -> Answer:
@@ -184,33 +188,22 @@ def as_answer_in_turn(source: Any) -> Answer:
     return (lambda data: source) if is_list else as_answer(source)
 
 
-def rejecting(status: int, message: str = "") -> Answer:
-    """Return an answer that rejects every request with an error response."""
-    message = message or HTTPStatus(status).phrase  # a ValueError for an unknown status
-
-    def answer(data: Any) -> Any:
-        raise Rejected(status, message)
-
-    return _ignoring_body(answer)
-
-
-def raising(error: Exception) -> Answer:
-    """Return an answer that fails: an error of `requests` ends the connection, others `run()`."""
-
-    def answer(data: Any) -> Any:
-        if isinstance(error, requests.Timeout):
-            raise NoResponse
-        if isinstance(error, requests.RequestException):
-            raise error
-        raise ScriptRaised from error
-
-    return _ignoring_body(answer)
+def as_failure(error: Exception) -> Exception:
+    """Convert an error: one of `requests` ends the connection, ``run()`` raises any other."""
+    if isinstance(error, requests.Timeout):
+        return NoResponse()
+    if isinstance(error, requests.RequestException):
+        return error
+    failure = ScriptRaised()
+    failure.__cause__ = error
+    return failure
 
 
-def _ignoring_body(answer: Any) -> Answer:
-    """Mark an answer that is independent of the request's body."""
-    answer.ignores_body = True
-    return answer
+def respond(answer: Answer, data: Any) -> Any:
+    """Return the result of ``run()`` for the data, or raise the error that was set."""
+    if isinstance(answer, Exception):
+        raise answer
+    return answer(data)
 
 
 def shorten(source: Any) -> str:

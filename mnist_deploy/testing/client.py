@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec, patch
 
@@ -35,26 +36,12 @@ class MockedClient(MLClient):
     cloud: MockedCloud
 
 
-class MockedCredential:
-    """A credential that returns the token of the mocked workspace."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
-        return AccessToken(self._token, int(time.time()) + 3600)
-
-
 def connect(token: str, cloud: MockedCloud) -> MockedClient:
     """Return the client of the mocked workspace, with recorded operations."""
-    client: Any = MLClient(
-        MockedCredential(token),
-        SUBSCRIPTION,
-        NAME,
-        NAME,
-        enable_telemetry=False,
-        show_progress=False,
-    )
+    answer = AccessToken(token, int(time.time()) + 3600)
+    credential: Any = SimpleNamespace(get_token=lambda *scopes, **_: answer)
+    names = (SUBSCRIPTION, NAME, NAME)
+    client: Any = MLClient(credential, *names, enable_telemetry=False, show_progress=False)
     client.__class__ = MockedClient
     client.cloud = cloud
     for name in OPERATIONS:
@@ -84,7 +71,7 @@ def replace_clients(
         thread: Any = poller._thread
         while thread is not None and thread.is_alive():
             thread.join(POLL_INTERVAL)
-            if thread.is_alive() and runtime.is_blocked(thread):
+            if thread.is_alive() and thread in runtime.blocked_pollers:
                 if timeout is None:
                     raise EndlessWait
                 runtime.cloud.clock.sleep(timeout)

@@ -11,14 +11,14 @@ import numpy as np
 import requests
 
 from .behavior import (
-    AnswerForEachRequest,
+    AnswerInTurn,
     Behavior,
     EndlessWait,
+    NoResponse,
     Plan,
+    Rejected,
     as_answer,
     as_answer_in_turn,
-    raising,
-    rejecting,
     shorten,
 )
 
@@ -119,7 +119,7 @@ class MockedCloud:
             As for `answer_with`; a list holds the labels of one call.
         """
         call = f"answer_in_turn({', '.join(map(shorten, sources))})"
-        answers = AnswerForEachRequest(map(as_answer_in_turn, sources), call)
+        answers = AnswerInTurn(map(as_answer_in_turn, sources), call)
         self._behavior.add("answer", call, answers, service)
 
     def refuse(self, status: int, message: str = "", *, service: str | None = None) -> None:
@@ -131,16 +131,16 @@ class MockedCloud:
         message : str
             The message of the response; default: the standard phrase of the status.
         """
-        self._behavior.add("answer", f"refuse({status})", rejecting(status, message), service)
+        self._behavior.add("answer", f"refuse({status})", Rejected(status, message), service)
 
     def time_out(self, *, service: str | None = None) -> None:
         """Never respond; the callers' time-outs pass on the mocked clock."""
-        self._behavior.add("answer", "time_out()", raising(requests.ReadTimeout()), service)
+        self._behavior.add("answer", "time_out()", NoResponse(), service)
 
     def cut_off(self, *, service: str | None = None) -> None:
         """Reject connections to services."""
         error = requests.ConnectionError("Connection refused.")
-        self._behavior.add("answer", "cut_off()", raising(error), service)
+        self._behavior.add("answer", "cut_off()", error, service)
 
     def delay(self, seconds: float, *, service: str | None = None) -> None:
         """Delay every response on the mocked clock; callers may time out before.

@@ -59,7 +59,7 @@ class MemoryRuntime:
         self._progress = threading.Event()  # the change that is applied has ended, or is blocked
         self._blocked_changes = 0
         self._changed = threading.Condition()  # a blocked change may continue
-        self._blocked_pollers: set[threading.Thread] = set()
+        self.blocked_pollers: set[threading.Thread] = set()  # of changes that never end
         self._intervals: WeakKeyDictionary[threading.Event, float] = WeakKeyDictionary()
 
     def open_address(self, kind: str, name: str) -> MemoryAddress:
@@ -112,17 +112,13 @@ class MemoryRuntime:
             return
         thread = threading.current_thread()
         if thread.name.startswith(POLLER):  # the test's own thread advances the clock
-            self._blocked_pollers.add(thread)
+            self.blocked_pollers.add(thread)
             while not done.wait(POLL_INTERVAL) and not self._is_closed:
                 pass
-            self._blocked_pollers.discard(thread)
+            self.blocked_pollers.discard(thread)
             return
         interval = self._intervals[done] = 2 * self._intervals.get(done, seconds / 2)
         self.cloud.clock.sleep(interval)
-
-    def is_blocked(self, thread: threading.Thread) -> bool:
-        """Whether a thread of SDK v2 polls a change that never ends."""
-        return thread in self._blocked_pollers
 
     def close(self) -> None:
         self._is_closed = True

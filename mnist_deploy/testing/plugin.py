@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from . import WorkspaceMock
+from . import mock_workspace
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -27,7 +27,7 @@ _MARKER = (
     "mocked_workspace(assert_all_used=True, assert_all_deleted=False, listen=False): options of "
     "the fixture of this name, as of mnist_deploy.testing.mock_workspace"
 )
-_mock = pytest.StashKey[WorkspaceMock]()
+_mock = pytest.StashKey[mock_workspace]()
 _home = pytest.StashKey[Path]()  # of the local workspace
 
 
@@ -44,7 +44,7 @@ def mocked_workspace(request: pytest.FixtureRequest) -> Iterator[MockedWorkspace
     the services and records their requests. Scoring scripts are checked, but not run.
     """
     marker = request.node.get_closest_marker("mocked_workspace")
-    mock = WorkspaceMock(*marker.args, **marker.kwargs) if marker else WorkspaceMock()
+    mock = mock_workspace(*marker.args, **marker.kwargs) if marker else mock_workspace()
     with mock as workspace:
         request.node.stash[_mock] = mock
         yield workspace

@@ -29,7 +29,7 @@ from mnist_deploy.errors import DataError
 from mnist_deploy.local.platforms import RUN_FAILED
 from mnist_deploy.tutorial import tutorial_file
 
-from .behavior import Answer, Behavior, NoResponse, Rejected, ScriptRaised
+from .behavior import Answer, Behavior, NoResponse, Rejected, ScriptRaised, respond
 
 # The messages of Microsoft's inference server.
 SCRIPT_FAILED = "An unexpected error occurred in scoring script. Check the logs for more info."
@@ -140,9 +140,7 @@ class Script:
                 return Response("Healthy", mimetype="text/html")
             return error_response(NOT_FOUND, 404)
         try:
-            if getattr(
-                self._behavior.find("answer", self._deployment, None), "ignores_body", False
-            ):
+            if self._behavior.fails(self._deployment):
                 return self._respond(None)
             if call.method not in ("GET", "POST", "OPTIONS"):
                 return error_response(METHOD_NOT_ALLOWED, 405)
@@ -205,7 +203,7 @@ class Script:
         """Serialize the result of the test's function, or else of the model, for the data."""
         answer = self._behavior.find("answer", self._deployment, None)
         try:
-            value = (answer or self._predict)(data)
+            value = respond(answer or self._predict, data)
             return value if isinstance(value, Response) else make_response(value)
         except (Rejected, ScriptRaised, NoResponse, RequestException):
             raise

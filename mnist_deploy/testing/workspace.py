@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.rest import AppState
 from mnist_deploy.local.server.app import create_routes, set_state
 from mnist_deploy.local.server.client_registrations import ClientRegistrations
+from mnist_deploy.local.session_hooks.import_hooks import after_import
 from mnist_deploy.local.tokens import create_token
 from mnist_deploy.models import MODEL_FILE, MODEL_NAME
 
@@ -27,7 +27,6 @@ from . import connections, digits, network
 from .behavior import Behavior
 from .cloud import MockedCloud
 from .containers import MemoryRuntime
-from .imports import after_import
 
 SDK_V2 = "azure.ai.ml"
 
@@ -36,7 +35,6 @@ class MockedControlPlane:
     """The control plane of a mocked workspace, with its registered assets and deployments.
 
     The initial content is the result of the tutorial's part one: a model and an environment.
-
     """
 
     workspace: connections.MockedWorkspace
@@ -44,22 +42,18 @@ class MockedControlPlane:
     def __init__(self, *, listen: bool) -> None:
         self.behavior = Behavior()
         self._cloud = MockedCloud(self.behavior)
-        self._listen = listen
         self._client: Any = None
         self._stack = ExitStack()
-
-    def __enter__(self) -> MockedControlPlane:
         try:
-            self._start()
+            self._start(listen)
         except BaseException:
-            self._stack.close()
+            self.close()
             raise
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._stack.close()
 
-    def _start(self) -> None:
+    def _start(self, listen: bool) -> None:
         folder = Path(tempfile.mkdtemp(prefix="mnist-deploy-mocked-"))
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         self._store = store = Store(folder / "store", in_memory=True)
@@ -73,7 +67,7 @@ class MockedControlPlane:
         app, subscriptions = routes(), {connections.SUBSCRIPTION}
         state = AppState(store, endpoints, token(), network.CONTROL_HOST, subscriptions)
         set_state(app, state, ClientRegistrations())
-        if self._listen:
+        if listen:
             runtime.base = self._stack.enter_context(network.serve(runtime))
         self._enter(
             network.answer_in_memory(app, runtime),
@@ -87,17 +81,14 @@ class MockedControlPlane:
             connections.replace_connections(self.workspace, self._connect_client),
             connections.record_calls(cloud.spies),
         )
-        if sys.modules.get(SDK_V2):
-            self._replace_clients()
-        else:
-            self._stack.enter_context(after_import(SDK_V2, self._replace_clients))
+        self._stack.enter_context(after_import(SDK_V2, self._replace_clients))
 
     def _enter(self, *patches: Iterator[connections.Patch]) -> None:
         for each in patches:
             for patch in each:
                 self._stack.enter_context(patch)
 
-    def _replace_clients(self) -> None:
+    def _replace_clients(self, sdk: object) -> None:
         from . import client
 
         self._enter(client.replace_clients(self._runtime, self._connect_client))

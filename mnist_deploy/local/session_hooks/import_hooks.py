@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -28,19 +29,34 @@ def install(
     missing : mapping of str to str
         Module name -> error message if the module cannot be found.
     """
-    found = [finder for finder in sys.meta_path if isinstance(finder, _Finder)]
-    finder = found[0] if found else _Finder()
-    if not found:
+    finder = _find_installed()
+    if finder is None:
+        finder = _Finder()
         sys.meta_path.insert(0, finder)
         sys.meta_path.append(_MissingFinder(finder.missing))
     for name, change in changes.items():
         if name in finder.changes:
             continue
         finder.changes[name] = change
-        if name in sys.modules:
-            change(sys.modules[name])
+        if (module := sys.modules.get(name)) is not None:
+            change(module)
     finder.substitutes.update(substitutes)
     finder.missing.update(missing)
+
+
+def _find_installed() -> _Finder | None:
+    return next((finder for finder in sys.meta_path if isinstance(finder, _Finder)), None)
+
+
+@contextmanager
+def after_import(name: str, change: Change) -> Iterator[None]:
+    """Call `change` with a module when it is imported in the block, or at once if it was before."""
+    install({name: change}, {}, {})
+    try:
+        yield
+    finally:
+        if finder := _find_installed():
+            finder.changes.pop(name)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
