@@ -41,7 +41,9 @@ def test_offered_messages_are_dropped_whole_when_the_other_process_does_not_read
     sender.send(b"last\n", 0)
     *lines, last = read_lines_until(receiver, sender, b"last")
     numbers = [json.loads(line)["number"] for line in lines]
-    assert numbers == list(range(len(numbers)))
+    # A UNIX socket stays full; over TCP, of Windows, the receiver's buffer grows meanwhile.
+    assert numbers[:20] == list(range(20))
+    assert numbers == sorted(set(numbers))
     assert 0 < len(numbers) < 20_000
     assert last == b"last"
 
