@@ -30,7 +30,7 @@ def serve(options: argparse.Namespace) -> int:
         data_dir=options.data_dir, bare=options.bare, docker=options.docker
     ) as environment:
         print("\n".join(export_lines(environment)), flush=True)
-        report("Serving. Paste these lines into other terminals. Ctrl-C stops the workspace.")
+        report(f"Serving. Paste these lines into other {system.SHELL}. Ctrl-C stops the workspace.")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a caller reads to the output's end
         while psutil.pid_exists(address.pid):
             time.sleep(CHECK_INTERVAL)
@@ -42,7 +42,7 @@ def serve_in_background(options: argparse.Namespace) -> int:
     """Start this command again, out of reach of the terminal, and wait until it serves."""
     (home_folder() / "run").mkdir(mode=0o700, parents=True, exist_ok=True)
     log_file = home_folder() / "run" / "serve.log"
-    arguments = ["-m", "mnist_deploy.local", "serve", "--port", str(options.port)]
+    arguments = ["-X", "utf8", "-m", "mnist_deploy.local", "serve", "--port", str(options.port)]
     arguments += [f"--{name}" for name in ("bare", "docker") if getattr(options, name)]
     arguments += ["--data-dir", str(options.data_dir.absolute())] if options.data_dir else []
     with open(log_file, "wb") as log:
@@ -51,7 +51,7 @@ def serve_in_background(options: argparse.Namespace) -> int:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
+            encoding="utf-8",
         )
     assert process.stdout is not None
     with process.stdout as output:
@@ -62,7 +62,7 @@ def serve_in_background(options: argparse.Namespace) -> int:
     print(lines, end="", flush=True)
     report(
         f"Serving in the background as process {process.pid}. Paste these lines into other "
-        "terminals. To end it: python -m mnist_deploy.local stop"
+        f"{system.SHELL}. To end it: python -m mnist_deploy.local stop"
     )
     return 0
 

@@ -157,7 +157,7 @@ def prepare(
             stdout=sys.stderr.fileno(),
         )
         try:
-            status = process.wait()
+            status = system.wait_for(process)
         except BaseException:
             system.kill_group(process)
             process.wait()

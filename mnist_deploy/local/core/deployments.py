@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ..host import system
 from ..platforms import RequestSettings
 from .container_spec import ContainerSpec
 from .faults import Failed, Fault
@@ -271,7 +272,8 @@ class Deployment:
             return self._create(container_spec)
         except OSError as error:
             raise Failed(
-                "deployment", f"The container's folder could not be filled: {error}"
+                "deployment",
+                f"The container's folder could not be filled: {system.explain(error)}",
             ) from error
 
     def _start(self, container_spec: ContainerSpec, containers: list[Container]) -> None:

@@ -130,6 +130,11 @@ def is_protected_by_mode() -> bool:
     return os.geteuid() != 0
 
 
+def explain(error: OSError) -> str:
+    """Describe an error of a file, with what to do where a limit of the system is its cause."""
+    return str(error)
+
+
 def with_slashes(path: str) -> str:
     """Convert a relative path of this system to the slashes of URLs."""
     return path
@@ -208,6 +213,11 @@ def start_command(command: Sequence[str], **options: Any) -> subprocess.Popen[by
 def find_command(command: Sequence[str], variables: Mapping[str, str]) -> Sequence[str]:
     """Resolve a command for `subprocess.Popen`, which searches the PATH of `variables`."""
     return command
+
+
+def wait_for(process: subprocess.Popen[Any]) -> int:
+    """Wait for the end of a child; the wait can be interrupted by Ctrl-C."""
+    return process.wait()
 
 
 def open_process(pid: int) -> int | None:
@@ -356,6 +366,9 @@ def is_in_foreground() -> bool:
             return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
     except OSError:
         return False
+
+
+SHELL = "terminals"  # where the lines of the functions `shell_…` can be pasted
 
 
 def has_display() -> bool:

@@ -47,6 +47,7 @@ OPEN_ALWAYS, FILE_ATTRIBUTE_NORMAL = 4, 0x80
 JOB_OBJECT_EXTENDED_LIMIT_INFORMATION = 9
 JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE = 0x2000
 DETACHED = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+MAX_PATH = 260  # characters, with a NUL at the end
 RETRY_INTERVAL, REMOVE_TIMEOUT = 0.05, 5.0  # seconds
 
 kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
@@ -192,6 +193,17 @@ def is_protected_by_mode() -> bool:
     return False
 
 
+def explain(error: OSError) -> str:
+    length = len(str(error.filename2 or error.filename or ""))
+    if length < MAX_PATH:
+        return str(error)
+    return (
+        f"{error}. The path has {length} characters, and Windows permits {MAX_PATH - 1}: set "
+        "MNIST_DEPLOY_HOME to a shorter path, choose shorter names, or enable long paths "
+        "(LongPathsEnabled in the registry)."
+    )
+
+
 def with_slashes(path: str) -> str:
     return path.replace("\\", "/")
 
@@ -296,6 +308,13 @@ def start_command(command: Sequence[str], **options: Any) -> subprocess.Popen[by
 def find_command(command: Sequence[str], variables: Mapping[str, str]) -> Sequence[str]:
     """Resolve a command on the PATH of `variables`; Windows searches this process's PATH."""
     return [shutil.which(command[0], path=variables.get("PATH")) or command[0], *command[1:]]
+
+
+def wait_for(process: subprocess.Popen[Any]) -> int:
+    """Wait in intervals: Python calls no signal handler during one wait."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(RETRY_INTERVAL)
 
 
 def open_process(pid: int) -> int | None:
@@ -460,12 +479,15 @@ def is_in_foreground() -> bool:
     return True
 
 
+SHELL = "PowerShell terminals"
+
+
 def has_display() -> bool:
     return True
 
 
 def shell_unset(name: str) -> str:
-    return f"Remove-Item Env:{name}"
+    return f"Remove-Item Env:{name} -ErrorAction Ignore"
 
 
 def shell_set(name: str, value: str) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from console import CTRL_BREAK, CTRL_C, press
 from terminal import Terminal
 
 from mnist_deploy.local.cli.child_process import run_command
@@ -19,6 +20,11 @@ RUNNER = (
 )
 
 
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither sh nor signals")
+WINDOWS = pytest.mark.skipif(sys.platform != "win32", reason="other systems have a terminal")
+
+
+@POSIX
 @pytest.mark.parametrize(
     ("command", "status"),
     [("exit 7", 7), ("kill -TERM $$", 128 + signal.SIGTERM), ("test $A = b", 0)],
@@ -29,9 +35,15 @@ def test_exit_status_of_the_command_is_returned(command, status):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize("command", ["no-such-command", "/dev/null"])
+def test_exit_status_of_a_python_command_is_returned():
+    exit_with_a = "import os, sys; sys.exit(int(os.environ['A']))"
+    command = [sys.executable, "-c", exit_with_a]
+    assert run_command(command, {**os.environ, "A": "7"}) == 7
+
+
+@pytest.mark.parametrize("command", ["no-such-command", os.devnull])
 def test_unknown_command_is_reported(command):
-    with pytest.raises(OSError, match=command):
+    with pytest.raises(OSError, match=r"cannot find" if sys.platform == "win32" else command):
         run_command([command], os.environ)
 
 
@@ -47,17 +59,19 @@ def catching(number: signal.Signals) -> list[str]:
     return [sys.executable, "-c", RUNNER, sys.executable, "-c", script]
 
 
+@POSIX
 @pytest.mark.parametrize(
-    "number",
+    "name",
     [
-        signal.SIGTERM,
+        "SIGTERM",
         *(
-            pytest.param(number, marks=pytest.mark.processes)
-            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+            pytest.param(name, marks=pytest.mark.processes)
+            for name in ("SIGHUP", "SIGINT", "SIGQUIT")
         ),
     ],
 )
-def test_signal_outside_a_terminal_is_forwarded_to_the_command(number):
+def test_signal_outside_a_terminal_is_forwarded_to_the_command(name):
+    number = signal.Signals[name]
     process = subprocess.Popen(
         catching(number), stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -67,9 +81,11 @@ def test_signal_outside_a_terminal_is_forwarded_to_the_command(number):
     assert process.returncode == 9
 
 
+@POSIX
 @pytest.mark.processes
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_signal_to_a_foreground_process_is_forwarded_to_its_command(number):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_signal_to_a_foreground_process_is_forwarded_to_its_command(name):
+    number = signal.Signals[name]
     terminal = Terminal(*catching(number))
     terminal.read_until("ready")
     os.kill(terminal.pid, number)
@@ -77,6 +93,7 @@ def test_signal_to_a_foreground_process_is_forwarded_to_its_command(number):
     assert terminal.end() == 9
 
 
+@POSIX
 @pytest.mark.processes
 def test_ctrl_c_in_a_terminal_reaches_the_command_once():
     terminal = Terminal(*catching(signal.SIGINT))
@@ -86,6 +103,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_command_once():
     assert terminal.end() == 9
 
 
+@POSIX
 @pytest.mark.processes
 def test_interrupt_of_a_background_process_is_forwarded_to_its_command():
     shell = 'set -m; "$@" & echo "pid $!."; wait $!; echo "status $?."'
@@ -96,3 +114,12 @@ def test_interrupt_of_a_background_process_is_forwarded_to_its_command():
     terminal.read_until("caught 1")
     terminal.read_until(r"status 9\.")
     assert terminal.end() == 0
+
+
+@WINDOWS
+@pytest.mark.parametrize("event", [CTRL_C, CTRL_BREAK])
+def test_key_in_a_console_of_windows_reaches_the_command_once(event):
+    number = signal.SIGINT if event == CTRL_C else signal.SIGBREAK
+    done = press(event, *catching(number))
+    assert done.stdout.splitlines() == ["ready", "caught 1"], done.stderr
+    assert done.returncode == 9

@@ -85,3 +85,11 @@ def test_missing_file_is_reported_and_leaves_no_folder(store, tmp_path, gone):
     with pytest.raises(NotFound, match=gone):
         build_folder(tmp_path / "containers", store, container_spec)
     assert not list((tmp_path / "containers").iterdir())
+
+
+def test_name_that_the_system_cannot_store_leaves_no_folder(store, tmp_path):
+    (tmp_path / "containers").mkdir()
+    scripts = (Upload(upload(store, "o/c/main.py", b"main"), "n" * 300 + "/main.py"),)
+    with pytest.raises(OSError, match="n" * 300):
+        build_folder(tmp_path / "containers", store, ContainerSpec("main.py", scripts))
+    assert list((tmp_path / "containers").iterdir()) == []

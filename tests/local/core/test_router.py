@@ -276,7 +276,7 @@ def test_waiting_and_new_requests_get_the_problem_of_a_deployment(router, deploy
 def test_response_of_a_killed_container_is_incomplete(router, deployments):
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         router.ask("/cut-off")
-    router.send(backends={"blue": {"socket": "/no/such/socket", "share": 100}})
+    router.send(backends={"blue": {"socket": "127.0.0.1:9/none", "share": 100}})
     answer = router.ask()
     assert (answer.status_code, "cannot be reached" in answer.text) == (502, True)
 
@@ -288,7 +288,7 @@ def test_copies_are_sent_and_delay_nothing(router, deployments):
         assert router.ask(body=body).json()["name"] == "blue"
     router.ask(azureml_model_deployment="blue")  # a request that names a deployment is not copied
     wait_until(lambda: sorted(deployments.bodies["green"]) == [0, 2, 1_000_000])
-    router.send(backends=both | {"green": {"socket": "/no/such/socket", "mirror": 100}})
+    router.send(backends=both | {"green": {"socket": "127.0.0.1:9/none", "mirror": 100}})
     assert router.ask().json()["name"] == "blue"
 
 

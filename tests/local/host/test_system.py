@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import venv
 from pathlib import Path
 
 import psutil
@@ -164,3 +166,42 @@ def test_readable_sockets_are_awaited():
         one.send(b"x")
         assert system.wait_readable([one, other], 20)
     assert not system.wait_readable([], 0.01)
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="the limit is that of Windows")
+def test_path_beyond_the_limit_of_windows_is_explained():
+    error = FileNotFoundError(2, "No such file or directory", "C:\\" + "n" * 300)
+    assert "The path has 303 characters, and Windows permits 259" in system.explain(error)
+    assert system.explain(OSError("no space")) == "no space"
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="other systems remove and replace open files")
+def test_open_file_is_replaced_after_it_was_closed_and_left_where_it_stays_open(
+    tmp_path, monkeypatch
+):
+    part, file = tmp_path / "part", tmp_path / "file"
+    file.write_text("old")
+    part.write_text("new")
+    reader = open(file)  # noqa: SIM115
+    threading.Timer(0.5, reader.close).start()
+    system.replace_file(part, file)
+    assert file.read_text() == "new"
+    monkeypatch.setattr(system, "REMOVE_TIMEOUT", 0.1)
+    with open(file):
+        system.remove_file(file)
+        assert file.exists()
+    system.remove_file(file)
+    system.remove_file(file)
+    assert not file.exists()
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "win32", reason="other systems have no launcher")
+def test_process_of_a_virtual_environment_has_the_pid_of_its_handle(tmp_path, monkeypatch):
+    """The ``python.exe`` of a virtual environment starts the base interpreter and waits for it."""
+    venv.create(tmp_path / "venv", system_site_packages=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "Scripts" / "python.exe"))
+    show = "import os, sys; print(os.getpid(), sys.executable, os.getenv('__PYVENV_LAUNCHER__'))"
+    process = system.start_background(["-c", show], stdout=subprocess.PIPE, text=True)
+    answer = process.communicate(timeout=60)[0]
+    assert answer.split() == [str(process.pid), sys.executable, "None"]
