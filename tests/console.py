@@ -1,4 +1,4 @@
-"""Press Ctrl-C or Ctrl-Break for a command in a console of Windows.
+"""Press Ctrl-C, or another key of the kind, for a command in a console of Windows.
 
 ``python console.py EVENT COMMAND ...`` starts the command in a new console, waits for its first
 line, presses the key once, and prints all lines; the exit status is that of the command.
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-CTRL_C, CTRL_BREAK = 0, 1
+CTRL_C = 0  # CTRL_BREAK_EVENT is 1, which wine 8 does not send
 
 
 def press(event: int, *command: str) -> subprocess.CompletedProcess[str]:

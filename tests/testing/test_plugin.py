@@ -202,8 +202,9 @@ def test_decorated_test_keeps_its_fixtures(run):
 
 
 @pytest.fixture
-def repository(pytester):
-    """The example of the README."""
+def repository(pytester, monkeypatch):
+    """The example of the README, which is not the module that the suite's own tests import."""
+    monkeypatch.delitem(sys.modules, "digit_report", raising=False)
     for name in ("digit_report.py", "test_digit_report.py"):
         shutil.copy(EXAMPLES / name, pytester.path)
     return pytester

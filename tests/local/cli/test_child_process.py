@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from console import CTRL_BREAK, CTRL_C, press
+from console import CTRL_C, press
 from terminal import Terminal
 
 from mnist_deploy.local.cli.child_process import run_command
@@ -43,7 +43,7 @@ def test_exit_status_of_a_python_command_is_returned():
 
 @pytest.mark.parametrize("command", ["no-such-command", os.devnull])
 def test_unknown_command_is_reported(command):
-    with pytest.raises(OSError, match=r"cannot find" if sys.platform == "win32" else command):
+    with pytest.raises(OSError, match="WinError 2" if sys.platform == "win32" else command):
         run_command([command], os.environ)
 
 
@@ -117,9 +117,7 @@ def test_interrupt_of_a_background_process_is_forwarded_to_its_command():
 
 
 @WINDOWS
-@pytest.mark.parametrize("event", [CTRL_C, CTRL_BREAK])
-def test_key_in_a_console_of_windows_reaches_the_command_once(event):
-    number = signal.SIGINT if event == CTRL_C else signal.SIGBREAK
-    done = press(event, *catching(number))
+def test_ctrl_c_in_a_console_of_windows_reaches_the_command_once():
+    done = press(CTRL_C, *catching(signal.SIGINT))
     assert done.stdout.splitlines() == ["ready", "caught 1"], done.stderr
     assert done.returncode == 9
