@@ -335,5 +335,5 @@ def test_pickle_of_2020_is_deployed_and_differing_versions_are_reported(
     images, labels = load_test_data(sample_dir)
     predicted = np.argmax(images @ model.coef_.T + model.intercept_, axis=1)
     assert values["accuracy"] == np.mean(predicted == labels)
-    assert re.search(r"environment: scikit-learn: wanted ==0\.22\.1, found \d", printed)
-    assert re.search(r"environment: python: wanted ==3\.6\.2\S*, found 3\.\d+", printed)
+    assert re.search(r"environment: scikit-learn: required ==0\.22\.1, installed \d", printed)
+    assert re.search(r"environment: python: required ==3\.6\.2\S*, installed 3\.\d+", printed)

@@ -60,10 +60,10 @@ def difference(requirement: Requirement) -> str | None:
         found = installed_version(name) or installed_version(SMALLER.get(name, name))
     if found is not None and requirement.specifier.contains(found, prereleases=True):
         return None
-    wanted = str(requirement.specifier) or "any version"
+    required = str(requirement.specifier) or "any version"
     return (
-        f"environment: {name}: wanted {wanted}, found {found or 'none'}; "
-        f"on Azure the image would have {name} {wanted}"
+        f"environment: {name}: required {required}, installed {found or 'none'}; "
+        f"on Azure the image would have {name} {required}"
     )
 
 

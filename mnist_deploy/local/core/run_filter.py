@@ -10,12 +10,12 @@ from .faults import Invalid
 
 TOKEN = re.compile(r'\s*(?:(?P<paren>[()])|"(?P<quoted>[^"]*)"|(?P<word>[^\s()"]+))')
 OPERATORS: dict[str, Callable[[str, str], bool]] = {
-    "eq": lambda found, wanted: found == wanted,
-    "ne": lambda found, wanted: found != wanted,
-    "gt": lambda found, wanted: found > wanted,
-    "ge": lambda found, wanted: found >= wanted,
-    "lt": lambda found, wanted: found < wanted,
-    "le": lambda found, wanted: found <= wanted,
+    "eq": lambda found, operand: found == operand,
+    "ne": lambda found, operand: found != operand,
+    "gt": lambda found, operand: found > operand,
+    "ge": lambda found, operand: found >= operand,
+    "lt": lambda found, operand: found < operand,
+    "le": lambda found, operand: found <= operand,
 }
 JOINS = ("and", "or")
 
@@ -92,11 +92,11 @@ class _Parser:
             raise self.error()
         while self.tokens and self.tokens[0][0] == "word" and self.tokens[0][1] not in JOINS:
             value += f" {self.take()[1]}"  # azureml-core does not quote times with a space
-        wanted = None if (value_kind, value) == ("word", "null") else value
-        return _comparison(name, operator, wanted)
+        operand = None if (value_kind, value) == ("word", "null") else value
+        return _comparison(name, operator, operand)
 
 
-def _comparison(name: str, operator: str, wanted: str | None) -> Predicate:
+def _comparison(name: str, operator: str, operand: str | None) -> Predicate:
     first, _, entry = name.partition("/")
 
     def compare(run: Fields) -> bool:
@@ -107,9 +107,9 @@ def _comparison(name: str, operator: str, wanted: str | None) -> Predicate:
                 return False
             found = found[entry]
         is_null = found in (None, "")
-        if is_null or wanted is None:  # null equals null only, and has no order
-            is_equal = is_null and wanted is None
+        if is_null or operand is None:  # null equals null only, and has no order
+            is_equal = is_null and operand is None
             return {"eq": is_equal, "ne": not is_equal}.get(operator, False)
-        return OPERATORS[operator](str(found), wanted)
+        return OPERATORS[operator](str(found), operand)
 
     return compare

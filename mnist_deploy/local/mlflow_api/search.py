@@ -29,16 +29,16 @@ COMPARISON = re.compile(
 )
 ORDER = re.compile(rf"\s*{FIELD}(?:\s+(?P<direction>ASC|DESC))?\s*", re.IGNORECASE)
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": lambda found, wanted: found == wanted,
-    "!=": lambda found, wanted: found != wanted,
-    ">": lambda found, wanted: found > wanted,
-    ">=": lambda found, wanted: found >= wanted,
-    "<": lambda found, wanted: found < wanted,
-    "<=": lambda found, wanted: found <= wanted,
-    "IN": lambda found, wanted: found in wanted,
-    "NOT IN": lambda found, wanted: found not in wanted,
-    "LIKE": lambda found, wanted: matches(found, wanted, 0),
-    "ILIKE": lambda found, wanted: matches(found, wanted, re.IGNORECASE),
+    "=": lambda found, operand: found == operand,
+    "!=": lambda found, operand: found != operand,
+    ">": lambda found, operand: found > operand,
+    ">=": lambda found, operand: found >= operand,
+    "<": lambda found, operand: found < operand,
+    "<=": lambda found, operand: found <= operand,
+    "IN": lambda found, operand: found in operand,
+    "NOT IN": lambda found, operand: found not in operand,
+    "LIKE": lambda found, operand: matches(found, operand, 0),
+    "ILIKE": lambda found, operand: matches(found, operand, re.IGNORECASE),
 }
 
 
@@ -80,9 +80,9 @@ def parse_filter(text: str) -> Callable[[Fields], bool]:
 def parse_comparison(match: re.Match[str]) -> Callable[[Fields], bool]:
     kind, name = read_field(match)
     operator, sent = " ".join(match["operator"].upper().split()), match["value"]
-    wanted: Any = sent.strip("'\"")
+    operand: Any = sent.strip("'\"")
     if operator.endswith("IN"):
-        wanted = [each.strip(" '\"") for each in sent.strip("()").split(",")]
+        operand = [each.strip(" '\"") for each in sent.strip("()").split(",")]
 
     def test(fields: Fields) -> bool:
         found = fields[kind].get(name)
@@ -90,13 +90,13 @@ def parse_comparison(match: re.Match[str]) -> Callable[[Fields], bool]:
             return False
         if isinstance(found, int | float) and not operator.endswith(("IN", "LIKE")):
             try:
-                return OPERATORS[operator](float(found), float(wanted))
+                return OPERATORS[operator](float(found), float(operand))
             except ValueError:
                 raise Invalid(
                     "filter",
                     f"{name} is compared with {sent}: expected a number, like {name}.",
                 ) from None
-        return OPERATORS[operator](str(found), wanted)
+        return OPERATORS[operator](str(found), operand)
 
     return test
 

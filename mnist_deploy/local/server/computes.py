@@ -62,9 +62,11 @@ class ComputeRequest(Struct):
 @compute_api.put(f"{COMPUTES}/<compute>")
 def put_compute(compute: str, **_: str) -> Response:
     requested = body(ComputeRequest)
-    wanted = requested.properties
-    if wanted.compute_type not in KINDS:
-        raise NotSupported(f"computes of type {wanted.compute_type}, only {' and '.join(KINDS)}")
+    properties = requested.properties
+    if properties.compute_type not in KINDS:
+        raise NotSupported(
+            f"computes of type {properties.compute_type}, only {' and '.join(KINDS)}"
+        )
     if not NAME.fullmatch(compute) and not is_placeholder(compute):
         raise Invalid(
             "compute name",
@@ -73,18 +75,18 @@ def put_compute(compute: str, **_: str) -> Response:
         )
     select_settings = (
         training_clusters.settings_to_keep
-        if wanted.compute_type == training_clusters.KIND
+        if properties.compute_type == training_clusters.KIND
         else settings_to_keep
     )
     has_identity = str((requested.identity or {}).get("type") or "None") != "None"
     record = Compute(
         compute,
-        wanted.compute_type,
+        properties.compute_type,
         now(),
-        description=wanted.description or "",
+        description=properties.description or "",
         tags=texts(requested.tags),
-        resource_id=wanted.resource_id or "",
-        settings=select_settings(wanted.properties or {})
+        resource_id=properties.resource_id or "",
+        settings=select_settings(properties.properties or {})
         | ({"identity": True} if has_identity else {}),
     )
     with store().transaction():

@@ -227,9 +227,9 @@ def matches_model_query(model: Model, requested: ModelQuery) -> bool:
     )
 
 
-def has_labels(labels: dict[str, str], wanted: str | None) -> bool:
+def has_labels(labels: dict[str, str], requested: str | None) -> bool:
     """Whether `labels` has all of ``key,key=value,…``."""
-    for entry in filter(None, (wanted or "").split(",")):
+    for entry in filter(None, (requested or "").split(",")):
         key, equals, value = entry.partition("=")
         if key not in labels or (equals and labels[key] != value):
             return False

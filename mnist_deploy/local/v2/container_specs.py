@@ -26,7 +26,7 @@ KUBERNETES_SIZE = {"cpu": "2", "memory": "8Gi"}
 Asset = TypeVar("Asset", Model, Code)
 
 
-def make_container_spec(wanted: DeploymentProperties) -> ContainerSpec:
+def make_container_spec(properties: DeploymentProperties) -> ContainerSpec:
     """The container spec of a deployment.
 
     Raises
@@ -38,34 +38,37 @@ def make_container_spec(wanted: DeploymentProperties) -> ContainerSpec:
     NotSupported
         If the deployment needs an image, GPUs, or another feature that only Azure has.
     """
-    reject_unsupported_options(wanted)
-    code, model = wanted.code_configuration, find_asset(Model, "models", wanted.model)
+    reject_unsupported_options(properties)
+    code, model = properties.code_configuration, find_asset(Model, "models", properties.model)
     if code is None:
         script = mlflow_models.SCRIPT
         uploads: tuple[Upload, ...] = (mlflow_models.prepare_upload(store(), model),)
     else:
         script, source = code.scoring_script, find_asset(Code, "codes", code.code_id)
         uploads = tuple(Upload(path) for path in source.artifacts) if source else ()
-    environment = find_deployment_environment(wanted.environment_id, code, model)
+    environment = find_deployment_environment(properties.environment_id, code, model)
     reject_windows(environment)
-    cpu_cores, memory_gb = parse_size(wanted)
-    timeout = wanted.limits.with_defaults(PLATFORMS["managed"].defaults).timeout
+    cpu_cores, memory_gb = parse_size(properties)
+    timeout = properties.limits.with_defaults(PLATFORMS["managed"].defaults).timeout
     return ContainerSpec(
         script=script,
         uploads=uploads,
         models=(model,) if model else (),
         conda=environment.conda,
-        environment=environment.id if wanted.environment_id else "",
+        environment=environment.id if properties.environment_id else "",
         variables={
             **environment.variables,
             "SCORING_TIMEOUT_MS": str(max(1, round(1000 * (timeout or 0)))),
-            **{name: value or "" for name, value in (wanted.environment_variables or {}).items()},
+            **{
+                name: value or ""
+                for name, value in (properties.environment_variables or {}).items()
+            },
         },
         cpu_cores=cpu_cores,
         memory_gb=memory_gb,
-        insights=bool(wanted.app_insights_enabled),
-        liveness=make_probe("liveness_probe", wanted.liveness_probe),
-        warnings=tuple(list_deployment_warnings(wanted, environment)),
+        insights=bool(properties.app_insights_enabled),
+        liveness=make_probe("liveness_probe", properties.liveness_probe),
+        warnings=tuple(list_deployment_warnings(properties, environment)),
     )
 
 
@@ -86,13 +89,13 @@ def find_deployment_environment(
     raise Invalid("deployment", "The deployment has no environment: pass environment=.")
 
 
-def reject_unsupported_options(wanted: DeploymentProperties) -> None:
+def reject_unsupported_options(properties: DeploymentProperties) -> None:
     """Raise `NotSupported` for options that are set; a warning could be overlooked."""
     options = {
-        "data_collector": wanted.data_collector,
-        "model_mount_path": wanted.model_mount_path,
-        "private_network_connection": wanted.wants_private_network,
-        "startup_probe": wanted.startup_probe,
+        "data_collector": properties.data_collector,
+        "model_mount_path": properties.model_mount_path,
+        "private_network_connection": properties.requires_private_network,
+        "startup_probe": properties.startup_probe,
     }
     for option, value in options.items():
         if value:
@@ -114,11 +117,11 @@ def find_asset(kind: type[Asset], plural: str, asset_id: str | None) -> Asset | 
     return store().get(kind, *parse_asset_id(plural, asset_id))
 
 
-def parse_size(wanted: DeploymentProperties) -> tuple[float, float]:
+def parse_size(properties: DeploymentProperties) -> tuple[float, float]:
     """(cores, memory in GB) of an instance."""
-    if wanted.endpoint_compute_type == "Managed":
-        return parse_instance_type(wanted.instance_type or MANAGED_SIZE)
-    requested = wanted.container_resource_requirements or ContainerResources()
+    if properties.endpoint_compute_type == "Managed":
+        return parse_instance_type(properties.instance_type or MANAGED_SIZE)
+    requested = properties.container_resource_requirements or ContainerResources()
     requests = drop_missing(requested.container_resource_requests)
     limits = drop_missing(requested.container_resource_limits)
     size = KUBERNETES_SIZE | requests | limits

@@ -102,7 +102,7 @@ class DeploymentProperties(Struct, rename="camel", kw_only=True):
         )
 
     @property
-    def wants_private_network(self) -> bool:
+    def requires_private_network(self) -> bool:
         """Whether a private network is requested; SDK v2 sends this option as a property."""
         requested = (self.properties or {}).get("private-network-connection")
         return bool(self.private_network_connection) or str(requested).lower() == "true"

@@ -72,8 +72,8 @@ def start_deployment(endpoint: str, deployment: str, requested: DeploymentReques
     def update(spec: EndpointSpec) -> EndpointSpec:
         running, before = found.deployments.get(deployment), spec.deployments.get(deployment)
         has_failed = running is not None and running.error is not None
-        wanted = make_deployment_spec(requested, spec, before, restart=has_failed)
-        return dataclasses.replace(spec, deployments=spec.deployments | {deployment: wanted})
+        desired = make_deployment_spec(requested, spec, before, restart=has_failed)
+        return dataclasses.replace(spec, deployments=spec.deployments | {deployment: desired})
 
     operation = endpoints().change(KIND, endpoint, update)
     answer = show_deployment(endpoint, deployment)  # 404 if the endpoint was deleted meanwhile
@@ -82,9 +82,9 @@ def start_deployment(endpoint: str, deployment: str, requested: DeploymentReques
     return answer
 
 
-def check_compute_type(endpoint: Endpoint, wanted: DeploymentProperties) -> None:
+def check_compute_type(endpoint: Endpoint, properties: DeploymentProperties) -> None:
     kind = "Kubernetes" if endpoint.spec.other.compute else "Managed"
-    if wanted.endpoint_compute_type != kind:
+    if properties.endpoint_compute_type != kind:
         raise Invalid(
             "deployment",
             f"{endpoint.name} is a {kind} endpoint: its deployments are {kind}OnlineDeployment.",
@@ -105,8 +105,8 @@ def make_deployment_spec(
     Fault
         As `make_container_spec`.
     """
-    wanted = requested.properties
-    container_spec = make_container_spec(wanted)
+    properties = requested.properties
+    container_spec = make_container_spec(properties)
     container_spec = dataclasses.replace(
         container_spec,
         warnings=(*endpoint.other.warnings, *container_spec.warnings),
@@ -115,11 +115,11 @@ def make_deployment_spec(
     return DeploymentSpec(
         container_spec,
         requested.instance_count,
-        wanted.limits,
-        wanted.description or "",
+        properties.limits,
+        properties.description or "",
         texts(requested.tags or {}),
-        texts(wanted.properties or {}),
-        other=wanted,
+        texts(properties.properties or {}),
+        other=properties,
     )
 
 

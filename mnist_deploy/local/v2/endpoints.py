@@ -122,25 +122,27 @@ def update_endpoint_spec(spec: EndpointSpec | None, requested: EndpointRequest) 
     NotSupported
         If Microsoft Entra tokens are requested.
     """
-    wanted = requested.properties
-    mode = check_choice("auth_mode", wanted.auth_mode, (*MODES, "AADToken"))
+    properties = requested.properties
+    mode = check_choice("auth_mode", properties.auth_mode, (*MODES, "AADToken"))
     if mode not in MODES:
         raise NotSupported("auth_mode aad_token, which requires Microsoft Entra ID")
     spec = spec or EndpointSpec()
-    keys = wanted.keys or EndpointKeys()
+    keys = properties.keys or EndpointKeys()
     spec = dataclasses.replace(
         spec,
         authentication=MODES[mode],
         primary_key=keys.primary_key or spec.primary_key,
         secondary_key=keys.secondary_key or spec.secondary_key,
-        traffic=spec.traffic if wanted.traffic is None else drop_zeros(wanted.traffic),
+        traffic=spec.traffic if properties.traffic is None else drop_zeros(properties.traffic),
         mirror=(
-            spec.mirror if wanted.mirror_traffic is None else drop_zeros(wanted.mirror_traffic)
+            spec.mirror
+            if properties.mirror_traffic is None
+            else drop_zeros(properties.mirror_traffic)
         ),
-        description=wanted.description or "",
+        description=properties.description or "",
         tags=texts(requested.tags or {}),
-        properties=texts(wanted.properties or {}),
-        compute=find_cluster_name(wanted.compute),
+        properties=texts(properties.properties or {}),
+        compute=find_cluster_name(properties.compute),
         other=make_endpoint_options(requested),
     )
     check_traffic(spec)
@@ -148,9 +150,9 @@ def update_endpoint_spec(spec: EndpointSpec | None, requested: EndpointRequest) 
 
 
 def make_endpoint_options(requested: EndpointRequest) -> EndpointOptions:
-    wanted, identity = requested.properties, requested.identity
+    properties, identity = requested.properties, requested.identity
     access = check_choice(
-        "public_network_access", wanted.public_network_access, ("Enabled", "Disabled")
+        "public_network_access", properties.public_network_access, ("Enabled", "Disabled")
     )
     assigned = identity.user_assigned_identities if identity else None
     kind = (
@@ -159,7 +161,7 @@ def make_endpoint_options(requested: EndpointRequest) -> EndpointOptions:
         else None
     )
     return EndpointOptions(
-        wanted.compute,
+        properties.compute,
         access or "Enabled",
         serialize_identity(kind, assigned) if kind else None,
         tuple(list_endpoint_warnings(access or "Enabled", assigned)),

@@ -42,19 +42,21 @@ def list_endpoint_warnings(access: str, identities: object) -> Iterator[str]:
 
 
 def list_deployment_warnings(
-    wanted: DeploymentProperties, environment: Environment
+    properties: DeploymentProperties, environment: Environment
 ) -> Iterator[str]:
     """Warnings for the options of a deployment and for its environment."""
-    if wanted.scale_settings and wanted.scale_settings.scale_type == "TargetUtilization":
+    if properties.scale_settings and properties.scale_settings.scale_type == "TargetUtilization":
         yield "scale_settings: there is no autoscaler here; the deployment keeps min_instances"
-    if wanted.egress_public_network_access == "Disabled":
+    if properties.egress_public_network_access == "Disabled":
         yield "egress_public_network_access: outgoing connections of the script are not restricted"
-    if wanted.endpoint_compute_type == "Kubernetes" and wanted.instance_type:
-        yield (f"instance_type: {wanted.instance_type} is not used; resources set cores and memory")
-    if wanted.readiness_probe:
-        make_probe("readiness_probe", wanted.readiness_probe)
+    if properties.endpoint_compute_type == "Kubernetes" and properties.instance_type:
+        yield (
+            f"instance_type: {properties.instance_type} is not used; resources set cores and memory"
+        )
+    if properties.readiness_probe:
+        make_probe("readiness_probe", properties.readiness_probe)
         yield "readiness_probe: a container gets requests as soon as its init() has returned"
-    if wanted.code_configuration is not None:  # else Azure adds the server to the image itself
+    if properties.code_configuration is not None:  # else Azure adds the server to the image itself
         yield from list_environment_warnings(environment)
 
 

@@ -53,10 +53,10 @@ class DeploymentUpdate(Struct):
 def update_endpoint(endpoint: str, **_: str) -> Response:
     """Change the fields that the request names, and respond after the change, as for a PUT."""
     requested = body(EndpointUpdate)
-    wanted = requested.properties or EndpointTraffic()
+    properties = requested.properties or EndpointTraffic()
 
     def change(spec: EndpointSpec) -> EndpointSpec:
-        traffic, mirror = wanted.traffic, wanted.mirror_traffic
+        traffic, mirror = properties.traffic, properties.mirror_traffic
         changed = dataclasses.replace(
             spec,
             traffic=spec.traffic if traffic is None else drop_zeros(traffic),

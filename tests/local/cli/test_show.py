@@ -24,7 +24,7 @@ def verb(capsys, monkeypatch):
     return do
 
 
-def test_show_names_what_is_registered_and_what_runs(verb, local_home, service, monkeypatch):
+def test_show_lists_registered_assets_and_services(verb, local_home, service, monkeypatch):
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(local_home))
     status, shown = verb("show")
     assert status == 0

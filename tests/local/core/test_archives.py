@@ -29,7 +29,7 @@ def unpacked(tmp_path: Path, content: bytes) -> dict[str, bytes]:
     "name",
     ["../x", "/etc/x", "a/../../x", "..", "a/../../../../../../etc/passwd", "./../x", "out/x"],
 )
-def test_path_that_leads_out_of_the_folder_is_rejected(tmp_path, name):
+def test_path_outside_of_the_folder_is_rejected(tmp_path, name):
     inside = tmp_path / "inside"
     inside.mkdir()
     (inside / "out").symlink_to(tmp_path)

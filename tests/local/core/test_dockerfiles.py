@@ -46,8 +46,8 @@ def test_run_is_reported_as_not_run(build):
 def test_copied_requirements_are_compared(build):
     image = build("FROM x\nCOPY conda.yml requirements.txt /tmp/\n")
     assert [line.split(";")[0] for line in image.warnings] == [
-        "environment: no-such-package: wanted ==1, found none",
-        "environment: another-missing-package: wanted >2, found none",
+        "environment: no-such-package: required ==1, installed none",
+        "environment: another-missing-package: required >2, installed none",
     ]
     assert set(image.warnings) <= set(image.output)
 

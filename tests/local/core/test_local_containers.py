@@ -164,7 +164,7 @@ def test_invalid_container_request_is_rejected(containers, tmp_path):
         containers.build(io.BytesIO(b"no archive"), "Dockerfile", "x")
 
 
-def test_entry_that_leads_out_of_the_container_is_rejected(containers, tmp_path):
+def test_entry_outside_of_the_container_is_rejected(containers, tmp_path):
     build(containers)
     container = containers.create(LocalContainerSpec("image"))
     with pytest.raises(Invalid, match="cannot be unpacked"):

@@ -29,9 +29,9 @@ def test_packages_that_differ_get_one_line_each():
     assert "python" in python
     assert "3.6.2" in python
     assert platform.python_version() in python
-    assert f"scikit-learn: wanted ==0.22.1, found {version('scikit-learn')}" in sklearn
+    assert f"scikit-learn: required ==0.22.1, installed {version('scikit-learn')}" in sklearn
     assert "on Azure the image would have scikit-learn ==0.22.1" in sklearn
-    assert "no-such-package-here: wanted any version, found none" in missing
+    assert "no-such-package-here: required any version, installed none" in missing
     assert len(differences(conda({"pip": "x"}, None, 5))) == 2  # reported, and no error
 
 

@@ -59,7 +59,7 @@ def test_run_is_numbered_in_its_experiment_and_knows_its_root(runs):
 
 
 @pytest.mark.parametrize("run_id", ["", "a/b", "a\\b", "a\0"])
-def test_run_id_that_is_no_part_of_a_path_is_rejected(runs, run_id):
+def test_run_id_that_is_not_a_path_segment_is_rejected(runs, run_id):
     experiment = runs.create_experiment("digits")
     with pytest.raises(Invalid):
         runs.create(experiment, run_id)

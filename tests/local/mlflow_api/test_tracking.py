@@ -65,13 +65,13 @@ def check_as_azureml_core(ws, experiment: str, run_ids: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("_mlflow")
-def test_plain_mlflow_and_azureml_core_see_the_same_runs(endpoint, local_ws):
+def test_plain_mlflow_and_azureml_core_list_the_same_runs(endpoint, local_ws):
     experiment = name_experiment()
     check_as_azureml_core(local_ws, experiment, run_client(endpoint, "", experiment))
 
 
 @pytest.mark.usefixtures("_mlflow")
-def test_azureml_mlflow_and_azureml_core_see_the_same_runs(endpoint, local_ws):
+def test_azureml_mlflow_and_azureml_core_list_the_same_runs(endpoint, local_ws):
     pytest.importorskip("azureml.mlflow")
     uri = local_ws.get_mlflow_tracking_uri()
     experiment = name_experiment()
@@ -113,7 +113,7 @@ def test_script_of_a_run_logs_to_its_own_run(local_ws):
         ("POST", "traces", 501, "ENDPOINT_NOT_FOUND"),
     ],
 )
-def test_errors_come_in_the_schema_of_mlflow(call, method, path, status, code):
+def test_errors_have_the_schema_of_mlflow(call, method, path, status, code):
     answer = call(method, f"/mlflow/api/2.0/mlflow/{path}")
     assert (answer.status_code, answer.json()["error_code"]) == (status, code)
     assert answer.json()["message"]

@@ -78,7 +78,7 @@ def test_malformed_lineage_of_a_client_is_left_out(runs, run, sent):
 
 
 @pytest.mark.parametrize("uri", [None, 5, "", "mnist:1", f"{ARM}/codes/c/versions/1", "/versions/"])
-def test_other_text_is_no_asset_id(uri):
+def test_other_text_is_not_parsed_as_an_asset_id(uri):
     assert parse_asset_id(uri) is None
 
 

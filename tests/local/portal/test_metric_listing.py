@@ -25,7 +25,7 @@ def test_series_has_last_lowest_and_highest_value():
     assert shown["points"] == [(0, 3), (1, 1), (2, 2)]
 
 
-def test_steps_are_the_axis_and_put_values_in_order():
+def test_values_are_ordered_by_step():
     shown = serialize_metric(metric(5, 4, 6, steps=(10, 0, 20)))
     assert (shown["axis"], shown["last"]) == ("step", 6)
     assert shown["points"] == [(0, 4), (10, 5), (20, 6)]
@@ -34,7 +34,7 @@ def test_steps_are_the_axis_and_put_values_in_order():
 
 
 @pytest.mark.parametrize("value", ["NaN", math.nan, math.inf, None, [1], {"a": 1}, 10**400])
-def test_values_that_are_no_finite_numbers_are_counted_and_not_drawn(value):
+def test_non_finite_values_are_counted_and_not_drawn(value):
     shown = serialize_metric(metric(1, value, 2))
     assert (shown["skipped"], shown["points"]) == (1, [(0, 1), (2, 2)])
 

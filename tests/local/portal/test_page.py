@@ -84,7 +84,7 @@ def loud(local_ws, tmp_path_factory):
     service.delete()
 
 
-def test_log_shows_that_it_is_cut_and_neutralises_escape_sequences(page, loud):
+def test_long_log_is_marked_as_cut_and_its_escape_sequences_are_neutralised(page, loud):
     page.go("#/services/service/loud/log", "#log")
     wait_until(lambda: "reversed" in page.browser.execute_script("return log.textContent"))
     text = page.browser.execute_script("return log.textContent")

@@ -276,7 +276,7 @@ def test_model_folder_and_environment_are_downloaded(tab, local_ws, tmp_path):
     assert "numpy" in list(again.python.conda_dependencies.pip_packages)
 
 
-def test_sdk_portal_url_leads_to_the_page(tab, call, endpoint):
+def test_studio_url_of_the_sdk_is_the_page(tab, call, endpoint):
     discovery = call("GET", WORKSPACE).json()["properties"]["discoveryUrl"]
     studio = call("GET", discovery.removeprefix(endpoint.url)).json()["studio"]
     assert studio == f"http://{tab.host}"
@@ -296,9 +296,7 @@ def run(data):
 
 
 @pytest.mark.processes
-def test_sample_request_is_taken_from_the_swagger_of_the_script(
-    tab, local_ws, registered, tmp_path
-):
+def test_sample_request_is_that_of_the_swagger_file(tab, local_ws, registered, tmp_path):
     from azureml.core import Model
     from azureml.core.webservice import AciWebservice
 

@@ -32,7 +32,7 @@ def names(run, runs) -> list[str]:
     ["../dcid.r2/outputs/secret", "/outputs/secret", "outputs/../../dcid.r2/outputs/secret", "..",
      "ExperimentRun/dcid.r2/outputs/secret", "", "outputs", "outputs/", "a\0b", "\ud800"],
 )  # fmt: skip
-def test_name_finds_no_file_of_another_run(runs, run, name):
+def test_file_of_another_run_is_not_found(runs, run, name):
     other = runs.create(runs.create_experiment("digits"), "r2")
     runs.store.write(f"{other.artifacts}/outputs/secret", [b"s"])
     runs.store.write(f"{run.artifacts}/outputs/own", [b"o"])
@@ -59,7 +59,7 @@ def test_batch_job_has_log_and_outputs_of_its_step(runs):
     assert read_log(parent, runs, 0)["text"] == "scored\n"
 
 
-def test_log_is_read_from_where_the_last_answer_ended(runs, run, write_log):
+def test_log_is_read_from_the_requested_byte(runs, run, write_log):
     assert read_log(run, runs, 0) == {"text": "", "start": 0, "end": 0}
     write_log(b"one\ntw")
     assert read_log(run, runs, 0) == {"text": "one\n", "start": 0, "end": 4}
@@ -70,7 +70,7 @@ def test_log_is_read_from_where_the_last_answer_ended(runs, run, write_log):
     assert read_log(ended, runs, 13) == {"text": "", "start": 13, "end": 13}
 
 
-def test_only_the_end_of_a_long_log_is_read_from_a_whole_line_on(runs, run, write_log, monkeypatch):
+def test_long_log_is_read_from_the_first_whole_line_of_its_end(runs, run, write_log, monkeypatch):
     monkeypatch.setattr(run_files, "MAX_LOG_PIECE", 10)
     write_log(b"0123456\n" * 5)
     assert read_log(run, runs, 0) == {"text": "0123456\n", "start": 32, "end": 40}
@@ -91,7 +91,7 @@ def test_line_without_end_is_not_cut_within_a_character(runs, run, write_log):
     assert read_log(run, runs, 0)["text"] == "\N{REPLACEMENT CHARACTER}\n"
 
 
-def test_missing_bytes_of_a_log_are_no_error(runs, run, write_log):
+def test_log_without_its_file_is_empty(runs, run, write_log):
     write_log(b"one\n")
     runs.store.artifact(f"{run.artifacts}/{LOG_FILE}").file.unlink()
     assert read_log(run, runs, 0)["text"] == ""

@@ -70,7 +70,7 @@ def test_run_that_cannot_be_listed_does_not_hide_the_others(runs, run, monkeypat
         ({"kind": "step"}, "Step of a batch job"),
     ],
 )
-def test_run_has_the_name_of_its_client(run, fields, kind):
+def test_kind_of_a_run_names_its_client(run, fields, kind):
     assert kind_of(dataclasses.replace(run, **fields)) == kind
 
 

@@ -150,7 +150,7 @@ def test_large_file_is_downloaded_in_bounded_memory(tab, runs, name):
     assert most < 8 << 20
 
 
-def test_url_of_a_run_in_the_studio_leads_to_its_view(tab):
+def test_studio_url_of_a_run_redirects_to_its_view(tab):
     """azureml-core's ``get_portal_url`` and azure-ai-ml's ``studio_url`` name ``/runs/ID``."""
     answer = tab.get("/runs/a%20b?wsid=/subscriptions/s&tid=t", headers={"Authorization": ""})
     assert (answer.status_code, answer.headers["Location"]) == (302, "/#/runs/a%20b")

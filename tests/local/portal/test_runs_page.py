@@ -160,7 +160,7 @@ def test_long_list_of_runs_has_pages_and_a_search(page, tracking):
     page.wait("#run-filter").send_keys(" ")
 
 
-def test_lineage_leads_from_a_run_to_its_model_and_back(page, local_ws, tmp_path):
+def test_lineage_links_a_run_to_its_model_and_back(page, local_ws, tmp_path):
     from azureml.core import Experiment
 
     run = Experiment(local_ws, "lineage").start_logging(snapshot_directory=None)

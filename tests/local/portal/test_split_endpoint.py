@@ -106,7 +106,7 @@ def test_record_that_cannot_be_listed_leaves_the_others_visible(page, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["a\nb.bin", "plain.bin"])
-def test_model_file_is_downloaded_whatever_its_name_and_reported_when_missing(tmp_path, name):
+def test_model_file_with_any_name_is_downloaded_and_reported_when_missing(tmp_path, name):
     with contextlib.closing(Store(tmp_path)) as store:
         artifact = store.write(f"LocalUpload/c/{name}", [b"content"])
         record = store.add(Model("m", 0, (artifact.path,), now()))

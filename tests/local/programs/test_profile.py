@@ -42,7 +42,7 @@ def test_connection_that_is_closed_is_a_failed_request():
     assert "the container did not answer: RemoteDisconnected" in measured.reason
 
 
-def test_rows_for_which_there_is_no_time_are_counted(monkeypatch):
+def test_rows_not_sent_within_the_time_limit_are_counted(monkeypatch):
     monkeypatch.setattr(profile, "MAX_SECONDS", -1.0)
     with ScriptedServer(lambda handler, body: (200, b"ok")) as server:
         assert send_rows(server.uri, ["1", "2"], []).unsent == 2

@@ -194,5 +194,5 @@ def test_interrupted_upload_leaves_no_file(endpoint, call, local_home):
     assert set((local_home / "store" / "blobs").iterdir()) == before
 
 
-def test_log_is_empty_without_errors(local_home, service):
+def test_control_plane_log_is_empty_without_errors(local_home, service):
     assert Path(local_home / "run" / "control_plane.log").read_text() == ""

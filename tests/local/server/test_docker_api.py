@@ -133,7 +133,7 @@ def test_docker_host_of_a_local_workspace_is_recognized(value, is_local):
     assert is_local_docker_host(value) is is_local
 
 
-def test_engine_names_itself_and_its_version(engine):
+def test_engine_reports_its_name_and_version(engine):
     assert engine.ping() is True
     assert engine.version()["Version"] == "mnist_deploy local workspace"
     assert engine.api.api_version == "1.44"
@@ -171,7 +171,7 @@ def test_options_that_only_docker_has_are_rejected(engine, options, reason):
         engine.containers.create("image", **options)
 
 
-def test_logs_come_in_frames_unless_the_container_has_a_terminal(engine, code, tmp_path):
+def test_logs_are_sent_in_frames_unless_the_container_has_a_terminal(engine, code, tmp_path):
     (tmp_path / "Dockerfile").write_text("FROM x\n")
     lines = list(engine.api.build(path=str(tmp_path), tag="frames", decode=True))
     assert lines[-1]["stream"].startswith("Successfully built")
@@ -222,7 +222,7 @@ def deploy(local_ws, code, environment):
             service.delete()
 
 
-def test_local_webservice_runs_reloads_updates_and_is_listed(
+def test_local_webservice_is_scored_reloaded_updated_and_listed(
     local_ws, registered, code, environment, deploy, call, weights_file
 ):
     service = deploy("local-one", [registered])
@@ -230,7 +230,7 @@ def test_local_webservice_runs_reloads_updates_and_is_listed(
     assert service.state == "running"
     assert service.run('{"data": [[1, 2, 3]]}') == [321.0]
     assert "weights are loaded" in service.get_logs()
-    assert "environment: no-such-package: wanted ==1.2, found none" in service.get_logs()
+    assert "environment: no-such-package: required ==1.2, installed none" in service.get_logs()
     assert [each.name for each in LocalWebservice.list(local_ws)] == ["local-one"]
     [shown] = [each for each in call("GET", "/workspace").json()["services"]
                if each["kind"] == "local"]  # fmt: skip
@@ -282,7 +282,7 @@ def ml_client(endpoint, monkeypatch, tmp_path):
     return local.connect_client(endpoint.folder.parent)
 
 
-def test_local_deployment_of_sdk_v2_runs_through_its_calls(ml_client, code, weights_file, tmp_path):
+def test_local_deployment_of_sdk_v2_completes_all_calls(ml_client, code, weights_file, tmp_path):
     from azure.ai.ml.entities import (
         CodeConfiguration,
         ManagedOnlineDeployment,

@@ -106,7 +106,7 @@ def test_tabular_dataset_becomes_a_data_frame(local_ws, datastore):
 
 
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # the SDK's
-def test_run_gets_its_data_as_folders_and_reads_a_table_itself(local_ws, datastore, digits, capsys):
+def test_run_gets_files_as_folders_and_tables_by_id(local_ws, datastore, digits, capsys):
     from azureml.core import Dataset, Experiment, ScriptRunConfig, run
 
     Path("digits.csv").write_text("label\n7\n")
@@ -155,7 +155,7 @@ def test_run_gets_its_data_as_folders_and_reads_a_table_itself(local_ws, datasto
     assert all(name in lineage for name in ("all", "part", "table", "Mount", "Download"))
 
 
-def test_missing_data_set_is_an_error_of_the_service(call):
+def test_missing_data_set_is_not_found(call):
     for path in (
         f"/dataset/v1.0{WORKSPACE}/datasets/query/name=none",
         f"/dataset/v1.0{WORKSPACE}/saveddatasets/none",

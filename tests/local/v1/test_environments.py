@@ -71,14 +71,16 @@ def test_environment_name_that_azure_rejects_is_rejected(call, bad):
          "pip cannot read the requirement 'two words'"),
     ],
 )  # fmt: skip
-def test_environment_that_no_process_can_have_is_rejected(call, name, definition, reason):
+def test_environment_with_invalid_variables_or_packages_is_rejected(call, name, definition, reason):
     answer = call("PUT", f"{ENVIRONMENTS}/{name}", json=definition)
     assert answer.status_code == 400
     assert reason in answer.json()["error"]["message"]
     assert call("GET", f"{ENVIRONMENTS}/{name}").status_code == 404
 
 
-def test_curated_environment_stands_for_the_running_python(local_ws, registered, tmp_path, capsys):
+def test_curated_environment_is_replaced_by_the_running_python(
+    local_ws, registered, tmp_path, capsys
+):
     """Article "Azure Machine Learning curated environments"; the tutorial's edition of 2022."""
     curated = "AzureML-sklearn-0.24-ubuntu18.04-py37-cpu"
     environment = Environment.get(local_ws, curated)

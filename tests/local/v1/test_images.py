@@ -78,8 +78,8 @@ def test_image_is_created_and_deployed_from_a_model(local_ws, model, deployed, c
     assert [each.id for each in deployed.models] == [model.id]
     assert Webservice(local_ws, "by-image").image_id == deployed.image_id
     shown, log = capsys.readouterr().out, deployed.get_logs()
-    for line in ("python: wanted ==3.6.2", "scikit-learn: wanted ==0.20.1",
-                 "no-such-package: wanted ==1.0, found none"):  # fmt: skip
+    for line in ("python: required ==3.6.2", "scikit-learn: required ==0.20.1",
+                 "no-such-package: required ==1.0, installed none"):  # fmt: skip
         assert (shown.count(line), log.count(line)) == (1, 1)
 
 

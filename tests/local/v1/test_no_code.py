@@ -32,7 +32,7 @@ def test_classifier_returns_probabilities_or_labels(local_ws):
     try:
         wanted = service.container_resource_requirements
         assert (service.state, wanted.cpu, wanted.memory_in_gb) == ("Healthy", 1, 0.75)
-        assert "scikit-learn: wanted ==0.19.1, found" in service.get_logs()
+        assert "scikit-learn: required ==0.19.1, installed" in service.get_logs()
         data = ROWS.tolist()
         answer = service.run(json.dumps({"data": data, "method": "predict"}))
         assert answer == {"predict": classifier.predict(ROWS).tolist()}

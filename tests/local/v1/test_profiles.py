@@ -100,7 +100,7 @@ def measured(local_ws, rows, tmp_path_factory):
         return measure(local_ws, ADD, rows, cpu=1.5, memory_in_gb=0.5, description="sums")
 
 
-def test_profile_has_what_was_measured(measured):
+def test_profile_has_latencies_cpu_and_memory(measured):
     found = measured.serialize()
     assert found["state"] == "Succeeded"
     assert (found["requestedCpu"], found["requestedMemoryInGB"]) == (1.5, 0.5)
@@ -110,21 +110,21 @@ def test_profile_has_what_was_measured(measured):
     assert 0.01 < found["maxUtilizedMemoryInGB"] < 0.5
 
 
-def test_failed_rows_are_counted_and_shown_as_an_issue(measured):
+def test_failed_rows_are_counted_and_reported_as_an_issue(measured):
     found = measured.serialize()
     assert found["successRate"] == pytest.approx(80, abs=5)
     assert found["successQueries"] < found["totalQueries"]
     assert "requests failed, the first one with status 500" in measured.error["message"]
 
 
-def test_recommendations_follow_from_the_measurements(measured):
+def test_recommendations_are_rounded_up_from_measurements(measured):
     assert measured.recommended_cpu - 0.1 < max(measured.max_utilized_cpu, 0.1)
     assert measured.recommended_cpu >= measured.max_utilized_cpu
     assert measured.recommended_memory >= 1.25 * measured.max_utilized_memory
     assert measured.recommended_memory - 0.1 < max(1.25 * measured.max_utilized_memory, 0.1)
 
 
-def test_profile_is_found_by_its_name_and_a_name_can_be_used_again(measured, local_ws, call, mms):
+def test_profile_is_found_by_name_and_names_can_be_reused(measured, local_ws, call, mms):
     from azureml.core.profile import ModelProfile
 
     found = ModelProfile(local_ws, measured.name)
@@ -135,7 +135,7 @@ def test_profile_is_found_by_its_name_and_a_name_can_be_used_again(measured, loc
     assert [each["name"] for each in listed] == [measured.name]
 
 
-def test_profile_that_is_not_there_is_named(local_ws):
+def test_missing_profile_is_named(local_ws):
     from azureml.core.profile import ModelProfile
 
     with pytest.raises(Exception, match="There is no profile nothing"):
@@ -151,7 +151,7 @@ def test_profile_that_is_not_there_is_named(local_ws):
     ],
     ids=["init", "run", "memory"],
 )
-def test_script_that_fails_fails_its_profile_with_the_reason(
+def test_failing_script_fails_the_profile_with_its_reason(
     local_ws, rows, call, script, message, logged
 ):
     profile = measure(local_ws, script, rows, memory_in_gb=0.3)
@@ -200,7 +200,9 @@ def test_data_set_with_two_columns_fails_the_profile(local_ws, tmp_path_factory,
         ({"containerResourceRequirements": {"memoryInGB": 16}}, 400, "expected 0.1 to 15"),
     ],
 )
-def test_wrong_request_is_rejected_with_the_reason(rows, call, mms, change, status, message):
+def test_invalid_profile_request_is_rejected_with_its_reason(
+    rows, call, mms, change, status, message
+):
     body = {"name": "p", "inputDatasetId": rows.id, "environmentImageRequest": {}} | change
     answer = call("POST", f"{mms}/profiles", json=body)
     assert answer.status_code == status

@@ -143,7 +143,7 @@ def test_source_outside_of_the_working_directory_is_rejected(local_ws):
         submit(local_ws, "pass", OutputFileDatasetConfig("models", source="/tmp/models"))
 
 
-def test_output_on_a_cluster_of_spark_is_rejected(local_ws):
+def test_output_for_spark_is_rejected(local_ws):
     from azureml.data import HDFSOutputDatasetConfig
 
     with pytest.raises(Exception, match="does not support HDFSOutputDatasetConfig"):

@@ -94,7 +94,7 @@ def trained(local_ws, cluster, experiment, tmp_path_factory):
     return run, printed.getvalue()
 
 
-def test_cluster_has_its_nodes_at_once(cluster):
+def test_created_cluster_has_all_nodes(cluster):
     status = cluster.get_status().serialize()
     assert status["provisioningState"] == "Succeeded"
     assert status["currentNodeCount"] == status["targetNodeCount"] == 1
@@ -115,7 +115,7 @@ def test_log_of_a_run_is_streamed(trained):
     assert run.get_status() == "Completed"
 
 
-def test_metrics_of_a_run_come_back_as_they_were_logged(trained):
+def test_logged_metrics_of_a_run_are_returned_unchanged(trained):
     run, _ = trained
     assert run.get_metrics() == {
         "loss": [1.0, 0.5, 1 / 3],
@@ -140,7 +140,7 @@ def test_outputs_of_a_run_can_be_downloaded_and_registered(trained, local_ws):
     assert Path(model.download("got")).read_text() == "weights"
 
 
-def test_run_is_found_again_by_its_id_and_by_filters(trained, experiment, local_ws):
+def test_run_is_found_by_its_id_and_by_filters(trained, experiment, local_ws):
     from azureml.core import Run
 
     run, _ = trained
@@ -162,7 +162,7 @@ def test_failed_run_raises_with_the_traceback_of_its_script(experiment, cluster)
 
 
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")  # the SDK's
-def test_run_on_this_machine_takes_the_same_way(experiment, capsys):
+def test_run_with_local_target_gets_its_arguments(experiment, capsys):
     run = experiment.submit(configure("import sys; print(sys.argv[1:])", arguments=["a b", 3]))
     run.wait_for_completion(show_output=True)
     assert "['a b', '3']" in capsys.readouterr().out
@@ -194,7 +194,7 @@ def test_run_is_killed_after_its_time_limit(experiment, cluster):
     assert details["error"]["error"]["code"] == "Timeout"
 
 
-def test_more_nodes_than_one_are_reported_as_a_warning(experiment, cluster, capsys):
+def test_several_nodes_are_reported_as_a_warning(experiment, cluster, capsys):
     configuration = configure("print('one process')", cluster)
     configuration.run_config.node_count = 3
     experiment.submit(configuration).wait_for_completion(show_output=True)
@@ -262,7 +262,7 @@ def test_archived_experiment_is_not_listed(local_ws):
     assert experiment.name not in [each.name for each in Experiment.list(local_ws)]
 
 
-def test_errors_of_run_history_are_in_its_schema(call, experiment, local_ws):
+def test_errors_of_run_history_have_code_and_message(call, experiment, local_ws):
     for method, path, status in (
         ("GET", f"{HISTORY}/experiments/none", 404),
         ("GET", f"{HISTORY}/runs/none", 404),

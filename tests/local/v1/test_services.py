@@ -122,7 +122,7 @@ def test_wait_for_deployment_shows_progress_and_warnings(local_ws, registered, t
     service.delete()
     assert "Succeeded" in shown
     for note in (
-        "scikit-learn: wanted ==0.22.1, found",
+        "scikit-learn: required ==0.22.1, installed",
         "on Azure the image would have scikit-learn ==0.22.1",
         "not in westeurope",
         "dns_name_label: no DNS name digits is created",

@@ -171,7 +171,7 @@ def test_folder_is_scored_and_rows_are_appended(client, deploy_batch, files):
     assert job.name in [each.name for each in client.jobs.list()]
 
 
-def test_summary_only_keeps_what_the_script_writes(client, deploy_batch, files):
+def test_summary_only_keeps_the_files_of_the_script_alone(client, deploy_batch, files):
     name = deploy_batch("list", output_action=BatchDeploymentOutputAction.SUMMARY_ONLY)
     job = invoke(client, name, files)
     finish(client, job)
@@ -179,7 +179,7 @@ def test_summary_only_keeps_what_the_script_writes(client, deploy_batch, files):
     assert {path.suffix for path in Path("got").rglob("*") if path.is_file()} == {".out"}
 
 
-def test_results_of_a_list_are_lines(client, deploy_batch, files):
+def test_elements_of_a_list_are_written_as_lines(client, deploy_batch, files):
     job = invoke(client, deploy_batch("list"), files / "3.txt", "uri_file")
     finish(client, job)
     assert read_scores(client, job) == ["['3.txt', 30]"]
@@ -281,7 +281,7 @@ def test_results_are_written_to_the_requested_path_once(client, deploy_batch, fi
         ({"params_override": [{"dataset": "x"}]}, "a data set of SDK v1"),
     ],
 )  # fmt: skip
-def test_invocation_is_rejected_with_what_is_wrong(client, deployed, files, options, reason):
+def test_invalid_invocation_is_rejected_with_its_reason(client, deployed, files, options, reason):
     with pytest.raises(HttpResponseError, match=reason):
         invoke(client, deployed, files / "3.txt", "uri_file", **options)
 
@@ -296,7 +296,7 @@ def test_invocation_is_rejected_with_what_is_wrong(client, deployed, files, opti
          "no file at"),
     ],
 )  # fmt: skip
-def test_input_is_rejected_with_what_is_wrong(client, deployed, files, wanted, reason):
+def test_invalid_input_is_rejected_with_its_reason(client, deployed, files, wanted, reason):
     client.data.create_or_update(Data(name="typed", version="1", path=str(files)))
     with pytest.raises(HttpResponseError, match=reason):
         client.batch_endpoints.invoke(
@@ -319,7 +319,7 @@ def test_settings_are_overridden_for_one_job(client, deployed, files):
     assert client.batch_deployments.get(deployed, ENDPOINT).mini_batch_size == 2
 
 
-def test_invocation_over_rest_is_read_as_microsoft_writes_it(client, call, deployed, files):
+def test_rest_invocation_with_pascal_case_names_is_accepted(client, call, deployed, files):
     """The body of the article's tab REST has names in Pascal case."""
     data = client.data.create_or_update(Data(name="rest", path=str(files)))
     url = client.batch_endpoints.get(ENDPOINT).scoring_uri
@@ -353,7 +353,7 @@ def test_job_fails_above_the_error_threshold(client, deploy_batch, files):
     assert client.jobs.get(job.name).status == "Failed"
 
 
-def test_mini_batch_of_a_worker_that_died_is_scored_again(client, deploy_batch, files):
+def test_mini_batch_of_a_killed_worker_is_scored_again(client, deploy_batch, files):
     (files / "2.txt").write_text("deadly 2")
     job = invoke(client, deploy_batch(), files)
     printed = finish(client, job)
@@ -361,7 +361,7 @@ def test_mini_batch_of_a_worker_that_died_is_scored_again(client, deploy_batch, 
     assert read_scores(client, job) == ALL
 
 
-def test_mini_batch_that_takes_too_long_is_given_up(client, deploy_batch, files):
+def test_mini_batch_is_abandoned_after_its_time_out(client, deploy_batch, files):
     (files / "0.txt").write_text("slow")
     retry = BatchRetrySettings(max_retries=0, timeout=1)
     job = invoke(client, deploy_batch(mini_batch_size=1, retry_settings=retry), files)
@@ -388,7 +388,7 @@ def test_more_processes_than_cores_are_reported(client, deploy_batch, files):
     assert printed.count("init in") <= cores
 
 
-def test_deployment_and_endpoint_are_returned_as_they_were_asked_for(client, deploy_batch):
+def test_deployment_and_endpoint_are_returned_as_requested(client, deploy_batch):
     name = deploy_batch(mini_batch_size=3, error_threshold=5, output_file_name="a.csv")
     found = client.batch_deployments.get(name, ENDPOINT)
     assert (found.mini_batch_size, found.error_threshold, found.output_file_name) == (3, 5, "a.csv")

@@ -86,7 +86,7 @@ def test_folder_of_tables_is_scored_without_code(
         client.jobs.stream(job.name)
         printed = capsys.readouterr().out
         assert "2 files scored, 0 failed" in printed
-        assert "no-such-package: wanted ==1.2, found none" in printed
+        assert "no-such-package: required ==1.2, installed none" in printed
         client.jobs.download(job.name, download_path=tmp_path / made.name, output_name="score")
         [file] = (tmp_path / made.name).rglob("predictions.csv")
         # As Microsoft's notebook mlflow-for-batch-tabular reads it.

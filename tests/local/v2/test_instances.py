@@ -18,7 +18,7 @@ from mnist_deploy.local.v2.instances import parse_instance_type, parse_quantity
         ("Standard_FX4mds", (4, 84)),
     ],
 )
-def test_vm_size_gives_cores_and_memory(name, size):
+def test_vm_size_determines_cores_and_memory(name, size):
     """Article "Managed online endpoints SKU list"."""
     assert parse_instance_type(name) == size
 
@@ -41,12 +41,12 @@ def test_vm_size_with_gpus_is_not_supported():
         ("0.1", 0.1), ("3k", 3000), ("1Ki", 1024), ("1Ti", 2**40), ("1T", 1e12), ("7M", 7e6),
     ],
 )  # fmt: skip
-def test_quantity_is_read_exactly(text, value):
+def test_quantity_is_parsed_exactly(text, value):
     """Kubernetes, "Resource units"."""
     assert parse_quantity("resources.limits.cpu", text) == value
 
 
 @pytest.mark.parametrize("text", ["", "0", "x", "-1", "1.", "1 Gi", "1gi", "1e3", "0m"])
-def test_text_that_is_no_quantity_is_rejected(text):
+def test_invalid_quantity_is_rejected(text):
     with pytest.raises(Invalid, match=r"resources.limits.cpu is .*, but a quantity such as"):
         parse_quantity("resources.limits.cpu", text)

@@ -119,7 +119,7 @@ def test_output_of_a_job_can_be_registered_as_a_model(client, trained, output, f
     assert list(Path("got").rglob(file))
 
 
-def test_job_is_a_run_of_sdk_v1_as_well(trained, local_ws):
+def test_job_is_listed_as_a_run_of_sdk_v1(trained, local_ws):
     from azureml.core import Run
 
     job, _ = trained
@@ -169,7 +169,7 @@ def test_data_asset_is_the_input_of_a_job(client, compute, job_environment):
 @pytest.mark.parametrize(
     ("kind", "named"), [("Sweep", "sweep"), ("Pipeline", "pipeline"), ("AutoML", "AutoML")]
 )
-def test_other_kinds_of_jobs_are_rejected_with_their_names(call, kind, named):
+def test_unsupported_job_types_are_rejected_by_name(call, kind, named):
     answer = call("PUT", f"{WORKSPACE}/jobs/other", json={"properties": {"jobType": kind}})
     assert answer.status_code == 501
     assert f"does not support {named} jobs" in answer.json()["error"]["message"]

@@ -116,7 +116,7 @@ def test_registered_model_reports_its_requirements_and_keeps_its_containers(
     wanted = deployment(f"azureml:{registered.name}:{registered.version}", "green")
     client.online_deployments.begin_create_or_update(wanted).result()
     log = client.online_deployments.get_logs("green", "mlflow", lines=1000)
-    assert "environment: no-such-package: wanted ==1.2, found none" in log
+    assert "environment: no-such-package: required ==1.2, installed none" in log
     assert "environment: mlflow:" not in log
     wanted.tags = {"stage": "test"}
     client.online_deployments.begin_create_or_update(wanted).result()
@@ -139,7 +139,7 @@ def test_mlflow_model_without_its_file_is_rejected(client, folder, mlflow_endpoi
     assert raised.value.status_code == 400
 
 
-def test_environment_beside_an_mlflow_model_is_compared_instead(
+def test_environment_of_a_deployment_replaces_that_of_its_mlflow_model(
     client, call, saved, mlflow_endpoint
 ):
     conda = {"name": "own", "dependencies": ["python", {"pip": ["another-package==3"]}]}
@@ -150,11 +150,11 @@ def test_environment_beside_an_mlflow_model_is_compared_instead(
     [found] = [each for each in call("GET", "/workspace").json()["services"]
                if each["name"] == "mlflow"]  # fmt: skip
     [own] = [str(each) for each in found["deployments"] if each["name"] == "own"]
-    assert "environment: another-package: wanted ==3, found none" in own
+    assert "environment: another-package: required ==3, installed none" in own
     assert "no-such-package" not in own
 
 
-def test_mlflow_deployments_client_runs_through_its_calls(client, endpoint, saved, tmp_path):
+def test_mlflow_deployments_client_completes_all_calls(client, endpoint, saved, tmp_path):
     """``mlflow.deployments`` with azureml-mlflow, unmodified, in a process of its own."""
     pytest.importorskip("azureml.mlflow")
     client.models.create_or_update(

@@ -149,7 +149,7 @@ HIDDEN = {
 
 
 @pytest.mark.parametrize("constructor", OPTIONS, ids=lambda each: each.__qualname__)
-def test_constructor_arguments_are_each_in_one_list(constructor):
+def test_each_constructor_argument_is_in_exactly_one_list(constructor):
     found = set(inspect.signature(constructor).parameters) | HIDDEN.get(constructor, set())
     options = OPTIONS[constructor]
     listed = f"{options.effective} {options.warned} {options.rejected}".split()

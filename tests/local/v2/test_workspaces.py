@@ -25,7 +25,7 @@ def test_workspace_has_mlflow_tracking_uri(client, call):
         assert uri.path in [f"/mlflow/{version}{found.id}" for version in versions]
 
 
-def test_v1_workspace_gives_the_same_mlflow_tracking_uri(client, local_ws):
+def test_v1_workspace_returns_the_same_mlflow_tracking_uri(client, local_ws):
     pytest.importorskip("azureml.mlflow")
     uri = client.workspaces.get(client.workspace_name).mlflow_tracking_uri
     assert local_ws.get_mlflow_tracking_uri().rstrip("?") == uri
