@@ -102,12 +102,7 @@ def run_notebook(
 
 def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -> None:
     with tempfile.TemporaryDirectory() as sockets:
-        # Over UNIX sockets, because other users of this machine could connect to ports. ZeroMQ has
-        # none on Windows; there, as on each system, the kernel executes signed messages only.
-        place = {"transport": "ipc", "ip": f"{sockets}/kernel"}
-        kernel = AsyncKernelManager(
-            kernel_name="python3", **({} if sys.platform == "win32" else place)
-        )
+        kernel = AsyncKernelManager(kernel_name="python3", **transport(sockets))
         client = NotebookClient(
             notebook,
             timeout=3600,  # seconds for each cell
@@ -133,6 +128,17 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, sections: Sections) -
                 raise
             raise DeadKernelError(f"{error}\n{log.read_text('utf-8', 'replace')}") from None
     sections.end()
+
+
+def transport(folder: str) -> dict[str, str]:
+    """The connection to the kernel, which other users of this machine must not read.
+
+    UNIX sockets in a private folder; on Windows, where ZeroMQ has none, encrypted TCP.
+    """
+    if sys.platform != "win32":
+        return {"transport": "ipc", "ip": f"{folder}/kernel"}
+    is_known = hasattr(AsyncKernelManager, "transport_encryption")  # since jupyter_client 8.10
+    return {"transport_encryption": "auto"} if is_known else {}
 
 
 def drop_progress_bars(notebook: nbformat.NotebookNode) -> None:
