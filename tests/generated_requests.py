@@ -25,10 +25,11 @@ from werkzeug.routing import Rule
 from mnist_deploy.local.core.endpoints import Endpoints
 from mnist_deploy.local.core.job_engine import JobEngine
 from mnist_deploy.local.core.local_containers import LocalContainers, LocalContainerSpec
+from mnist_deploy.local.core.metrics import Metric
 from mnist_deploy.local.core.process_runtime import ProcessRuntime
 from mnist_deploy.local.core.profiles import Profiler
 from mnist_deploy.local.core.records import Compute, Model, SavedDataset, now
-from mnist_deploy.local.core.runs import LOG_FILE, Metric, Runs
+from mnist_deploy.local.core.runs import LOG_FILE, Runs
 from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.portal.page import create_app as create_portal
 from mnist_deploy.local.portal.page_state import PageState
@@ -326,7 +327,7 @@ def portal_to_try(folder: Path) -> Iterator[Flask]:
         token = state_of(app).part(PageState).tokens.issue()
         runs = state_of(app).part(Runs)
         run = runs.get("s")
-        runs.log(run.id, [Metric("m", {"m": "double"}, "scalar", ({"data": {"m": 1}},))])
+        runs.metrics.log(run.id, [Metric("m", {"m": "double"}, "scalar", ({"data": {"m": 1}},))])
         for name in (LOG_FILE, "outputs/f"):
             runs.store.write(f"{run.artifacts}/{name}", [b"line\n"])
         page = create_portal("localhost", dataclasses.replace(state_of(app), token=token))

@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 import pytest
 
-from mnist_deploy.local.core.container import Container
+from mnist_deploy.local.core.container import ProcessContainer
 
 SCORE_SCRIPT = Path(__file__).resolve().parents[1] / "score.py"
 
@@ -38,7 +38,9 @@ def serve(script: Path, model_dir: Path, folder: Path) -> Iterator[str]:
     shutil.copy(script, folder / "app" / "score.py")
     variables = {"AZUREML_ENTRY_SCRIPT": "score.py", "AZUREML_MODEL_DIR": str(model_dir)}
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        container = Container(folder, listener, cpu_cores=1, memory_gb=2, environment=variables)
+        container = ProcessContainer(
+            folder, listener, cpu_cores=1, memory_gb=2, environment=variables
+        )
         try:
             assert container.start() is None, container.log_tail(100)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/score"

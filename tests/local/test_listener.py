@@ -154,7 +154,8 @@ def test_trusted_connection_is_kept_while_untrusted_ones_are_closed(port, sessio
         kept.trust_env, kept.verify = False, session.verify
         url = f"https://127.0.0.1:{port}/"
         assert kept.get(url, headers=TRUSTED).ok
-        [pool] = kept.adapters["https://"].poolmanager.pools._container.values()
+        pools = kept.adapters["https://"].poolmanager.pools
+        [pool] = map(pools.get, pools.keys())
         with open_connections(port, 2 * listener.MAX_UNTRUSTED, b"GET") as opened:
             opened[0].settimeout(5)
             with contextlib.suppress(ConnectionResetError):  # closed with unread bytes

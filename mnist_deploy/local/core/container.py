@@ -49,7 +49,7 @@ class WorkerSlot:
     ends: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_ENDS))
 
 
-class Container:
+class ProcessContainer:
     """Scoring processes and their folder.
 
     Threads: ``container supervisor`` is started by `start` and joined by `stop`.

@@ -23,7 +23,7 @@ from .deployments import Deployment, DeploymentSpec, run_concurrently
 from .faults import Failed, Fault, NotFound
 from .operations import Operation, Operations
 from .records import now
-from .runtime import AccessPolicy, Address, Backend, Container, RoutingTable, Runtime
+from .runtime import AccessPolicy, Address, Container, RoutingTable, RoutingTarget, Runtime
 from .store import Store
 from .telemetry import BUCKETS, Telemetry, sum_counts, summary_of
 
@@ -149,7 +149,7 @@ class Endpoint:
             "token": (),
         }[spec.authentication]
         targets = {
-            name: Backend(
+            name: RoutingTarget(
                 deployment.socket,
                 spec.traffic.get(name, 0),
                 spec.mirror.get(name, 0),

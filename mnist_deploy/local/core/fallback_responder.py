@@ -86,12 +86,7 @@ class _FixedAnswers(HttpServer):
     def close(self) -> None:
         for listener in list(self._answers):
             self.remove(listener)
-        for connection in list(self._connections):
-            connection.transport.abort()
-        for handshake in self._handshakes:
-            handshake.cancel()
-        if self._next_tick is not None:
-            self._next_tick.cancel()
+        super().close()
 
     def reject_head(self, connection: Connection, request: Request) -> Rejection:
         request.keeps_alive = False  # another process may answer the next request

@@ -16,7 +16,7 @@ from ..control_socket import ControlSocket
 from ..host import system
 from ..platforms import Platform
 from .fallback_responder import FallbackResponder
-from .runtime import Backend, RoutingTable
+from .runtime import RoutingTable, RoutingTarget
 
 START_TIMEOUT = 20.0  # seconds for a new router to apply its first routes
 APPLY_TIMEOUT = 5.0  # seconds for a router to apply later routes
@@ -211,7 +211,7 @@ def encode_routes(number: int, routes: RoutingTable) -> bytes:
         "number": number,
         "platform": routes.platform.name,
         "backends": {
-            name: encode_backend(routes.platform, each) for name, each in routes.targets.items()
+            name: encode_target(routes.platform, each) for name, each in routes.targets.items()
         },
         "keys": routes.access.keys,
         "tokens": dict(routes.access.tokens),
@@ -219,15 +219,15 @@ def encode_routes(number: int, routes: RoutingTable) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-def encode_backend(platform: Platform, backend: Backend) -> dict[str, Any]:
-    settings = backend.requests.with_defaults(platform.defaults)
+def encode_target(platform: Platform, target: RoutingTarget) -> dict[str, Any]:
+    settings = target.requests.with_defaults(platform.defaults)
     return {
-        "socket": backend.socket,
-        "share": backend.share,
-        "mirror": backend.mirror,
-        "problem": backend.problem,
-        "max_admitted": settings.max_admitted(backend.instances),
-        "max_running": settings.max_running(backend.instances),
+        "socket": target.socket,
+        "share": target.share,
+        "mirror": target.mirror,
+        "problem": target.problem,
+        "max_admitted": settings.max_admitted(target.instances),
+        "max_running": settings.max_running(target.instances),
         "max_queue_wait": settings.max_queue_wait,
         "timeout": settings.timeout,
     }

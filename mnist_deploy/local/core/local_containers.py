@@ -25,7 +25,7 @@ from typing import IO, Any
 import psutil
 
 from ..host import system
-from .container import Container
+from .container import ProcessContainer
 from .container_folder import below
 from .dockerfiles import ImageContent, apply_dockerfile
 from .faults import Conflict, Failed, Invalid, NotFound
@@ -114,7 +114,7 @@ class LocalContainer:
         self._folder = folder / self.id[:16]
         self._root = self._folder / "root"
         self._past_log = "\n".join(image.content.warnings)
-        self._process: Container | None = None
+        self._process: ProcessContainer | None = None
         self._listener: socket.socket | None = None
         self._start_thread: threading.Thread | None = None
         self._lock = threading.RLock()
@@ -137,7 +137,7 @@ class LocalContainer:
         return process.state
 
     @property
-    def containers(self) -> list[Container]:
+    def containers(self) -> list[ProcessContainer]:
         """The scoring container as the only one of a deployment; empty if no process runs."""
         return [self._process] if self._process else []
 
@@ -187,7 +187,7 @@ class LocalContainer:
                 )
             self._listener = listen(self.spec.port)
             self.port = self._listener.getsockname()[1]
-            self._process = Container(
+            self._process = ProcessContainer(
                 self._folder / secrets.token_hex(4),
                 self._listener,
                 cpu_cores=self.cpu_cores,
@@ -219,7 +219,7 @@ class LocalContainer:
         self.stop(grace=0.0)
         system.remove_folder(self._folder)
 
-    def _run(self, process: Container) -> None:
+    def _run(self, process: ProcessContainer) -> None:
         """Wait for ``init()``; if it fails, the container exits."""
         problem = process.start()
         if problem is not None:

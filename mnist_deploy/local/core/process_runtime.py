@@ -11,7 +11,7 @@ from typing import Any
 
 from ..host import system
 from ..platforms import Platform
-from .container import Container
+from .container import ProcessContainer
 from .container_folder import build_folder, script_environment
 from .container_spec import ContainerSpec
 from .fallback_responder import FallbackResponder
@@ -132,12 +132,12 @@ class ProcessContainerFactory:
         platform: Platform,
         telemetry: Telemetry,
         on_change: Callable[[], Any],
-    ) -> Container:
+    ) -> ProcessContainer:
         folder = build_folder(self._runtime.folder, self._runtime.store, spec)
         variables = script_environment(folder, self._address.name, spec) | NO_TELEMETRY
         if spec.insights:
             variables |= telemetry.variables(self._runtime.ingestion, folder)
-        return Container(
+        return ProcessContainer(
             folder,
             None if platform.has_front_end else self._address.listener,
             self._inner,

@@ -1,25 +1,25 @@
-"""Experiments, runs and their metrics: records of the store, the same for every client."""
+"""Experiments and runs: records of the store, the same for every client."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from .artifacts import check_path
 from .faults import Conflict, Invalid, NotFound
+from .metrics import Metrics
 from .records import now
-from .store import Store
+from .store import Store, encode
 
 ORIGIN = "ExperimentRun"  # the first part of the paths of a run's artifacts
 LOG_FILE = "user_logs/std_log.txt"  # what the run's process prints, among its artifacts
 TERMINAL = frozenset({"Completed", "Failed", "Canceled"})
-MAX_UNORDERED = 250  # values that arrive before one that was logged earlier
 INTERRUPTED = (
     "The local workspace ended before the run did: a run cannot outlive it. Submit the run again, "
     "and keep a process that uses the workspace alive until the run has ended."
@@ -31,6 +31,7 @@ OUTPUT_ASSET_ID = re.compile(
     re.escape(OUTPUT_ASSET).replace(r"\{run\}", "(.+)").replace(r"\{output\}", "(.+)")
 )
 
+T = TypeVar("T")
 Tags = dict[str, str | None]
 
 
@@ -195,28 +196,8 @@ class Run:
         return self.status in TERMINAL
 
 
-@dataclass(frozen=True)
-class Metric:
-    """All values that were logged under one name in one run.
-
-    Attributes
-    ----------
-    columns : dict of str to str
-        The type of each column, as the client names it.
-    kind : str
-        As the client names it, for instance ``azureml.v1.scalar``.
-    values : tuple of dict
-        In the order of logging: ``metricId``, ``createdUtc``, ``step`` and ``data``.
-    """
-
-    name: str
-    columns: dict[str, str]
-    kind: str
-    values: tuple[dict[str, Any], ...]
-
-
 class Runs:
-    """The experiments, runs and metrics of a store.
+    """The experiments and runs of a store.
 
     Parameters
     ----------
@@ -226,29 +207,30 @@ class Runs:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.metrics = Metrics(store)
+        self._select = store.database.rows
 
-    def _select(self, query: str, *values: object) -> list[tuple]:
-        with self.store.transaction() as database:
-            return database.execute(query, values).fetchall()
+    def _records(self, kind: type[T], query: str, *values: object) -> list[T]:
+        return [msgspec.json.decode(text, type=kind) for (text,) in self._select(query, *values)]
 
     # Experiments.
 
     def experiments(self) -> list[Experiment]:
         """All experiments, the newest first."""
-        rows = self._select("SELECT document FROM experiment ORDER BY position DESC")
-        return [msgspec.json.decode(text, type=Experiment) for (text,) in rows]
+        return self._records(Experiment, "SELECT document FROM experiment ORDER BY position DESC")
 
     def find_experiment(self, name: str) -> Experiment | None:
         """The active experiment of a name, or None."""
-        rows = self._select("SELECT document FROM experiment WHERE name = ?", name)
-        found = [msgspec.json.decode(text, type=Experiment) for (text,) in rows]
+        query = "SELECT document FROM experiment WHERE name = ?"
+        found = self._records(Experiment, query, name)
         return next((each for each in found if not each.archived), None)
 
     def get_experiment(self, experiment_id: str) -> Experiment:
-        rows = self._select("SELECT document FROM experiment WHERE id = ?", experiment_id)
-        if not rows:
+        query = "SELECT document FROM experiment WHERE id = ?"
+        found = self._records(Experiment, query, experiment_id)
+        if not found:
             raise NotFound("experiment", experiment_id)
-        return msgspec.json.decode(rows[0][0], type=Experiment)
+        return found[0]
 
     def create_experiment(self, name: str) -> Experiment:
         """The active experiment of a name; created if there is none."""
@@ -306,12 +288,11 @@ class Runs:
 
     def select_runs(self, experiment_id: str | None = None) -> list[Run]:
         """The runs of an experiment, or of all experiments, the newest first."""
-        rows = self._select(
+        query = (
             "SELECT document FROM run WHERE experiment = coalesce(?, experiment)"
-            " ORDER BY position DESC",
-            experiment_id,
+            " ORDER BY position DESC"
         )
-        return [msgspec.json.decode(text, type=Run) for (text,) in rows]
+        return self._records(Run, query, experiment_id)
 
     def search(
         self, text: str = "", before: int | None = None, limit: int = 100
@@ -349,14 +330,12 @@ class Runs:
 
     def children(self, run_id: str) -> list[Run]:
         """The direct children of a run, the newest first."""
-        rows = self._select(
-            "SELECT document FROM run WHERE parent = ? ORDER BY position DESC", run_id
-        )
-        return [msgspec.json.decode(text, type=Run) for (text,) in rows]
+        query = "SELECT document FROM run WHERE parent = ? ORDER BY position DESC"
+        return self._records(Run, query, run_id)
 
     def find(self, run_id: str) -> Run | None:
-        rows = self._select("SELECT document FROM run WHERE id = ?", run_id)
-        return msgspec.json.decode(rows[0][0], type=Run) if rows else None
+        found = self._records(Run, "SELECT document FROM run WHERE id = ?", run_id)
+        return found[0] if found else None
 
     def get(self, run_id: str) -> Run:
         found = self.find(run_id)
@@ -430,94 +409,6 @@ class Runs:
                 if not run.is_terminal:
                     error = {"code": "WorkspaceEnded", "message": INTERRUPTED}
                     self.set_status(run.id, "Failed", error)
-
-    # Metrics.
-
-    def log(self, run_id: str, metrics: Sequence[Metric]) -> None:
-        """Append values; a column keeps the type that it was first logged with."""
-        with self.store.transaction() as database:
-            self.get(run_id)
-            for metric in metrics:
-                known = self._columns(run_id, metric.name)
-                columns, kind = known or ({}, metric.kind)
-                database.execute(
-                    "REPLACE INTO metric VALUES (?, ?, ?, ?)",
-                    (run_id, metric.name, kind, encode(metric.columns | columns)),
-                )
-                database.executemany(
-                    "INSERT INTO metric_value (run, name, document) VALUES (?, ?, ?)",
-                    [(run_id, metric.name, encode(value)) for value in metric.values],
-                )
-
-    def _columns(self, run_id: str, name: str) -> tuple[dict[str, str], str] | None:
-        rows = self._select(
-            "SELECT columns, kind FROM metric WHERE run = ? AND name = ?", run_id, name
-        )
-        return (msgspec.json.decode(rows[0][0]), rows[0][1]) if rows else None
-
-    def metric_names(self, run_id: str) -> list[tuple[str, dict[str, str], str]]:
-        """(name, columns, kind) of each metric of a run, in alphabetical order."""
-        rows = self._select(
-            "SELECT name, columns, kind FROM metric WHERE run = ? ORDER BY name", run_id
-        )
-        return [(name, msgspec.json.decode(columns), kind) for name, columns, kind in rows]
-
-    def metric(self, run_id: str, name: str) -> Metric:
-        """One metric of a run with all its values.
-
-        Raises
-        ------
-        NotFound
-            If nothing was logged under that name.
-        """
-        known = self._columns(run_id, name)
-        if known is None:
-            raise NotFound("metric", f"{name} of run {run_id}")
-        rows = self._select(
-            "SELECT document FROM metric_value WHERE run = ? AND name = ? ORDER BY position",
-            run_id,
-            name,
-        )
-        values = [msgspec.json.decode(text) for (text,) in rows]
-        return Metric(name, *known, tuple(sorted(values, key=logging_time)))
-
-    def last_numbers(self, run_id: str) -> dict[str, float]:
-        """The last value of each metric that is a number."""
-        last = (
-            "SELECT document FROM (SELECT document, position FROM metric_value"
-            f" WHERE run = metric.run AND name = metric.name ORDER BY position DESC"
-            f" LIMIT {MAX_UNORDERED})"
-            " ORDER BY rtrim(json_extract(document, '$.createdUtc'), 'Z') DESC, position DESC"
-            " LIMIT 1"
-        )
-        rows = self._select(
-            f"SELECT name, columns, ({last}) FROM metric WHERE run = ? ORDER BY name", run_id
-        )
-        numbers = {}
-        for name, columns, document in rows:
-            if document and list(msgspec.json.decode(columns)) == [name]:
-                value = msgspec.json.decode(document)["data"].get(name)
-                if isinstance(value, int | float):
-                    numbers[name] = value
-        return numbers
-
-    def last_value_position(self, run_id: str) -> int:
-        """A number that grows with each value that the run logs."""
-        rows = self._select("SELECT max(position) FROM metric_value WHERE run = ?", run_id)
-        return rows[0][0] or 0
-
-
-def logging_time(value: Mapping[str, Any]) -> str:
-    """When the client logged a value, as text that sorts.
-
-    azureml-core sends the batches of a run in parallel, so that values arrive in another order. It
-    leaves zeros at the end of a fraction out, and sorts before the longer fraction without the Z.
-    """
-    return str(value.get("createdUtc") or "").removesuffix("Z")
-
-
-def encode(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def is_growing_log(path: str) -> bool:

@@ -39,7 +39,7 @@ class AccessPolicy:
 
 
 @dataclass(frozen=True)
-class Backend:
+class RoutingTarget:
     """The entry of a deployment in the routing table.
 
     Attributes
@@ -69,7 +69,7 @@ class RoutingTable:
     """The deployments that serve an endpoint's requests, and the access policy."""
 
     platform: Platform
-    targets: dict[str, Backend] = field(default_factory=dict)
+    targets: dict[str, RoutingTarget] = field(default_factory=dict)
     access: AccessPolicy = field(default_factory=AccessPolicy)
 
     @property

@@ -105,6 +105,10 @@ class HttpServer:
     # Connections
 
     @property
+    def connection_count(self) -> int:
+        return len(self._connections)
+
+    @property
     def unsent(self) -> int:
         """Bytes of answers that the clients have not received yet."""
         return sum(connection.unsent for connection in self._connections)
@@ -158,11 +162,11 @@ class HttpServer:
         self._connections[connection] = None
 
     def _has_free_slot(self) -> bool:
-        return len(self._connections) < self._max_connections or self._find_idle() is not None
+        return self.connection_count < self._max_connections or self._find_idle() is not None
 
     def _free_slot(self) -> bool:
         """Close an idle connection if there are too many; False if none is idle."""
-        if len(self._connections) < self._max_connections:
+        if self.connection_count < self._max_connections:
             return True
         idle = self._find_idle()
         if idle is None:
@@ -196,7 +200,16 @@ class HttpServer:
     def tick(self) -> None:
         """Called one second after the first connection, and each second while there are some."""
 
-    # Graceful shutdown
+    # Shutdown
+
+    def close(self) -> None:
+        """Close all connections at once."""
+        for connection in list(self._connections):
+            connection.transport.abort()
+        for handshake in self._handshakes:
+            handshake.cancel()
+        if self._next_tick is not None:
+            self._next_tick.cancel()
 
     def drain(self, linger: float = 0) -> None:
         """Accept the connections that have arrived, answer all requests, then stop the loop.

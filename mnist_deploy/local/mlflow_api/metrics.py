@@ -12,7 +12,7 @@ from flask import Blueprint, Response, jsonify
 from msgspec import Struct
 
 from ..bodies import Document, body, query
-from ..core.runs import Metric
+from ..core.metrics import Metric
 from .fields import (
     API,
     Integer,
@@ -67,13 +67,13 @@ def log_values(run_id: str, values: list[MetricEntry]) -> None:
         )
         for each in values
     ]
-    runs().log(run_id, metrics)
+    runs().metrics.log(run_id, metrics)
 
 
 def read_values(run_id: str, name: str) -> list[Document]:
     """The logged numbers of a metric; a number without a step gets its position as step."""
     values = []
-    for position, each in enumerate(runs().metric(run_id, name).values):
+    for position, each in enumerate(runs().metrics.get(run_id, name).values):
         value: Any = each.get("data", {}).get(name)
         if isinstance(value, int | float) or value in NOT_FINITE:
             step = each.get("step")
@@ -98,7 +98,7 @@ def read_time(time: str) -> int:
 def last_values(run_id: str) -> list[Document]:
     """The value of the last step of each metric that is a number."""
     last = []
-    for name, columns, _ in runs().metric_names(run_id):
+    for name, columns, _ in runs().metrics.names(run_id):
         values = read_values(run_id, name) if list(columns) == [name] else []
         if values:
             last.append(max(values, key=lambda each: (each["step"], each["timestamp"])))
@@ -115,7 +115,7 @@ def log_metric(**_: str) -> Response:
 @metric_api.get(f"{API}/metrics/get-history")
 def get_history(**_: str) -> Response:
     requested = query(MetricHistoryQuery)
-    known = [name for name, _, _ in runs().metric_names(runs().get(requested.run_id).id)]
+    known = [name for name, _, _ in runs().metrics.names(runs().get(requested.run_id).id)]
     values = (
         read_values(requested.run_id, requested.metric_key) if requested.metric_key in known else []
     )

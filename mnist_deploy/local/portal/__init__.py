@@ -85,7 +85,7 @@ def register(app: Flask) -> None:
 def add_state(state: AppState) -> None:
     """Add the portal without starting its listener."""
     state.add(PageState())
-    state.add(MetricListing(state.part(Runs)))
+    state.add(MetricListing(state.part(Runs).metrics))
     state.add(Portal(state))
 
 

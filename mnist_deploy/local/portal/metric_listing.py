@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
-from ..core.runs import Metric, Runs
+from ..core.metrics import Metric, Metrics
 
 ARTIFACT = "Artifact"  # the type of a column that names files
 MAX_METRICS = 100  # of one run
@@ -25,17 +25,17 @@ Point = tuple[float, float]
 class MetricListing:
     """Lists the metrics of a store's runs, with a cache for the latest listed runs."""
 
-    def __init__(self, runs: Runs) -> None:
-        self._runs = runs
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._serialize = lru_cache(CACHED_RUNS)(self._serialize_at)
 
     def serialize(self, run_id: str) -> list[Shown]:
         """Return the first `MAX_METRICS` metrics of a run, in alphabetical order."""
-        return self._serialize(run_id, self._runs.last_value_position(run_id))
+        return self._serialize(run_id, self._metrics.last_position(run_id))
 
     def _serialize_at(self, run_id: str, position: int) -> list[Shown]:
-        names = [name for name, _, _ in self._runs.metric_names(run_id)[:MAX_METRICS]]
-        return [serialize_metric(self._runs.metric(run_id, name)) for name in names]
+        names = [name for name, _, _ in self._metrics.names(run_id)[:MAX_METRICS]]
+        return [serialize_metric(self._metrics.get(run_id, name)) for name in names]
 
 
 def serialize_metric(metric: Metric) -> Shown:

@@ -63,7 +63,7 @@ def summarize(run: Run, experiment: str, models: list[Model], runs: Runs) -> Sho
         "ended": run.ended,
         "error": shorten(run.error["message"]) if run.error else "",
         "warnings": [shorten(each) for each in run.warnings],
-        "metrics": runs.last_numbers(run.id),
+        "metrics": runs.metrics.last_numbers(run.id),
         "models": [model.id for model in models],
     }
 
@@ -97,7 +97,7 @@ def describe_run(run: Run, runs: Runs, endpoints: Endpoints, metrics: MetricList
         ],
         "logged_models": list_logged_models(run),
         "metrics": metrics.serialize(run.id),
-        "metric_count": len(runs.metric_names(run.id)),
+        "metric_count": len(runs.metrics.names(run.id)),
         "files": [
             {"name": name, "size": artifact.file.stat().st_size if artifact.file.exists() else None}
             for name, artifact in itertools.islice(sorted(files, key=order_of_file), MAX_FILES)

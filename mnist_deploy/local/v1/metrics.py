@@ -9,7 +9,7 @@ from msgspec import Struct, to_builtins
 
 from ..bodies import Document, body
 from ..core.faults import Invalid
-from ..core.runs import Metric
+from ..core.metrics import Metric
 from ..rest import WORKSPACE
 from .run_history import runs
 from .runs import RUN, find_run
@@ -58,7 +58,7 @@ def log_metrics(run_id: str, **_: str) -> Response:
         )
         for each in body(MetricBatch).values
     ]
-    runs().log(run_id, logged)
+    runs().metrics.log(run_id, logged)
     return jsonify(errors=[])
 
 
@@ -84,7 +84,7 @@ def list_metrics(run_id: str, **_: str) -> Response:
     return jsonify(
         value=[
             {"metricKey": {"name": name}, **serialize_key(run.container, name, columns, kind)}
-            for name, columns, kind in runs().metric_names(run_id)
+            for name, columns, kind in runs().metrics.names(run_id)
         ]
     )
 
@@ -92,7 +92,7 @@ def list_metrics(run_id: str, **_: str) -> Response:
 @metric_api.post(f"{METRICS}/full")
 def get_metric(run_id: str, **_: str) -> Response:
     requested = body(MetricQuery)
-    run, metric = runs().get(run_id), runs().metric(run_id, requested.metric_name)
+    run, metric = runs().get(run_id), runs().metrics.get(run_id, requested.metric_name)
     start = requested.continuation_token or "0"
     if not start.isdecimal():
         raise Invalid(

@@ -22,7 +22,7 @@ from polling import PATIENCE, wait_until
 from mnist_deploy.local.authorization import hash_token
 from mnist_deploy.local.core import container as container_module
 from mnist_deploy.local.core import log as log_module
-from mnist_deploy.local.core.container import Container
+from mnist_deploy.local.core.container import ProcessContainer
 from mnist_deploy.local.core.process import ScoringProcess
 from mnist_deploy.local.core.runtime import AccessPolicy
 from mnist_deploy.local.core.telemetry import BUCKETS
@@ -49,7 +49,7 @@ def build(tmp_path):
         (folder / "app").mkdir(parents=True)
         (folder / "app" / "score.py").write_text(script)
         listener = socket.create_server(("127.0.0.1", 0))
-        container = Container(
+        container = ProcessContainer(
             folder,
             None if inner else listener,
             inner,
@@ -73,8 +73,8 @@ def score(url: str, body: str = "{}") -> dict:
     return answer.json()
 
 
-def list_processes(container: Container) -> list[psutil.Process]:
-    processes = [psutil.Process(process.pid) for process in container._processes]
+def list_processes(container: ProcessContainer) -> list[psutil.Process]:
+    processes = [psutil.Process(pid) for pid in container.process_ids]
     return processes + [child for each in processes for child in each.children(recursive=True)]
 
 
@@ -223,7 +223,7 @@ def test_container_that_cannot_start_reports_the_reason_and_leaves_no_process(
     container, _ = build(script + "\ndef run(raw): pass\n")
     assert reason in container.start()
     assert container.state == "Failed"
-    assert container._processes == []
+    assert container.process_ids == []
 
 
 def test_init_that_exceeds_the_liveness_probe_is_killed(build):
@@ -536,14 +536,14 @@ def test_log_has_a_size_limit(build, monkeypatch):
 CONTROLLER = """
 import socket, sys
 from pathlib import Path
-from mnist_deploy.local.core.container import Container
+from mnist_deploy.local.core.container import ProcessContainer
 from mnist_deploy.local.core.runtime import AccessPolicy
 from mnist_deploy.local.core.telemetry import BUCKETS
-container = Container(Path(sys.argv[1]), socket.create_server(("127.0.0.1", 0)), cpu_cores=1,
+container = ProcessContainer(Path(sys.argv[1]), socket.create_server(("127.0.0.1", 0)), cpu_cores=1,
                       memory_gb=1,
                       environment={"AZUREML_ENTRY_SCRIPT": "score.py", "WORKER_COUNT": "2"})
 assert container.start() is None
-print(*(process.pid for process in container._processes), flush=True)
+print(*container.process_ids, flush=True)
 sys.stdin.read()
 """
 

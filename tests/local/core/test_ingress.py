@@ -13,12 +13,14 @@ from polling import wait_until
 from mnist_deploy.local.core import ingress as ingress_module
 from mnist_deploy.local.core.fallback_responder import FallbackResponder
 from mnist_deploy.local.core.ingress import Ingress, encode_routes
-from mnist_deploy.local.core.runtime import AccessPolicy, Backend, RoutingTable
+from mnist_deploy.local.core.runtime import AccessPolicy, RoutingTable, RoutingTarget
 from mnist_deploy.local.platforms import PLATFORMS, RequestSettings
 
 ROUTER = "mnist_deploy.local.core.router"
 MANAGED = PLATFORMS["managed"]
-FAILED = RoutingTable(MANAGED, {"blue": Backend("/no/such/socket", 100, problem="init() raised")})
+FAILED = RoutingTable(
+    MANAGED, {"blue": RoutingTarget("/no/such/socket", 100, problem="init() raised")}
+)
 
 
 @pytest.fixture
@@ -119,8 +121,8 @@ def test_error_of_the_supervision_does_not_end_it(address, monkeypatch):
 
 def test_routes_carry_the_limits_of_the_platform_and_of_the_deployment():
     backends = {
-        "own": Backend("s", requests=RequestSettings(2.0, 3, 0.25), instances=2),
-        "default": Backend("s"),
+        "own": RoutingTarget("s", requests=RequestSettings(2.0, 3, 0.25), instances=2),
+        "default": RoutingTarget("s"),
     }
     line = encode_routes(1, RoutingTable(PLATFORMS["aks"], backends, AccessPolicy(("key",))))
     assert (b'"platform": "aks"' in line, b'"keys": ["key"]' in line) == (True, True)

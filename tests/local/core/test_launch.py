@@ -13,7 +13,7 @@ import requests
 from polling import wait_until
 
 from mnist_deploy.local.core import launch
-from mnist_deploy.local.core.container import Container
+from mnist_deploy.local.core.container import ProcessContainer
 
 SCRIPT = """
 import os, random, signal, sys
@@ -43,7 +43,7 @@ def serve(tmp_path):
         listener = socket.create_server(("127.0.0.1", 0))
         variables = {"AZUREML_ENTRY_SCRIPT": "score.py", "SERVICE": name}
         resources = {"cpu_cores": 1, "memory_gb": 1, "environment": variables, **more}
-        container = Container(folder, listener, **resources)
+        container = ProcessContainer(folder, listener, **resources)
         started.append((container, listener))
         assert container.start() is None, container.log_tail(50)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/score"
@@ -108,7 +108,6 @@ def test_fork_reports_its_exit_status(serve):
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSTOP])
 def test_services_survive_their_fork_server_which_is_replaced(serve, monkeypatch, sent):
     monkeypatch.setattr(launch, "FORK_TIMEOUT", 0.5)
-    monkeypatch.setattr(launch, "_fork_server", None)
     container, ask = serve("one")
     first = ask()
     psutil.Process(first["parent"]).send_signal(sent)
@@ -123,8 +122,7 @@ def test_services_survive_their_fork_server_which_is_replaced(serve, monkeypatch
 
 @pytest.mark.processes
 @linux
-def test_fork_of_a_fork_server_that_is_suspended_can_be_stopped(serve, monkeypatch):
-    monkeypatch.setattr(launch, "_fork_server", None)
+def test_fork_of_a_fork_server_that_is_suspended_can_be_stopped(serve):
     container, ask = serve("one")
     parent = psutil.Process(ask()["parent"])
     parent.suspend()

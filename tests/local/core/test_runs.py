@@ -1,4 +1,4 @@
-"""Experiments, runs and metrics as records of the store, and the filters that select runs."""
+"""Experiments and runs as records of the store, and the filters that select runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from mnist_deploy.local.core.faults import Conflict, Invalid, NotFound
 from mnist_deploy.local.core.run_filter import parse_filter
-from mnist_deploy.local.core.runs import INTERRUPTED, LOG_FILE, Metric, Runs, is_growing_log
+from mnist_deploy.local.core.runs import INTERRUPTED, LOG_FILE, Runs, is_growing_log
 from mnist_deploy.local.core.store import Store
 
 
@@ -72,34 +72,6 @@ def test_terminal_status_is_final(runs):
     assert runs.set_status("r1", "Failed", {"code": "late"}).status == "Completed"
 
 
-def values(*pairs: tuple[str, float]) -> tuple[dict, ...]:
-    return tuple({"createdUtc": when, "data": {"loss": value}} for when, value in pairs)
-
-
-def test_values_that_arrive_in_another_order_are_read_in_the_order_of_logging(runs):
-    """azureml-core's RunHistoryFacade sends batches by several threads, and cuts zeros off."""
-    runs.create(runs.create_experiment("digits"), "r1")
-    late = values(("2026-01-01T00:00:00.52Z", 3), ("2026-01-01T00:00:00.521Z", 4))
-    early = values(("2026-01-01T00:00:00.5149Z", 1), ("2026-01-01T00:00:00.51495Z", 2))
-    for batch in (late, early):
-        runs.log("r1", [Metric("loss", {"loss": "double"}, "scalar", batch)])
-    assert [each["data"]["loss"] for each in runs.metric("r1", "loss").values] == [1, 2, 3, 4]
-    assert runs.last_numbers("r1") == {"loss": 4}
-
-
-def test_last_numbers_leave_out_texts_and_tables(runs):
-    runs.create(runs.create_experiment("digits"), "r1")
-    same_time = values(("2026-01-01T00:00:00Z", 1), ("2026-01-01T00:00:00Z", 2))
-    table = ({"data": {"x": 1, "y": 2}},)
-    runs.log("r1", [
-        Metric("loss", {"loss": "double"}, "scalar", same_time),
-        Metric("note", {"note": "string"}, "scalar", ({"data": {"note": "text"}},)),
-        Metric("table", {"x": "int", "y": "int"}, "table", table),
-        Metric("empty", {"empty": "double"}, "scalar", ()),
-    ])  # fmt: skip
-    assert runs.last_numbers("r1") == {"loss": 2}
-
-
 def test_runs_are_searched_by_id_name_status_and_experiment(runs):
     letters, digits = runs.create_experiment("letters"), runs.create_experiment("Digits %_")
     for run_id, experiment, name in (("a", letters, ""), ("b", digits, ""), ("c", digits, "Best")):
@@ -113,21 +85,6 @@ def test_runs_are_searched_by_id_name_status_and_experiment(runs):
         "cba", "cb", "c", "a", "cb", "")  # fmt: skip
     [(position, name, _)] = runs.search("", None, 1)
     assert (name, ids("", position, 1), runs.count()) == ("Digits %_", "b", 3)
-
-
-def test_metrics_keep_their_order_and_first_types(runs):
-    runs.create(runs.create_experiment("digits"), "r1")
-    for value in (1, 2.5):
-        columns = {"loss": "Int" if value == 1 else "Double"}
-        values = ({"metricId": str(value), "data": {"loss": value}},)
-        runs.log("r1", [Metric("loss", columns, "scalar", values)])
-    found = runs.metric("r1", "loss")
-    assert [each["data"]["loss"] for each in found.values] == [1, 2.5]
-    assert found.columns == {"loss": "Int"}
-    with pytest.raises(NotFound):
-        runs.metric("r1", "accuracy")
-    with pytest.raises(NotFound):
-        runs.log("r2", [])
 
 
 def test_records_and_files_survive_a_restart_and_active_runs_fail(store, tmp_path):

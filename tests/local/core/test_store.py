@@ -113,7 +113,7 @@ def test_versions_increase_and_are_never_reused(store, reopen):
 def test_put_writes_a_given_version_once_and_later_versions_follow(store):
     for version in ("7", "a-name", "9" * 30):
         store.put(environment("e", version))
-        with pytest.raises(Conflict, match=f"version {version} of environment e already"):
+        with pytest.raises(Conflict, match=f"Version {version} of environment e exists already"):
             store.put(environment("e", version, image="another"))
     assert store.get(Environment, "e", "a-name").image is None
     assert store.add(environment("e")).version == "8"

@@ -80,7 +80,7 @@ def client(host):
 
 
 def send(client: Connection, data: bytes) -> None:
-    client._host.buffer[: len(data)] = data
+    client.get_buffer(len(data))[: len(data)] = data
     client.buffer_updated(len(data))
 
 

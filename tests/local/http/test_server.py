@@ -30,7 +30,7 @@ class Server(HttpServer):
         listener.setblocking(False)
 
     def listeners(self):
-        return [self.listener]
+        return [self.listener] if self.listener else []
 
     def queue(self, connection) -> None:
         self.queued.append(connection)
@@ -54,18 +54,15 @@ def serve():
             loop = system.new_event_loop()
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
             server = Server(loop, listener, **limits_)
-            thread = threading.Thread(target=loop.run_forever, daemon=True)
-            thread.start()
+            server.thread = threading.Thread(target=loop.run_forever, daemon=True)
+            server.thread.start()
             server.call_soon(server.update_listeners)
 
             def stop() -> None:
-                server._may_stop = False
-                if loop.is_running():
-                    server.call_soon(loop.stop)
-                thread.join()
-                for connection in list(server._connections):
-                    connection.transport.abort()
-                loop.run_until_complete(asyncio.sleep(0.05))
+                server.call_soon(server.close)
+                wait_until(lambda: not server.connection_count)
+                server.call_soon(loop.stop)
+                server.thread.join()
                 loop.close()
 
             stack.callback(stop)
@@ -83,7 +80,7 @@ def test_connection_beyond_the_limit_takes_the_place_of_an_idle_one(serve):
     server, connect = serve(max_connections=2)
     idle, busy = connect(), connect()
     busy.sendall(GET)
-    wait_until(lambda: server.queued and len(server._connections) == 2)
+    wait_until(lambda: server.queued and server.connection_count == 2)
     third = connect()
     third.sendall(GET)
     wait_until(lambda: len(server.queued) == 2)
@@ -98,7 +95,9 @@ def test_connection_beyond_the_limit_waits_while_all_are_busy(serve):
     wait_until(lambda: len(server.queued) == 2)
     third = connect()
     third.sendall(GET)
-    wait_until(lambda: not server._accepting)
+    third.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        third.recv(1)
     assert len(server.queued) == 2
     server.call_soon(server.answer)  # that connection is idle from then on
     wait_until(lambda: len(server.queued) == 2)
@@ -132,8 +131,14 @@ def test_server_without_file_descriptors_logs_it_once_and_retries(serve):
                 raise OSError(errno.EMFILE, "Too many open files")
             return real.accept()
 
-    real, server.listener = server.listener, Exhausted()
-    server.call_soon(server.update_listeners)
+    def exhaust():  # with the same descriptor, which is removed from the loop before it is added
+        server.listener = None
+        server.update_listeners()
+        server.listener = Exhausted()
+        server.update_listeners()
+
+    real = server.listener
+    server.call_soon(exhaust)
     connect().sendall(GET)
     wait_until(lambda: server.queued)
     assert server.logged[0].startswith("No connection can be accepted: Too many open files.")
@@ -152,4 +157,5 @@ def test_draining_server_answers_what_has_reached_it_and_stops(serve, monkeypatc
     server.call_soon(server.answer)
     assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
     client.close()
-    wait_until(lambda: not server._loop.is_running())
+    server.thread.join(10)
+    assert not server.thread.is_alive()

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mnist_deploy.local.core.runs import Metric
+from mnist_deploy.local.core.metrics import Metric
 from mnist_deploy.local.portal import metric_listing
 from mnist_deploy.local.portal.metric_listing import MetricListing, serialize_metric, thin_out
 
@@ -67,11 +67,11 @@ def test_metric_without_values_is_listed():
 
 
 def test_metrics_are_read_again_only_after_new_values(runs, run, monkeypatch):
-    runs.log("r1", [metric(1)])
-    listing = MetricListing(runs)
+    runs.metrics.log("r1", [metric(1)])
+    listing = MetricListing(runs.metrics)
     assert [each["last"] for each in listing.serialize("r1")] == [1]
     with monkeypatch.context() as patch:
-        patch.delattr(type(runs), "metric")
+        patch.delattr(type(runs.metrics), "get")
         assert [each["last"] for each in listing.serialize("r1")] == [1]
-    runs.log("r1", [metric(2)])
+    runs.metrics.log("r1", [metric(2)])
     assert [each["last"] for each in listing.serialize("r1")] == [2]

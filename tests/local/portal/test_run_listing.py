@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from mnist_deploy.local.core.metrics import Metric, Metrics
 from mnist_deploy.local.core.records import Model
-from mnist_deploy.local.core.runs import Job, Metric, Runs
+from mnist_deploy.local.core.runs import Job, Runs
 from mnist_deploy.local.portal.metric_listing import MetricListing
 from mnist_deploy.local.portal.run_listing import (
     MAX_CHILDREN,
@@ -24,7 +25,7 @@ from mnist_deploy.local.portal.run_listing import (
 
 def log(runs: Runs, name: str, *values: object) -> None:
     logged = tuple({"data": {name: value}} for value in values)
-    runs.log("r1", [Metric(name, {name: "Double"}, "scalar", logged)])
+    runs.metrics.log("r1", [Metric(name, {name: "Double"}, "scalar", logged)])
 
 
 def test_run_is_listed_with_its_last_metrics_and_the_models_it_registered(runs, run):
@@ -49,12 +50,12 @@ def test_reason_of_a_failed_run_is_listed_with_bounded_length(runs, run):
 
 def test_run_that_cannot_be_listed_does_not_hide_the_others(runs, run, monkeypatch):
     runs.create(runs.create_experiment("digits"), "r2")
-    last_numbers = Runs.last_numbers
+    last_numbers = Metrics.last_numbers
 
-    def fail_for_r2(self: Runs, run_id: str) -> dict:
+    def fail_for_r2(self: Metrics, run_id: str) -> dict:
         return {}["broken"] if run_id == "r2" else last_numbers(self, run_id)
 
-    monkeypatch.setattr(Runs, "last_numbers", fail_for_r2)
+    monkeypatch.setattr(Metrics, "last_numbers", fail_for_r2)
     broken, listed = list_runs(runs)
     assert (broken["id"], broken["broken"], listed["id"]) == ("r2", "KeyError: 'broken'", "r1")
 
@@ -84,7 +85,7 @@ def test_described_run_has_bounded_lists(runs, run):
     tags = {f"tag {number}": "x" * 10_000 for number in range(MAX_LABELS + 1)}
     command = ("/bin/sh", "-c", "python train.py")
     run = runs.change("r1", lambda run: dataclasses.replace(run, tags=tags, job=Job(command)))
-    shown = describe_run(run, runs, SimpleNamespace(all=list), MetricListing(runs))
+    shown = describe_run(run, runs, SimpleNamespace(all=list), MetricListing(runs.metrics))
     assert (len(shown["children"]), shown["child_count"]) == (MAX_CHILDREN, MAX_CHILDREN + 1)
     assert (len(shown["files"]), shown["file_count"]) == (MAX_FILES, MAX_FILES + 2)
     assert shown["files"][0] == {"name": "outputs/model", "size": 5}

@@ -9,7 +9,8 @@ import zipfile
 import pytest
 from generated_requests import portal_to_try
 
-from mnist_deploy.local.core.runs import LOG_FILE, Metric, Runs
+from mnist_deploy.local.core.metrics import Metric
+from mnist_deploy.local.core.runs import LOG_FILE, Runs
 from mnist_deploy.local.portal import run_routes
 from mnist_deploy.local.rest import state_of
 
@@ -95,7 +96,7 @@ def test_unknown_run_is_not_found(tab):
 
 
 def test_run_is_sent_with_metrics_files_and_log(tab, runs):
-    runs.log("s", [Metric(MARKUP, {MARKUP: "double"}, "scalar", ({"data": {MARKUP: 2}},))])
+    runs.metrics.log("s", [Metric(MARKUP, {MARKUP: "double"}, "scalar", ({"data": {MARKUP: 2}},))])
     shown = tab.get("/api/run?id=s").json
     assert [each["name"] for each in shown["metrics"]] == [MARKUP, "m"]
     assert [each["name"] for each in shown["files"]] == ["outputs/f", LOG_FILE]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from polling import PATIENCE, wait_until
 
-from mnist_deploy.local.core.container import Container
+from mnist_deploy.local.core.container import ProcessContainer
 
 SCRIPT = """
 import asyncio, builtins, ctypes, hashlib, os, time
@@ -124,7 +124,9 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def ours(folder):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        container = Container(folder, listener, cpu_cores=1, memory_gb=0.5, environment=VARIABLES)
+        container = ProcessContainer(
+            folder, listener, cpu_cores=1, memory_gb=0.5, environment=VARIABLES
+        )
         assert container.start() is None, container.log_tail(50)
         yield listener.getsockname()
         container.stop()
@@ -321,7 +323,9 @@ def test_endless_loop_is_interrupted_by_the_scoring_timeout(ours):
 @pytest.mark.skipif(sys.platform == "darwin", reason="that lock is Linux's or Windows's")
 def test_process_that_hangs_in_c_code_is_ended_and_logs_where(folder):
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        container = Container(folder, listener, cpu_cores=1, memory_gb=0.5, environment=VARIABLES)
+        container = ProcessContainer(
+            folder, listener, cpu_cores=1, memory_gb=0.5, environment=VARIABLES
+        )
         container.start()
         began = time.monotonic()
         assert talk(listener.getsockname(), GET.format("stuck")) == b""
