@@ -113,7 +113,7 @@ def idx_body(start: int, rows: np.ndarray, allow_nan: bool = False) -> bytes | N
 def json_body(start: int, rows: np.ndarray, allow_nan: bool = False) -> bytes:
     """The tutorial's JSON, ``{"data": [[...], ...]}``, or ``{"data": ["text", ...]}``.
 
-    Images are flattened. uint8 is a ValueError, because it may be pixels or plain numbers.
+    Images are flattened. Raises ValueError for uint8, which may be pixels or plain numbers.
     """
     if rows.dtype.kind == "O":
         return _dump({"data": rows.tolist()})

@@ -81,7 +81,7 @@ def _build_error(attempt: Attempt, deadline: Deadline, error: Exception) -> Depl
 
 
 def build_advice(kind: type[DeploymentError], logs: str) -> str:
-    """Return what to do next, depending on the first error in a log."""
+    """Return advice on the next step, depending on the first error in a log."""
     if found := _ERROR.search(logs):
         return f"The first error: {found[0]}\n{_error_advice(found[0])}"
     if kind is DeploymentTimeout:

@@ -202,7 +202,7 @@ def portal_link(
         A folder whose ``*.js`` add ways to try a service to the page. Every program on this
         machine can read its ``.js``, ``.css`` and ``.gz`` files.
     port : int
-        Where to serve the page, if it is not served yet; 0 lets the system choose.
+        The port of the page, if the page is not served yet; 0 lets the system choose.
 
     Returns
     -------
@@ -223,7 +223,7 @@ def portal_link(
 
 
 def stop(home: str | os.PathLike[str] | None = None) -> bool:
-    """Stop the control plane and all services, whatever clients it has; False if none runs.
+    """Stop the control plane and all services, even if clients are registered; False if none runs.
 
     A control plane that does not answer, for instance because it is suspended, is killed.
 

@@ -78,7 +78,7 @@ def lock_owner(runtime: Path) -> int | None:
 
 
 def report_unresponsive(folder: Path, pid: int) -> str:
-    """State which process does not answer, and how to end or wake it."""
+    """Return a message with the process that does not answer, and how to end or resume it."""
     suspended = is_suspended(pid)
     return (
         f"Process {pid}{' (suspended)' if suspended else ''} runs the local workspace in {folder} "
@@ -205,7 +205,7 @@ def wipe(folder: Path) -> None:
 
 
 def delete(path: Path) -> None:
-    """Delete a file or folder, if it exists; raise the error of what cannot be deleted."""
+    """Delete a file or folder, if it exists; raise an error if it cannot be deleted."""
     if path.is_dir() and not path.is_symlink():
         system.remove_folder(path)
         if path.exists():

@@ -74,7 +74,7 @@ class ControlSocket:
         return True
 
     def offer(self, **message: Any) -> None:
-        """Send a message; it is dropped if the other process has not read the last ones."""
+        """Send a message, or drop it if the other process has not read earlier messages."""
         if not self._flush():
             return
         line = json.dumps(message).encode() + b"\n"

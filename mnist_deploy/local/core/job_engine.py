@@ -43,7 +43,7 @@ class JobEngine:
     """Executes the jobs of runs, a bounded number at once.
 
     Threads: the pools ``jobs-0`` (runs) and ``jobs-1`` (child runs) are joined by `stop`.
-    Lock: `_lock` guards `_canceled`; nothing is called with it held.
+    Lock: `_lock` guards `_canceled`; no other lock is taken while it is held.
 
     Parameters
     ----------

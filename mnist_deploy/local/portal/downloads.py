@@ -106,7 +106,7 @@ def send_archive(files: Iterable[tuple[str, Path]], name: str) -> Response:
 
 
 class Buffer(io.RawIOBase):
-    """A buffer of the bytes written since the last `take`."""
+    """A file in memory from which `take` removes the bytes written so far."""
 
     def __init__(self) -> None:
         self._content = bytearray()

@@ -26,7 +26,7 @@ def lacks_script(request: Document) -> bool:
 
 
 def resources(request: Document) -> Document:
-    """The resources that a model was registered with, if it is deployed without a script."""
+    """The registered resources of a model that is deployed without a script; else empty."""
     models = convert(request, NoCodeRequest).model_ids
     if not lacks_script(request) or not models:
         return {}

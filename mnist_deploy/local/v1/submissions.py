@@ -91,7 +91,7 @@ def submit_run(experiment: str, **_: str) -> Response:
 
 @submission_api.post(f"{EXECUTION}/localrun")
 def submit_local_run(experiment: str, **_: str) -> Response:
-    """Create a run of the target ``local``; it starts when the client names its snapshot.
+    """Create a run of the target ``local``, which starts when the client sends its snapshot id.
 
     The SDK expects a program that executes the run on the client's machine. Here the job engine
     executes the run, and the program does nothing.

@@ -48,14 +48,14 @@ def update_labels(found: Labeled, requested: VersionProperties) -> Labeled:
 
 
 def update_own_fields(found: Asset, requested: Struct, names: Iterable[str]) -> dict[str, Document]:
-    """The asset's `other`, in which those fields of SDK v2 that are requested have new values."""
+    """Return the asset's field `other`, with the requested values of the fields of SDK v2."""
     sent = {name: getattr(requested, name) for name in names}
     own = {name: value for name, value in sent.items() if value is not None}
     return found.other | {"v2": found.other.get("v2", {}) | to_builtins(own)}
 
 
 class AssetListQuery(Struct, rename={"list_view_type": "listViewType", "top": "$top"}):
-    """The query of a list; its order, the newest version first, is all that the SDK requests."""
+    """The query of a list; the newest version is first, since the SDK requests no other order."""
 
     list_view_type: str = "ActiveOnly"
     top: int | None = None

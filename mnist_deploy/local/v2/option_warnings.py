@@ -15,7 +15,7 @@ from .deployment_requests import DeploymentProperties, make_probe
 
 # Base images of Microsoft, which hold Python and the inference server, or no Python packages.
 DEFAULT_IMAGES = "mcr.microsoft.com/azureml/"
-# how-to-deploy-online-endpoints: the conda file must bring the inference server.
+# how-to-deploy-online-endpoints: the conda file must list the inference server.
 SERVERS = ("azureml-inference-server-http", "azureml-defaults")
 
 

@@ -28,7 +28,7 @@ export const plain = (text) =>
   // eslint-disable-next-line no-control-regex
   visible(text.replace(/\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])/g, ""));
 
-/** Bring `old` to what `fresh` is, touching only what differs: focus, selection and scroll stay. */
+/** Change `old` to equal `fresh`, only where they differ: focus, selection and scroll are kept. */
 export function morph(old, fresh) {
   if (old.isEqualNode(fresh)) return;
   if (old.nodeName !== fresh.nodeName || old.dataset?.key !== fresh.dataset?.key) {

@@ -1,4 +1,4 @@
-// The page of the local workspace. A view is a function that makes nodes from the latest state of
+// The page of the local workspace. A view is a function that returns nodes for the latest state of
 // the workspace; `morph` changes the document to match the view. Data of users (names, tags, logs,
 // responses) is set as text, never as HTML.
 
@@ -113,7 +113,7 @@ function showServices() {
   ];
 }
 
-/** A field that filters a list by name, where the list is long. */
+/** A field that filters a long list by name. */
 const filterBox = (count) =>
   count > 6
     ? h("p.filter", { "data-kept": true, "data-key": "filter" },
@@ -193,7 +193,7 @@ function curve(title, points) {
     drawCurve(label, recent, [now - CURVE_SECONDS, now], [0, most]));
 }
 
-/** Draw the curves again where the state of the workspace has not changed. */
+/** Draw the curves again after a poll in which the state of the workspace has not changed. */
 function refreshCurves() {
   for (const old of main.querySelectorAll("[data-curves]")) {
     const service = workspace.services.find(({ kind, name }) => `${kind}/${name}` === old.dataset.curves);
@@ -206,7 +206,7 @@ const figures = (list) =>
     list.map(([name, value, isBad]) =>
       h("div", {}, h("dt", {}, name), h(isBad ? "dd.bad" : "dd", {}, value))));
 
-/** The share of each deployment as a bar, where there are several. */
+/** The traffic share of each of several deployments as a bar. */
 function traffic(service) {
   if (service.deployments.length < 2) return null;
   const shares = service.deployments.map(({ name, traffic: share, mirror }) => [name, share, mirror]);
@@ -226,7 +226,7 @@ function showService(at) {
     return [
       back,
       h("h1", { tabindex: "-1" }, at.name),
-      nothing("It is not deployed", "It was deleted, or the workspace was restarted."),
+      nothing("This service is not deployed", "It was deleted, or the workspace was restarted."),
     ];
   }
   const tabs = TABS.map(([tab, title]) =>
@@ -245,14 +245,14 @@ function showService(at) {
 }
 
 function failure({ name, state: now, error }) {
-  const title = now === "Failed" ? "It failed to start" : "It is not running";
+  const title = `${name} ${now === "Failed" ? "failed to start" : "is not running"}`;
   return error ? errorCard(`failure/${name}`, title, error) : null;
 }
 
 const AUTHENTICATION = {
   none: "none: open to every program on this machine",
-  key: "a key, which get_keys() gives",
-  token: "a token that ends, which get_token() gives",
+  key: "a key that get_keys() returns",
+  token: "a token that expires, which get_token() returns",
 };
 
 function showOverview(service) {
@@ -288,7 +288,7 @@ function showOverview(service) {
     h("section.card", {},
       h("h2", {}, "Deployments"),
       traffic(service),
-      rows.length ? table("Deployments", columns, rows) : h("p", {}, "There is none yet."),
+      rows.length ? table("Deployments", columns, rows) : h("p", {}, "No deployment exists yet."),
       service.deployments.flatMap(({ name, notes }) =>
         notes.map((note) => h("p.note", {}, `${name}: ${note}`)))),
   ];
@@ -315,13 +315,13 @@ function deploymentChoice(service, byTraffic) {
 
 function showModels({ kind: wanted }) {
   return showRegistered("Models", "model", workspace.models, wanted, ["tags", "properties"],
-    "Model.register and ml_client.models.create_or_update put models here.");
+    "Models registered with Model.register or ml_client.models.create_or_update appear here.");
 }
 
 function showEnvironments({ kind: wanted }) {
   return showRegistered("Environments", "environment", workspace.environments, wanted,
     ["tags", "variables"],
-    "Environment.register and ml_client.environments.create_or_update put environments here.");
+    "Environments registered with Environment.register or ml_client.environments.create_or_update appear here.");
 }
 
 function showRegistered(title, kind, records, wanted, extras, advice) {
@@ -359,7 +359,7 @@ function version(kind, record, extras) {
       ["Description", record.description],
       ...extras.map((field) => [field[0].toUpperCase() + field.slice(1), labels(record[field])]),
       ["Run", record.run ? h("a", { href: href("runs", record.run) }, record.run) : null],
-      ["Used by", users.length ? joined(users, ", ") : "nothing that is deployed"],
+      ["Used by", users.length ? joined(users, ", ") : "no service"],
     ]),
     record.conda
       ? h("details", {}, h("summary", {}, "Conda file"), h("pre", { tabindex: "0" }, record.conda))
@@ -371,7 +371,7 @@ function showLinkNeeded() {
     h("h1", { tabindex: "-1" }, "Local workspace"),
     h("section.card.empty", {},
       h("h2", {}, linkProblem),
-      h("p", {}, "This page opens by a link that works once, within a minute. A new one is made by"),
+      h("p", {}, "This page requires a link that works once, within a minute. This command creates a link:"),
       h("p.address", {}, h("code", {}, "python -m mnist_deploy.local portal"),
         copyButton("python -m mnist_deploy.local portal", "the command"))),
   ];
@@ -379,7 +379,7 @@ function showLinkNeeded() {
 
 // Scoring: the modules of extensions, and JSON for every service
 
-let trying = null; // {key, stop}: what is mounted now
+let trying = null; // {key, stop} of the mounted form
 
 function showTry(service) {
   const modes = [...modules.flatMap((module) => module.modes), jsonMode];
@@ -390,7 +390,7 @@ function showTry(service) {
           h("h2", { id: "try-title" }, "Request"),
           deploymentChoice(service, true)),
         modes.length > 1
-          ? h("fieldset.choice", {}, h("legend.visually-hidden", {}, "What to send"),
+          ? h("fieldset.choice", {}, h("legend.visually-hidden", {}, "Input"),
               modes.map(({ id, title }) =>
                 h("label", {}, h("input", { type: "radio", name: "mode", value: id }), title)))
           : null,
@@ -402,7 +402,7 @@ function showTry(service) {
   ];
 }
 
-/** Put the chosen way to try a service into its panel, once. */
+/** Mount the chosen form for requests to a service in its panel, once. */
 function mountTry(service) {
   const modes = [...modules.flatMap((module) => module.modes), jsonMode];
   const suiting = modules.find((module) => module.suits(service))?.modes[0] ?? jsonMode;
@@ -416,14 +416,14 @@ function mountTry(service) {
   const panel = document.getElementById("try-panel");
   panel.replaceChildren();
   document.getElementById("answer").replaceChildren(
-    h("p.quiet", {}, "What the service answers is shown here."));
+    h("p.quiet", {}, "The answer of the service appears here."));
   document.getElementById("same-request").replaceChildren();
   const mode = modes.find(({ id }) => id === chosen);
   const page = { score: (body) => score(service, body), note: noteAnswer, service };
   trying = { key, stop: null };
   Promise.resolve(mode.mount(panel, page)).then(
     (stop) => { trying.stop = stop; },
-    (error) => panel.replaceChildren(h("p.bad", {}, `It could not be shown: ${error.message}`)),
+    (error) => panel.replaceChildren(h("p.bad", {}, `The form could not be shown: ${error.message}`)),
   );
 }
 
@@ -447,7 +447,7 @@ const jsonMode = {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) button.click();
     };
     panel.append(
-      h("label.above", { for: "json" }, "JSON that is sent"),
+      h("label.above", { for: "json" }, "JSON body"),
       box,
       h("p.buttons", {}, button),
       h("p.hint", {}, "Ctrl-Enter sends it as well. The box is filled with the sample of the " +
@@ -458,7 +458,7 @@ const jsonMode = {
   },
 };
 
-/** Send a body to a service by way of the page's own server; null if it could not be sent. */
+/** Send a body to a service through the portal's proxy; null if it could not be sent. */
 async function score(service, body) {
   const deployment = document.getElementById("deployment")?.value ?? "";
   const { kind, name } = service;
@@ -482,7 +482,7 @@ async function score(service, body) {
     h("p", {}, h(isGood ? "span.status" : "span.status.bad", {}, `${answer.status} ${answer.reason}`),
       h("span.quiet", {}, ` in ${milliseconds(answer.seconds)}`)),
     h("pre", { tabindex: "0", "aria-label": "The service's answer", role: "region" }, text || "(nothing)"),
-    answer.cut ? h("p.hint", {}, "The answer is longer; this is its beginning.") : "",
+    answer.cut ? h("p.hint", {}, "The answer is longer; only its beginning is shown.") : "",
   );
   return answer;
 }
@@ -501,7 +501,7 @@ function pretty(text) {
   }
 }
 
-/** The same request for a terminal and for a program, with the key left out. */
+/** The same request as a curl command and as a Python program, without the key. */
 function showRequest(service, body, deployment) {
   const place = document.getElementById("same-request");
   if (!place) return;
@@ -515,7 +515,7 @@ function showRequest(service, body, deployment) {
       h("pre#request", { tabindex: "0" }),
       h("p.buttons#request-buttons", {}),
       secretOf(service)
-        ? h("p.hint", {}, `The ${service.authentication} is left out: put it into `,
+        ? h("p.hint", {}, `The ${service.authentication} is not shown: assign it to `,
             h("code", {}, secretOf(service)), ".")
         : "");
     place.onchange = () => place.notify();
@@ -547,7 +547,7 @@ function headersOf(service, deployment) {
 }
 
 function asCurl(service, body, deployment) {
-  // Double quotes only where the shell has to fill something in.
+  // Double quotes only for texts in which the shell must expand a variable.
   const quoted = (text) => (text.includes("$") ? `"${text}"` : shellQuoted(text));
   return [
     `curl ${shellQuoted(service.uri)}`,
@@ -602,7 +602,7 @@ async function pollLog() {
   document.getElementById("log-cut").hidden = !cut;
 }
 
-// Showing
+// Rendering
 
 const PLACES = [["services", "Services"], ["models", "Models"], ["environments", "Environments"],
                 ["runs", "Runs"]];
@@ -664,7 +664,7 @@ async function pollWorkspace() {
   lastText = text;
 }
 
-/** Request what the shown runs need besides the state of the workspace. */
+/** Request the list of runs, or the shown run and its log. */
 async function pollPlace() {
   const { place, kind: id } = route();
   if (place !== "runs" || !workspace) return;

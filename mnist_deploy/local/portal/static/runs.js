@@ -24,7 +24,7 @@ export async function pollRuns(send) {
   if (requested === search) list = answer;
 }
 
-/** Search for runs with a text in their names; whether it is another text than before. */
+/** Search for runs with a text in their names; return whether the text has changed. */
 export function filterRuns(text) {
   if (text === search.text) return false;
   search = { text, before: [null] };
@@ -46,7 +46,7 @@ export async function pollRun(send, id) {
   }
 }
 
-/** Append what the log of the shown run has got since the last request. */
+/** Append the lines that the log of the shown run has received since the last request. */
 export async function pollRunLog(send, id) {
   const pre = document.getElementById("run-log");
   if (pre?.dataset.key !== id || pre.isComplete) return;
@@ -81,7 +81,7 @@ function lastWritten(line) {
   return line.slice(line.lastIndexOf("\r", end - 1) + 1, end);
 }
 
-/** Whether what is shown, a run or the list, changes by itself. */
+/** Whether the shown run, or a run of the shown list, is active. */
 export const isActive = (id) =>
   id ? shown?.is_terminal === false : list?.runs.some((run) => run.is_terminal === false);
 
@@ -170,14 +170,14 @@ export function showRun(id) {
   ];
 }
 
-/** The reason that a run reports; of a traceback, its last line before all others. */
+/** The reason that a run reports; the last line of a traceback is shown first. */
 function failure(error) {
   const lines = error.trimEnd().split("\n");
   const order = lines.length > 1 ? [lines.at(-1), ...lines] : lines;
   return errorCard("failure", "The run failed", order.join("\n"));
 }
 
-/** What was read, the run, what was made of it, and what uses that, in this order. */
+/** The inputs of the run, the run, the models registered from it, and the services that use them. */
 function lineage(run) {
   const services = run.models.flatMap(({ id, used_by: users }) =>
     users.map((user) => [userLink(user), h("span.second", {}, `uses ${id}`)]));
@@ -260,7 +260,7 @@ const downloadButton = (run, name, title, label) =>
 
 function files(run) {
   const title = h("h2", {}, "Files");
-  if (!run.file_count) return h("section.card", {}, title, h("p.quiet", {}, "There is none yet."));
+  if (!run.file_count) return h("section.card", {}, title, h("p.quiet", {}, "The run has no files yet."));
   const rows = run.files.map(({ name, size }) =>
     [name, size === null ? "missing" : bytes(size), downloadButton(run, name, "Download", `Download ${name}`)]);
   const left = run.file_count - run.files.length;
