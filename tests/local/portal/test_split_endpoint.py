@@ -1,10 +1,11 @@
-"""What the page shows of an endpoint whose deployments share the traffic, behind tokens."""
+"""The page's view of an endpoint that requires tokens and divides its traffic."""
 
 from __future__ import annotations
 
 import contextlib
 
 import pytest
+from flask import Flask
 
 from mnist_deploy.local.core.container_spec import ContainerSpec, Upload
 from mnist_deploy.local.core.deployments import DeploymentSpec
@@ -110,7 +111,13 @@ def test_model_file_with_any_name_is_downloaded_and_reported_when_missing(tmp_pa
     with contextlib.closing(Store(tmp_path)) as store:
         artifact = store.write(f"LocalUpload/c/{name}", [b"content"])
         record = store.add(Model("m", 0, (artifact.path,), now()))
-        assert downloads.pack(store, record)["download_name"] == name.replace("\n", "_")
-        artifact.file.unlink()
-        with pytest.raises(NotFound):
-            downloads.pack(store, record)
+        with Flask("test").test_request_context():
+            response = downloads.send_record(store, record)
+            response.direct_passthrough = False
+            assert response.get_data() == b"content"
+            response.close()
+            expected = f"attachment; filename={name.replace(chr(10), '_')}"
+            assert response.headers["Content-Disposition"] == expected
+            artifact.file.unlink()
+            with pytest.raises(NotFound):
+                downloads.send_record(store, record)
