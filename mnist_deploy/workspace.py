@@ -258,7 +258,7 @@ def can_prompt() -> bool:
 
 def _short(path: Path) -> str:
     """Write a path relative to the working directory or the home folder, if it is below."""
-    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~")):
         if path.is_relative_to(base):
-            return f"{prefix}{path.relative_to(base)}"
+            return str(Path(prefix, path.relative_to(base)))
     return str(path)

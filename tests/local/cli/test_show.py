@@ -28,7 +28,8 @@ def test_show_lists_registered_assets_and_services(verb, local_home, service, mo
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(local_home))
     status, shown = verb("show")
     assert status == 0
-    assert re.search(rf"in {local_home}\n  running at https://127\.0\.0\.1:\d+, process \d+", shown)
+    place = re.escape(str(local_home))
+    assert re.search(rf"in {place}\n  running at https://127\.0\.0\.1:\d+, process \d+", shown)
     assert re.search(r"Models:\n(  .*\n)*  weights:1  \d{4}-\d\d-\d\d \d\d:\d\d\n", shown)
     assert re.search(
         r"Services:\n(  .*\n)*  shared  Healthy  http://127\.0\.0\.1:\d+/score  weights:1", shown
