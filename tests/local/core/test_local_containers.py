@@ -13,6 +13,7 @@ from weights_service import SCRIPT
 
 from mnist_deploy.local.core.faults import Conflict, Failed, Invalid, NotFound
 from mnist_deploy.local.core.local_containers import LocalContainers, LocalContainerSpec
+from mnist_deploy.local.host import system
 
 FAILING = "def init():\n    raise ValueError('bad weights')\n\ndef run(raw): ...\n"
 ENTRY = {"AZUREML_ENTRY_SCRIPT": "score.py"}
@@ -81,7 +82,8 @@ def test_container_serves_mounted_folders_and_can_be_started_again(containers, f
     for number in range(2):
         (folders[1] / "weights.txt").write_text(f"{number + 1} 10 100")
         container.start()
-        assert score(container).json() == [320.0 + number + 1]
+        weight = number + 1 if system.CAN_LINK else 1  # a copy is made when a container is created
+        assert score(container).json() == [320.0 + weight]
         assert container.state == "Healthy"
         container.stop()
         assert (container.status, container.exit_code, container.port) == ("exited", 0, None)
