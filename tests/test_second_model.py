@@ -99,4 +99,4 @@ def test_services_of_two_models_answer_independently(workspace, wines, forest, m
         md.delete_service(wine)
         assert len(md.call_service(digits, mnist_sample.images[:1])) == 1
         with pytest.raises(ServiceUnavailable):
-            md.call_service(wine, numbers[:1], patience=0)
+            md.call_service(wine, numbers[:1], retry_timeout=0)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from azureml.core import Webservice
 
 TIMEOUT = 60.0  # seconds to wait for a response
-PATIENCE = 10.0  # seconds to retry without a connection, or after a 429
+RETRY_TIMEOUT = 10.0  # seconds to retry without a connection, or after a 429
 
 # Errors after which the request is not sent in another format.
 _UNRELATED_TO_FORMAT = (AuthenticationFailed, PayloadTooLarge, ScoringTimeout, ServiceUnavailable)
@@ -48,7 +48,7 @@ def call_service(
     *,
     batch_size: int | None = None,
     timeout: float = TIMEOUT,
-    patience: float = PATIENCE,
+    retry_timeout: float = RETRY_TIMEOUT,
     format: Format = "auto",
     allow_nan: bool = False,
 ) -> np.ndarray:
@@ -63,7 +63,7 @@ def call_service(
     ----------
     service : azureml.core.webservice.AciWebservice or AksWebservice
         A healthy service.
-    inputs, batch_size, timeout, patience, format, allow_nan
+    inputs, batch_size, timeout, retry_timeout, format, allow_nan
         As in `post_images`. The rejection of IDX by a script is cached for this object.
 
     Returns
@@ -87,7 +87,7 @@ def call_service(
     fetch_key = partial(_fetch_key, service, timeout)
     is_idx_rejected = _json_services.get(service, False)
     with requests.Session() as session:
-        connection = ScoringConnection(session, uri, timeout=timeout, patience=patience)
+        connection = ScoringConnection(session, uri, timeout=timeout, retry_timeout=retry_timeout)
         if service.auth_enabled or getattr(service, "token_auth_enabled", False):
             connection.use_key(_keys.get(service) or fetch_key(), renew=fetch_key)
         encoder = _build_encoder(format, batch_size, allow_nan, is_idx_rejected)
@@ -103,7 +103,7 @@ def post_images(
     api_key: str | None = None,
     batch_size: int | None = None,
     timeout: float = TIMEOUT,
-    patience: float = PATIENCE,
+    retry_timeout: float = RETRY_TIMEOUT,
     format: Format = "auto",
     allow_nan: bool = False,
     headers: Mapping[str, str] | None = None,
@@ -129,7 +129,7 @@ def post_images(
         of MNIST as pixels, about 150 as JSON.
     timeout : float
         Seconds to wait for the response to a request.
-    patience : float
+    retry_timeout : float
         Seconds to retry with exponential backoff while the connection is refused or breaks, as
         during a restart of the service, or while the service responds with 429 (too many
         requests). A request that timed out is not sent again.
@@ -166,7 +166,9 @@ def post_images(
     deployment = scoring_uri, (headers or {}).get(_DEPLOYMENT_HEADER)
     with requests.Session() as session:
         session.headers.update(headers or {})
-        connection = ScoringConnection(session, scoring_uri, timeout=timeout, patience=patience)
+        connection = ScoringConnection(
+            session, scoring_uri, timeout=timeout, retry_timeout=retry_timeout
+        )
         if api_key:
             check_kind("api_key", api_key, "builtins.str", "service.get_keys()[0]")
             connection.use_key(api_key)

@@ -32,15 +32,15 @@ class ScoringConnection:
     uri : str
     timeout : float
         Seconds to wait for the response to one request.
-    patience : float
+    retry_timeout : float
         Seconds to retry while the connection is refused or breaks, or the response is 429.
     """
 
     def __init__(
-        self, session: requests.Session, uri: str, *, timeout: float, patience: float
+        self, session: requests.Session, uri: str, *, timeout: float, retry_timeout: float
     ) -> None:
         _check_seconds("timeout", timeout, lowest=1e-3)
-        _check_seconds("patience", patience, lowest=0)
+        _check_seconds("retry_timeout", retry_timeout, lowest=0)
         self.uri = uri
         self._session = session
         self._session.auth = lambda request: request  # requests would send the key of a .netrc
@@ -49,7 +49,7 @@ class ScoringConnection:
         self._proxies = {"http": "", "https": "", "all": ""} if is_loopback else None
         self._renew_key: Callable[[], str] | None = None
         self._timeout = timeout
-        self._patience = patience
+        self._retry_timeout = retry_timeout
 
     def use_key(self, key: str, *, renew: Callable[[], str] | None = None) -> None:
         """Send a key with each request; after a 401, retry once with the key of `renew`."""
@@ -68,7 +68,7 @@ class ScoringConnection:
 
     def _send(self, body: bytes, content_type: str) -> requests.Response:
         """Send until there is a response other than 429: scoring has no side effects."""
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._retry_timeout
         for attempt in itertools.count():
             backoff = min(0.1 * 2**attempt, MAX_BACKOFF)
             try:
@@ -102,7 +102,7 @@ class ScoringConnection:
             )
         cause = getattr(error.args[0], "reason", error) if error.args else error
         return ServiceUnavailable(
-            f"{self.uri} could not be reached for {self._patience:g} seconds: {cause}. "
+            f"{self.uri} could not be reached for {self._retry_timeout:g} seconds: {cause}. "
             "Check that the service is deployed, and that its state is Healthy."
         )
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..client import PATIENCE, TIMEOUT, Format, post_images
+from ..client import RETRY_TIMEOUT, TIMEOUT, Format, post_images
 from ..client.inputs import Inputs
 from ..deployment.config import find_script
 from ..deployment.failure import LOG_LINES, Attempt, report_deployment
@@ -290,7 +290,7 @@ def call_endpoint(
     deployment: str | None = None,
     batch_size: int | None = None,
     timeout: float = TIMEOUT,
-    patience: float = PATIENCE,
+    retry_timeout: float = RETRY_TIMEOUT,
     format: Format = "auto",
     allow_nan: bool = False,
 ) -> np.ndarray:
@@ -303,7 +303,7 @@ def call_endpoint(
     ----------
     client : azure.ai.ml.MLClient
     endpoint : azure.ai.ml.entities.ManagedOnlineEndpoint
-    inputs, batch_size, timeout, patience, format, allow_nan
+    inputs, batch_size, timeout, retry_timeout, format, allow_nan
         See `post_images`; the inputs are its images.
     deployment : str, optional
         The deployment that responds; by default the traffic rules choose one for each request.
@@ -333,7 +333,7 @@ def call_endpoint(
         api_key=getattr(keys, "primary_key", None) or keys.access_token,
         batch_size=batch_size,
         timeout=timeout,
-        patience=patience,
+        retry_timeout=retry_timeout,
         format=format,
         allow_nan=allow_nan,
         headers={_DEPLOYMENT_HEADER: deployment} if deployment else None,

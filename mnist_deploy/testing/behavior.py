@@ -165,7 +165,7 @@ class LabelInTurn(InTurn):
 
 
 def as_answer(source: Any) -> Answer:
-    """Convert a source of `MockedCloud.answer_with`."""
+    """Convert a source of `MockedCloud.respond_with`."""
     if isinstance(source, type) and issubclass(source, Exception):
         source = source()
     if isinstance(source, Exception):
@@ -179,11 +179,11 @@ def as_answer(source: Any) -> Answer:
     is_one_answer = isinstance(source, (dict, str, bytes, type(None)))
     if is_one_answer or hasattr(source, "status_code") or hasattr(source, "columns"):
         return lambda data: source
-    return LabelInTurn(source, f"answer_with({shorten(source)})")
+    return LabelInTurn(source, f"respond_with({shorten(source)})")
 
 
 def as_answer_in_turn(source: Any) -> Answer:
-    """Convert a source of `MockedCloud.answer_in_turn`; a list is the response to one request."""
+    """Convert a source of `MockedCloud.respond_in_turn`; a list is the response to one request."""
     is_list = isinstance(source, (list, tuple, np.ndarray))
     return (lambda data: source) if is_list else as_answer(source)
 

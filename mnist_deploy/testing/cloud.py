@@ -71,7 +71,7 @@ class MockedCloud:
         ``Model.deploy.assert_called_once()``. The methods of SDK v2's ``models``,
         ``environments``, ``online_endpoints`` and ``online_deployments`` are mocks as well.
     errors : list of Exception
-        Exceptions of the functions passed to `answer_with`, and blocked connections. When the mock
+        Exceptions of the functions passed to `respond_with`, and blocked connections. When the mock
         ends, it raises the first error that the test neither caught nor passed to `expect_error`.
     clock : Clock
         The clock of the SDK and the helpers; it can replace the module `time` in the code that is
@@ -89,7 +89,7 @@ class MockedCloud:
     def calls(self) -> list[Any]:
         return self.spies.mock_calls
 
-    def answer_with(self, source: Any, *, service: str | None = None) -> None:
+    def respond_with(self, source: Any, *, service: str | None = None) -> None:
         """Set the responses of services: from a model, a function or a value.
 
         Parameters
@@ -105,9 +105,9 @@ class MockedCloud:
             exception of `requests` ends the caller's connection; any other is raised by ``run()``
             of the scoring script. A dict or a text is the response to every request.
         """
-        self._behavior.add("answer", f"answer_with({shorten(source)})", as_answer(source), service)
+        self._behavior.add("answer", f"respond_with({shorten(source)})", as_answer(source), service)
 
-    def answer_in_turn(self, *sources: Any, service: str | None = None) -> None:
+    def respond_in_turn(self, *sources: Any, service: str | None = None) -> None:
         """Set one source for each call of the script, in order; further calls are errors.
 
         Only requests that call the script are counted. Not counted are requests without the key,
@@ -116,13 +116,13 @@ class MockedCloud:
         Parameters
         ----------
         *sources
-            As for `answer_with`; a list holds the labels of one call.
+            As for `respond_with`; a list holds the labels of one call.
         """
-        call = f"answer_in_turn({', '.join(map(shorten, sources))})"
+        call = f"respond_in_turn({', '.join(map(shorten, sources))})"
         answers = AnswerInTurn(map(as_answer_in_turn, sources), call)
         self._behavior.add("answer", call, answers, service)
 
-    def refuse(self, status: int, message: str = "", *, service: str | None = None) -> None:
+    def reject(self, status: int, message: str = "", *, service: str | None = None) -> None:
         """Reject every request with an HTTP status such as 401, 413 or 503.
 
         Parameters
@@ -131,7 +131,7 @@ class MockedCloud:
         message : str
             The message of the response; default: the standard phrase of the status.
         """
-        self._behavior.add("answer", f"refuse({status})", Rejected(status, message), service)
+        self._behavior.add("answer", f"reject({status})", Rejected(status, message), service)
 
     def time_out(self, *, service: str | None = None) -> None:
         """Never respond; the callers' time-outs pass on the mocked clock."""

@@ -203,8 +203,7 @@ class MemoryAddress:
         self._take_time(
             self.runtime.behavior.find("delay", self.name_of(chosen), 0.0), call.timeout
         )
-        header, access = call.headers.get("Authorization", ""), routes.access
-        if call.path != "/" and not authorization.is_authorized(header, access.keys, access.tokens):
+        if call.path != "/" and not self._is_authorized(call):
             if platform.has_front_end:
                 return reject(401, authorization.ENDPOINT_KEY_REQUIRED)
             return reject(401, authorization.CONTAINER_KEY_REQUIRED)
@@ -227,6 +226,11 @@ class MemoryAddress:
         if platform.has_front_end:
             response.headers[DEPLOYMENT] = chosen
         return response
+
+    def _is_authorized(self, call: Call) -> bool:
+        access = self.routes.access
+        header = call.headers.get("Authorization", "")
+        return authorization.is_authorized(header, access.keys, access.tokens)
 
     def _draw(self, shares: Mapping[str, float]) -> str:
         """Return the deployment furthest below its share, so that the shares are exact."""

@@ -218,7 +218,7 @@ class Script:
         if self._model is None:
             raise AssertionError(
                 f"The service {self._deployment} has no pickled model for its responses: set them "
-                "with mocked_workspace.cloud.answer_with(...)."
+                "with mocked_workspace.cloud.respond_with(...)."
             )
         if self._tutorial:
             return self._tutorial.choose_predict(self._model)

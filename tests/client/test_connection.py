@@ -94,7 +94,7 @@ def test_exceptions_do_not_hold_the_key():
     responses += [respond_always(200, b"nonsense"), close_connection]
     for respond in responses:
         with ScriptedServer(respond) as server, pytest.raises(ScoringError) as caught:
-            post_images(server.uri, PIXELS, api_key=KEY, patience=0)
+            post_images(server.uri, PIXELS, api_key=KEY, retry_timeout=0)
         error: BaseException | None = caught.value
         while error is not None:
             assert KEY not in repr(error) + str(error) + str(vars(error))
@@ -181,23 +181,23 @@ def test_429_is_retried_with_backoff(headers):
     assert (pauses >= (1 if headers else [0.05, 0.1, 0.2])).all()
 
 
-def test_429_is_retried_no_longer_than_patience():
+def test_429_is_retried_no_longer_than_the_retry_timeout():
     server = ScriptedServer(respond_always(429, b""))
     with server, pytest.raises(ServiceUnavailable) as caught:
-        post_images(server.uri, PIXELS, patience=0.3)
+        post_images(server.uri, PIXELS, retry_timeout=0.3)
     assert caught.value.status == 429
     assert 2 <= len(server.bodies) <= 6
 
 
-def test_refused_connection_raises_after_patience():
+def test_refused_connection_raises_after_the_retry_timeout():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(ServiceUnavailable, match=r"0\.3 seconds: HTTPC.*refused\. Check") as caught:
-        post_images(f"http://127.0.0.1:{port}/score", PIXELS, patience=0.3)
+        post_images(f"http://127.0.0.1:{port}/score", PIXELS, retry_timeout=0.3)
     assert caught.value.status is None
 
 
-def test_service_that_starts_within_patience_responds():
+def test_service_that_starts_within_the_retry_timeout_responds():
     with ScriptedServer(zeros_for_idx) as server:
         pass
     started = threading.Event()
@@ -222,7 +222,7 @@ def test_container_process_that_is_killed_costs_no_batch(scoring_uri, digits):
                 find_listening_process(scoring_uri).kill()
             yield digits[0]
 
-    labels = post_images(scoring_uri, read_pieces(), batch_size=1000, patience=60)
+    labels = post_images(scoring_uri, read_pieces(), batch_size=1000, retry_timeout=60)
     assert np.array_equal(labels, np.tile(digits[1], 6))
 
 
@@ -248,7 +248,7 @@ def test_request_that_timed_out_is_not_sent_again(within_the_response):
 @pytest.mark.parametrize(
     "options",
     [{"timeout": np.inf}, {"timeout": np.nan}, {"timeout": 0}, {"timeout": -1},
-     {"patience": np.inf}, {"patience": -1}],
+     {"retry_timeout": np.inf}, {"retry_timeout": -1}],
 )  # fmt: skip
 def test_invalid_seconds_are_rejected(options):
     (name,) = options
@@ -268,4 +268,4 @@ def test_proxies_of_the_environment_are_not_used_for_loopback(monkeypatch, scori
         uri = scoring_uri.replace("127.0.0.1", host)
         assert post_images(uri, digits[0][:1]).tolist() == [digits[1][0]]
     with pytest.raises(ServiceUnavailable, match="proxy"):
-        post_images("http://service.invalid/score", PIXELS, patience=0)
+        post_images("http://service.invalid/score", PIXELS, retry_timeout=0)

@@ -62,7 +62,7 @@ STATUS_CODES = [  # host, HTTP status, headers, exception, its status, requests
 def test_status_code_becomes_exception(host, status, headers, error, error_status, sent):
     respond = respond_always(status, {"message": "details of the failure"}, headers)
     with ScriptedServer(respond) as server, pytest.raises(error, match="details of") as caught:
-        post_images(server.uri, IMAGES, patience=0)
+        post_images(server.uri, IMAGES, retry_timeout=0)
     assert type(caught.value) is error
     assert caught.value.status == error_status
     assert len(server.bodies) == sent
@@ -85,7 +85,7 @@ def test_message_of_exception_has_advice(status, advice):
     message = f"responded with {status}: nothing.*{advice}"
     respond = respond_always(status, b"")
     with ScriptedServer(respond) as server, pytest.raises(ScoringError, match=message):
-        post_images(server.uri, IMAGES, patience=0)
+        post_images(server.uri, IMAGES, retry_timeout=0)
 
 
 def test_scoring_timeout_of_microsofts_server_is_a_timeout():

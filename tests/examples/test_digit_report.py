@@ -6,11 +6,11 @@ from mnist_deploy.errors import DeploymentError, ServiceUnavailable
 
 
 def test_counts_errors(mocked_workspace, mnist_sample):
-    mocked_workspace.cloud.answer_with(lambda images: [7] * len(images))
+    mocked_workspace.cloud.respond_with(lambda images: [7] * len(images))
     assert count_errors(mocked_workspace, mnist_sample.images, mnist_sample.labels) == 90
 
 
-def test_uses_a_key_and_cleans_up(mocked_workspace, mnist_sample):
+def test_key_is_fetched_and_service_deleted(mocked_workspace, mnist_sample):
     count_errors(mocked_workspace, mnist_sample.images, mnist_sample.labels)
     Model.deploy.assert_called_once()
     Webservice.get_keys.assert_called_once()
@@ -18,14 +18,14 @@ def test_uses_a_key_and_cleans_up(mocked_workspace, mnist_sample):
     assert not mocked_workspace.webservices
 
 
-def test_cleans_up_after_a_refusal(mocked_workspace, mnist_sample):
-    mocked_workspace.cloud.refuse(503)
+def test_service_is_deleted_after_503(mocked_workspace, mnist_sample):
+    mocked_workspace.cloud.reject(503)
     with pytest.raises(ServiceUnavailable):
         count_errors(mocked_workspace, mnist_sample.images, mnist_sample.labels)
     assert not mocked_workspace.webservices
 
 
-def test_says_why_a_container_did_not_start(mocked_workspace, mnist_sample):
+def test_error_has_the_reason_of_a_failed_start(mocked_workspace, mnist_sample):
     mocked_workspace.cloud.fail_init("ModuleNotFoundError: No module named 'xgboost'")
     with pytest.raises(DeploymentError, match="xgboost"):
         count_errors(mocked_workspace, mnist_sample.images, mnist_sample.labels)

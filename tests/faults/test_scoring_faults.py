@@ -81,7 +81,7 @@ class Load(threading.Thread):
             first = int(chance.integers(len(images) - 20))
             rows = slice(first, first + int(chance.integers(1, 20)))
             try:
-                predicted = post_images(uri, images[rows], patience=retry_seconds, timeout=30)
+                predicted = post_images(uri, images[rows], retry_timeout=retry_seconds, timeout=30)
             except ScoringError as error:
                 self.errors.append(error)
                 self._end.wait(0.02)
@@ -146,7 +146,7 @@ def test_killed_scoring_process_is_restarted_under_load(digits, home, account):
 def serves_again(uri: str, images, labels) -> None:
     def answers() -> bool:
         try:
-            return np.array_equal(post_images(uri, images, patience=0, timeout=10), labels)
+            return np.array_equal(post_images(uri, images, retry_timeout=0, timeout=10), labels)
         except ScoringError:
             return False
 

@@ -74,34 +74,34 @@ class TestAnswers:
         ],
     )
     def test_labels_come_from_a_model_or_a_list(self, service, cloud, source, labels):
-        cloud.answer_with(source)
+        cloud.respond_with(source)
         assert score(service) == labels
 
     def test_labels_of_a_list_are_used_in_order_over_several_requests(self, service, cloud):
-        cloud.answer_with([7, 2, 1])
+        cloud.respond_with([7, 2, 1])
         assert score(service, batch_size=2) == [7, 2, 1]
         cloud.expect_error(AssertionError)
-        with pytest.raises(AssertionError, match=r"answer_with\(\[7, 2, 1\]\) is enough for 3"):
+        with pytest.raises(AssertionError, match=r"respond_with\(\[7, 2, 1\]\) is enough for 3"):
             score(service)
 
     @pytest.mark.parametrize("scale", [1, 1 / 3, 100])
     def test_function_receives_the_numbers_that_were_sent(self, other_service, cloud, scale):
         numbers = np.random.default_rng(0).random((3, 13)) * scale
-        cloud.answer_with(lambda images: images.sum(axis=1))
+        cloud.respond_with(lambda images: images.sum(axis=1))
         np.testing.assert_allclose(score(other_service, numbers), numbers.sum(axis=1))
 
     def test_answers_differ_between_services(self, two, cloud):
         first, second = two
-        cloud.answer_with(lambda images: [1] * len(images))
-        cloud.refuse(503, service="second")
+        cloud.respond_with(lambda images: [1] * len(images))
+        cloud.reject(503, service="second")
         assert score(first) == [1, 1, 1]
         with pytest.raises(ServiceUnavailable):
             score(second)
-        cloud.answer_with([5, 5, 5])  # a later setting, for all
+        cloud.respond_with([5, 5, 5])  # a later setting, for all
         assert score(second) == [5, 5, 5]
 
     def test_wrong_number_of_labels_is_an_error(self, service, cloud):
-        cloud.answer_with(lambda images: [1])
+        cloud.respond_with(lambda images: [1])
         with pytest.raises(ScoringError, match="1 items for 3 rows"):
             score(service)
 
@@ -119,20 +119,20 @@ class TestOtherScripts:
     )
     def test_function_gets_parsed_json(self, other_service, cloud, sent, expected):
         got = []
-        cloud.answer_with(got.append)
+        cloud.respond_with(got.append)
         assert requests.post(other_service.scoring_uri, json=sent).json() == {}
         assert got == [sent]
         assert (cloud.requests[0].json, cloud.requests[0].format) == (sent, "json")
 
     @pytest.mark.parametrize("sent", [[[1, 2], [3, 4]], {"data": [[1, 2], [3, 4]]}])
     def test_function_gets_an_array_of_rows_of_numbers(self, other_service, cloud, sent):
-        cloud.answer_with(lambda rows: {"sums": rows.sum(axis=1), "count": len(rows)})
+        cloud.respond_with(lambda rows: {"sums": rows.sum(axis=1), "count": len(rows)})
         answer = requests.post(other_service.scoring_uri, json=sent)
         assert answer.json() == {"sums": [3, 7], "count": 2}
 
     @pytest.mark.parametrize("value", [{"predict": [1]}, "a text"])
     def test_value_is_the_whole_answer(self, other_service, cloud, value):
-        cloud.answer_with(value)
+        cloud.respond_with(value)
         assert requests.post(other_service.scoring_uri, json=[]).json() == value
 
     @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ class TestOtherScripts:
         assert (response.status_code, message in response.json()["message"]) == (status, True)
 
     def test_idx_that_a_json_script_rejects_uses_no_turn(self, other_service, cloud):
-        cloud.answer_in_turn([7, 2, 1])
+        cloud.respond_in_turn([7, 2, 1])
         assert score(other_service, format="auto") == [7, 2, 1]
         assert [each.format for each in cloud.requests][-1] == "json"
 
 
 class TestAnswersInTurn:
     def test_each_request_uses_one_answer(self, service, cloud):
-        cloud.answer_in_turn(
+        cloud.respond_in_turn(
             503,
             requests.ReadTimeout,
             KeyError("no such column"),
@@ -174,24 +174,24 @@ class TestAnswersInTurn:
         cloud.assert_requests(*[("svc", status) for status in statuses])
 
     def test_surplus_request_is_an_error_and_refused_connections_are_retried(self, service, cloud):
-        cloud.answer_in_turn(requests.ConnectionError, requests.ConnectionError, [7, 2, 1])
+        cloud.respond_in_turn(requests.ConnectionError, requests.ConnectionError, [7, 2, 1])
         assert score(service) == [7, 2, 1]
         assert cloud.clock.slept == pytest.approx(0.1 + 0.2)
         cloud.expect_error(AssertionError)
-        with pytest.raises(AssertionError, match=r"answer_in_turn.* is enough for 3 requests"):
+        with pytest.raises(AssertionError, match=r"respond_in_turn.* is enough for 3 requests"):
             score(service)
 
     def test_each_service_has_answers_of_its_own(self, two, cloud):
         first, second = two
-        cloud.answer_in_turn([1, 1, 1], [3, 3, 3], service="first")
-        cloud.answer_in_turn([2, 2, 2], service="second")
+        cloud.respond_in_turn([1, 1, 1], [3, 3, 3], service="first")
+        cloud.respond_in_turn([2, 2, 2], service="second")
         assert [score(each)[0] for each in (first, second, first)] == [1, 2, 3]
         cloud.assert_requests(("first", 200), ("second", 200), ("first", 200))
 
     @pytest.mark.parametrize("wrong", [42, 2000])
     def test_unknown_status_is_rejected_at_once(self, cloud, wrong):
         with pytest.raises(ValueError, match=str(wrong)):
-            cloud.answer_in_turn(wrong)
+            cloud.respond_in_turn(wrong)
 
 
 class TestTime:
@@ -206,15 +206,15 @@ class TestTime:
         assert time.monotonic() - began < 20
         assert cloud.clock.strftime("%Y")  # the rest is the module's own
 
-    @pytest.mark.parametrize(("verb", "patience"), [("delay", 20), ("time_out", 3600)])
-    def test_caller_waits_until_its_time_out(self, service, cloud, verb, patience):
+    @pytest.mark.parametrize(("verb", "seconds"), [("delay", 20), ("time_out", 3600)])
+    def test_caller_waits_until_its_time_out(self, service, cloud, verb, seconds):
         cloud.delay(30) if verb == "delay" else cloud.time_out()
-        with pytest.raises(ScoringTimeout, match=f"{patience} seconds"):
-            score(service, timeout=patience)
-        assert cloud.clock.slept == patience
+        with pytest.raises(ScoringTimeout, match=f"{seconds} seconds"):
+            score(service, timeout=seconds)
+        assert cloud.clock.slept == seconds
         cloud.assert_requests(("svc", None))
         cloud.recover()
-        assert len(score(service, timeout=patience)) == 3
+        assert len(score(service, timeout=seconds)) == 3
 
     def test_request_without_a_time_out_is_an_error(self, service, cloud):
         cloud.time_out()
@@ -255,7 +255,7 @@ class TestFailures:
     ):
         slept = []
         monkeypatch.setattr(time, "sleep", slept.append)
-        cloud.refuse(status, "not today")
+        cloud.reject(status, "not today")
         with pytest.raises(error, match="not today") as caught:
             score(service)
         assert caught.value.status == status
@@ -267,7 +267,7 @@ class TestFailures:
         cloud.cut_off()
         with pytest.raises(ServiceUnavailable, match="refused"):
             score(service)
-        assert 8 < cloud.clock.slept <= 10  # of the client's patience
+        assert 8 < cloud.clock.slept <= 10  # of the retry time-out
         assert {request.status for request in cloud.requests} == {None}
 
     def test_init_error_may_be_empty(self, mocked_workspace, deploy, cloud):
@@ -279,8 +279,8 @@ class TestFailures:
     def test_recovered_service_answers_again(self, two, cloud):
         first, second = two
         expected = score(first)
-        cloud.refuse(500, service="first")
-        cloud.refuse(503, service="second")
+        cloud.reject(500, service="first")
+        cloud.reject(503, service="second")
         for each in two:
             with pytest.raises(ScoringError):
                 score(each)
@@ -295,7 +295,7 @@ class TestFailures:
 class TestRecord:
     def test_requests_are_recorded(self, service, cloud, mnist_sample):
         score(service, mnist_sample.images[:5], batch_size=3)
-        cloud.refuse(413)
+        cloud.reject(413)
         with pytest.raises(PayloadTooLarge):
             md.post_images(service.scoring_uri, mnist_sample.images[:1])
         cloud.assert_requests(("svc", 200), ("svc", 200), ("svc", 413))

@@ -172,7 +172,7 @@ class TestServices:
         md.delete_service(second)
         assert name not in workspace.webservices
         with pytest.raises(ServiceUnavailable):
-            md.call_service(first, mnist_sample.images[:1], patience=0)
+            md.call_service(first, mnist_sample.images[:1], retry_timeout=0)
         md.delete_service(first)  # it is gone, which is what was wanted
 
 
@@ -244,7 +244,7 @@ class TestEndpoints:
 
         (folder / "seven.py").write_text(SEVEN)  # like blue, it takes IDX files
         if kind == "mocked":
-            client.cloud.answer_with(lambda images: [7], service=f"{name}/green")
+            client.cloud.respond_with(lambda images: [7], service=f"{name}/green")
         (blue,) = {*managed.call_endpoint(client, endpoint, DARK)}
         assert blue != 7
         green = {"entry_script": "seven.py", "deployment": "green"}
@@ -266,7 +266,7 @@ class TestEndpoints:
         with pytest.raises(AuthenticationFailed, match=f"no endpoint {name}"):
             managed.call_endpoint(client, endpoint, images)
         with pytest.raises(ServiceUnavailable):
-            md.post_images(endpoint.scoring_uri, images, patience=0)
+            md.post_images(endpoint.scoring_uri, images, retry_timeout=0)
 
     def test_deployment_fails_if_init_raises(self, client, kind, folder, name):
         (folder / "broken.py").write_text(BROKEN["init"])
@@ -300,13 +300,13 @@ class TestBrokenScripts:
         with pytest.raises(WebserviceException):
             service.wait_for_deployment()
         with pytest.raises(ServiceUnavailable):
-            md.call_service(service, DARK, patience=0)
+            md.call_service(service, DARK, retry_timeout=0)
         md.delete_service(service)
 
     def test_response_is_500_if_run_raises(self, kind, workspace, folder, name):
         (folder / "broken.py").write_text(BROKEN["run"])
         if kind == "mocked":
-            workspace.cloud.answer_with(KeyError("no such column"))
+            workspace.cloud.respond_with(KeyError("no such column"))
         with md.closing_service(deploy(workspace, name, "broken.py")) as service:
             with pytest.raises(ScriptFailed) as caught:
                 md.call_service(service, DARK)

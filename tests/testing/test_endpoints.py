@@ -83,11 +83,11 @@ class TestCloud:
     def test_answers_are_set_for_endpoints_and_deployments(self, mocked_client, cloud):
         deploy(mocked_client)
         deploy(mocked_client, deployment="green", traffic=25)
-        cloud.answer_with(lambda images: [1] * len(images))
-        cloud.answer_with(lambda images: [2] * len(images), service="digits/green")
+        cloud.respond_with(lambda images: [1] * len(images))
+        cloud.respond_with(lambda images: [2] * len(images), service="digits/green")
         labels = [call(mocked_client)[0] for _ in range(8)]
         assert (labels.count(1), labels.count(2)) == (6, 2)
-        cloud.answer_in_turn([3, 3, 3], 503, TimeoutError("slow"), [4, 4, 4], service="digits")
+        cloud.respond_in_turn([3, 3, 3], 503, TimeoutError("slow"), [4, 4, 4], service="digits")
         assert call(mocked_client, deployment="blue") == [3, 3, 3]
         with pytest.raises(ServiceUnavailable):
             call(mocked_client, deployment="blue")
@@ -102,7 +102,7 @@ class TestCloud:
         for set_behavior, error in (
             (cloud.time_out, ScoringTimeout),
             (cloud.cut_off, ServiceUnavailable),
-            (lambda: cloud.answer_with(KeyError), ScriptFailed),
+            (lambda: cloud.respond_with(KeyError), ScriptFailed),
         ):
             set_behavior()
             with pytest.raises(error):
@@ -138,11 +138,11 @@ class TestCloud:
 
         @mock_client()
         def leave_unused(client):
-            client.cloud.refuse(503, service="digits/green")
+            client.cloud.reject(503, service="digits/green")
 
         with pytest.raises(AssertionError, match="Not deleted: the endpoint digits"):
             leave_it()
-        with pytest.raises(AssertionError, match=r"refuse\(503\) of digits/green: never"):
+        with pytest.raises(AssertionError, match=r"reject\(503\) of digits/green: never"):
             leave_unused()
 
     def test_calls_are_recorded(self, mocked_client):

@@ -157,9 +157,9 @@ class TestChecks:
     @pytest.mark.parametrize(
         ("set_behavior", "message"),
         [
-            (lambda cloud: cloud.answer_with(lambda images: []), "answer_with.*never used"),
-            (lambda cloud: cloud.answer_with([7, 2]), r"answer_with\(\[7, 2\]\): never"),
-            (lambda cloud: cloud.refuse(503, service="other"), r"refuse\(503\) of other: never"),
+            (lambda cloud: cloud.respond_with(lambda images: []), "respond_with.*never used"),
+            (lambda cloud: cloud.respond_with([7, 2]), r"respond_with\(\[7, 2\]\): never"),
+            (lambda cloud: cloud.reject(503, service="other"), r"reject\(503\) of other: never"),
             (lambda cloud: cloud.delay(3), r"delay\(3\): never"),
             (lambda cloud: cloud.fail_init("E"), r"fail_init\('E'\): never"),
             (lambda cloud: (cloud.time_out(), cloud.recover()), r"time_out\(\): never"),
@@ -172,14 +172,14 @@ class TestChecks:
         with mock_workspace(assert_all_used=False) as ws:
             set_behavior(ws.cloud)
 
-    @pytest.mark.parametrize("method", ["answer_with", "answer_in_turn"])
+    @pytest.mark.parametrize("method", ["respond_with", "respond_in_turn"])
     def test_setting_used_in_part_fails_the_test(self, deploy, method):
         @mock_workspace()
         def use_three_of_four(ws):
-            if method == "answer_with":
-                ws.cloud.answer_with([7, 2, 1, 0])
+            if method == "respond_with":
+                ws.cloud.respond_with([7, 2, 1, 0])
             else:
-                ws.cloud.answer_in_turn([7], [2], [1], [0])
+                ws.cloud.respond_in_turn([7], [2], [1], [0])
             md.call_service(deploy(ws), IMAGES, batch_size=1)
 
         with pytest.raises(AssertionError, match="1 of 4 not"):
@@ -199,7 +199,7 @@ class TestChecks:
     def test_error_of_a_function_is_raised_at_the_end(self, deploy, swallowed):
         @mock_workspace()
         def call_it(ws):
-            ws.cloud.answer_with(broken)
+            ws.cloud.respond_with(broken)
             try:
                 md.call_service(deploy(ws), IMAGES)
             except ScriptFailed:
@@ -217,7 +217,7 @@ class TestChecks:
 
         @mock_workspace()
         def swallow_it(ws):
-            ws.cloud.answer_with(check)
+            ws.cloud.respond_with(check)
             with contextlib.suppress(AssertionError):
                 md.call_service(deploy(ws), IMAGES)
 
@@ -227,7 +227,7 @@ class TestChecks:
 
     def test_expected_error_is_not_raised(self, deploy):
         with mock_workspace() as ws:
-            ws.cloud.answer_with(broken)
+            ws.cloud.respond_with(broken)
             ws.cloud.expect_error(KeyError)
             with pytest.raises(ScriptFailed):
                 md.call_service(deploy(ws), IMAGES)
@@ -239,7 +239,7 @@ class TestChecks:
 
         @mock_workspace()
         def wrap_it(ws):
-            ws.cloud.answer_with(check)
+            ws.cloud.respond_with(check)
             try:
                 md.call_service(deploy(ws), IMAGES)
             except AssertionError as error:
@@ -272,7 +272,7 @@ class TestIsolation:
         def fail(ws):
             assert not set(map(id, parts()[:-1])) & set(map(id, genuine))
             deploy(ws)
-            ws.cloud.refuse(503)
+            ws.cloud.reject(503)
             if failure:
                 raise failure
 

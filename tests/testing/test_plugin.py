@@ -104,15 +104,15 @@ class TestMarker:
             pytestmark = pytest.mark.mocked_workspace(assert_all_used=False)
 
             def test_module(mocked_workspace):
-                mocked_workspace.cloud.refuse(503)
+                mocked_workspace.cloud.reject(503)
 
             @pytest.mark.mocked_workspace(assert_all_used=True)
             def test_own(mocked_client):  # the marker is of both
-                mocked_client.cloud.refuse(503)
+                mocked_client.cloud.reject(503)
             """
         )
         result.assert_outcomes(passed=2, errors=1)
-        result.stdout.fnmatch_lines("*AssertionError: cloud.refuse(503): never used")
+        result.stdout.fnmatch_lines("*AssertionError: cloud.reject(503): never used")
 
     @pytest.mark.parametrize("arguments", ["assert_all_gone=True", "True"])
     def test_wrong_argument_is_an_error(self, run, arguments):
@@ -150,7 +150,7 @@ class TestOutcome:
     def test_error_of_a_function_fails_the_test_itself(self, run):
         source = """
         def test(service, mocked_workspace):
-            mocked_workspace.cloud.answer_with(lambda images: images[:, 10_000])
+            mocked_workspace.cloud.respond_with(lambda images: images[:, 10_000])
             with pytest.raises(Exception):
                 md.call_service(service, np.zeros((1, 784)))
         """
@@ -163,7 +163,7 @@ class TestOutcome:
         source = f"""
         @pytest.mark.mocked_workspace(assert_all_deleted=True)
         def test(mocked_workspace):
-            mocked_workspace.cloud.refuse(503)
+            mocked_workspace.cloud.reject(503)
             {end}
         """
         outcome = {"failed": 1} if "False" in end else {"skipped": 1}

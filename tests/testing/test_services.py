@@ -46,7 +46,7 @@ def test_model_without_a_pickle_needs_an_answer(
     model = Model.register(mocked_workspace, "weights.bin", "weights")
     service = deploy(mocked_workspace, script="any.py", model=model)
     cloud.expect_error(AssertionError)
-    with pytest.raises(AssertionError, match="answer_with"):
+    with pytest.raises(AssertionError, match="respond_with"):
         md.call_service(service, IMAGES)
 
 
