@@ -80,7 +80,8 @@ def choose_workspace(
     """Return the config.json of a workspace on Azure, or None for the local workspace; and why."""
     if local and (config is not None or login is not None):
         raise ValueError(
-            "A config and a login are for a workspace on Azure; local=True selects the local one."
+            "A config and a login are for a workspace on Azure; local=True selects the local "
+            "workspace. Pass one or the other."
         )
     # Set by `python -m mnist_deploy.local exec`.
     inside_exec = os.environ.get("AZUREML_CURRENT_CLOUD") == "MnistDeployLocal"

@@ -129,7 +129,10 @@ def json_body(start: int, rows: np.ndarray, allow_nan: bool = False) -> bytes:
 def frame_body(start: int, frame: Rows, format: Format, allow_nan: bool = False) -> bytes:
     """A DataFrame as ``{"data": [records]}``, or in the form of Azure's MLflow deployments."""
     if not is_frame(frame):
-        raise TypeError(f"format={format!r} takes a pandas DataFrame, not {type(frame).__name__}.")
+        raise TypeError(
+            f"format={format!r} takes a pandas DataFrame, not {type(frame).__name__}. Pass a "
+            "DataFrame, or another format."
+        )
     if format not in ("records", "split"):
         raise TypeError(
             "the inputs are a DataFrame. Pass format='records' to send "

@@ -127,5 +127,6 @@ def __getattr__(name: str) -> NoReturn:
     if name.startswith("__"):
         raise AttributeError(name)
     raise ImportError(
-        f"azureml.opendatasets.{name} is not available: the offline substitute has MNIST only."
+        f"azureml.opendatasets.{name} is not available: the offline substitute has MNIST only. "
+        "Other data sets require azureml-opendatasets and a network."
     )

@@ -197,18 +197,30 @@ def check_conda(content: Any) -> None:
         With the path in the file, and the reason.
     """
     if not isinstance(content, dict):
-        raise Invalid("conda file", "The conda file is not a mapping of names to values.")
+        raise Invalid(
+            "conda file",
+            "The conda file is not a mapping of names to values: expected, for instance, "
+            "'dependencies:' with a list.",
+        )
     _DocumentSize().add(content, "", 0)
     dependencies = content.get("dependencies")
     if dependencies is None:
         return
     if not isinstance(dependencies, list):
-        raise Invalid("conda file", "The conda file's dependencies are not a list.")
+        raise Invalid(
+            "conda file",
+            "The conda file's dependencies are not a list: expected lines such as "
+            "'- scikit-learn=1.5'.",
+        )
     for entry in dependencies:
         if isinstance(entry, dict):
             lines = entry.get("pip") or []
             if not isinstance(lines, list):
-                raise Invalid("conda file", "The conda file's pip is not a list.")
+                raise Invalid(
+                    "conda file",
+                    "The conda file's pip is not a list: expected lines such as "
+                    "'- scikit-learn==1.5.2'.",
+                )
             for line in lines:
                 check_requirement(line)
         elif not isinstance(entry, str):
@@ -228,7 +240,11 @@ def check_requirement(line: Any) -> None:
         With the line.
     """
     if not isinstance(line, str):
-        raise Invalid("conda file", f"The pip requirement {line!r} is not a text.")
+        raise Invalid(
+            "conda file",
+            f"The pip requirement {line!r} is not a text: expected, for instance, "
+            "'scikit-learn==1.5.2'.",
+        )
     text = line.split(" #")[0].strip()
     if not text or text.startswith("#") or PIP_OPTION.match(text):
         return

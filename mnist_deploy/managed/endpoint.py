@@ -320,7 +320,10 @@ def call_endpoint(
     """
     check_kind("endpoint", endpoint, _ENDPOINT, "client.online_endpoints.get(name)")
     if not endpoint.scoring_uri:
-        raise ServiceUnavailable(f"the endpoint {endpoint.name!r} has no scoring URI yet.")
+        raise ServiceUnavailable(
+            f"the endpoint {endpoint.name!r} has no scoring URI yet. Fetch it again with "
+            "client.online_endpoints.get(name) when its provisioning has succeeded."
+        )
     try:
         keys = Deadline(timeout).call(client.online_endpoints.get_keys, endpoint.name)
     except Exception as error:

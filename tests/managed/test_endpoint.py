@@ -203,7 +203,7 @@ def test_azure_without_config_json_raises_config_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"No config\.json was found"):
         connect_client(local=False)
-    with pytest.raises(ValueError, match="local=True selects the local one"):
+    with pytest.raises(ValueError, match="local=True selects the local workspace"):
         connect_client("config.json", local=True)
 
 

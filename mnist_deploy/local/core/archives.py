@@ -82,7 +82,9 @@ def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(archive) as tar:
             yield tar
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise Invalid("archive", f"The uploaded scripts cannot be unpacked: {error}") from error
+        raise Invalid(
+            "archive", f"The uploaded scripts cannot be unpacked as a tar archive: {error}"
+        ) from error
 
 
 class _Contents:

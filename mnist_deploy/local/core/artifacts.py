@@ -104,7 +104,9 @@ class ArtifactStore(ABC):
             with raising_full():
                 blob = self._blobs.commit(check_path(path), blocks)
         except FileNotFoundError as error:
-            raise Invalid("block list", f"Not all blocks of {path} were uploaded.") from error
+            raise Invalid(
+                "block list", f"Not all blocks of {path} were uploaded: upload them first."
+            ) from error
         self._staging.discard(path)
         return self._place(path, blob, metadata)
 
@@ -169,7 +171,9 @@ class ArtifactStore(ABC):
     def check_uploaded(self, prefix: str) -> None:
         """Raise `Invalid` if nothing was uploaded to `prefix` or below it."""
         if not self.artifacts(prefix):
-            raise Invalid("artifact", f"{prefix} was not uploaded to this workspace.")
+            raise Invalid(
+                "artifact", f"{prefix} was not uploaded to this workspace: upload it first."
+            )
 
     def sweep(self, idle: float = 0.0) -> None:
         """Delete unreferenced uploads without activity in the last `idle` seconds."""

@@ -233,7 +233,10 @@ class LocalContainer:
         source, place = split_bind(bind)
         target = below(self._root, str(PurePosixPath(place)).lstrip("/"))
         if not source.exists():
-            raise Invalid("mount", f"{source} cannot be mounted: there is no such file or folder.")
+            raise Invalid(
+                "mount",
+                f"{source} cannot be mounted: there is no such file or folder. Create it first.",
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir():
             shutil.rmtree(target)
@@ -334,7 +337,10 @@ class LocalContainers:
         with self._lock:
             image = self.find_image(spec.image)
             if spec.name and any(each.name == spec.name for each in self._containers):
-                raise Conflict("container", f"There is a container {spec.name} already.")
+                raise Conflict(
+                    "container",
+                    f"There is a container {spec.name} already: remove it, or choose another name.",
+                )
             container = LocalContainer(self._folder, image, spec)
             self._containers.append(container)
         return container

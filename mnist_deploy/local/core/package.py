@@ -97,7 +97,9 @@ def quote(name: str, value: str) -> str:
     """The value of an environment variable in the syntax of a Dockerfile."""
     if not re.fullmatch(r"\w+", name, re.ASCII) or "\n" in value:
         raise Invalid(
-            "environment variable", f"{name}={value!r} cannot be written in a Dockerfile."
+            "environment variable",
+            f"{name}={value!r} cannot be written in a Dockerfile: expected a name of letters, "
+            "digits and '_', and a value of one line.",
         )
     return '"' + re.sub(r'(["$\\])', r"\\\1", value) + '"'
 

@@ -270,7 +270,8 @@ class Profiler:
             remaining -= WAIT_INTERVAL
             if self._stopping.is_set() or remaining < 0:
                 process.kill()
-                raise ProfileError(FAILED, f"The profile has taken longer than {TIMEOUT:g} s.")
+                message = f"The profile has taken longer than {TIMEOUT:g} s: pass fewer rows."
+                raise ProfileError(FAILED, message)
         process.kill()  # remaining child processes
         return status
 

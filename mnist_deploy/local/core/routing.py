@@ -30,5 +30,8 @@ def choose_deployment(
             raise LookupError(f"There is no deployment {requested}. Expected one of: {names}.")
         return requested
     if not any(shares.values()):
-        raise LookupError("No deployment of this endpoint has traffic.")
+        raise LookupError(
+            "No deployment of this endpoint has traffic: assign traffic to a deployment, or send "
+            f"its name in the header {DEPLOYMENT}."
+        )
     return draw(shares)

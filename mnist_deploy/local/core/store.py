@@ -171,7 +171,11 @@ class Store(ArtifactStore):
         kind, version = kind_of(type(record)), str(record.version)
         with self.transaction() as database:
             if self.find(type(record), record.name, version) is not None:
-                raise Conflict(kind, f"Version {version} of {kind} {record.name} exists already.")
+                raise Conflict(
+                    kind,
+                    f"Version {version} of {kind} {record.name} exists already: choose another "
+                    "version.",
+                )
             for prefix in artifacts_of(record):
                 self.check_uploaded(prefix)
             database.execute(

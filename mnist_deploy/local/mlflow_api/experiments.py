@@ -89,7 +89,9 @@ def create_experiment(**_: str) -> Response:
         raise Invalid("experiment", "name is empty: expected the name of the new experiment.")
     with runs().store.transaction():
         if runs().find_experiment(requested.name) is not None:
-            raise Conflict("experiment", f"Experiment {requested.name} exists already.")
+            raise Conflict(
+                "experiment", f"Experiment {requested.name} exists already: choose another name."
+            )
         created = runs().create_experiment(requested.name)
         tags: Tags = {tag.key: tag.value for tag in requested.tags}
         runs().change_experiment(created.id, lambda each: dataclasses.replace(each, tags=tags))

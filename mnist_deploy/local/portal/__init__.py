@@ -117,6 +117,8 @@ def make_link() -> Response:
         address = state().studio_url = state().part(Portal).serve(requested.port)
     except OSError as error:
         raise Invalid(
-            "port", f"The page cannot be served on port {requested.port}: {error.strerror}."
+            "port",
+            f"The page cannot be served on port {requested.port}: {error.strerror}. Choose another "
+            "port, or 0 for any.",
         ) from error
     return jsonify(url=f"{address}#code={page_state().codes.issue('token')}")

@@ -133,7 +133,7 @@ def read_rows(dataset: str) -> list[str]:
     if others:
         raise InvalidDataset(
             f"{len(others)} of {len(rows)} rows are not text but, for instance, {others[0]!r}: "
-            "each row is the body of a request."
+            "expected the body of a request in each row."
         )
     return rows
 

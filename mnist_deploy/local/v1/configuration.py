@@ -249,7 +249,9 @@ def apply_service_patch(present: ServiceRequest, changes: list[PatchOperation]) 
         apply_patch_operation(document, change)
     after = convert(document, ServiceRequest)
     if (after.name, after.compute_type) != (present.name, present.compute_type):
-        raise Invalid("patch", "name and computeType of a service cannot be changed.")
+        raise Invalid(
+            "patch", "name and computeType of a service cannot be changed: deploy another service."
+        )
     check_properties(texts(present.properties), texts(after.properties))
     return after
 

@@ -267,7 +267,11 @@ def update_model(model_id: str, **_: str) -> Response:
         changed = convert(apply_patch(serialize_model(model), changes, CHANGEABLE), ChangeableModel)
         properties = texts(changed.properties)
         if properties | model.properties != properties:
-            raise Invalid("patch", "Properties can be added, but not changed or removed.")
+            raise Invalid(
+                "patch",
+                "Properties can be added, but not changed or removed. Use a tag for a value that "
+                "changes.",
+            )
         own = {
             name: value
             for name, value in to_builtins(changed).items()

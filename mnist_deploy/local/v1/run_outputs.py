@@ -111,7 +111,11 @@ def resolve_outputs(run_id: str, outputs: Mapping[str, DataOutput]) -> RunOutput
     steps = []
     for name, each in outputs.items():
         if not NAME.fullmatch(name):
-            raise Invalid("output", f"{name[:60]!r} is not a valid name of an output.")
+            raise Invalid(
+                "output",
+                f"{name[:60]!r} is not a valid name of an output. Expected letters, digits and "
+                "'_', not beginning with a digit.",
+            )
         mechanism = each.mechanism.lower()
         if mechanism not in (MOUNT, UPLOAD):
             raise NotSupported(OTHER_MECHANISMS.get(mechanism, f"the output mode {mechanism}"))

@@ -79,7 +79,10 @@ def create_snapshot(snapshot_id: str, **_: str) -> Response:
         names = set(list_tree(requested.dir_tree_node))
         missing = names - files.keys()
         if missing:
-            raise Invalid("snapshot", f"Files were not uploaded: {', '.join(sorted(missing)[:5])}.")
+            raise Invalid(
+                "snapshot",
+                f"Files were not uploaded: {', '.join(sorted(missing)[:5])}. Upload them first.",
+            )
         artifacts = tuple(files[name] for name in sorted(names))
         try:
             store().put(Code(snapshot_id, SNAPSHOT_VERSION, artifacts, now()))

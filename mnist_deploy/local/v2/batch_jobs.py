@@ -274,7 +274,11 @@ def find_inputs(sent: Mapping[str, JobInputRequest]) -> dict[str, JobInput]:
                 "uri_folder"
             )
         if not name or "/" in name or name.startswith(".") or name == MODEL:
-            raise Invalid("input", f"{name[:60]!r} is not a valid name of an input.")
+            raise Invalid(
+                "input",
+                f"{name[:60]!r} is not a valid name of an input. Expected a name without '/' that "
+                f"does not begin with '.', and is not {MODEL}.",
+            )
         inputs[name] = find_input(name, requested)
         if inputs[name].is_file != (kind == FILE):
             found = "file, pass uri_file" if inputs[name].is_file else "folder, pass uri_folder"

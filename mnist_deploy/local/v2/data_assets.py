@@ -76,7 +76,7 @@ def find_data_path(uri: str) -> str:
     path = parse_model_uri(uri)
     found = [each for each in (path, f"{FOLDER}/{path}") if store().artifacts(each)]
     if not found:
-        raise Invalid("data", f"There is no file at {uri} in the data store.")
+        raise Invalid("data", f"There is no file at {uri} in the data store: upload it first.")
     return found[0]
 
 

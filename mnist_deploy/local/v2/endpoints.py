@@ -224,7 +224,10 @@ def check_traffic(spec: EndpointSpec) -> None:
             "traffic", f"At most {MAX_MIRRORED} % can be mirrored, and to one deployment."
         )
     if spec.mirror.keys() & spec.traffic.keys():
-        raise Invalid("traffic", "A deployment cannot receive both traffic and mirrored traffic.")
+        raise Invalid(
+            "traffic",
+            "A deployment cannot receive both traffic and mirrored traffic: expected one of them.",
+        )
 
 
 @endpoint_api.delete(f"{ENDPOINTS}/<endpoint>")
