@@ -38,7 +38,7 @@ INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "TZ", "SYSTEMROOT", "S
              "PATHEXT", "COMSPEC", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE")  # fmt: skip
 # For scripts that open text files without an encoding: as on Azure, they get UTF-8.
 ENCODING: Mapping[str, str] = {"PYTHONUTF8": "1"}
-SHELL = ("/bin/sh", "-c")  # in place of which `start_command` starts cmd.exe
+POSIX_SHELL = ("/bin/sh", "-c")  # in place of which `start_command` starts cmd.exe
 
 LOCK_OFFSET = 1 << 30  # in units of 4 GB: Windows blocks access to locked bytes
 LOCKFILE_FAIL_IMMEDIATELY, LOCKFILE_EXCLUSIVE_LOCK = 1, 2
@@ -303,7 +303,7 @@ def start_command(command: Sequence[str], **options: Any) -> subprocess.Popen[by
     if command[0] == "python":
         command = [sys.executable, *command[1:]]
         return subprocess.Popen(command, **interpreter_options(options))
-    if tuple(command[:2]) == SHELL:
+    if tuple(command[:2]) == POSIX_SHELL:
         return subprocess.Popen(command_line(command[2]), creationflags=DETACHED, **options)
     return subprocess.Popen(command, creationflags=DETACHED, **options)
 
