@@ -16,6 +16,9 @@ def lines() -> list[list[str]]:
 
 def test_each_entry_names_existing_tests_and_each_skip_its_reason():
     for verb, path, *reason in lines():
-        assert (ROOT / path.partition("::")[0]).exists(), path
+        file, _, test = path.partition("::")
+        assert (ROOT / file).exists(), path
+        name = test.rpartition("::")[2].partition("[")[0]
+        assert not test or f"def {name}(" in (ROOT / file).read_text("utf-8"), path
         expected = {"run": False, "all": False, "skip": True}
         assert expected.get(verb) == bool(reason), path
