@@ -183,10 +183,14 @@ def test_package_has_few_entries():
 
 # --- declared dependencies ---
 
+INSTRUMENTED = ("django", "fastapi", "flask", "psycopg2", "requests", "urllib", "urllib3")
 # Declared, but not imported by name:
 NOT_IMPORTED = {
     "azure-monitor-opentelemetry",  # a bound on what azure-ai-ml requires: spares pip a search
-    "azure-storage-file-datalake",  # likewise
+    "azure-monitor-opentelemetry-exporter",  # likewise, and so are the next nine
+    "azure-storage-file-datalake",
+    "fastapi",
+    *(f"opentelemetry-instrumentation-{name}" for name in INSTRUMENTED),
     "azureml-dataset-runtime",  # the data engine of data sets, which azureml-core imports
     "azureml-mlflow",  # a plug-in of MLflow, and SDK v1 imports it
     "skops",  # the format in which MLflow saves models of scikit-learn
