@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def serve(options: argparse.Namespace) -> int:
     with open_session(
         data_dir=options.data_dir, bare=options.bare, docker=options.docker
     ) as environment:
-        print("\n".join(export_lines(environment)), flush=True)
+        print("\n".join(export_lines(environment)), end="\n\n", flush=True)
         report(f"Serving. Paste these lines into other {system.SHELL}. Ctrl-C stops the workspace.")
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a caller reads to the output's end
         while psutil.pid_exists(address.pid):
@@ -55,7 +56,8 @@ def serve_in_background(options: argparse.Namespace) -> int:
         )
     assert process.stdout is not None
     with process.stdout as output:
-        lines = output.read()  # until the process closes its output or ends
+        # Until the empty line, or the end of the process; children may hold the pipe open.
+        lines = "".join(itertools.takewhile(str.strip, output))
     if not lines:
         process.wait()
         raise LocalWorkspaceError(log_file.read_text(errors="replace").strip())

@@ -573,8 +573,8 @@ def test_processes_end_with_a_killed_control_plane(tmp_path, script):
     workers = [psutil.Process(int(pid)) for pid in controller.stdout.readline().split()]
     processes = psutil.Process(controller.pid).children(recursive=True)
     assert set(workers) < set(processes)
-    fork_servers = int(system.CAN_FORK)
-    assert len(processes) == (2 if script == SCRIPT else 6) + fork_servers
+    expected = (2 if script == SCRIPT else 6) + system.CAN_FORK  # with a fork server
+    assert len(processes) == expected or sys.platform == "win32"  # which adds hidden consoles
     os.kill(controller.pid, KILL)
     controller.communicate()
     wait_until(lambda: all_gone(processes), 5)
