@@ -43,7 +43,7 @@ def test_kernel_of_a_python_notebook_is_read(tmp_path, metadata, kernel):
 def test_notebooks_in_hidden_or_deep_folders_are_skipped(tmp_path):
     for name in ("a", "b/c", "b/d/e/f", ".hidden/g", "b/.ipynb_checkpoints/c", "1/2/3/4/h"):
         write(tmp_path / f"{name}.ipynb", {})
-    found = {str(path.relative_to(tmp_path)) for path in find_notebooks(tmp_path)}
+    found = {path.relative_to(tmp_path).as_posix() for path in find_notebooks(tmp_path)}
     assert found == {"a.ipynb", "b/c.ipynb", "b/d/e/f.ipynb"}
 
 
