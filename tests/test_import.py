@@ -95,8 +95,13 @@ def name_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(file: Path) -> Iterator[str]:
+@cache
+def imports_of(file: Path) -> tuple[str, ...]:
     """The full names of all imports of a module, those for type checkers included."""
+    return tuple(read_imports(file))
+
+
+def read_imports(file: Path) -> Iterator[str]:
     name = name_of(file) if file.is_relative_to(PACKAGE) else ""
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
