@@ -203,16 +203,8 @@ class MemoryAddress:
         self._take_time(
             self.runtime.behavior.find("delay", self.name_of(chosen), 0.0), call.timeout
         )
-        if call.path != "/" and not self._is_authorized(call):
-            if platform.has_front_end:
-                return reject(401, authorization.ENDPOINT_KEY_REQUIRED)
-            return reject(401, authorization.CONTAINER_KEY_REQUIRED)
-        if not routes.targets:
-            return reject(404, f"{self.name} has no deployment.")
-        if missing:
-            return reject(404, missing)
-        if (problem := routes.targets[chosen].problem) is not None:
-            return reject(platform.unavailable, problem)
+        if (early := self._find_rejection(call, chosen, missing)) is not None:
+            return early
         if DEPLOYMENT not in call.headers:
             self._answered[chosen] += 1
         try:
@@ -227,10 +219,20 @@ class MemoryAddress:
             response.headers[DEPLOYMENT] = chosen
         return response
 
-    def _is_authorized(self, call: Call) -> bool:
-        access = self.routes.access
+    def _find_rejection(self, call: Call, chosen: str, missing: str) -> Response | None:
+        """Return the error response of the front end, or of the container before it runs."""
+        platform, access = self.routes.platform, self.routes.access
         header = call.headers.get("Authorization", "")
-        return authorization.is_authorized(header, access.keys, access.tokens)
+        if call.path != "/" and not authorization.is_authorized(header, access.keys, access.tokens):
+            if platform.has_front_end:
+                return reject(401, authorization.ENDPOINT_KEY_REQUIRED)
+            return reject(401, authorization.CONTAINER_KEY_REQUIRED)
+        if not self.routes.targets:
+            return reject(404, f"{self.name} has no deployment.")
+        if missing:
+            return reject(404, missing)
+        problem = self.routes.targets[chosen].problem
+        return None if problem is None else reject(platform.unavailable, problem)
 
     def _draw(self, shares: Mapping[str, float]) -> str:
         """Return the deployment furthest below its share, so that the shares are exact."""

@@ -201,6 +201,16 @@ def name_output_file(settings: BatchSettings) -> str:
     return "" if settings.output_action == SUMMARY_ONLY else settings.output_file_name
 
 
+def list_output_uris(requested: InvocationProperties) -> list[tuple[str | None, str]]:
+    """Return (URI, type) of each output of an invocation, in both of Azure's notations."""
+    uris = [(each.uri, each.job_output_type) for each in (requested.output_data or {}).values()]
+    if dataset := requested.output_dataset:
+        uris.append(
+            (f"{dataset.datastore_id or ''}/paths/{(dataset.path or '').strip('/')}", FOLDER)
+        )
+    return uris
+
+
 def find_output(requested: InvocationProperties, settings: BatchSettings) -> OutputLocation | None:
     """Return the requested location of the results; None if the invocation has no output.
 
@@ -214,13 +224,7 @@ def find_output(requested: InvocationProperties, settings: BatchSettings) -> Out
     Conflict
         If the output file exists.
     """
-    uris = [(each.uri, each.job_output_type) for each in (requested.output_data or {}).values()]
-    if requested.output_dataset:
-        parent, path = (
-            requested.output_dataset.datastore_id or "",
-            requested.output_dataset.path or "",
-        )
-        uris.append((f"{parent}/paths/{path.strip('/')}", FOLDER))
+    uris = list_output_uris(requested)
     if not uris:
         return None
     if len(uris) > 1:
