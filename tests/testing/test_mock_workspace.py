@@ -282,6 +282,14 @@ class TestIsolation:
         assert parts() == genuine
         assert "connect" not in vars(socket.socket)
 
+    def test_azureml_mlflow_knows_the_clouds_of_azure_afterwards(self, monkeypatch):
+        """Its module lists the clouds of ARM_CLOUD_METADATA_URL, once, when it is imported."""
+        clouds = pytest.importorskip("azureml.mlflow._common._cloud.cloud")
+        with mock_workspace():
+            monkeypatch.setattr(clouds, "KNOWN_CLOUDS", clouds.get_known_clouds())
+            assert "AzureCloud" not in clouds.KNOWN_CLOUDS
+        assert "AzureCloud" in clouds.KNOWN_CLOUDS
+
     def test_local_workspace_is_not_mocked(self, mocked_workspace, local_workspace):
         here = len(list(Model.list(local_workspace)))
         md.fetch_model(mocked_workspace).delete()
