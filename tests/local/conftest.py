@@ -9,6 +9,8 @@ from sdk_polling import fast_deployment_polls
 from weights_service import WORKSPACE, make_inference_config, register_weights
 
 from mnist_deploy import local
+from mnist_deploy.local.core.runs import Runs
+from mnist_deploy.local.core.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,19 @@ def local_ws(local_home):
 def endpoint(local_ws, local_home):
     """The address of the control plane of `local_ws`, and its token."""
     return local.start(local_home)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store without a control plane."""
+    opened = Store(tmp_path / "store")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def runs(store) -> Runs:
+    return Runs(store)
 
 
 @pytest.fixture

@@ -15,13 +15,6 @@ from mnist_deploy.local.core.records import Model
 from mnist_deploy.local.core.store import Store
 
 
-@pytest.fixture
-def store(tmp_path):
-    opened = Store(tmp_path / "store")
-    yield opened
-    opened.close()
-
-
 def upload(store: Store, artifact: str, content: bytes) -> str:
     store.write(artifact, [content])
     return artifact

@@ -15,8 +15,7 @@ from polling import wait_until
 from mnist_deploy.local.core.faults import Full
 from mnist_deploy.local.core.job_engine import JobEngine
 from mnist_deploy.local.core.job_process import launch_job
-from mnist_deploy.local.core.runs import INTERRUPTED, LOG_FILE, Job, OutputRules, Runs
-from mnist_deploy.local.core.store import Store
+from mnist_deploy.local.core.runs import INTERRUPTED, LOG_FILE, Job, OutputRules
 
 
 class FakeProcess:
@@ -42,13 +41,6 @@ class FakeProcess:
 
     def kill(self) -> None:
         self.is_killed = True
-
-
-@pytest.fixture
-def runs(tmp_path):
-    store = Store(tmp_path / "store")
-    yield Runs(store)
-    store.close()
 
 
 @pytest.fixture

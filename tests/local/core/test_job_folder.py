@@ -13,15 +13,7 @@ from mnist_deploy.local.core.faults import Invalid, NotFound
 from mnist_deploy.local.core.job_folder import build_job_folder, list_files, upload_files
 from mnist_deploy.local.core.records import Code
 from mnist_deploy.local.core.runs import Job, JobInput, OutputRules
-from mnist_deploy.local.core.store import Store
 from mnist_deploy.local.host import system
-
-
-@pytest.fixture
-def store(tmp_path):
-    opened = Store(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 def test_snapshot_takes_unchanged_files_from_earlier_uploads(store, tmp_path):

@@ -6,18 +6,13 @@ import pytest
 
 from mnist_deploy.local.core.faults import NotFound
 from mnist_deploy.local.core.metrics import Metric
-from mnist_deploy.local.core.runs import Runs
-from mnist_deploy.local.core.store import Store
 
 
 @pytest.fixture
-def metrics(tmp_path):
+def metrics(runs):
     """The metrics of a store with the run r1."""
-    store = Store(tmp_path / "store")
-    runs = Runs(store)
     runs.create(runs.create_experiment("digits"), "r1")
-    yield runs.metrics
-    store.close()
+    return runs.metrics
 
 
 def values(*pairs: tuple[str, float]) -> tuple[dict, ...]:

@@ -17,16 +17,8 @@ from mnist_deploy.local.core.profiles import (
     recommend_memory,
 )
 from mnist_deploy.local.core.records import Profile, now
-from mnist_deploy.local.core.store import Store
 
 GOOD = {"queries": 100, "succeeded": 100, "unsent": 0, "rows": 5, "cores": 0.4, "reason": ""}
-
-
-@pytest.fixture
-def store(tmp_path):
-    opened = Store(tmp_path / "store")
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,6 @@ from mnist_deploy.local.core.runs import INTERRUPTED, LOG_FILE, Runs, is_growing
 from mnist_deploy.local.core.store import Store
 
 
-@pytest.fixture
-def store(tmp_path):
-    opened = Store(tmp_path / "store")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def runs(store):
-    return Runs(store)
-
-
 def test_active_experiment_is_the_only_one_of_its_name(runs):
     import dataclasses
 

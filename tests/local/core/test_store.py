@@ -19,13 +19,6 @@ from mnist_deploy.local.core.runs import Job, JobInput, Runs
 from mnist_deploy.local.core.store import Store, UnreadableStore
 
 
-@pytest.fixture
-def store(tmp_path):
-    opened = Store(tmp_path / "store")
-    yield opened
-    opened.close()
-
-
 def model(name: str = "a", *artifacts: str, **more) -> Model:
     return Model(name, more.pop("version", 0), artifacts, "2026-01-01", **more)
 

@@ -1,19 +1,11 @@
-"""Chromium, and a store with runs for the tests of the page that need no control plane."""
+"""Chromium, and a run for the tests of the page that need no control plane."""
 
 from __future__ import annotations
 
 import pytest
 from browser import open_browser
 
-from mnist_deploy.local.core.runs import Run, Runs
-from mnist_deploy.local.core.store import Store
-
-
-@pytest.fixture
-def runs(tmp_path):
-    store = Store(tmp_path / "store")
-    yield Runs(store)
-    store.close()
+from mnist_deploy.local.core.runs import Run
 
 
 @pytest.fixture
