@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from polling import wait_until
+from polling import PATIENCE, wait_until
 
 from mnist_deploy.local.core.faults import Full
 from mnist_deploy.local.core.job_engine import JobEngine
@@ -213,7 +213,7 @@ def test_process_prints_to_the_log_while_it_runs(real_engine):
 
 @pytest.mark.parametrize("how", ["cancel", "limit", "stop"])
 def test_process_tree_is_killed_with_its_run(real_engine, how):
-    limit = 2.0 if how == "limit" else None
+    limit = 2.0 * PATIENCE if how == "limit" else None
     submit(real_engine, "r1", command=("python", "-c", TREE), max_seconds=limit)
     wait_until(lambda: "child" in log_of(real_engine, "r1"))
     child = psutil.Process(int(log_of(real_engine, "r1").split()[1]))
