@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import textwrap
 
 import nbformat
 import pytest
@@ -139,6 +140,23 @@ def test_invalid_config_json_exits_before_a_kernel_starts(tmp_path, monkeypatch,
     with pytest.raises(SystemExit, match=message) as raised:
         main(["--config", str(file)])
     assert "\n" not in str(raised.value)
+
+
+def test_kernel_connection_is_encrypted_where_zeromq_has_no_unix_sockets(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "win32")
+        options = __main__.transport("folder")
+    monkeypatch.setattr(__main__, "transport", lambda folder: options)
+    show = """
+    import json
+    from ipykernel.connect import get_connection_file
+    with open(get_connection_file()) as file:
+        connection = json.load(file)
+    print(connection["transport"], len(connection["curve_publickey"]))
+    """
+    run(tmp_path, textwrap.dedent(show).strip())
+    executed = nbformat.read(tmp_path / "out" / "mine.ipynb", as_version=4)
+    assert executed.cells[0].outputs[0].text == "tcp 40\n"  # Z85 of 32 bytes
 
 
 def test_version_is_printed(capsys):

@@ -205,3 +205,18 @@ def test_process_of_a_virtual_environment_has_the_pid_of_its_handle(tmp_path, mo
     process = system.start_background(["-c", show], stdout=subprocess.PIPE, text=True)
     answer = process.communicate(timeout=60)[0]
     assert answer.split() == [str(process.pid), sys.executable, "None"]
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="cmd.exe is the shell of Windows")
+def test_lines_for_a_posix_shell_are_run_by_cmd():
+    code = "import sys; print(sys.argv[1:])"
+    lines = f'python -c "{code}" C:\\a\\b \\\n "c d" && echo two\necho three'
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    process = system.start_command(
+        ["/bin/sh", "-c", lines],
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    output = process.communicate(timeout=60)[0].decode().split("\r\n")
+    assert [line.strip() for line in output] == [r"['C:\\a\\b', 'c d']", "two", "three", ""]
