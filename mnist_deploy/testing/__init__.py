@@ -24,7 +24,7 @@ pytest_plugins = ["mnist_deploy.testing.plugin"]
 
 
 class mock_workspace:
-    """Mock a workspace: ``with mock_workspace() as ws:``, or ``@mock_workspace()``.
+    """Mock a workspace: ``with mock_workspace() as ws:``, or ``@mock_workspace``.
 
     The variable of the block is the same as the fixture ``mocked_workspace``. A decorated function
     receives the workspace as its argument ``ws``, if it has a parameter of that name; pytest does
@@ -51,6 +51,10 @@ class mock_workspace:
 
     _argument = "ws"  # of a decorated function
     _is_active = False  # one at a time: the SDK's functions are replaced for all threads
+
+    def __new__(cls, decorated: Any = None, /, **options: Any) -> Any:
+        """Create a mock, or decorate a function or class without parentheses."""
+        return super().__new__(cls) if decorated is None else cls(**options)(decorated)
 
     def __init__(
         self,
@@ -156,7 +160,7 @@ class mock_workspace:
 
 
 class mock_client(mock_workspace):
-    """Mock a client of SDK v2: ``with mock_client() as client:``, or ``@mock_client()``.
+    """Mock a client of SDK v2: ``with mock_client() as client:``, or ``@mock_client``.
 
     Same as `mock_workspace`, except that the variable of the block, and the argument ``client`` of
     a decorated function, is the client of the fixture ``mocked_client``. In the block both SDKs

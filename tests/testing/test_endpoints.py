@@ -54,7 +54,7 @@ def test_decorated_test_receives_client_and_fixtures(client, tmp_path):
 
 
 def test_coroutine_is_decorated():
-    @mock_client()
+    @mock_client
     async def version(client):
         return client.environments.get("tutorial-env", version="1").version
 

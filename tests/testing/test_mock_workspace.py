@@ -39,7 +39,7 @@ class TestThreeWays:
         assert tmp_path.is_dir()
         deploy(ws)
 
-    @mock_workspace()
+    @mock_workspace
     def test_decorated_test_without_argument_connects_to_the_mock(self):
         assert list(md.connect_workspace().models) == ["sklearn_mnist"]
 
