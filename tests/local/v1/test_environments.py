@@ -42,7 +42,7 @@ def test_fetched_environment_can_be_changed_registered_and_copied(local_ws, name
     fetched.clone(f"{name}-copy").register(local_ws)
     assert pip_packages(Environment.get(local_ws, f"{name}-copy")) == ["numpy==1"]
     fetched.python.conda_dependencies.add_pip_package("joblib==1.4")
-    with pytest.raises(Exception, match=r"version 1 of environment .* already"):
+    with pytest.raises(Exception, match=r"Version 1 of environment .* already"):
         fetched.register(local_ws)
     fetched.version = None
     assert fetched.register(local_ws).version == "2"
