@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import importlib
 import os
 import re
 import signal
@@ -127,16 +125,6 @@ def genuine_model(genuine_dir, tmp_path_factory):
 def workspace_home(tmp_path_factory) -> Path:
     """The folder of the workspace `ws`, for $MNIST_DEPLOY_HOME."""
     return tmp_path_factory.mktemp("workspace") / "home"
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _azure_clouds():
-    """Let azureml-mlflow, where it is installed, read the clouds before a test connects to one.
-
-    It reads them once, at its import, of the control plane or the mock of that moment.
-    """
-    with contextlib.suppress(ImportError):
-        importlib.import_module("azureml.mlflow._common._cloud.cloud")
 
 
 @pytest.fixture(scope="session", autouse=True)
