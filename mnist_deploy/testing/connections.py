@@ -120,7 +120,7 @@ def set_variables(token: str) -> Iterator[None]:
             os.environ.pop(name, None)
         yield
     # azureml-mlflow, which SDK v2 imports, reads the list of clouds once, from a variable set here.
-    clouds = sys.modules.get("azureml.mlflow._common._cloud.cloud")
+    clouds: Any = sys.modules.get("azureml.mlflow._common._cloud.cloud")
     if clouds is not None:
         clouds.KNOWN_CLOUDS = clouds.get_known_clouds()
 
