@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
@@ -351,13 +351,13 @@ def test_timeout_covers_running_and_waiting(router, deployments, platform):
 def test_requests_above_the_limit_are_rejected_at_once(router, deployments, platform):
     limits = {"share": 100, "max_running": 2, "max_admitted": 4}
     router.send(platform, backends=deployments.backends(blue=limits))
-    with ThreadPoolExecutor(4) as pool:
-        admitted = [pool.submit(router.ask, "/slow") for _ in range(4)]
-        wait_until(lambda: len(deployments.seen["blue"]) == 2)
-        wait_until(lambda: router.ask().status_code == PLATFORMS[platform].overload)
-        assert not deployments.gate.is_set()  # that was answered while run() was busy
+    with ThreadPoolExecutor(8) as pool:
+        requests = [pool.submit(router.ask, "/slow") for _ in range(8)]
+        wait_until(lambda: sum(map(Future.done, requests)) == 4)  # while run() is busy
+        rejected = [each.result().status_code for each in requests if each.done()]
+        assert rejected == 4 * [PLATFORMS[platform].overload]
         deployments.gate.set()
-        assert {each.result().status_code for each in admitted} == {200}
+        assert Counter(each.result().status_code for each in requests) == {200: 4, rejected[0]: 4}
     assert router.ask().status_code == 200
 
 
