@@ -377,22 +377,6 @@ def test_serve_ends_after_a_signal_or_stop(here, home):
 
 
 @pytest.mark.processes
-def test_background_serve_outlives_its_caller_until_stop(here, home):
-    started = run("serve", "--bare", "--background")
-    try:
-        assert started.returncode == 0, started.stderr
-        assert "export MSI_ENDPOINT=" in started.stdout
-        assert "local stop" in started.stderr
-        assert (here / ".azureml" / "config.json").is_file()
-        assert runs_from(home)
-    finally:
-        stopped = run("stop")
-    assert "Stopped" in stopped.stdout
-    wait_until(lambda: not runs_from(home) and everything_in(here) == set(), seconds=10)
-    assert "No local workspace runs" in run("stop").stdout
-
-
-@pytest.mark.processes
 def test_background_serve_reports_its_failure(here, home):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -1,4 +1,7 @@
-"""``serve`` on Windows: PowerShell lines and keys of a console; ``test_exec.py`` tests the rest."""
+"""``serve`` in the background; on Windows, PowerShell lines and keys of a console.
+
+``test_exec.py`` tests ``serve`` in a terminal.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,29 @@ from terminal import LOCAL, run, runs_from
 
 from mnist_deploy.local.cli.serve import export_lines
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.skipif(sys.platform != "win32", reason="other systems have a shell and a terminal"),
-]
+pytestmark = pytest.mark.processes
+WINDOWS = pytest.mark.skipif(
+    sys.platform != "win32", reason="other systems have a shell and a terminal"
+)
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """The home folder of the local workspace of one test, which is the working directory too."""
+    """The home folder of the local workspace of one test."""
     monkeypatch.setenv("MNIST_DEPLOY_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     return tmp_path / "home"
 
 
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The working directory of the commands."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@WINDOWS
 def test_lines_for_powershell_quote_values_and_prepend_to_lists(monkeypatch):
     monkeypatch.setenv("PATH", r"C:\Windows")
     monkeypatch.setenv("GONE", "x")
@@ -39,24 +51,29 @@ def test_lines_for_powershell_quote_values_and_prepend_to_lists(monkeypatch):
     ]
 
 
-def test_serve_in_the_background_outlives_its_caller_until_stop(home, tmp_path):
+def test_serve_in_the_background_outlives_its_caller_until_stop(here, home):
     started = run("serve", "--bare", "--background")
     try:
         assert started.returncode == 0, started.stderr
-        assert "\n$env:MSI_ENDPOINT = 'https://127.0.0.1:" in started.stdout
-        assert "PowerShell" in started.stderr
-        assert (tmp_path / ".azureml" / "config.json").is_file()
+        if sys.platform == "win32":
+            assert "\n$env:MSI_ENDPOINT = 'https://127.0.0.1:" in started.stdout
+            assert "PowerShell" in started.stderr
+        else:
+            assert "export MSI_ENDPOINT=" in started.stdout
+        assert "local stop" in started.stderr
+        assert (here / ".azureml" / "config.json").is_file()
         assert runs_from(home)
     finally:
         stopped = run("stop")
     assert "Stopped" in stopped.stdout
-    wait_until(lambda: not runs_from(home) and not (tmp_path / ".azureml").exists(), 10)
+    wait_until(lambda: not runs_from(home) and not any(here.iterdir()), 10)
     assert "No local workspace runs" in run("stop").stdout
 
 
-def test_ctrl_c_ends_serve_and_the_workspace(home, tmp_path):
+@WINDOWS
+def test_ctrl_c_ends_serve_and_the_workspace(here, home):
     done = press(CTRL_C, *LOCAL, "serve", "--bare")
     assert done.returncode == 128 + signal.SIGINT, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     wait_until(lambda: not runs_from(home), 10)
-    assert not (tmp_path / ".azureml").exists()
+    assert not (here / ".azureml").exists()
