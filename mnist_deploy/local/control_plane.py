@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .host import system
+from .host import filesystem, processes, signals
 
 # Each scoring process imports this package before its own module. Modules that are large, or slow
 # to import, are therefore imported where they are used.
@@ -46,7 +46,7 @@ def join_or_launch(folder: Path, port: int) -> ControlPlaneAddress:
     from .discovery import ControlPlaneAddress
 
     runtime = folder / "run"
-    if (problem := system.find_access_problem(runtime)) is not None:
+    if (problem := filesystem.find_access_problem(runtime)) is not None:
         raise LocalWorkspaceError(problem)
     deadline = time.monotonic() + START_TIMEOUT
     with locked(runtime / "starting"):
@@ -68,7 +68,7 @@ def lock_owner(runtime: Path) -> int | None:
     try:
         with open(runtime / "alive") as file:
             try:
-                system.lock(file, shared=True, wait=False)
+                filesystem.lock(file, shared=True, wait=False)
             except BlockingIOError:
                 text = file.read().strip()
                 return int(text) if text.isascii() and text.isdecimal() else 0
@@ -126,7 +126,7 @@ def launch(folder: Path, port: int) -> ControlPlaneAddress:
     arguments = ["-m", PROCESS_MODULE, str(folder), str(port), str(os.getpid())]
     with open(log_file, "wb") as log:
         try:
-            process = system.start_background(
+            process = processes.start_background(
                 arguments,
                 cwd=runtime,  # modules in the caller's folder would hide others
                 stdin=subprocess.DEVNULL,
@@ -168,8 +168,8 @@ def stop(folder: Path) -> bool:
     address = ControlPlaneAddress.read(runtime)
     if address is not None and request_stop(address) and has_ended(runtime, START_TIMEOUT):
         return True
-    for signals in system.stop_signals():
-        for number in signals:
+    for numbers in signals.stop_signals():
+        for number in numbers:
             send_signal(lock_owner(runtime), number)
         if has_ended(runtime, SIGNAL_TIMEOUT):
             return True
@@ -207,11 +207,11 @@ def wipe(folder: Path) -> None:
 def delete(path: Path) -> None:
     """Delete a file or folder, if it exists; raise an error if it cannot be deleted."""
     if path.is_dir() and not path.is_symlink():
-        system.remove_folder(path)
+        filesystem.remove_folder(path)
         if path.exists():
             shutil.rmtree(path)
     else:
-        system.remove_file(path)
+        filesystem.remove_file(path)
         path.unlink(missing_ok=True)
 
 
@@ -279,7 +279,7 @@ def locked(path: Path) -> Iterator[None]:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                system.lock(file, wait=False)
+                filesystem.lock(file, wait=False)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:

@@ -12,7 +12,7 @@ from urllib.request import getproxies_environment
 
 import certifi
 
-from .host import system
+from .host import networking
 from .private_files import write_private
 from .tokens import derive
 
@@ -65,7 +65,7 @@ class ControlPlaneAddress:
 
         On Windows it has the secret that each request needs: docker-py keeps the path of the URL.
         """
-        scheme = "tcp" if system.secret_of(self.docker_socket) else "unix"
+        scheme = "tcp" if networking.secret_of(self.docker_socket) else "unix"
         return f"{scheme}://{self.docker_socket}"
 
     @property

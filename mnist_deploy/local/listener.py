@@ -24,11 +24,11 @@ from typing import Any
 
 from aiohttp import web
 
-from .host import system
+from .host import networking
 from .wsgi import AppCall, RequestStream, WsgiApp
 
 MAX_UNTRUSTED = 200  # connections; above this number the oldest is closed
-MAX_TRUSTED = min(1000, system.MAX_SOCKETS // 2)  # connections, and so threads
+MAX_TRUSTED = min(1000, networking.MAX_SOCKETS // 2)  # connections, and so threads
 UNTRUSTED_THREADS = 8  # a request without a secret is answered in milliseconds
 HEAD_TIMEOUT = 15.0  # seconds from the accepting of a connection to the end of its first head
 BODY_TIMEOUT = 30.0  # seconds for a body that is received as a whole
@@ -89,7 +89,7 @@ class Listener:
         self._app = app
         self._body_limit = body_limit
         self._tls = tls
-        self._loop = system.new_event_loop()
+        self._loop = networking.new_event_loop()
         self._loop.set_exception_handler(log_loop_error)
         self._untrusted: dict[web.RequestHandler, OpenConnection] = {}  # the oldest first
         self._trusted: dict[web.RequestHandler, OpenConnection] = {}

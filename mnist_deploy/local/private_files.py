@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from .host import system
+from .host import filesystem
 
 
 def write_private(path: Path, content: bytes) -> Path:
@@ -15,7 +15,7 @@ def write_private(path: Path, content: bytes) -> Path:
     try:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
-        system.replace_file(part, path)
+        filesystem.replace_file(part, path)
     except BaseException as error:
         part.unlink(missing_ok=True)
         if isinstance(error, OSError):

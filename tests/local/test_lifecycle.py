@@ -26,7 +26,7 @@ from terminal import runs_from
 from mnist_deploy import local
 from mnist_deploy.local import LocalWorkspaceError, control_plane
 from mnist_deploy.local.discovery import ControlPlaneAddress
-from mnist_deploy.local.host import system
+from mnist_deploy.local.host import filesystem
 from mnist_deploy.local.tls import create_server_context
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such call or mode")
@@ -369,7 +369,7 @@ def test_control_plane_that_keeps_the_lock_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(control_plane, "LAUNCH_TIMEOUT", 0.2)
     (tmp_path / "run").mkdir()
     with open(tmp_path / "run" / "starting", "w") as file:
-        system.lock(file)
+        filesystem.lock(file)
         with pytest.raises(LocalWorkspaceError, match="Another process"):
             local.start(tmp_path)
 

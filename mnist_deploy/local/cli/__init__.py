@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from .. import LocalWorkspaceError
-from ..host import system
+from ..host import signals
 from .child_process import SIGNAL_STATUS
 from .exec import execute
 from .portal import open_portal
@@ -114,7 +114,7 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    for number in system.TERMINATION_SIGNALS:
+    for number in signals.TERMINATION_SIGNALS:
         signal.signal(number, exit_by_signal)
     try:
         status = COMMANDS[options.verb](options)
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except BrokenPipeError:  # the reader of the output has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SIGNAL_STATUS + system.BROKEN_PIPE
+        return SIGNAL_STATUS + signals.BROKEN_PIPE
     except (LocalWorkspaceError, OSError) as error:
         report(str(error))
         return 1

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from types import FrameType
 
-from ..host import system
+from ..host import processes, signals, terminal
 
 # Exit statuses, as shells define them.
 COMMAND_NOT_FOUND, COMMAND_NOT_EXECUTABLE = 127, 126
@@ -25,7 +25,7 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
     forwarder = SignalForwarder()
     with (
         forwarder,
-        subprocess.Popen(system.find_command(command, environment), env=environment) as process,
+        subprocess.Popen(processes.find_command(command, environment), env=environment) as process,
     ):
         forwarder.forward_to(process)
         status = process.wait()
@@ -39,7 +39,7 @@ class SignalForwarder:
         self._process: subprocess.Popen | None = None
         self._early: list[int] = []
         self._before = {
-            number: signal.signal(number, self._forward) for number in system.FORWARDED_SIGNALS
+            number: signal.signal(number, self._forward) for number in signals.FORWARDED_SIGNALS
         }
 
     def __exit__(self, *error: object) -> None:
@@ -52,7 +52,7 @@ class SignalForwarder:
             process.send_signal(number)
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
-        if number in system.TERMINAL_SIGNALS and system.is_in_foreground():
+        if number in signals.TERMINAL_SIGNALS and terminal.is_in_foreground():
             return  # the terminal sends these to the command itself
         if self._process is None:
             self._early.append(number)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
-from ..host import system
+from ..host import filesystem
 
 # In the SDK's own order of search, each in a folder and then in all above it.
 PLACES = tuple(
@@ -102,13 +102,13 @@ def _remove_unused(file: Path, descriptor: int) -> None:
         If another process has removed it.
     """
     try:
-        system.lock(descriptor, wait=False)
+        filesystem.lock(descriptor, wait=False)
         is_temporary = has_temporary_content(file)
     except BaseException:
         os.close(descriptor)
         raise
     if is_temporary:
-        system.remove_locked(file, descriptor)
+        filesystem.remove_locked(file, descriptor)
     else:
         os.close(descriptor)
 
@@ -122,7 +122,7 @@ def _share(file: Path) -> int:
             descriptor = os.open(file, os.O_RDONLY)
         except FileNotFoundError:
             continue  # the last process that shared it has just removed it
-        system.lock(descriptor, shared=True)
+        filesystem.lock(descriptor, shared=True)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(file)):
                 return descriptor

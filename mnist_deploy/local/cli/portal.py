@@ -9,7 +9,7 @@ import webbrowser
 import psutil
 
 from .. import portal_link, start
-from ..host import system
+from ..host import terminal
 from .session import report
 from .tutorial import find_tutorial
 
@@ -23,7 +23,7 @@ def open_portal(options: argparse.Namespace) -> int:
     if options.port and f":{options.port}/" not in link:
         report("The page is served already, on another port.")
     print(link, flush=True)
-    if not options.no_browser and system.has_display():
+    if not options.no_browser and terminal.has_display():
         webbrowser.open(link)
     report("The link works once, within a minute; run this again for another. Ctrl-C ends this.")
     while psutil.pid_exists(address.pid):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import psutil
 
 from .. import LocalWorkspaceError, home_folder, start
-from ..host import system
+from ..host import processes, terminal
 from .session import open_session, report
 
 LISTS = ("PATH", "PYTHONPATH", "JUPYTER_PATH")
@@ -31,7 +31,9 @@ def serve(options: argparse.Namespace) -> int:
         data_dir=options.data_dir, bare=options.bare, docker=options.docker
     ) as environment:
         print("\n".join(export_lines(environment)), end="\n\n", flush=True)
-        report(f"Serving. Paste these lines into other {system.SHELL}. Ctrl-C stops the workspace.")
+        report(
+            f"Serving. Paste these lines into other {terminal.SHELL}. Ctrl-C stops the workspace."
+        )
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a caller reads to the output's end
         while psutil.pid_exists(address.pid):
             time.sleep(CHECK_INTERVAL)
@@ -47,7 +49,7 @@ def serve_in_background(options: argparse.Namespace) -> int:
     arguments += [f"--{name}" for name in ("bare", "docker") if getattr(options, name)]
     arguments += ["--data-dir", str(options.data_dir.absolute())] if options.data_dir else []
     with open(log_file, "wb") as log:
-        process = system.start_background(
+        process = processes.start_background(
             arguments,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -64,19 +66,19 @@ def serve_in_background(options: argparse.Namespace) -> int:
     print(lines, end="", flush=True)
     report(
         f"Serving in the background as process {process.pid}. Paste these lines into other "
-        f"{system.SHELL}. To end it: python -m mnist_deploy.local stop"
+        f"{terminal.SHELL}. To end it: python -m mnist_deploy.local stop"
     )
     return 0
 
 
 def export_lines(environment: Mapping[str, str]) -> list[str]:
     """The lines for a shell that change its environment to `environment`."""
-    lines = [system.shell_unset(name) for name in os.environ if name not in environment]
+    lines = [terminal.shell_unset(name) for name in os.environ if name not in environment]
     for name, value in environment.items():
         before = os.environ.get(name)
         if name in LISTS:
             first = value.removesuffix(f"{os.pathsep}{before}")
-            lines.append(system.shell_prepend(name, first))
+            lines.append(terminal.shell_prepend(name, first))
         elif value != before:
-            lines.append(system.shell_set(name, value))
+            lines.append(terminal.shell_set(name, value))
     return lines

@@ -16,7 +16,7 @@ import requests
 from .. import LocalWorkspaceError, home_folder, start
 from ..control_plane import call
 from ..discovery import OTHER_DOCKER, OTHER_IDENTITIES, ControlPlaneAddress
-from ..host import system
+from ..host import filesystem, processes
 from ..scoring import aliases
 from ..start_modules import write_start_modules
 from .config_file import find_config, read_subscription, write_temporary_config
@@ -77,7 +77,7 @@ def open_session(
             )
         )
         environment = {
-            **system.ENCODING,
+            **processes.ENCODING,
             **inherited_variables(docker),
             **address.environment(),
             **({} if docker else {"DOCKER_HOST": address.docker_host}),
@@ -148,8 +148,8 @@ def prepare(
     The terminal's Ctrl-C does not reach that process, so it ends without a traceback.
     """
     with open(home / "run" / "preparing", "w") as lock:
-        system.lock(lock)
-        process = system.start_background(
+        filesystem.lock(lock)
+        process = processes.start_background(
             ["-m", module, str(data_dir)],
             env={**environment, "MNIST_DEPLOY_UNATTENDED": "1"},
             cwd=folder,
@@ -157,9 +157,9 @@ def prepare(
             stdout=sys.stderr.fileno(),
         )
         try:
-            status = system.wait_for(process)
+            status = processes.wait_for(process)
         except BaseException:
-            system.kill_group(process)
+            processes.kill_group(process)
             process.wait()
             raise
     if status != 0:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import httptools
 
-from ..host import system
+from ..host import networking
 from ..http.message import ROUTER_SECRET, Request
 
 CRASHED = 502  # "Exception or crash in the run() method": Troubleshoot online endpoints
@@ -173,7 +173,7 @@ class Exchange(asyncio.Protocol):
 
     async def _connect(self) -> None:
         try:
-            await system.connect_privately(lambda: self, self._backend.settings.socket)
+            await networking.connect_privately(lambda: self, self._backend.settings.socket)
         except OSError as error:
             self.fail(CRASHED, f"The container cannot be reached: {error}")
 
@@ -256,7 +256,7 @@ class Exchange(asyncio.Protocol):
 
 def add_secret(head: bytes, address: str) -> bytes:
     """Add the header by which a container recognizes a router, where the system needs one."""
-    secret = system.secret_of(address)
+    secret = networking.secret_of(address)
     if not secret:
         return head
     return head.removesuffix(b"\r\n") + f"{ROUTER_SECRET}: {secret}\r\n\r\n".encode()

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from ..host import system
+from ..host import filesystem
 
 CHUNK = 1 << 20  # bytes
 
@@ -33,7 +33,7 @@ class Blobs:
         self._durable = durable
         self._whole = folder / "blobs"
         self._staged = folder / "staged"
-        system.remove_folder(self._staged)
+        filesystem.remove_folder(self._staged)
         for private in (self._whole, self._staged):
             private.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -46,7 +46,7 @@ class Blobs:
         name = uuid.uuid4().hex
         self._write(self.file(name), chunks)
         if self._durable:
-            system.sync_folder(self._whole)
+            filesystem.sync_folder(self._whole)
         return name
 
     def stage(self, upload: str, block: str, chunks: Iterable[bytes]) -> None:
@@ -70,11 +70,11 @@ class Blobs:
 
     def discard(self, upload: str) -> None:
         """Remove the staged blocks of an upload."""
-        system.remove_folder(self._block_file(upload, "").parent)
+        filesystem.remove_folder(self._block_file(upload, "").parent)
 
     def remove(self, name: str) -> None:
         """Remove a blob; on Windows, a blob that is being read stays until :meth:`keep_only`."""
-        system.remove_file(self.file(name))
+        filesystem.remove_file(self.file(name))
 
     def count(self) -> int:
         return sum(1 for _ in self._whole.iterdir())
@@ -83,7 +83,7 @@ class Blobs:
         """Remove all blobs except `names`."""
         for file in self._whole.iterdir():
             if file.name not in names:
-                system.remove_file(file)
+                filesystem.remove_file(file)
 
     def _block_file(self, upload: str, block: str) -> Path:
         folder, file = (hashlib.sha256(part.encode()).hexdigest() for part in (upload, block))
@@ -97,7 +97,7 @@ class Blobs:
                 if self._durable:
                     file.flush()
                     os.fsync(file.fileno())
-            system.replace_file(part, path)
+            filesystem.replace_file(part, path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..host import system
+from ..host import filesystem, networking
 from ..platforms import ProbeSettings
 from .container_spec import MAX_WORKERS
 from .launch import variables
@@ -211,7 +211,7 @@ class ProcessContainer:
                 process.drain()
             give_up_at = time.monotonic() + grace
             while any(p.status() is None for p in serving) and time.monotonic() < give_up_at:
-                system.wait_readable(
+                networking.wait_readable(
                     [fd for process in serving for fd in process.descriptors], 0.02
                 )
                 for process in serving:
@@ -219,7 +219,7 @@ class ProcessContainer:
             self._end_processes()
             self._wake.close()
             self._waker.close()
-        system.remove_folder(self.folder)
+        filesystem.remove_folder(self.folder)
 
     @property
     def _processes(self) -> list[ScoringProcess]:
@@ -271,7 +271,7 @@ class ProcessContainer:
             if worker.process is not None and not worker.process.reports_its_end:
                 due.append(now + POLL_INTERVAL)
         events = [fd for process in self._processes for fd in process.descriptors]
-        system.wait_readable([self._wake, *events], max(0.0, min(due) - now))
+        networking.wait_readable([self._wake, *events], max(0.0, min(due) - now))
 
     def _supervise_worker(self, worker: WorkerSlot) -> None:
         """Launch, probe or restart the process of a worker, as its state requires."""

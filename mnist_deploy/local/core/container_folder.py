@@ -6,7 +6,7 @@ import secrets
 import shutil
 from pathlib import Path, PurePosixPath
 
-from ..host import system
+from ..host import filesystem
 from .archives import below, unpack
 from .container_spec import ContainerSpec
 from .faults import NotFound
@@ -29,7 +29,7 @@ def build_folder(parent: Path, store: Store, container_spec: ContainerSpec) -> P
     try:
         _fill(folder / "app", store, container_spec)
     except BaseException:
-        system.remove_folder(folder)
+        filesystem.remove_folder(folder)
         raise
     return folder
 

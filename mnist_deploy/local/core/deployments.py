@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ..host import system
+from ..host import filesystem
 from ..platforms import RequestSettings
 from .container_spec import ContainerSpec
 from .faults import Failed, Fault
@@ -273,7 +273,7 @@ class Deployment:
         except OSError as error:
             raise Failed(
                 "deployment",
-                f"The container's folder could not be filled: {system.explain(error)}",
+                f"The container's folder could not be filled: {filesystem.explain(error)}",
             ) from error
 
     def _start(self, container_spec: ContainerSpec, containers: list[Container]) -> None:

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Collection
 
-from ..host import system
+from ..host import networking
 from ..http.connection import Connection, Rejection
 from ..http.message import Request
 from ..http.server import HttpServer
@@ -23,7 +23,7 @@ class FallbackResponder:
     """
 
     def __init__(self) -> None:
-        self._loop = system.new_event_loop()
+        self._loop = networking.new_event_loop()
         self._server = _FixedAnswers(self._loop)
         self._thread = threading.Thread(
             target=self._loop.run_forever, daemon=True, name="fallback responder"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..control_socket import ControlSocket
-from ..host import system
+from ..host import networking, processes
 from ..platforms import Platform
 from .fallback_responder import FallbackResponder
 from .runtime import RoutingTable, RoutingTarget
@@ -151,7 +151,7 @@ class RouterProcess:
         self._control = ControlSocket(own)
         with remote:
             sockets = {"listener": self._listener, "control": remote}
-            return system.start_child("mnist_deploy.local.core.router", [], sockets)
+            return processes.start_child("mnist_deploy.local.core.router", [], sockets)
 
     def _send(self) -> None:
         """Send the current line and await its acknowledgement; kill the router without one."""
@@ -160,7 +160,7 @@ class RouterProcess:
             return
         deadline = time.monotonic() + self._timeout
         control.send(self._line, self._timeout)
-        while system.wait_readable([control], max(0.0, deadline - time.monotonic())):
+        while networking.wait_readable([control], max(0.0, deadline - time.monotonic())):
             if acknowledgement in control.read() or not control.is_open:
                 self._timeout = APPLY_TIMEOUT
                 return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from ..host import system
+from ..host import filesystem
 from .artifacts import upload_of
 from .blobs import read_chunks
 from .container_folder import below, copy_below
@@ -53,7 +53,7 @@ class JobFolder:
             yield from list_files(self.working_directory / name, name)
 
     def remove(self) -> None:
-        system.remove_folder(self.path)
+        filesystem.remove_folder(self.path)
 
 
 def build_job_folder(parent: Path, store: Store, job: Job) -> JobFolder:
@@ -87,7 +87,7 @@ def build_job_folder(parent: Path, store: Store, job: Job) -> JobFolder:
             name: fill_placeholders(value, values) for name, value in job.variables.items()
         }
     except BaseException:
-        system.remove_folder(path)
+        filesystem.remove_folder(path)
         raise
     return JobFolder(path, working_directory, command, variables, outputs)
 
@@ -124,7 +124,7 @@ def link_input(store: Store, folder: Path, job_input: JobInput) -> Path:
         for each in found:
             link = below(folder, str(PurePosixPath(each.path).relative_to(job_input.root or ".")))
             link.parent.mkdir(parents=True, exist_ok=True)
-            if job_input.is_copied or not system.is_protected_by_mode():
+            if job_input.is_copied or not filesystem.is_protected_by_mode():
                 shutil.copyfile(each.file, link)
             else:
                 each.file.chmod(0o400)
@@ -145,7 +145,7 @@ def link_output(working_directory: Path, folder: Path, rules: OutputRules) -> No
     """
     if not rules.source:
         return
-    if not system.CAN_LINK:
+    if not filesystem.CAN_LINK:
         raise Invalid(
             "output",
             f"The source {rules.source} of an output requires a symbolic link, which Windows "

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..host import system
+from ..host import filesystem, networking, processes, signals
 from ..process_tree import PROCESS_TAG, kill_process_tree
 
 NOT_STARTED = 127  # the exit status of shells
@@ -48,7 +48,7 @@ class SupervisedProcess:
             status = self._supervisor.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
-        number = system.signal_of(status)
+        number = signals.signal_of(status)
         return status if number is None else -number
 
     def kill(self) -> None:
@@ -62,7 +62,7 @@ class SupervisedProcess:
             self._supervisor.kill()
             self._supervisor.wait()
         kill_process_tree(self._tag, self._supervisor.pid)
-        system.kill_group(self._supervisor)
+        processes.kill_group(self._supervisor)
 
 
 def launch_job(
@@ -72,8 +72,8 @@ def launch_job(
     tag = secrets.token_hex(8)
     control, remote = socket.socketpair()
     try:
-        with remote, system.open_log(log) as output:
-            supervisor = system.start_child(
+        with remote, filesystem.open_log(log) as output:
+            supervisor = processes.start_child(
                 "mnist_deploy.local.core.job_process",
                 [tag, *command],
                 {"control": remote},
@@ -93,18 +93,18 @@ def launch_job(
 def supervise(control: socket.socket, tag: str, command: Sequence[str]) -> int:
     """Run `command` and return its exit status; kill the command at the end of `control`."""
     try:
-        child = system.start_command(command, stdin=subprocess.DEVNULL)
+        child = processes.start_command(command, stdin=subprocess.DEVNULL)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return NOT_STARTED
     while (status := child.poll()) is None:
-        if system.wait_readable([control], POLL_INTERVAL):
-            system.kill_group(child)
+        if networking.wait_readable([control], POLL_INTERVAL):
+            processes.kill_group(child)
             kill_process_tree(tag, os.getpid())
             return KILLED
     return status if status >= 0 else BY_SIGNAL - status
 
 
 if __name__ == "__main__":
-    inherited = system.take_sockets()
+    inherited = processes.take_sockets()
     sys.exit(supervise(inherited["control"], sys.argv[1], sys.argv[2:]))

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from ..host import system
+from ..host import networking, processes
 
 # Prefixes of variables that Python reads at its start, and libraries at their import.
 READ_EARLY = ("PYTHON", "LD_", "LANG", "LC_", "TMPDIR", "OMP_", "OPENBLAS_", "MKL_", "KMP_",
@@ -36,7 +36,7 @@ Variables = Mapping[str, str]
 
 def variables(threads: int) -> dict[str, str]:
     """Return the environment variables of every process, with `threads` threads for BLAS."""
-    inherited = {name: os.environ[name] for name in system.INHERITED if name in os.environ}
+    inherited = {name: os.environ[name] for name in processes.INHERITED if name in os.environ}
     blas = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **dict.fromkeys(blas, str(threads))}
 
@@ -81,7 +81,7 @@ def launch(
         with contextlib.suppress(OSError):
             return server.fork(message, sockets, log)
         fork_server()  # starts another one, for the next call
-    return system.start_child(
+    return processes.start_child(
         "mnist_deploy.local.scoring.process",
         [json.dumps(options)],
         sockets,
@@ -125,7 +125,7 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Return the exit status, or None if the process runs after `timeout` seconds."""
-        if self.returncode is None and system.wait_readable([self.handle], timeout):
+        if self.returncode is None and networking.wait_readable([self.handle], timeout):
             with self._waiting:
                 if self.returncode is None:
                     self.returncode = self._read_status()
@@ -136,7 +136,7 @@ class Forked:
             signal.pidfd_send_signal(self.handle, signal.SIGKILL)
 
     def _read_status(self) -> int:
-        is_reported = system.wait_readable([self._status], STATUS_TIMEOUT)
+        is_reported = networking.wait_readable([self._status], STATUS_TIMEOUT)
         if is_reported and (report := os.read(self._status, 16)):
             return int(report)
         return UNKNOWN_STATUS
@@ -157,7 +157,7 @@ class ForkServer:
         self._is_ready = False
         self._control, its = socket.socketpair()
         with its:
-            self._process = system.start_child(
+            self._process = processes.start_child(
                 "mnist_deploy.local.scoring.fork_server",
                 [],
                 {"control": its},
@@ -233,7 +233,7 @@ def fork_server() -> ForkServer | None:
     global _fork_server
     with _choosing:
         ended_with = _fork_server.status() if _fork_server else None
-        if not system.CAN_FORK or ended_with == CANNOT_FORK:
+        if not processes.CAN_FORK or ended_with == CANNOT_FORK:
             return None
         if _fork_server is None or ended_with is not None:
             if _fork_server is not None:

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import psutil
 
-from ..host import system
+from ..host import filesystem, networking
 from .container import ProcessContainer
 from .container_folder import below
 from .dockerfiles import ImageContent, apply_dockerfile
@@ -217,7 +217,7 @@ class LocalContainer:
 
     def remove(self) -> None:
         self.stop(grace=0.0)
-        system.remove_folder(self._folder)
+        filesystem.remove_folder(self._folder)
 
     def _run(self, process: ProcessContainer) -> None:
         """Wait for ``init()``; if it fails, the container exits."""
@@ -241,7 +241,7 @@ class LocalContainer:
         if target.is_dir():
             shutil.rmtree(target)
         target.unlink(missing_ok=True)
-        system.mount(source, target)
+        filesystem.mount(source, target)
 
     def _variables(self) -> dict[str, str]:
         """The variables of image and container, with paths below `APP` mapped to the folder."""
@@ -289,7 +289,7 @@ class LocalContainers:
                 raise Invalid("archive", f"The context cannot be unpacked: {error}") from error
             content = apply_dockerfile(context, dockerfile, root)
         except BaseException:
-            system.remove_folder(folder)
+            filesystem.remove_folder(folder)
             raise
         shutil.rmtree(context)
         image = Image(f"sha256:{secrets.token_hex(32)}", folder, content)
@@ -320,7 +320,7 @@ class LocalContainers:
             if any(each.image is image for each in self._containers):
                 raise Conflict("image", f"The image {name} is in use by a container.")
             self._images.remove(image)
-        system.remove_folder(image.folder)
+        filesystem.remove_folder(image.folder)
 
     def create(self, spec: LocalContainerSpec) -> LocalContainer:
         """Create a container.
@@ -375,13 +375,13 @@ class LocalContainers:
     def close(self) -> None:
         for container in self.all():
             self.remove(container)
-        system.remove_folder(self._folder)
+        filesystem.remove_folder(self._folder)
 
 
 def listen(port: int) -> socket.socket:
     """Listen on 127.0.0.1; the error for a port in use is worded as Docker's."""
     try:
-        return system.listen(port, BACKLOG)
+        return networking.listen(port, BACKLOG)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise Failed("port", f"Port {port} cannot be listened on: {error}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..control_socket import ControlSocket
-from ..host import system
+from ..host import filesystem, processes
 from ..process_tree import PROCESS_TAG, kill_process_tree, resident_memory
 from .launch import UNKNOWN_STATUS, Forked, launch
 
@@ -83,7 +83,7 @@ class ScoringProcess:
         self._tag = secrets.token_hex(8)
         own, its = socket.socketpair()
         try:
-            with its, system.open_log(log_file) as log:
+            with its, filesystem.open_log(log_file) as log:
                 self._process = launch(
                     folder,
                     {**environment, PROCESS_TAG: self._tag},
@@ -103,7 +103,7 @@ class ScoringProcess:
         """Return a descriptor that is readable after the process has ended; None without pidfd."""
         if isinstance(self._process, Forked):
             return os.dup(self._process.handle)
-        return system.open_process(self.pid)
+        return processes.open_process(self.pid)
 
     @property
     def pid(self) -> int:
@@ -177,7 +177,7 @@ class ScoringProcess:
         """Kill the process tree."""
         if self._process.poll() is None:
             kill_process_tree(self._tag, self.pid)
-        system.kill_group(self._process)
+        processes.kill_group(self._process)
         self._process.kill()  # a new fork may not lead its process group yet
         self._process.wait()
         kill_process_tree(self._tag, self.pid)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..host import system
+from ..host import filesystem, networking
 from ..platforms import Platform
 from .container import ProcessContainer
 from .container_folder import build_folder, script_environment
@@ -50,7 +50,7 @@ class ProcessRuntime:
         self._changes: list[threading.Thread] = []
         self._lock = threading.Lock()
         prefix = f"{TEMPORARY_PREFIX}{os.getpid()}-"
-        self.sockets = Path(tempfile.mkdtemp(prefix=prefix, dir=system.socket_folder()))
+        self.sockets = Path(tempfile.mkdtemp(prefix=prefix, dir=networking.socket_folder()))
 
     def open_address(self, kind: str, name: str) -> ProcessAddress:
         return ProcessAddress(self, kind, name)
@@ -72,7 +72,7 @@ class ProcessRuntime:
         for thread in self._changes:
             thread.join(JOIN_TIMEOUT)
         self.fallback.close()
-        system.remove_folder(self.sockets)
+        filesystem.remove_folder(self.sockets)
 
 
 class ProcessAddress:
@@ -87,7 +87,7 @@ class ProcessAddress:
     def __init__(self, runtime: ProcessRuntime, kind: str, name: str) -> None:
         self.name = name
         self.runtime = runtime
-        self.listener = system.listen(backlog=1024)
+        self.listener = networking.listen(backlog=1024)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         self._ingress = Ingress(self.listener, runtime.fallback)
         self._switching = threading.Lock()
@@ -124,7 +124,7 @@ class ProcessContainerFactory:
 
     def __init__(self, address: ProcessAddress) -> None:
         self._address, self._runtime = address, address.runtime
-        self._inner, self.socket = system.listen_privately(self._runtime.sockets)
+        self._inner, self.socket = networking.listen_privately(self._runtime.sockets)
 
     def create(
         self,
@@ -141,7 +141,7 @@ class ProcessContainerFactory:
             folder,
             None if platform.has_front_end else self._address.listener,
             self._inner,
-            inner_secret=system.secret_of(self.socket),
+            inner_secret=networking.secret_of(self.socket),
             cpu_cores=spec.cpu_cores,
             memory_gb=spec.memory_gb,
             environment=variables,
@@ -151,4 +151,4 @@ class ProcessContainerFactory:
         )
 
     def close(self) -> None:
-        system.close_privately(self._inner, self.socket)
+        networking.close_privately(self._inner, self.socket)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..authorization import ENDPOINT_KEY_REQUIRED, is_authorized
-from ..host import system
+from ..host import networking, processes
 from ..http.connection import Connection, Rejection
 from ..http.message import (
     HOP_BY_HOP,
@@ -301,8 +301,8 @@ async def read_control(router: Router, control: socket.socket) -> None:
 
 def main() -> None:
     """Route until the control channel ends or, after ``drain``, all requests are complete."""
-    sockets = system.take_sockets()
-    loop = system.new_event_loop()
+    sockets = processes.take_sockets()
+    loop = networking.new_event_loop()
     asyncio.set_event_loop(loop)
     router = Router(loop, sockets["listener"])
     drain = partial(router.drain, DRAIN_LINGER)

@@ -1,7 +1,7 @@
-"""Platform-specific functions: one module for each kind of operating system, same names in each.
+"""Platform-specific functions: one package for each kind of operating system, same names in each.
 
 ``posix`` implements Linux and macOS, ``windows`` Windows. Other modules of the local workspace
-import this package and do not check the operating system.
+import the modules of this package and do not check the operating system.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 
 if sys.platform == "win32":
-    from . import windows as system
+    from .windows import filesystem, networking, processes, signals, terminal
 else:
-    from . import posix as system
+    from .posix import filesystem, networking, processes, signals, terminal
 
-__all__ = ["system"]
+__all__ = ["filesystem", "networking", "processes", "signals", "terminal"]

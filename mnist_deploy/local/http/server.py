@@ -9,7 +9,7 @@ import io
 import socket
 from collections.abc import Callable, Collection
 
-from ..host import system
+from ..host import networking
 from .connection import Connection, Rejection
 from .message import Request, error_response
 
@@ -53,7 +53,7 @@ class HttpServer:
         self._may_stop = False
         self._loop = loop
         self._connections: dict[Connection, None] = {}  # the oldest first
-        self._max_connections = min(max_connections, system.max_connections())
+        self._max_connections = min(max_connections, networking.max_connections())
         self._handshakes: set[asyncio.Task[None]] = set()
         self._accepting: set[socket.socket] = set()
         self._is_exhausted = False  # no file descriptor was left for the last connection

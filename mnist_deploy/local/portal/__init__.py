@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from ..bodies import body
 from ..core.faults import Invalid
 from ..core.runs import Runs
-from ..host import system
+from ..host import networking
 from ..listener import Listener
 from ..rest import AppState, state
 from .authentication import find_body_limit
@@ -56,7 +56,7 @@ class Portal:
         """
         with self._lock:
             if self.address is None:
-                listening = system.listen(port)
+                listening = networking.listen(port)
                 host = f"127.0.0.1:{listening.getsockname()[1]}"
                 page = self._state.part(PageState)
                 Listener(

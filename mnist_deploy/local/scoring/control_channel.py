@@ -15,7 +15,7 @@ from typing import Any
 
 from ..authorization import is_authorized
 from ..control_socket import ControlSocket
-from ..host import system
+from ..host import networking, processes, signals
 
 
 @dataclass(frozen=True)
@@ -77,20 +77,20 @@ class ControlChannel:
 
     def _listen(self) -> None:
         # Signals are for the main thread: that of the scoring time-out must interrupt the script.
-        system.block_signals()
+        signals.block_signals()
         while True:
             self._read()
 
     def _read(self) -> None:
         """Wait for lines and apply them; at the end of the channel end the process tree."""
-        system.wait_readable([self._socket], None)
+        networking.wait_readable([self._socket], None)
         for line in self._socket.read():
             self._apply(line)
         if not self._socket.is_open:
             from ..process_tree import kill_process_tree  # imports psutil, needed only now
 
             kill_process_tree(self._tag, os.getpid())
-            system.kill_own_group()
+            processes.kill_own_group()
 
     def _apply(self, line: bytes) -> None:
         message = json.loads(line)

@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 import numpy
 
-from ..host import system
+from ..host import processes
 from . import no_pandas
 from .process import Options, run
 
@@ -58,7 +58,7 @@ class Child:
 
 
 def main() -> None:
-    control = system.take_sockets()["control"]
+    control = processes.take_sockets()["control"]
     del sys.path[0]  # the working directory
     no_pandas.install()
     for name in IMPORTED:
@@ -141,7 +141,7 @@ def become(message: dict[str, Any], fds: list[int]) -> NoReturn:
     time.tzset()
     sockets = dict(zip(message["sockets"], passed, strict=True))
     numpy.random.seed()  # another seed in each fork
-    run(Options(**message["options"]), system.open_sockets(sockets))
+    run(Options(**message["options"]), processes.open_sockets(sockets))
     sys.exit()
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..host import system
+from ..host import processes
 from . import aliases, no_pandas
 from .control_channel import ControlChannel
 
@@ -54,7 +54,7 @@ def run(options: Options, sockets: Mapping[str, socket.socket]) -> None:
         ``control``, the control channel, and at least one listening socket: ``public`` for
         clients, ``inner`` for a router, whose requests need no key.
     """
-    system.adopt_orphans()
+    processes.adopt_orphans()
     control = ControlChannel(sockets["control"], options.tag)
     # As on Azure, the folder of scripts comes last: Microsoft's server appends it.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path.cwd()]
@@ -80,12 +80,12 @@ def run(options: Options, sockets: Mapping[str, socket.socket]) -> None:
         inner_secret=options.inner_secret,
     )
     server.run()
-    if system.has_children():
+    if processes.has_children():
         from ..process_tree import kill_process_tree  # imports psutil, needed only now
 
         kill_process_tree(options.tag, os.getpid())
 
 
 if __name__ == "__main__":
-    inherited = system.take_sockets()
+    inherited = processes.take_sockets()
     run(Options(**json.loads(sys.argv[1])), inherited)

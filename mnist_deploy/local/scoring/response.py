@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 
-from ..host import system
+from ..host import signals
 from ..http.message import Request
 from ..http.wsgi import Environ, WsgiApp, call_app
 
@@ -13,11 +13,11 @@ from ..http.wsgi import Environ, WsgiApp, call_app
 @contextmanager
 def time_limit(timeout_ms: float) -> Iterator[None]:
     """Limit the time of ``run()``; the server raises TimeoutError when the alarm goes off."""
-    system.set_alarm(timeout_ms / 1000)
+    signals.set_alarm(timeout_ms / 1000)
     try:
         yield
     finally:
-        system.set_alarm(0)
+        signals.set_alarm(0)
 
 
 class TimedPieces:
@@ -35,11 +35,11 @@ class TimedPieces:
         return self
 
     def __next__(self) -> bytes:
-        system.set_alarm(max(0.001, self._left))
+        signals.set_alarm(max(0.001, self._left))
         try:
             return next(self._pieces)
         finally:
-            self._left = system.set_alarm(0)
+            self._left = signals.set_alarm(0)
 
 
 def answer(

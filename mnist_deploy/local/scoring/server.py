@@ -18,7 +18,7 @@ from azureml_inference_server_http.server.config import config
 from azureml_inference_server_http.server.entry import app
 
 from ..authorization import CONTAINER_KEY_REQUIRED
-from ..host import system
+from ..host import networking, signals
 from ..http.connection import Connection, Rejection
 from ..http.message import ROUTER_SECRET, Request, error_response
 from ..http.server import HttpServer
@@ -71,7 +71,8 @@ class ScoringServer(HttpServer):
         documented_limit: int | None = None,
         inner_secret: str = "",
     ) -> None:
-        super().__init__(system.new_event_loop(), memory=memory, body_limit=min(MAX_BODY, memory))
+        loop = networking.new_event_loop()
+        super().__init__(loop, memory=memory, body_limit=min(MAX_BODY, memory))
         self._control = control
         self._public, self._inner, self._inner_secret = public, inner, inner_secret
         self._counts = Counts(buckets)
@@ -96,7 +97,7 @@ class ScoringServer(HttpServer):
     def run(self) -> None:
         """Serve until SIGTERM or the message ``drain``; complete all received requests."""
         signal.signal(signal.SIGTERM, self._drain_soon)
-        system.on_alarm(raise_timeout)
+        signals.on_alarm(raise_timeout)
         self._control.on_drain = self._drain_soon
         self._control.on_change = self._access_changed
         self._control.on_ping = self._ping

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 from ..core.artifacts import DATASTORE as FOLDER
 from ..core.artifacts import Artifact
 from ..core.faults import Fault
-from ..host import system
+from ..host import filesystem
 from ..rest import store
 from ..v1.datastores import CONTAINER, CONTAINER_RIGHT
 from .blobs import (
@@ -75,7 +75,7 @@ def blobs_with_prefix(prefix: str) -> Iterator[Artifact]:
 
 @datastore_blob_api.route(f"/{CONTAINER}/<path:name>", methods=["GET", "PUT"])
 def access_blob(name: str) -> Response:
-    path = f"{FOLDER}/{system.with_slashes(name)}"  # azureml-core sends paths of its system
+    path = f"{FOLDER}/{filesystem.with_slashes(name)}"  # azureml-core sends paths of its system
     return write(path) if request.method == "PUT" else read(path)
 
 

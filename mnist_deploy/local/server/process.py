@@ -28,7 +28,7 @@ from ..core.profiles import Profiler
 from ..core.runs import Runs
 from ..core.store import Store, UnreadableStore
 from ..discovery import DOCKER_SOCKET, ControlPlaneAddress
-from ..host import system
+from ..host import filesystem, networking
 from ..listener import Listener
 from ..rest import AppState, state_of
 from ..tls import create_server_context
@@ -59,10 +59,10 @@ def run(home: Path, port: int, first_client: int) -> None:
     registrations = ClientRegistrations()
     if not registrations.add(first_client):
         return
-    system.raise_descriptor_limit()
+    networking.raise_descriptor_limit()
     remove_leftovers(runtime)
     store = Store(home / "store")
-    listening = system.listen(port)
+    listening = networking.listen(port)
     host, token = f"127.0.0.1:{listening.getsockname()[1]}", create_token()
     containers = ProcessRuntime(store, runtime / "containers", ingestion=f"http://{host}")
     endpoints = Endpoints(store, containers)
@@ -92,7 +92,7 @@ def run(home: Path, port: int, first_client: int) -> None:
     try:
         watch(store, registrations)
     finally:
-        system.remove_file(runtime / "endpoint.json")
+        filesystem.remove_file(runtime / "endpoint.json")
         jobs.stop()
         profiler.stop()
         local_containers.close()
@@ -102,8 +102,8 @@ def run(home: Path, port: int, first_client: int) -> None:
 
 def serve_docker_api(state: AppState, folder: Path) -> str:
     """Serve the Docker Engine API to this user's processes only; return its private address."""
-    listening, address = system.listen_privately(folder, DOCKER_SOCKET)
-    secret = system.secret_of(address)
+    listening, address = networking.listen_privately(folder, DOCKER_SOCKET)
+    secret = networking.secret_of(address)
     Listener(
         listening,
         create_docker_app(state, secret),
@@ -116,7 +116,7 @@ def serve_docker_api(state: AppState, folder: Path) -> str:
 def acquire_lock(runtime: Path) -> TextIO:
     """Lock the file that shows whether a control plane runs, and write the process id into it."""
     lock = open(runtime / "alive", "a")  # noqa: SIM115 - closing it would release the lock
-    system.lock(lock)
+    filesystem.lock(lock)
     lock.truncate(0)
     print(os.getpid(), file=lock, flush=True)
     return lock
@@ -125,12 +125,13 @@ def acquire_lock(runtime: Path) -> TextIO:
 def remove_leftovers(runtime: Path) -> None:
     """Remove the folders of control planes, and of `exec`, that were killed."""
     for leftover in ("containers", "local-containers", "azure", "jobs", "python"):
-        system.remove_folder(runtime / leftover)
-    for parent in {tempfile.gettempdir(), system.socket_folder()}:
+        filesystem.remove_folder(runtime / leftover)
+    for parent in {tempfile.gettempdir(), networking.socket_folder()}:
         for folder in Path(parent).glob(f"{TEMPORARY_PREFIX}*"):
             pid = folder.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
-            if pid.isdecimal() and not psutil.pid_exists(int(pid)) and system.is_own_folder(folder):
-                system.remove_folder(folder)
+            is_left = pid.isdecimal() and not psutil.pid_exists(int(pid))
+            if is_left and filesystem.is_own_folder(folder):
+                filesystem.remove_folder(folder)
 
 
 def watch(store: Store, registrations: ClientRegistrations) -> None:

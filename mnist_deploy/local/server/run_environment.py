@@ -11,11 +11,11 @@ from pathlib import Path
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
 from ..core.runs import Run, Runs
 from ..discovery import ControlPlaneAddress
-from ..host import system
+from ..host import processes
 from ..start_modules import write_start_modules
 from ..tokens import derive
 
-INHERITED = (*system.INHERITED, "MNIST_DEPLOY_DATA")
+INHERITED = (*processes.INHERITED, "MNIST_DEPLOY_DATA")
 TOKEN_LIFETIME = 7 * 24 * 3600  # seconds
 
 

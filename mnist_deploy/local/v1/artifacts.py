@@ -10,7 +10,7 @@ from msgspec import Struct
 from ..bodies import body
 from ..core.artifacts import check_path
 from ..core.faults import NotFound, NotSupported
-from ..host import system
+from ..host import filesystem
 from ..rest import WORKSPACE, state, store
 from ..tokens import derive
 
@@ -59,7 +59,7 @@ def create_artifacts(origin: str, container: str, user: str | None = None, **_: 
         )
     artifacts, contents = {}, {}
     for path in [each.path for each in body(ArtifactPathsRequest).paths]:
-        artifact_id = check_path(f"{origin}/{container}/{system.with_slashes(path)}")
+        artifact_id = check_path(f"{origin}/{container}/{filesystem.with_slashes(path)}")
         artifacts[path] = serialize_location(artifact_id, artifactId=artifact_id)
         contents[path] = serialize_location(
             artifact_id, contentUri=content_uri(artifact_id, "write", user)

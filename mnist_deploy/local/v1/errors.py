@@ -7,7 +7,7 @@ from werkzeug.exceptions import HTTPException
 
 from ..bodies import Document
 from ..core import faults
-from ..host import system
+from ..host import filesystem
 from ..rest import STATUSES, error_code, error_response
 
 CODES: dict[type[faults.Fault], str] = {
@@ -27,7 +27,7 @@ MMS_STATUSES = STATUSES | {faults.InUse: 412, faults.Failed: 500}
 def serialize_fault(fault: faults.Fault) -> Document:
     """A fault in model management's schema; `Invalid` of kind ``model name``: InvalidModelName."""
     # The SDK decodes the message as unicode_escape, twice: Windows' paths must not be escapes.
-    message = system.with_slashes(str(fault))
+    message = filesystem.with_slashes(str(fault))
     return {
         "code": CODES[type(fault)].format(fault.kind.title().replace(" ", "")),
         "statusCode": MMS_STATUSES[type(fault)],

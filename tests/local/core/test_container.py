@@ -19,6 +19,7 @@ import pytest
 import requests
 from polling import PATIENCE, wait_until
 
+from mnist_deploy.local import host
 from mnist_deploy.local.authorization import hash_token
 from mnist_deploy.local.core import container as container_module
 from mnist_deploy.local.core import log as log_module
@@ -26,7 +27,6 @@ from mnist_deploy.local.core.container import ProcessContainer
 from mnist_deploy.local.core.process import ScoringProcess
 from mnist_deploy.local.core.runtime import AccessPolicy
 from mnist_deploy.local.core.telemetry import BUCKETS
-from mnist_deploy.local.host import system
 from mnist_deploy.local.platforms import ProbeSettings
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # os.kill of Windows kills by any signal
@@ -407,7 +407,7 @@ def test_access_policy_can_be_set_until_the_container_has_stopped(build):
 
 
 def test_container_behind_a_router_accepts_there_alone_and_requires_no_key(build):
-    inner, address = system.listen_privately(Path(system.socket_folder()))
+    inner, address = host.networking.listen_privately(Path(host.networking.socket_folder()))
     container, url = build(inner=inner)
     container.configure(AccessPolicy(keys=("key",)))
     container.start()
@@ -417,7 +417,7 @@ def test_container_behind_a_router_accepts_there_alone_and_requires_no_key(build
         assert client.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
     with pytest.raises(requests.ReadTimeout):
         requests.get(url, timeout=0.5)
-    system.close_privately(inner, address)
+    host.networking.close_privately(inner, address)
 
 
 def test_container_rejects_requests_until_its_access_policy_is_set(build):
@@ -573,7 +573,7 @@ def test_processes_end_with_a_killed_control_plane(tmp_path, script):
     workers = [psutil.Process(int(pid)) for pid in controller.stdout.readline().split()]
     processes = psutil.Process(controller.pid).children(recursive=True)
     assert set(workers) < set(processes)
-    expected = (2 if script == SCRIPT else 6) + system.CAN_FORK  # with a fork server
+    expected = (2 if script == SCRIPT else 6) + host.processes.CAN_FORK  # with a fork server
     assert len(processes) == expected or sys.platform == "win32"  # which adds hidden consoles
     os.kill(controller.pid, KILL)
     controller.communicate()

@@ -75,7 +75,7 @@ def test_removed_response_is_not_sent(fallback, listener):
     assert requests.get(url(listener), timeout=5).json() == {"message": "second"}
 
 
-@pytest.mark.filterwarnings("error")  # about sockets that are not closed
+@pytest.mark.filterwarnings("error::ResourceWarning")  # about sockets that are not closed
 def test_closed_responder_leaves_no_socket(listener):
     def install_and_close() -> None:
         fallback = FallbackResponder()

@@ -13,7 +13,7 @@ from mnist_deploy.local.core.faults import Invalid, NotFound
 from mnist_deploy.local.core.job_folder import build_job_folder, list_files, upload_files
 from mnist_deploy.local.core.records import Code
 from mnist_deploy.local.core.runs import Job, JobInput, OutputRules
-from mnist_deploy.local.host import system
+from mnist_deploy.local.host import filesystem
 
 
 def test_snapshot_takes_unchanged_files_from_earlier_uploads(store, tmp_path):
@@ -96,7 +96,7 @@ def test_links_out_of_the_folder_are_not_collected(store, tmp_path):
 def test_source_of_an_output_is_rejected_where_links_need_a_privilege(store, tmp_path, monkeypatch):
     rules = {"table": OutputRules(source="made/here")}
     job = Job(("python", "train.py"), outputs={"table": "ExperimentRun/r"}, output_rules=rules)
-    monkeypatch.setattr(system, "CAN_LINK", False)
+    monkeypatch.setattr(filesystem, "CAN_LINK", False)
     with pytest.raises(Invalid, match="source made/here of an output requires a symbolic link"):
         build_job_folder(tmp_path / "jobs", store, job)
     assert not list((tmp_path / "jobs").iterdir())

@@ -13,7 +13,7 @@ from weights_service import SCRIPT
 
 from mnist_deploy.local.core.faults import Conflict, Failed, Invalid, NotFound
 from mnist_deploy.local.core.local_containers import LocalContainers, LocalContainerSpec
-from mnist_deploy.local.host import system
+from mnist_deploy.local.host import filesystem
 
 FAILING = "def init():\n    raise ValueError('bad weights')\n\ndef run(raw): ...\n"
 ENTRY = {"AZUREML_ENTRY_SCRIPT": "score.py"}
@@ -82,7 +82,8 @@ def test_container_serves_mounted_folders_and_can_be_started_again(containers, f
     for number in range(2):
         (folders[1] / "weights.txt").write_text(f"{number + 1} 10 100")
         container.start()
-        weight = number + 1 if system.CAN_LINK else 1  # a copy is made when a container is created
+        # Without links, a container has a copy, which is made at its creation.
+        weight = number + 1 if filesystem.CAN_LINK else 1
         assert score(container).json() == [320.0 + weight]
         assert container.state == "Healthy"
         container.stop()

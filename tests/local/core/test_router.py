@@ -22,7 +22,7 @@ from polling import wait_until
 
 from mnist_deploy.local.authorization import hash_token
 from mnist_deploy.local.core.router import MAX_BODY
-from mnist_deploy.local.host import system
+from mnist_deploy.local.host import networking, processes
 from mnist_deploy.local.platforms import PLATFORMS
 
 RUN_FAILED = {"x-ms-run-function-failed": "True"}
@@ -90,8 +90,8 @@ class Deployments:
 
         server = Server(("", 0), Handler, bind_and_activate=False)
         server.socket.close()
-        folder = Path(system.socket_folder())
-        server.socket, self.addresses[name] = system.listen_privately(folder)
+        folder = Path(networking.socket_folder())
+        server.socket, self.addresses[name] = networking.listen_privately(folder)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return server
 
@@ -101,7 +101,7 @@ class Deployments:
     def close(self) -> None:
         for server, address in zip(self.servers, self.addresses.values(), strict=True):
             server.shutdown()
-            system.close_privately(server.socket, address)
+            networking.close_privately(server.socket, address)
 
 
 class Router:
@@ -110,7 +110,7 @@ class Router:
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self.control, its = socket.socketpair()
         with its:
-            self.process = system.start_child(
+            self.process = processes.start_child(
                 "mnist_deploy.local.core.router", [], {"listener": listener, "control": its}
             )
         self.listener = listener

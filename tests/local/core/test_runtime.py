@@ -25,7 +25,7 @@ from unittest.mock import MagicMock
 import psutil  # which imports `resource` on Linux only
 
 host = sys.modules["mnist_deploy.local.host"] = MagicMock()
-host.system.MAX_SOCKETS = 1024
+host.networking.MAX_SOCKETS = 1024
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):

@@ -10,7 +10,7 @@ import threading
 import pytest
 from polling import wait_until
 
-from mnist_deploy.local.host import system
+from mnist_deploy.local.host import networking
 from mnist_deploy.local.http import connection as limits
 from mnist_deploy.local.http.message import error_response
 from mnist_deploy.local.http.server import HttpServer
@@ -50,7 +50,7 @@ def serve():
     with contextlib.ExitStack() as stack:
 
         def start(**limits_):
-            loop = system.new_event_loop()
+            loop = networking.new_event_loop()
             listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
             server = Server(loop, listener, **limits_)
             server.thread = threading.Thread(target=loop.run_forever, daemon=True)

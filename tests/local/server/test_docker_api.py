@@ -25,7 +25,7 @@ from weights_service import SCRIPT
 
 from mnist_deploy.local.core.local_containers import LocalContainers
 from mnist_deploy.local.discovery import is_local_docker_host
-from mnist_deploy.local.host import system
+from mnist_deploy.local.host import networking
 from mnist_deploy.local.listener import Listener
 from mnist_deploy.local.server.docker_api import create_docker_app, find_docker_body_limit
 
@@ -86,7 +86,7 @@ def test_socket_is_in_a_private_folder(endpoint):
 def port_with_secret(tmp_path):
     """The URL of an Engine API as Windows has it: at a port, below a secret."""
     secret = "5ec2e7" * 5 + "00"
-    listening = system.listen()
+    listening = networking.listen()
     port = listening.getsockname()[1]
     state = SimpleNamespace(local_containers=LocalContainers(tmp_path / "containers"))
     listener = Listener(

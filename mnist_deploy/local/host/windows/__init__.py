@@ -1,0 +1,1 @@
+"""Windows: the modules and names of `posix`, which has their docstrings."""
