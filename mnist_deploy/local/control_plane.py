@@ -192,14 +192,12 @@ def wipe(folder: Path) -> None:
     runtime = folder / "run"
     if not any((folder / name).is_dir() for name in ("store", "data", "run")):
         return
-    runtime.mkdir(mode=0o700, exist_ok=True)
     starting = runtime / "starting"
-    with locked(starting):
+    with locked(starting, remove=True):
         stop(folder)
         for path in (folder / "store", folder / "data", *runtime.iterdir()):
             if path != starting:
                 delete(path)
-    delete(starting)  # afterwards, because Windows keeps files that are open
     with contextlib.suppress(OSError):  # another process uses the workspace again
         runtime.rmdir()
 
@@ -266,8 +264,8 @@ def call(
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file.
+def locked(path: Path, *, remove: bool = False) -> Iterator[None]:
+    """Hold the lock on a file; with `remove`, remove the file at the end unless an error is raised.
 
     Raises
     ------
@@ -275,17 +273,31 @@ def locked(path: Path) -> Iterator[None]:
         If another process holds the lock for too long.
     """
     timeout = 2 * LAUNCH_TIMEOUT  # two processes may wait for the lock in sequence
-    with open(path, "w") as file:
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                filesystem.lock(file, wait=False)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise LocalWorkspaceError(
-                        f"Another process has locked {path} for {timeout:g} s. End that process "
-                        "first."
-                    ) from None
-                time.sleep(POLL_INTERVAL)
+    deadline = time.monotonic() + timeout
+    while (descriptor := try_lock(path)) is None:
+        if time.monotonic() > deadline:
+            raise LocalWorkspaceError(
+                f"Another process has locked {path} for {timeout:g} s. End that process first."
+            )
+        time.sleep(POLL_INTERVAL)
+    try:
         yield
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if remove:
+        filesystem.remove_locked(path, descriptor)
+    else:
+        os.close(descriptor)
+
+
+def try_lock(path: Path) -> int | None:
+    """Lock a file and return its descriptor; None if another process has locked or removed it."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)  # `wipe` of another process removes the folder
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        filesystem.lock(descriptor, wait=False)
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return descriptor
+    os.close(descriptor)
+    return None

@@ -374,6 +374,22 @@ def test_control_plane_that_keeps_the_lock_is_reported(tmp_path, monkeypatch):
             local.start(tmp_path)
 
 
+@POSIX
+def test_lock_of_a_removed_file_excludes_no_process_and_is_acquired_again(tmp_path, monkeypatch):
+    """`wipe` may remove the file between another process's open and its lock."""
+    path, lock = tmp_path / "run" / "starting", filesystem.lock
+
+    def remove_and_lock(descriptor: int, **options: bool) -> None:
+        monkeypatch.setattr(filesystem, "lock", lock)
+        path.unlink()
+        lock(descriptor, **options)
+
+    monkeypatch.setattr(filesystem, "lock", remove_and_lock)
+    with control_plane.locked(path, remove=True):
+        assert control_plane.try_lock(path) is None
+    assert not path.exists()
+
+
 @pytest.mark.processes
 def test_working_directory_and_its_modules_do_not_affect_the_control_plane(
     home, tmp_path, monkeypatch
