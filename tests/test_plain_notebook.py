@@ -313,7 +313,7 @@ def test_notebook_of_2018_runs_unmodified(tmp_path, sample_dir):
         )
     printed, values = run_notebook(notebook, tmp_path / "home", "--data-dir", str(sample_dir))
     check_values(values)
-    assert "environment: python: wanted" in printed  # CondaDependencies() requests 3.8
+    assert "environment: python: required" in printed  # CondaDependencies() requests 3.8
     assert "scikit-learn has removed sklearn.externals.joblib" in printed
 
 

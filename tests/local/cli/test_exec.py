@@ -22,7 +22,10 @@ from mnist_deploy.local import SUBSCRIPTION, cli
 from mnist_deploy.local.cli import session, tutorial
 from mnist_deploy.local.cli.serve import export_lines
 from mnist_deploy.local.discovery import ControlPlaneAddress
+from mnist_deploy.local.host import signals
 from mnist_deploy.tutorial import LOCAL_WORKSPACE
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such shell or terminal")
 
 SHOW_WORKSPACE = (
     "from azureml.core import Workspace; ws = Workspace.from_config(); "
@@ -53,6 +56,7 @@ def everything_in(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+@POSIX
 def test_workspace_from_config_returns_the_local_workspace_and_leaves_no_file(here, home):
     """The command runs in a subfolder; exec forwards its input, output and exit status."""
     (here / "deep").mkdir()
@@ -87,6 +91,7 @@ def test_missing_argument_is_reported(capsys, arguments, complaint):
     assert complaint in capsys.readouterr().err
 
 
+@POSIX
 @pytest.mark.processes
 @pytest.mark.parametrize(("command", "status"), [("no-such-command", 127), ("/dev/null", 126)])
 def test_unknown_command_is_reported_with_its_exit_status(here, command, status):
@@ -113,6 +118,7 @@ def test_exec_runs_without_a_config_in_an_unwritable_folder(here, capsys):
     assert f"No config.json can be written in {here} (File exists)" in capsys.readouterr().err
 
 
+@POSIX
 @pytest.mark.processes
 def test_concurrent_commands_share_workspace_and_config(here, home, monkeypatch):
     """The first command to end does not remove the config that the second command needs."""
@@ -140,6 +146,7 @@ def test_concurrent_commands_share_workspace_and_config(here, home, monkeypatch)
     wait_until(lambda: not runs_from(home), seconds=5)
 
 
+@POSIX
 @pytest.mark.slow
 def test_nested_exec_uses_its_own_workspace(here, tmp_path):
     inner = f"MNIST_DEPLOY_HOME={shlex.quote(str(tmp_path / 'other'))} {shlex.join(LOCAL)}"
@@ -166,6 +173,7 @@ service.wait_for_deployment()
 """
 
 
+@POSIX
 @pytest.mark.processes
 def test_ctrl_c_during_a_deployment_leaves_no_process_and_no_file(here, home):
     (here / "deploy.py").write_text(SLOW_DEPLOYMENT)
@@ -180,8 +188,9 @@ def test_ctrl_c_during_a_deployment_leaves_no_process_and_no_file(here, home):
     wait_until(lambda: not runs_from(home), seconds=5)
 
 
+@POSIX
 @pytest.mark.processes
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", signals.TERMINATION_SIGNALS)
 def test_signal_is_forwarded_to_the_command_and_leaves_no_process(here, home, number):
     script = f"trap 'echo caught; exit 9' {number.value}; echo ready; while :; do sleep 0.1; done"
     terminal = Terminal(*LOCAL, "exec", "--bare", "--", "bash", "-c", script)
@@ -192,6 +201,7 @@ def test_signal_is_forwarded_to_the_command_and_leaves_no_process(here, home, nu
     wait_until(lambda: not runs_from(home), seconds=5)
 
 
+@POSIX
 @pytest.mark.processes
 def test_interactive_python_uses_the_local_workspace(here):
     """``exec -- python`` on a terminal."""
@@ -209,6 +219,7 @@ def test_interactive_python_uses_the_local_workspace(here):
     assert terminal.end() == 0
 
 
+@POSIX
 @pytest.mark.processes
 def test_missing_kernel_is_replaced_by_the_running_python(here):
     """The kernel is named by a notebook in a subfolder, which the test executes."""
@@ -276,6 +287,7 @@ def test_part_one_is_prepared_before_the_command(here, sample_dir):
     assert "accuracy 0." in run("show").stdout
 
 
+@POSIX
 @pytest.mark.processes
 def test_ctrl_c_during_part_one_stops_the_command(here, home, sample_dir):
     terminal = Terminal(*LOCAL, "exec", "--data-dir", str(sample_dir), "--", "echo", "reached it")
@@ -321,6 +333,7 @@ print(*glob.glob(os.path.join(folder, "**/t10k-images-idx3-ubyte.gz"), recursive
 # serve
 
 
+@POSIX
 def test_shell_exports_contain_changed_variables_only(monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.setenv("GONE", "x")
@@ -337,6 +350,7 @@ def test_shell_exports_contain_changed_variables_only(monkeypatch):
     assert shell.stdout == "/mine:/theirs it's new .\n"
 
 
+@POSIX
 @pytest.mark.processes
 def test_serve_prints_exports_for_other_terminals(here, home, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -363,6 +377,7 @@ def test_serve_prints_exports_for_other_terminals(here, home, tmp_path):
     assert everything_in(here) == set()
 
 
+@POSIX
 @pytest.mark.processes
 def test_serve_ends_after_a_signal_or_stop(here, home):
     terminal = Terminal(*LOCAL, "serve", "--bare")
@@ -391,6 +406,7 @@ def test_version_is_printed(capsys):
     assert capsys.readouterr().out == f"mnist_deploy {version('mnist-deploy')}\n"
 
 
+@POSIX
 def test_closed_pipe_ends_a_command_without_a_traceback(here):
     script = f"({shlex.join(LOCAL)} show; echo status $? >&2) | (exec 0<&-; true)"
     answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
