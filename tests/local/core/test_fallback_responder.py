@@ -36,8 +36,11 @@ def url(listener: socket.socket) -> str:
 
 def list_accepted(listener: socket.socket) -> list:
     """The open connections that this process has accepted at the listener."""
-    own = (each for each in psutil.net_connections("tcp4") if each.pid == os.getpid())
-    return [each for each in own if each.raddr and each.laddr == listener.getsockname()]
+    sockets = [each for each in psutil.net_connections("tcp4") if each.pid == os.getpid()]
+    at_listener = [each for each in sockets if each.laddr == listener.getsockname()]
+    if not at_listener:
+        pytest.skip("the sockets of a process are not listed here: wine knows no owner of a socket")
+    return [each for each in at_listener if each.raddr]
 
 
 @pytest.mark.parametrize("size", [0, 100, 20_000_000])

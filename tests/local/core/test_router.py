@@ -43,6 +43,7 @@ class Deployments:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body in one segment: the second would await an acknowledgment
 
             def answer(self) -> None:
                 deployments.seen[name].append(self)
