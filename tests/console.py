@@ -10,16 +10,18 @@ import ctypes
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 CTRL_C = 0  # CTRL_BREAK_EVENT is 1, which wine 8 does not send
 
 
-def press(event: int, *command: str) -> subprocess.CompletedProcess[str]:
+def press(event: int, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a command in a console of its own and press a key after its first line."""
     return subprocess.run(
         [sys.executable, __file__, str(event), *command],
         capture_output=True,
         text=True,
+        cwd=cwd,
         timeout=300,
     )
 

@@ -18,7 +18,7 @@ from ..control_plane import call
 from ..discovery import OTHER_DOCKER, OTHER_IDENTITIES, ControlPlaneAddress
 from ..host import filesystem, processes
 from ..scoring import aliases
-from ..start_modules import write_start_modules
+from ..start_modules import program_folders, write_start_modules
 from .config_file import find_config, read_subscription, write_temporary_config
 from .kernels import AZURE_KERNELS, find_notebooks, kernel_of, write_kernels
 from .tutorial import Tutorial, find_tutorial
@@ -85,7 +85,7 @@ def open_session(
             "MNIST_DEPLOY_DATA": str(data_dir),
             aliases.SUBSTITUTES: join_pairs(substitutes),
             aliases.FALLBACK_MODULES: join_pairs(tutorial.fallback_modules),
-            "PATH": prepend("PATH", Path(sys.executable).parent),
+            "PATH": prepend("PATH", *program_folders()),
             "PYTHONPATH": prepend("PYTHONPATH", *write_start_modules(folder / "python")),
             "JUPYTER_PATH": prepend("JUPYTER_PATH", add_kernels(folder / "jupyter", notebooks)),
         }

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from .. import RESOURCE_GROUP, SUBSCRIPTION, WORKSPACE_NAME
 from ..core.runs import Run, Runs
 from ..discovery import ControlPlaneAddress
 from ..host import processes
-from ..start_modules import write_start_modules
+from ..start_modules import program_folders, write_start_modules
 from ..tokens import derive
 
 INHERITED = (*processes.INHERITED, "MNIST_DEPLOY_DATA")
@@ -24,7 +22,7 @@ def client_environment(endpoint: ControlPlaneAddress) -> dict[str, str]:
     hooks = write_start_modules(endpoint.folder / "python")
     base = {name: os.environ[name] for name in INHERITED if name in os.environ}
     base |= endpoint.environment()
-    base["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", "")])
+    base["PATH"] = os.pathsep.join([*map(str, program_folders()), base.get("PATH", "")])
     base["PYTHONPATH"] = os.pathsep.join(
         filter(None, [*map(str, hooks), base.get("PYTHONPATH", "")])
     )
