@@ -24,6 +24,8 @@ matplotlib.use("Agg")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when MLflow is imported
+# Background jobs of a shell ignore SIGINT, and so would all processes that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Timers of azureml-core call it. pytest applies its filters one by one, the first of which turns
 # warnings into errors, and the threads of those timers run meanwhile.
 threading.Thread.setDaemon = lambda thread, daemon: setattr(thread, "daemon", daemon)
@@ -63,12 +65,10 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture
 def interruptible():
-    """Ctrl-C as it is in the foreground, here and in what is started: jobs of a shell ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    gc.disable()  # hypothesis is called back by it, and there an interrupt would be lost
+    """Without garbage collection: it calls hypothesis back, where an interrupt would be lost."""
+    gc.disable()
     yield
     gc.enable()
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -174,6 +174,7 @@ def test_version_is_printed(capsys):
     assert capsys.readouterr().out == f"mnist-deploy {mnist_deploy.__version__}\n"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is an invalid argument there")
 @pytest.mark.processes
 def test_closed_pipe_exits_without_a_traceback(tmp_path):
     """As ``mnist-deploy | head -1``."""
