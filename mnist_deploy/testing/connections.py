@@ -194,8 +194,8 @@ def record_caught(record: Callable[[BaseException | None], object]) -> Iterator[
         return leave
 
     contexts = []
-    if "pytest" in sys.modules:
-        contexts.append(type(sys.modules["pytest"].raises(Exception)))
+    if pytest := sys.modules.get("pytest"):
+        contexts.append(type(pytest.raises(Exception)))
     if "unittest.case" in sys.modules:
         contexts.append(sys.modules["unittest.case"]._AssertRaisesContext)
     for context in contexts:

@@ -107,7 +107,10 @@ def serve(control: socket.socket) -> None:
 
 def receive(control: socket.socket) -> tuple[dict[str, Any], int, list[int]] | None:
     """Receive a request: message, status pipe and descriptors; None at the end of `control`."""
-    size, fds, *_ = socket.recv_fds(control, 8, 8)
+    try:
+        size, fds, *_ = socket.recv_fds(control, 8, 8)
+    except ConnectionResetError:  # the other process ended without reading each message
+        return None
     data = b""
     while size and len(data) < int.from_bytes(size, "big"):
         part = control.recv(1 << 20)

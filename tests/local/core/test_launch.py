@@ -146,3 +146,14 @@ def test_processes_start_without_a_fork_server(serve, monkeypatch):
     monkeypatch.setattr(launch, "fork_server", lambda: None)
     _, ask = serve("one")
     assert ask()["parent"] == os.getpid()
+
+
+@linux
+def test_fork_server_notices_the_end_of_a_process_that_left_a_message_unread():
+    from mnist_deploy.local.scoring import fork_server  # which imports modules of Linux only
+
+    ours, its = socket.socketpair()
+    with its:
+        its.send(b"answer")
+        ours.close()
+        assert fork_server.receive(its) is None
