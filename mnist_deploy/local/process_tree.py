@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from .host import processes
+
 PROCESS_TAG = "MNIST_DEPLOY_PROCESS"  # environment variable: of a scoring process and its children
 
 
@@ -36,7 +38,10 @@ def descendants(pid: int) -> set[psutil.Process]:
 
 
 def find_tagged_processes(tag: str, but: int) -> set[psutil.Process]:
-    found = set()
+    """Find processes that may have left their group, which `processes.kill_group` kills."""
+    found: set[psutil.Process] = set()
+    if processes.GROUP_HAS_ALL_DESCENDANTS:
+        return found
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid != but and process.environ().get(PROCESS_TAG) == tag:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 IS_LINUX = sys.platform == "linux"
 CAN_FORK = IS_LINUX  # waiting for a fork and killing it require its pidfd
 PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
+GROUP_HAS_ALL_DESCENDANTS = False  # a daemon makes its own process group
 
 # Variables that a Python process requires; it inherits no others.
 INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",

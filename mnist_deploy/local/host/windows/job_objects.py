@@ -70,4 +70,4 @@ class Child(subprocess.Popen[bytes]):
         if self.job is not None:
             kernel32.CloseHandle(self.job)
             self.job = None
-        super().__del__(*more)  # type: ignore[misc]
+        super().__del__(*more)

@@ -19,6 +19,7 @@ from . import job_objects
 assert sys.platform == "win32"  # for mypy
 
 CAN_FORK = False
+GROUP_HAS_ALL_DESCENDANTS = True  # no process can leave its job object
 INHERITED = ("PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "TZ", "SYSTEMROOT", "SYSTEMDRIVE",
              "WINDIR", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA",
              "PATHEXT", "COMSPEC", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE")  # fmt: skip
