@@ -74,6 +74,8 @@ class RoutingTable:
 class Router(HttpServer):
     """Authorizes requests, limits their concurrency, and forwards them to deployments."""
 
+    allows_half_close = False  # as in Envoy: a disconnected client occupies no slot
+
     def __init__(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
         super().__init__(loop, memory=MEMORY, body_limit=MAX_BODY)
         listener.setblocking(False)

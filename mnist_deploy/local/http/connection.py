@@ -44,11 +44,15 @@ class Host(Protocol):
         Bytes of answers that the clients have not received yet.
     body_limit : int
         The maximum size of one body in bytes.
+    allows_half_close : bool
+        Whether a client gets its answers after it has closed its side of the connection. A client
+        that has disconnected cannot be distinguished from such a client before an answer is sent.
     """
 
     buffer: memoryview
     memory: int
     body_limit: int
+    allows_half_close: bool
     held: int
     is_draining: bool
 
@@ -132,10 +136,13 @@ class Connection(asyncio.BufferedProtocol):
             self._host.input_read()
 
     def eof_received(self) -> bool:
-        """Keep the connection half-open while answers are due; return whether there are any."""
+        """Keep the connection half-open while answers are due, if the host allows that."""
         self._has_ended = True
         if self._reading:
             self._reject_rest(400, f"{TRUNCATED}: the connection was closed.")
+        if self.waiting and not self._host.allows_half_close:
+            self.transport.abort()
+            return False
         if self.waiting:
             self.waiting[-1].keeps_alive = False
         return bool(self.waiting)

@@ -37,6 +37,8 @@ class HttpServer:
         closed for a new one.
     """
 
+    allows_half_close = True
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
