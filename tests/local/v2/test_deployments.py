@@ -183,7 +183,10 @@ def test_scaling_instances_under_load_loses_no_request(client, deploy, tmp_path)
         "import os\ndef init(): pass\ndef run(_): return os.getpid()\n"
     )
     code = CodeConfiguration(code=str(tmp_path), scoring_script="score.py")
-    deploy("scales", code_configuration=code)
+    # One instance admits 2 * 2 requests, one for each client below; others would get 429.
+    settings = OnlineRequestSettings(max_concurrent_requests_per_instance=2)
+    wanted = {"code_configuration": code, "request_settings": settings}
+    deploy("scales", **wanted)
     made.traffic = {"blue": 100}
     client.online_endpoints.begin_create_or_update(made).result()
     headers = {"Authorization": f"Bearer {client.online_endpoints.get_keys('scales').primary_key}"}
@@ -200,7 +203,7 @@ def test_scaling_instances_under_load_loses_no_request(client, deploy, tmp_path)
 
     def shown(instances: int) -> tuple[int, int]:
         """The numbers of answering processes and of replicas in the log."""
-        deploy("scales", code_configuration=code, instance_count=instances)
+        deploy("scales", **wanted, instance_count=instances)
         assert client.online_deployments.get("blue", "scales").instance_count == instances
         before = len(answers)
         wait_until(lambda: len(answers) > before + 60)
