@@ -54,7 +54,7 @@ LOCAL_MAP: dict[str, set[str]] = {
     "tls": {"private_files"},
     "discovery": {"host", "private_files", "tokens"},
     "authorization": set(),
-    "process_tree": set(),
+    "process_tree": {"host"},
     "host": set(),
     "control_socket": set(),
     "client": {"control_plane", "discovery"},
