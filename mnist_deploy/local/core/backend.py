@@ -100,6 +100,10 @@ class Backend:
             self._queue.remove(exchange)
         self.run_waiting()
 
+    def fail_waiting(self, status: int, message: str) -> None:
+        for exchange in [*self._queue]:
+            exchange.fail(status, message)
+
     def fail_all(self, status: int, message: str) -> None:
         for exchange in [*self._running, *self._queue]:
             exchange.fail(status, message)

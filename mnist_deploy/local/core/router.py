@@ -86,11 +86,14 @@ class Router(HttpServer):
         self._mirrors: set[Exchange] = set()
 
     def apply(self, routes: RoutingTable) -> None:
-        """Use new routes; pending requests to an unavailable deployment get an error response."""
+        """Use new routes; pending requests to an unavailable deployment get an error response.
+
+        The containers of a deleted deployment still answer the requests that they run.
+        """
         self.routes = routes
         unavailable = routes.platform.unavailable
         for name in self._backends.keys() - routes.backends.keys():
-            self._backends.pop(name).fail_all(unavailable, f"Deployment {name} was deleted.")
+            self._backends.pop(name).fail_waiting(unavailable, f"Deployment {name} was deleted.")
         for name, settings in routes.backends.items():
             backend = self._backends.setdefault(name, Backend(settings))
             backend.settings = settings

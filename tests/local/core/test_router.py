@@ -273,6 +273,25 @@ def test_waiting_and_new_requests_get_the_problem_of_a_deployment(router, deploy
     }
 
 
+def test_deleted_deployment_completes_its_running_requests(router, deployments):
+    limits = {"share": 100, "max_running": 1, "max_admitted": 2}
+    router.send("managed", backends=deployments.backends(blue=limits))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(router.ask, "/slow")
+        wait_until(lambda: deployments.seen["blue"])
+        with socket.create_connection(router.listener.getsockname(), timeout=20) as waiting:
+            waiting.sendall(b"GET /score HTTP/1.1\r\nConnection: close\r\n\r\n")
+            assert router.ask().status_code == 429  # two are admitted
+            router.send("managed", backends=deployments.backends(green={"share": 100}))
+            answer = waiting.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 502 ")
+        assert b"blue was deleted" in answer
+        assert router.ask().json()["name"] == "green"
+        deployments.gate.set()
+        assert (running.result().status_code, running.result().json()["name"]) == (200, "blue")
+    assert len(deployments.seen["blue"]) == 1
+
+
 def test_response_of_a_killed_container_is_incomplete(router, deployments):
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         router.ask("/cut-off")
