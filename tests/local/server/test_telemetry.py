@@ -36,6 +36,10 @@ def usage(call, name: str) -> dict:
     return listed(call, name)["usage"]
 
 
+def traces(call, name: str) -> list[str]:
+    return [text for _, text in listed(call, name)["traces"]]
+
+
 @pytest.mark.processes
 def test_service_sends_telemetry_while_app_insights_is_enabled(local_ws, call, tmp_path):
     def deployed(**more) -> AciWebservice:
@@ -56,9 +60,7 @@ def test_service_sends_telemetry_while_app_insights_is_enabled(local_ws, call, t
     seen = wait_until(lambda: (u := usage(call, "watched"))["requests"] == 3 and u, 30)
     assert seen["failed"] == 1
     assert 0 <= seen["p50"] <= seen["p95"] < 5
-    messages = wait_until(
-        lambda: len(t := [text for _, text in listed(call, "watched")["traces"]]) > 2 and t
-    )
+    messages = wait_until(lambda: len(t := traces(call, "watched")) > 2 and t)
     assert any("scored two" in text for text in messages)
     log = service.get_logs()
     assert "scored two" in log
@@ -68,7 +70,15 @@ def test_service_sends_telemetry_while_app_insights_is_enabled(local_ws, call, t
     service.wait_for_deployment()
     assert not Webservice(local_ws, "watched").enable_app_insights
     requests.post(service.scoring_uri, "three", timeout=10)
-    wait_until(lambda: usage(call, "watched")["requests"] == 1)  # of the new container
+    # The requests of the stopped container stay counted; its log ends with it.
+    wait_until(lambda: usage(call, "watched")["requests"] == 4)
+    wait_until(lambda: "scored three" in service.get_logs())
+
+    service.update(enable_app_insights=True)  # a new container, after which the last one has ended
+    service.wait_for_deployment()
+    requests.post(service.scoring_uri, "four", timeout=10)
+    wait_until(lambda: any("scored four" in text for text in traces(call, "watched")), 30)
+    assert not any("scored three" in text for text in traces(call, "watched"))
     service.delete()
 
 
@@ -85,8 +95,8 @@ def test_failed_init_is_reported_at_once_and_traced(local_ws, call, tmp_path):
     with pytest.raises(WebserviceException, match="ZeroDivisionError"):
         service.wait_for_deployment()
     assert time.monotonic() - began < 20
-    traces = listed(call, "watched-failing")["traces"]
-    assert any("ZeroDivisionError" in text or "UserScript" in text for _, text in traces)
+    texts = traces(call, "watched-failing")
+    assert any("ZeroDivisionError" in text or "UserScript" in text for text in texts)
     service.delete()
 
 
