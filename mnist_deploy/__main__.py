@@ -230,7 +230,10 @@ def check_config(path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    from .local.discovery import drop_inherited_cloud
+
     options = parse_arguments(arguments)
+    drop_inherited_cloud()  # a notebook may import SDK v2 before it connects
     if options.config:
         check_config(options.config)
     notebook_file = (options.notebook or tutorial_file(NOTEBOOK)).absolute()

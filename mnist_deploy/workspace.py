@@ -83,6 +83,9 @@ def choose_workspace(
             "A config and a login are for a workspace on Azure; local=True selects the local "
             "workspace. Pass one or the other."
         )
+    from .local.discovery import drop_inherited_cloud
+
+    drop_inherited_cloud()  # before an SDK reads it, for a workspace on Azure too
     # Set by `python -m mnist_deploy.local exec`.
     inside_exec = os.environ.get("AZUREML_CURRENT_CLOUD") == "MnistDeployLocal"
     if local or (local is None and config is None and inside_exec):

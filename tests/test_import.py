@@ -37,7 +37,7 @@ MAP: dict[str, set[str]] = {
     "workspace": {"errors", "local", "sdk"},
     "managed": {"client", "deployment", "errors", "local", "models", "sdk", "workspace"},
     "part_one": {"data", "environments", "errors", "models", "sdk", "workspace"},
-    "__main__": {"errors", "tutorial", "workspace"},
+    "__main__": {"errors", "local", "tutorial", "workspace"},
     "testing": {
         *("client", "data", "deployment", "environments", "errors", "local", "managed"),
         *("models", "sdk", "tutorial", "workspace"),

@@ -16,6 +16,7 @@ import pytest
 import mnist_deploy
 from mnist_deploy import __main__
 from mnist_deploy.__main__ import NOTEBOOK, inject, main, summary
+from mnist_deploy.local.discovery import CLOUD
 from mnist_deploy.tutorial import tutorial_file
 
 
@@ -59,6 +60,14 @@ def test_dead_kernel_exits_with_its_last_output(tmp_path):
     with pytest.raises(SystemExit, match="Failed in section 'Die'") as raised:
         run(tmp_path, "## Die", "import os; os.write(2, b'last words'); os._exit(1)")
     assert "last words" in str(raised.value)
+
+
+def test_kernel_does_not_inherit_the_cloud_of_an_mlclient(tmp_path, monkeypatch):
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", f"{CLOUD}-40000")
+    monkeypatch.delitem(sys.modules, "azure.ai.ml", raising=False)
+    run(tmp_path, "import os; os.environ.get('AZUREML_CURRENT_CLOUD', 'none')")
+    executed = nbformat.read(tmp_path / "out" / "mine.ipynb", as_version=4)
+    assert executed.cells[0].outputs[0].data["text/plain"] == "'none'"
 
 
 def interrupt(command: list[str], folder: Path) -> tuple[str, int]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from recorded_network import in_recorded_network
 
+from mnist_deploy.local.discovery import CLOUD
 from mnist_deploy.tutorial import LOCAL_WORKSPACE, tutorial_file
 
 pytestmark = pytest.mark.processes
@@ -78,7 +79,9 @@ print("MODEL", model.id)
 DATA_HOST = urlsplit(str(LOCAL_WORKSPACE["data_host"])).hostname
 
 
-def run_recorded(command: list[str], folder: Path) -> tuple[str, list[str] | None]:
+def run_recorded(
+    command: list[str], folder: Path, **variables: str
+) -> tuple[str, list[str] | None]:
     """Run a command in a workspace of its own: what it printed, and the hosts that it asked.
 
     None for the hosts where this machine has no network namespaces.
@@ -88,7 +91,7 @@ def run_recorded(command: list[str], folder: Path) -> tuple[str, list[str] | Non
     done = subprocess.run(
         recorded or command,
         cwd=folder,
-        env={**os.environ, "MNIST_DEPLOY_HOME": str(folder / "home")},
+        env={**os.environ, "MNIST_DEPLOY_HOME": str(folder / "home"), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -125,8 +128,13 @@ def test_part_one_of_2020_runs_unmodified_and_asks_no_other_host(tmp_path, sampl
 
 
 def test_notebook_of_part_one_asks_no_host_but_the_source_of_the_data(tmp_path, sample_dir):
-    """`download_mnist` looks for the whole database where it has found a sample."""
+    """`download_mnist` looks for the whole database where it has found a sample.
+
+    The notebook runs as if a process connected with SDK v2 had started it: the inherited name of
+    that process's cloud would make the SDK look for it at Azure.
+    """
     notebook = tutorial_file("notebooks/img-classification-part1-training.ipynb")
     command = [sys.executable, "-m", "mnist_deploy", "--notebook", str(notebook)]
-    _, asked = run_recorded([*command, "--data-dir", str(sample_dir)], tmp_path)
+    command += ["--data-dir", str(sample_dir)]
+    _, asked = run_recorded(command, tmp_path, AZUREML_CURRENT_CLOUD=f"{CLOUD}-40000")
     assert set(asked or ()) <= {DATA_HOST}

@@ -121,8 +121,9 @@ def _set_variables(endpoint: ControlPlaneAddress) -> None:
     A DOCKER_HOST that the user has set is kept. Telemetry of MLflow is disabled, because both SDKs
     import MLflow if azureml-mlflow is installed.
     """
-    from .discovery import is_local_docker_host
+    from .discovery import drop_inherited_cloud, is_local_docker_host
 
+    drop_inherited_cloud()
     os.environ.update(endpoint.https_environment())
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     chosen = os.environ.get("DOCKER_HOST")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import getproxies_environment
@@ -40,6 +41,17 @@ def is_local_docker_host(value: str) -> bool:
     """Whether a DOCKER_HOST is that of a local workspace, which may have ended."""
     is_socket = value.startswith("unix://") and Path(value).name == DOCKER_SOCKET
     return is_socket or DOCKER_PORT.fullmatch(value) is not None
+
+
+def drop_inherited_cloud() -> None:
+    """Delete the variable that names the cloud of an ``MLClient`` of the parent process.
+
+    SDK v2 sets AZUREML_CURRENT_CLOUD, and defines the cloud in its own process only. In a child
+    process, its import would request Azure's list of clouds, and fail with an unknown cloud.
+    """
+    is_inherited = "azure.ai.ml" not in sys.modules
+    if is_inherited and os.environ.get("AZUREML_CURRENT_CLOUD", "").startswith(f"{CLOUD}-"):
+        del os.environ["AZUREML_CURRENT_CLOUD"]
 
 
 @dataclass(frozen=True)

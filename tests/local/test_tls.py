@@ -6,6 +6,7 @@ import os
 import resource
 import ssl
 import stat
+import sys
 from pathlib import Path
 
 import certifi
@@ -14,7 +15,12 @@ import pytest
 import requests
 from forgery import is_trusted, make_forged_context
 
-from mnist_deploy.local.discovery import OTHER_IDENTITIES, ControlPlaneAddress
+from mnist_deploy.local.discovery import (
+    CLOUD,
+    OTHER_IDENTITIES,
+    ControlPlaneAddress,
+    drop_inherited_cloud,
+)
 from mnist_deploy.local.private_files import write_private
 from mnist_deploy.local.tls import create_server_context
 from mnist_deploy.local.tokens import create_token, derive
@@ -171,3 +177,26 @@ def test_environment_variables_lead_to_the_workspace_and_hold_the_token_for_mlfl
     assert variables.pop("MLFLOW_TRACKING_TOKEN") == lone_endpoint.token  # MLflow sends no other
     assert lone_endpoint.token not in str(variables)
     assert not variables.keys() & set(OTHER_IDENTITIES)
+
+
+@pytest.mark.parametrize(
+    ("cloud", "is_loaded", "kept"),
+    [
+        (f"{CLOUD}-40000", False, None),  # of an MLClient of the parent process
+        (f"{CLOUD}-40000", True, f"{CLOUD}-40000"),  # of one of this process
+        (CLOUD, False, CLOUD),  # of `exec`, with the URL of its list of clouds
+        ("AzureChinaCloud", False, "AzureChinaCloud"),
+        (None, False, None),
+    ],
+)
+def test_cloud_of_an_mlclient_is_dropped_in_child_processes_only(
+    monkeypatch, cloud, is_loaded, kept
+):
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", cloud or "")
+    if cloud is None:
+        monkeypatch.delenv("AZUREML_CURRENT_CLOUD")
+    monkeypatch.setitem(sys.modules, "azure.ai.ml", sys)
+    if not is_loaded:
+        monkeypatch.delitem(sys.modules, "azure.ai.ml")
+    drop_inherited_cloud()
+    assert os.environ.get("AZUREML_CURRENT_CLOUD") == kept

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -205,6 +207,24 @@ def test_azure_without_config_json_raises_config_error(tmp_path, monkeypatch):
         connect_client(local=False)
     with pytest.raises(ValueError, match="local=True selects the local workspace"):
         connect_client("config.json", local=True)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("module", ["managed", "local"])
+def test_child_process_of_a_connected_one_connects_too(client, module):
+    """Although SDK v2 has set AZUREML_CURRENT_CLOUD to a cloud that this process alone defines."""
+    program = f"from mnist_deploy.{module} import connect_client; print(connect_client()._cloud)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        # Not Azure's list of clouds, if the SDK should look for the inherited one.
+        env={**os.environ, "ARM_CLOUD_METADATA_URL": "http://127.0.0.1:9/none"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == client._cloud == os.environ["AZUREML_CURRENT_CLOUD"]
 
 
 def test_missing_sdk_v2_is_reported_with_the_command_to_install_it(monkeypatch):
