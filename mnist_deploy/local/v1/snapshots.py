@@ -114,11 +114,12 @@ def uploaded_path(blob_uri: str) -> str:
 def list_tree(node: dict[str, Any], folder: str = "") -> Iterator[str]:
     """The paths of the files in a tree of folders, as the SDK sends it."""
     children = node.get("children") or node.get("Children") or []
-    for child in children.values() if isinstance(children, dict) else children:
-        if not isinstance(child, dict):
-            raise Invalid(
-                "snapshot", "DirTreeNode has a child that is not an object with name and type."
-            )
+    children = list(children.values()) if isinstance(children, dict) else children
+    if not isinstance(children, list) or not all(isinstance(child, dict) for child in children):
+        raise Invalid(
+            "snapshot", "DirTreeNode has children that are not objects with name and type."
+        )
+    for child in children:
         name = str(child.get("name") or child.get("Name"))
         kind = str(child.get("type") or child.get("Type"))
         path = f"{folder}{slashes(name)}"
